@@ -1,0 +1,65 @@
+"""Semantic segmentation of imbalanced data. Importing this package needs torch alone.
+
+>>> from segloss import OutlyingMSELoss
+>>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100])  # training pixels per class
+"""
+
+from segloss.errors import InputError
+from segloss.losses import (
+    IGNORE_INDEX,
+    CrossEntropyLoss,
+    FocalLoss,
+    OutlyingMSELoss,
+    class_ranks,
+    class_weights_from_counts,
+    cross_entropy_loss,
+    decide,
+    focal_loss,
+    label_values_from_counts,
+    outlying_mse_loss,
+    posterior,
+)
+from segloss.metrics import ConfusionMatrix, Scores
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    # Torch alone too, but `python -m segloss.frequency` must find its module not yet imported.
+    "PixelCounts": "segloss.frequency",
+    "count_labels": "segloss.frequency",
+    "load_run": "segloss.runs",
+    "build_model": "segloss.models",
+    "build_dataset": "segloss.datasets",
+}
+
+__all__ = [
+    "IGNORE_INDEX",
+    "ConfusionMatrix",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "InputError",
+    "OutlyingMSELoss",
+    "PixelCounts",
+    "Scores",
+    "build_dataset",
+    "build_model",
+    "class_ranks",
+    "class_weights_from_counts",
+    "count_labels",
+    "cross_entropy_loss",
+    "decide",
+    "focal_loss",
+    "label_values_from_counts",
+    "load_run",
+    "outlying_mse_loss",
+    "posterior",
+]
+
+
+def __getattr__(name: str):
+    """What needs more than torch is imported when it is asked for."""
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'segloss' has no attribute {name!r}")

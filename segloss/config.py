@@ -1,0 +1,286 @@
+"""The options of every command: dataclasses that are flags, YAML files and saved runs at once."""
+
+import math
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from segloss.errors import InputError, unknown_name
+from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSSES
+
+DATASET_HELP = "camvid, folder or synthetic"
+MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+
+Config = TypeVar("Config")
+
+
+def option(default: Any = MISSING, help: str = "", **flag: Any) -> Any:
+    """A dataclass field that also says what its flag looks like (``nargs``, ``metavar``, ``type``)."""
+    metadata = {"help": help, **flag}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _require(condition: bool, flag: str, expected: str, value: Any) -> None:
+    if not condition:
+        raise InputError(f"--{flag} must be {expected}, got {value}")
+
+
+def _require_name(flag: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown_name(f"--{flag}", value, known)
+
+
+@dataclass
+class LabelValueOptions:
+    """What turns pixel counts into label values; shared by training and the class table."""
+
+    label_values: list[str] = option(
+        ["rank"], f"{', '.join(LABEL_VALUES)}, or one number per class", nargs="+", metavar="RECIPE"
+    )
+    label_power: float = option(0.5, "exponent p of the recipe power")
+    alpha: float = option(1.0, "scale of all label values")
+
+    def label_values_argument(self) -> str | list[float]:
+        """A recipe's name, or the numbers."""
+        if len(self.label_values) == 1 and self.label_values[0] in LABEL_VALUES:
+            return self.label_values[0]
+        try:
+            return [float(value) for value in self.label_values]
+        except ValueError:
+            raise unknown_name(
+                "--label-values", " ".join(self.label_values), (*LABEL_VALUES, "one number per class")
+            ) from None
+
+    def check_label_values(self) -> None:
+        self.label_values = [str(value) for value in self.label_values]
+        _require(0 < self.alpha < math.inf, "alpha", "positive", self.alpha)
+        _require(0 <= self.label_power < math.inf, "label-power", ">= 0", self.label_power)
+        self.label_values_argument()
+
+
+@dataclass
+class FrequencyConfig(LabelValueOptions):
+    """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table."""
+
+    dataset: str = option("camvid", DATASET_HELP)
+    data_path: str | None = option(None, "folder of the data set", metavar="DIR")
+    split: str = option("train", "train, val or test")
+    val_share: float = option(0.2, "folder without split folders: share of images in val")
+    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
+
+    def check(self) -> None:
+        self.check_label_values()
+
+
+@dataclass
+class TrainConfig(LabelValueOptions):
+    """``train_seg.py``: train a segmentation model and score it."""
+
+    dataset: str = option("camvid", DATASET_HELP)
+    data_path: str | None = option(None, "folder of the data set", metavar="DIR")
+    val_share: float = option(0.2, "folder without split folders: share of images in val")
+    arch: str = option("unet", "an architecture of segmentation_models_pytorch")
+    encoder: str = option("resnet34", "an encoder of segmentation_models_pytorch; tu-NAME for timm's")
+    encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
+    loss: str = option("outlying_mse", ", ".join(LOSSES))
+    class_weights: str = option("median_frequency", f"of weighted_ce: {', '.join(CLASS_WEIGHTS)}")
+    gamma: float = option(2.0, "of focal: focusing exponent")
+    epochs: int = option(60, "passes over the training split")
+    batch_size: int = option(8, "images per step and device")
+    lr: float = option(1e-3, "peak learning rate of AdamW")
+    encoder_lr_factor: float = option(0.3, "learning rate of the encoder relative to the rest")
+    weight_decay: float = option(0.01, "of AdamW; none on norms and biases")
+    warmup_share: float = option(0.1, "share of all steps in which the learning rate rises linearly")
+    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor")
+    scale_range: list[float] = option(
+        [0.75, 1.6], "random scale on top of it, in training", nargs=2, metavar=("LOW", "HIGH")
+    )
+    crop_size: list[int] | None = option(
+        None,
+        "training crop; default: the first image's size, at most 512",
+        nargs=2,
+        metavar=("H", "W"),
+        type=int,
+    )
+    workers: int = option(2, "loader processes; 0 loads in the training process")
+    seed: int = option(0, "of weights, sampling and augmentation")
+    precision: str = option("auto", f"{', '.join(PRECISIONS)}; auto is bf16-mixed where the hardware has it")
+    accelerator: str = option("auto", ", ".join(ACCELERATORS))
+    devices: int = option(1, "number of devices")
+    monitor: str = option("miou", f"validation score that chooses best.ckpt: {', '.join(MONITORS)}")
+    output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    resume: bool = option(False, "go on with the run in --output-dir")
+    trainer: dict = option({}, "further options of lightning.Trainer, as --trainer.NAME VALUE or in the file")
+
+    def check(self) -> None:
+        """InputError for a value that cannot be, before anything is read or written."""
+        self.check_label_values()
+        _require_name("loss", self.loss, LOSSES)
+        _require_name("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _require_name("monitor", self.monitor, MONITORS)
+        _require_name("precision", self.precision, PRECISIONS)
+        _require_name("accelerator", self.accelerator, ACCELERATORS)
+        for flag in ("epochs", "batch_size", "devices"):
+            _require(getattr(self, flag) >= 1, flag.replace("_", "-"), "at least 1", getattr(self, flag))
+        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+        for flag in ("lr", "image_scale"):
+            _require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
+        for flag in ("encoder_lr_factor", "weight_decay", "gamma"):
+            _require(0 <= getattr(self, flag) < math.inf, flag.replace("_", "-"), ">= 0", getattr(self, flag))
+        _require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
+        _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
+        low, high = self.scale_range
+        _require(0 < low <= high, "scale-range", "two positive numbers, the smaller first", self.scale_range)
+        if self.crop_size is not None:
+            _require(min(self.crop_size) >= 32, "crop-size", "at least 32 each", self.crop_size)
+        if self.resume and self.output_dir is None:
+            raise InputError("--resume needs --output-dir, the run folder to go on with")
+
+
+@dataclass
+class EvalConfig:
+    """``eval_seg.py``: score trained models on a labelled split."""
+
+    checkpoint: list[str] = option([], "run folders or checkpoint files", nargs="+", metavar="RUN")
+    dataset: str | None = option(None, f"{DATASET_HELP}; default: the one the run was trained on")
+    data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR")
+    split: str = option("test", "train, val or test")
+    val_share: float | None = option(None, "folder without split folders: share of images in val; default: the run's")
+    decision_tau: float = option(
+        1.0, "operating point: 1 is the plain argmax of the scores, 0 the decision of highest pixel accuracy"
+    )
+    image_scale: float | None = option(None, "resize images by this factor; default: the run's")
+    batch_size: int = option(8, "images per step")
+    workers: int = option(2, "loader processes")
+    precision: str = option("32-true", ", ".join(PRECISIONS))
+    accelerator: str = option("auto", ", ".join(ACCELERATORS))
+    save_predictions: bool = option(False, "write predicted class ids as PNG, in the data set's own ids")
+    output_dir: str | None = option(
+        None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
+    )
+
+    def check(self) -> None:
+        if not self.checkpoint:
+            raise InputError("--checkpoint is missing; give one or more run folders or .ckpt files")
+        _require_name("precision", self.precision, PRECISIONS)
+        _require_name("accelerator", self.accelerator, ACCELERATORS)
+        _require(math.isfinite(self.decision_tau), "decision-tau", "a finite number", self.decision_tau)
+        _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
+        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+
+
+def to_plain_dict(config: Any) -> dict:
+    """Plain values, for YAML and checkpoints."""
+    return asdict(config)
+
+
+def from_plain_dict(kind: type[Config], values: dict, where: str) -> Config:
+    """A config from a saved dictionary; InputError for a key it does not have."""
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"{where}: unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return kind(**values)
+
+
+def build_parser(kind: type[Config], prog: str, defaults: dict | None = None):
+    """The command-line parser of a config class, by jsonargparse: one flag per field, and ``--config FILE``."""
+    from jsonargparse import ArgumentParser
+
+    class OneLineParser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> None:
+            message = re.sub(r"<class '(\w+)'>", r"\1", message.replace("Parser key", "option"))
+            raise InputError(f"{' '.join(message.split())}; see {prog} --help") from ex
+
+    parser = OneLineParser(prog=prog, description=kind.__doc__, default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    for f in sorted(fields(kind), key=lambda f: f.name not in kind.__annotations__):  # inherited flags come last
+        default = f.default if f.default is not MISSING else f.default_factory()
+        _add_flag(parser, f, (defaults or {}).get(f.name, default))
+    return parser
+
+
+def _add_flag(parser: Any, f: Any, default: Any) -> None:
+    flag = "--" + f.name.replace("_", "-")
+    extra = {key: value for key, value in f.metadata.items() if key != "help"}
+    if f.type in (bool, "bool"):
+        parser.add_argument(flag, action="store_true", default=default, help=f.metadata["help"])
+        return
+    if "nargs" in extra:
+        element = {list[float]: float, list[str]: str}.get(f.type, str)
+        extra.setdefault("type", element)
+    parser.add_argument(flag, default=default, help=f.metadata["help"], **{"type": f.type, **extra})
+
+
+def parse_config(kind: type[Config], prog: str, argv: list[str] | None, defaults: dict | None = None) -> Config:
+    """Flags over ``--config FILE`` over ``defaults`` over the class's own; checked.
+
+    Raises:
+        InputError: an unknown flag, a value of the wrong type or out of range.
+    """
+    arguments = build_parser(kind, prog, defaults).parse_args(argv).as_dict()
+    arguments.pop("config", None)
+    if arguments.get("trainer"):
+        arguments["trainer"] = {key: _parse_value(value) for key, value in arguments["trainer"].items()}
+    config = kind(**arguments)
+    config.check()
+    return config
+
+
+def _parse_value(value: Any) -> Any:
+    """``--trainer.NAME VALUE`` arrives as a string; read it as YAML would."""
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+def parse_train_config(argv: list[str] | None = None) -> TrainConfig:
+    """Training options; with ``--resume`` the run's own config stands in for the defaults."""
+    config = parse_config(TrainConfig, "train_seg.py", argv)
+    if not config.resume:
+        return config
+    saved = read_config_file(Path(config.output_dir) / "config.yaml")
+    resumed = parse_config(TrainConfig, "train_seg.py", argv, defaults={**saved, "resume": True})
+    _check_resumable(saved, to_plain_dict(resumed))
+    return resumed
+
+
+# May differ between a run and its continuation: they say where and how fast, not what is learnt.
+_FREE_ON_RESUME = (
+    "data_path",
+    "epochs",
+    "workers",
+    "accelerator",
+    "devices",
+    "output_dir",
+    "resume",
+    "trainer",
+)
+
+
+def _check_resumable(saved: dict, resumed: dict) -> None:
+    changed = [key for key, value in resumed.items() if key not in _FREE_ON_RESUME and saved.get(key) != value]
+    if changed:
+        key = changed[0]
+        raise InputError(
+            f"--{key.replace('_', '-')} was {saved.get(key)} in {resumed['output_dir']} and is {resumed[key]} now; "
+            "leave it out to go on with that run, or choose another --output-dir"
+        )
+
+
+def read_config_file(path: Path) -> dict:
+    """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing, so {path.parent} is no run folder") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected options, got {type(values).__name__}")
+    return to_plain_dict(from_plain_dict(TrainConfig, values, str(path)))

@@ -1,0 +1,25 @@
+"""The one exception for input that a user can mend: commands print it as one line and exit with status 2."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+
+class InputError(ValueError):
+    """A file, folder, flag or name does not fit; the message says what, where and the cure."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable) -> InputError:
+    """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``."""
+    return InputError(f"unknown {kind} {name!r}; choose one of {', '.join(map(str, known))}")
+
+
+def exit_on_input_error(command: Callable[[], None]) -> None:
+    """Run a command; an InputError becomes one line on stderr and exit status 2, Ctrl-C exit status 130."""
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,256 @@
+"""Pixel counts per class: counted once per data set, checked, saved and found again.
+
+``count_labels`` serves any iterable of label tensors and needs torch alone. ``count_dataset`` reads the masks of a
+data set in parallel; ``load_or_count`` looks for saved counts first. ``python -m segloss.frequency`` prints and draws
+the class table.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from segloss.errors import InputError
+from segloss.files import write_json
+from segloss.losses.reduction import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from segloss.datasets import SegmentationDataset
+
+Progress = Callable[[Iterable, int], Iterable]
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """How often each class occurs in the labels of one split.
+
+    Attributes:
+        class_names: C names.
+        pixels: labelled pixels of each class.
+        images: images that hold the class.
+        pixels_of_images: labelled pixels (of any class) of those images; median-frequency weights need it.
+        ignored_pixels: pixels left out everywhere above.
+        image_count: images seen.
+        dataset, split: where the labels came from.
+        fingerprint: of the mask files; empty for label tensors.
+    """
+
+    class_names: tuple[str, ...]
+    pixels: tuple[int, ...]
+    images: tuple[int, ...]
+    pixels_of_images: tuple[int, ...]
+    ignored_pixels: int
+    image_count: int
+    dataset: str = ""
+    split: str = ""
+    fingerprint: str = ""
+
+    def to_dict(self) -> dict:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "PixelCounts":
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PixelCounts":
+        """Read what :meth:`save` wrote; InputError if the file holds something else."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: cannot be read as pixel counts: {error}; delete it to count again") from error
+
+
+def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origin: str) -> PixelCounts:
+    """Add up one int64 histogram ``(C + 1,)`` per image; the last entry is the ignored pixels."""
+    num_classes = len(class_names)
+    pixels = torch.zeros(num_classes + 1, dtype=torch.int64)
+    images = torch.zeros(num_classes, dtype=torch.int64)
+    pixels_of_images = torch.zeros(num_classes, dtype=torch.int64)
+    image_count = 0
+    for histogram in histograms:
+        present = histogram[:-1] > 0
+        pixels += histogram
+        images += present
+        pixels_of_images += present * histogram[:-1].sum()
+        image_count += 1
+    return PixelCounts(
+        class_names=tuple(class_names),
+        pixels=tuple(pixels[:-1].tolist()),
+        images=tuple(images.tolist()),
+        pixels_of_images=tuple(pixels_of_images.tolist()),
+        ignored_pixels=int(pixels[-1]),
+        image_count=image_count,
+        **origin,
+    )
+
+
+def count_labels(
+    labels: Iterable[Tensor],
+    num_classes: int,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    class_names: Sequence[str] | None = None,
+) -> PixelCounts:
+    """Count label tensors: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
+
+    >>> count_labels([torch.tensor([[0, 1], [1, 255]])], num_classes=2).pixels
+    (1, 2)
+
+    Args:
+        labels: integer tensors, each one image ``(H, W)`` or a batch ``(N, H, W)``.
+        num_classes: C, at least 2.
+        ignore_index: this label is left out.
+        class_names: default ``class 0`` ...
+
+    Raises:
+        ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}; a binary problem has two classes")
+    names = class_names or [f"class {c}" for c in range(num_classes)]
+    if len(names) != num_classes:
+        raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
+
+    def histograms():
+        for place, tensor in enumerate(labels):
+            for image in tensor if tensor.ndim > 2 else [tensor]:
+                flat = image.reshape(-1).long()
+                valid = flat[flat != ignore_index]
+                if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= num_classes):
+                    stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
+                    raise ValueError(
+                        f"label tensor {place} holds {stray}, outside [0, {num_classes}) and not "
+                        f"ignore_index={ignore_index}; map the label or ignore it"
+                    )
+                counts = torch.bincount(valid, minlength=num_classes).cpu()
+                yield torch.cat([counts, torch.tensor([flat.numel() - valid.numel()])])
+
+    return _summarise(histograms(), names)
+
+
+def label_histogram(labels: "np.ndarray", num_classes: int) -> Tensor:
+    """int64 ``(C + 1,)`` of a uint8 label map whose ids are known to be classes or 255; last entry: ignored."""
+    import cv2
+
+    # cv2 counts in float32, exact up to 2^24 pixels a band, and several times faster than np.bincount.
+    rows = max(1, 2**24 // labels.shape[1])
+    total = torch.zeros(256, dtype=torch.int64)
+    for top in range(0, labels.shape[0], rows):
+        band = cv2.calcHist([labels[top : top + rows]], [0], None, [256], [0, 256])
+        total += torch.from_numpy(band).view(-1).long()
+    return torch.cat([total[:num_classes], total[IGNORE_INDEX:]])
+
+
+def count_dataset(
+    dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
+) -> PixelCounts:
+    """Read every mask of a data set and count; decoding runs in ``workers`` threads (default: one per core).
+
+    Raises:
+        InputError: a mask is missing, unreadable or holds an id that the class table does not know.
+    """
+    num_classes = len(dataset.classes)
+
+    def histogram(index: int) -> Tensor:
+        return label_histogram(dataset.read_labels(index), num_classes)
+
+    pool = ThreadPoolExecutor(workers or available_cores())
+    try:
+        results = pool.map(histogram, range(len(dataset)))
+        if progress is not None:
+            results = progress(results, len(dataset))
+        return _summarise(
+            results,
+            dataset.classes.names,
+            dataset=dataset.name,
+            split=dataset.split,
+            fingerprint=dataset.fingerprint(),
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where counts are kept between runs: ``$SEGLOSS_CACHE``, else ``segloss`` in the user's cache folder."""
+    if os.environ.get("SEGLOSS_CACHE"):
+        return Path(os.environ["SEGLOSS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segloss"
+
+
+def load_or_count(
+    dataset: "SegmentationDataset",
+    *,
+    run_folder: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[PixelCounts, str]:
+    """Saved counts whose fingerprint still fits (run folder first, then the user's cache), else count and save.
+
+    Returns:
+        The counts, and where they came from: a path, or ``"counted"``.
+    """
+    fingerprint = dataset.fingerprint()
+    cached = cache_folder() / f"counts-{fingerprint[:32]}.json"
+    for path in [cached] if run_folder is None else [run_folder / "pixel_counts.json", cached]:
+        found = _load_if_fits(path, fingerprint)
+        if found is not None:
+            return found, str(path)
+    counts = count_dataset(dataset, workers=workers, progress=progress)
+    with suppress(OSError):  # a cache that cannot be written costs a recount, nothing else
+        counts.save(cached)
+    return counts, "counted"
+
+
+def _load_if_fits(path: Path, fingerprint: str) -> PixelCounts | None:
+    try:
+        counts = PixelCounts.load(path) if path.is_file() else None
+    except InputError:
+        return None
+    return counts if counts is not None and counts.fingerprint == fingerprint else None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``python -m segloss.frequency``: print and draw the class table of a split."""
+    from segloss.config import FrequencyConfig, parse_config
+    from segloss.datasets import build_dataset
+    from segloss.losses import label_values_from_counts
+    from segloss.report import plot_class_counts, print_class_counts, progress_bar
+
+    config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
+    dataset = build_dataset(config.dataset, config.data_path, config.split, val_share=config.val_share)
+    counts, source = load_or_count(dataset, progress=progress_bar("counting"))
+    values = label_values_from_counts(
+        counts.pixels,
+        alpha=config.alpha,
+        label_values=config.label_values_argument(),
+        power=config.label_power,
+    )
+    print_class_counts(counts, values, source)
+    if config.output:
+        plot_class_counts(counts, values, dataset.classes.colors, Path(config.output))
+        print(f"picture: {config.output}")
+
+
+if __name__ == "__main__":
+    from segloss.errors import exit_on_input_error
+
+    exit_on_input_error(main)

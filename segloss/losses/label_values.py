@@ -1,0 +1,112 @@
+r"""Pixel counts to label values: how large the hot entry of each class's teacher vector is.
+
+Every recipe is multiplied by ``alpha``. ``n_c`` is the number of training pixels of class c.
+
+==============  ===================================================  ===========================================
+recipe          :math:`t_c / \alpha`                                 source
+==============  ===================================================  ===========================================
+``rank``        rank of c by descending count, 1 = most frequent     after Kato & Hotta, arXiv:2107.02393, s. 3.3
+``uniform``     1 (with alpha 1: the plain MSE of one-hot labels)    ibid., its ablation
+``power``       :math:`(\max n / n_c)^p`                             p = 1/2, 1: inverse (square root) frequency
+``log``         :math:`1 + \log(\max n / n_c)`                       logarithmic damping of the same ratio
+``effective``   :math:`E_{max} / E_c`,                               effective number of samples, Cui et al.,
+                :math:`E_c = (1-\beta^{n_c}) / (1-\beta)`            CVPR 2019
+==============  ===================================================  ===========================================
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LABEL_VALUES = ("rank", "uniform", "power", "log", "effective")
+
+
+def class_counts(counts: Tensor | Sequence[int]) -> Tensor:
+    """Counts as float64 ``(C,)`` on CPU; ValueError unless C >= 2, all are >= 0 and one is positive."""
+    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+    if counts.ndim != 1 or len(counts) < 2:
+        raise ValueError(f"counts must have shape (C,) with at least two classes, got {tuple(counts.shape)}")
+    if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()) or not bool((counts > 0).any()):
+        raise ValueError(f"counts must be finite, >= 0 and not all 0, got {counts.tolist()}")
+    return counts
+
+
+def class_ranks(counts: Tensor | Sequence[int]) -> Tensor:
+    """Rank of each class by descending count: 1 = most frequent, C = rarest; int64 ``(C,)``.
+
+    Ties go to the lower class id first, so an empty class ranks after every class that has pixels.
+    """
+    order = torch.argsort(class_counts(counts), descending=True, stable=True)
+    ranks = torch.empty(len(order), dtype=torch.int64)
+    ranks[order] = torch.arange(1, len(order) + 1)
+    return ranks
+
+
+def fill_empty(values: Tensor, counts: Tensor) -> Tensor:
+    """A class without pixels takes the value of the rarest class that has some."""
+    rarest = torch.where(counts > 0, counts, torch.inf).argmin()
+    return torch.where(counts > 0, values, values[rarest])
+
+
+def effective_number(counts: Tensor, beta: float | None) -> Tensor:
+    if beta is None:
+        # 0.9999, Cui's choice for images, saturates at pixel counts: every class would get the same value.
+        beta = 1 - 1 / float(counts[counts > 0].median())
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be in [0, 1), got {beta}")
+    log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
+    return -torch.expm1(counts * log_beta) / (1 - beta)
+
+
+def label_values_from_counts(
+    counts: Tensor | Sequence[int],
+    *,
+    alpha: float = 1.0,
+    label_values: str | Tensor | Sequence[float] = "rank",
+    power: float = 0.5,
+    beta: float | None = None,
+) -> Tensor:
+    r"""Label values :math:`t_c` from the pixel counts of the training set; the formulas stand in this module's head.
+
+    Args:
+        counts: training pixels per class, ignored pixels left out, shape ``(C,)``.
+        alpha: scale of all values, > 0. It does not change their ratios:
+            ``loss(s z, t) = s^2 loss(z, t / s)``, so it acts through the optimiser only.
+        label_values: a recipe's name, or one's own vector ``(C,)`` (multiplied by alpha too).
+        power: exponent p of ``"power"``, >= 0.
+        beta: of ``"effective"``, in [0, 1); default 1 - 1 / median of the positive counts.
+
+    Returns:
+        float32 ``(C,)``, all positive. In ``rank`` an empty class ranks after all others; in the other
+        recipes it takes the value of the rarest class that has pixels.
+
+    Raises:
+        ValueError: a count is negative, all are 0, or an option is out of range or unknown.
+    """
+    counts = class_counts(counts)
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha must be positive and finite, got {alpha}")
+    if not isinstance(label_values, str):
+        values = torch.as_tensor(label_values, dtype=torch.float64, device="cpu")
+        if values.shape != counts.shape:
+            raise ValueError(f"label_values must have shape ({len(counts)},), got {tuple(values.shape)}")
+    elif label_values == "rank":
+        values = class_ranks(counts).double()
+    elif label_values == "uniform":
+        values = torch.ones_like(counts)
+    elif label_values == "power":
+        if not 0 <= power < float("inf"):
+            raise ValueError(f"power must be >= 0 and finite, got {power}")
+        values = fill_empty((counts.max() / counts) ** power, counts)
+    elif label_values == "log":
+        values = fill_empty(1 + torch.log(counts.max() / counts), counts)
+    elif label_values == "effective":
+        effective = effective_number(counts, beta)
+        values = fill_empty(effective.max() / effective, counts)
+    else:
+        raise ValueError(f"label_values must be one of {', '.join(LABEL_VALUES)} or a vector, got {label_values!r}")
+    values = (alpha * values).float()
+    if not bool((values > 0).all()) or not bool(torch.isfinite(values).all()):
+        raise ValueError(f"label_values must be positive and finite, got {values.tolist()}")
+    return values

@@ -1,0 +1,187 @@
+"""Mean squared error to outlying labels, and how to read the scores it trains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segloss.losses.criterion import Criterion
+from segloss.losses.label_values import label_values_from_counts
+from segloss.losses.reduction import (
+    IGNORE_INDEX,
+    check_class_vector,
+    check_logits_and_labels,
+    reduce_pixels,
+    valid_pixels,
+    working_dtype,
+)
+
+
+def outlying_mse_loss(
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
+
+    .. math::
+        L = \frac{1}{|V|\,C} \sum_{i \in V} \sum_{c=1}^{C} (z_{ic} - t_{y_i}[c = y_i])^2
+
+    V is the set of pixels not ignored. With all t = 1 this is ``F.mse_loss`` against ``one_hot(labels)`` on V.
+    At the optimum :math:`z_c(x) = t_c P(c|x)`: read scores with :func:`posterior` and :func:`decide`,
+    never with softmax.
+
+    Args:
+        logits: raw scores z, floating, shape ``(N, C, *)``. No softmax is applied.
+        labels: class ids y, integer, shape ``(N, *)``, in ``[0, C)`` or ``ignore_index``.
+        label_values: t, one positive value per class, shape ``(C,)``, in logit units; a constant, without gradient.
+        ignore_index: such pixels count neither in the sum nor in V.
+        reduction: ``"mean"`` over V and C, ``"sum"``, or ``"none"``: per pixel, mean over C, 0 where ignored.
+
+    Returns:
+        Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
+
+    Raises:
+        ValueError: a shape or ``reduction`` does not fit; ``label_values`` not positive (checked on CPU).
+        TypeError: logits are not floating or labels not integer.
+        IndexError: a label is outside ``[0, C)`` and not ignored (on CPU; on CUDA the device asserts).
+
+    Source: after Kato & Hotta, arXiv:2107.02393, section 3.3.
+    """
+    check_logits_and_labels(logits, labels, reduction)
+    check_class_vector("label_values", label_values, logits)
+    num_classes = logits.shape[1]
+    valid, safe = valid_pixels(labels, num_classes, ignore_index)
+    scores = logits.to(working_dtype(logits))
+    hot = label_values.detach().to(scores)[safe]
+    # The label is subtracted before squaring: z^2 - 2tz + t^2 cancels near the optimum.
+    residual = scores.scatter_add(1, safe.unsqueeze(1), -hot.unsqueeze(1))
+    # Selected, not multiplied by 0: a NaN score at an ignored pixel stays out of loss and gradient.
+    residual = torch.where(valid.unsqueeze(1), residual, 0)
+    per_pixel = residual.square().sum(1)
+    if reduction == "sum":
+        return reduce_pixels(per_pixel, valid, "sum")
+    return reduce_pixels(per_pixel / num_classes, valid, reduction)
+
+
+def _per_class(vector: Tensor, logits: Tensor) -> Tensor:
+    return vector.to(logits).view(1, -1, *[1] * (logits.ndim - 2))
+
+
+def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
+    r"""Class posterior from scores trained with outlying labels.
+
+    .. math:: P(c|x) = \max(z_c / t_c, 0) \,/\, \sum_k \max(z_k / t_k, 0)
+
+    Where no score is positive: one-hot at :math:`\arg\max z_c / t_c`, so that the argmax of the posterior is
+    always :func:`decide` at tau = 0. Source: the squared error's optimum is :math:`z_c = t_c P(c|x)`.
+
+    Args:
+        logits: raw scores ``(N, C, *)``.
+        label_values: t ``(C,)``, the values the network was trained with.
+
+    Returns:
+        ``(N, C, *)``, float32 or wider, sums to 1 over dim 1.
+    """
+    check_class_vector("label_values", label_values, logits)
+    natural = logits.to(working_dtype(logits))
+    natural = natural / _per_class(label_values, natural)
+    positive = natural.clamp(min=0)
+    # Divided by the largest first, so that denormal scores still give a sum of 1.
+    largest = positive.amax(1, keepdim=True)
+    positive = positive / torch.where(largest > 0, largest, 1)
+    total = positive.sum(1, keepdim=True)
+    one_hot = torch.zeros_like(natural).scatter_(1, natural.argmax(1, keepdim=True), 1)
+    return torch.where(total > 0, positive / torch.where(total > 0, total, 1), one_hot)
+
+
+def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
+    r"""Class ids at an operating point chosen after training: :math:`\arg\max_c z_c\, t_c^{\tau - 1}`.
+
+    tau = 1 is the plain argmax of the scores (the paper's decision, cost-sensitive with weights t); tau = 0 is
+    the natural-prior decision of highest pixel accuracy.
+
+    Args:
+        logits: raw scores ``(N, C, *)``.
+        label_values: t ``(C,)``.
+        tau: exponent, any finite number.
+
+    Returns:
+        int64 ``(N, *)``.
+    """
+    check_class_vector("label_values", label_values, logits)
+    if tau == 1:
+        return logits.argmax(1)
+    scores = logits.to(working_dtype(logits))
+    # Divided, not multiplied by the inverse: at tau = 0 this is the posterior's own z / t, to the last bit.
+    return (scores / _per_class(label_values, scores) ** (1 - tau)).argmax(1)
+
+
+class OutlyingMSELoss(Criterion):
+    """Module form of :func:`outlying_mse_loss`; the label values are a buffer, saved with the module.
+
+    >>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100], alpha=1.0)
+    >>> criterion.label_values
+    tensor([1., 2., 3.])
+
+    Args:
+        label_values: t ``(C,)``, positive; see :meth:`from_counts`.
+        ignore_index, reduction: as in :func:`outlying_mse_loss`.
+    """
+
+    label_values: Tensor
+
+    def __init__(
+        self,
+        label_values: Tensor | Sequence[float],
+        *,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+    ):
+        label_values = torch.as_tensor(label_values, dtype=torch.float32).detach().clone()
+        if label_values.ndim != 1 or len(label_values) < 2:
+            raise ValueError(
+                f"label_values must have shape (C,) with at least two classes, got {tuple(label_values.shape)}"
+            )
+        if not bool(((label_values > 0) & torch.isfinite(label_values)).all()):
+            raise ValueError(f"label_values must be positive and finite, got {label_values.tolist()}")
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
+        self.register_buffer("label_values", label_values)
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Tensor | Sequence[int],
+        *,
+        alpha: float = 1.0,
+        label_values: str | Tensor | Sequence[float] = "rank",
+        power: float = 0.5,
+        beta: float | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+    ) -> "OutlyingMSELoss":
+        """From training pixel counts ``(C,)``; options as in :func:`label_values_from_counts`."""
+        values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
+        return cls(values, ignore_index=ignore_index, reduction=reduction)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return outlying_mse_loss(
+            logits, labels, self.label_values, ignore_index=self.ignore_index, reduction=self.reduction
+        )
+
+    @property
+    def tilt(self) -> Tensor:
+        return self.label_values
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        return posterior(logits, self.label_values)
+
+    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
+        return decide(logits, self.label_values, tau)
+
+    def extra_repr(self) -> str:
+        values = ", ".join(f"{v:g}" for v in self.label_values.tolist())
+        return f"label_values=[{values}], {super().extra_repr()}"

@@ -1,0 +1,86 @@
+"""What all losses share: the ignored label, the checks of shape and label, the one meaning of "mean"."""
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = 255
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str) -> None:
+    """Raise ValueError or TypeError unless ``logits (N, C, *)`` and ``labels (N, *)`` belong together."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must hold integer class ids, got {labels.dtype}")
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have shape (N, C, *), got {tuple(logits.shape)}")
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits must have at least two classes in dim 1, got shape {tuple(logits.shape)}; "
+            "a binary problem has two classes, background and foreground"
+        )
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(labels.shape) != expected:
+        cure = "; squeeze dim 1" if labels.shape == (expected[0], 1, *expected[1:]) else ""
+        raise ValueError(
+            f"labels must have shape {expected} to match logits {tuple(logits.shape)}, got {tuple(labels.shape)}{cure}"
+        )
+
+
+def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: bool = True) -> None:
+    """Raise ValueError unless ``values`` has shape ``(C,)``. Their sign is checked on CPU only: no device sync."""
+    if tuple(values.shape) != (logits.shape[1],):
+        raise ValueError(
+            f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
+            f"got {tuple(values.shape)}"
+        )
+    if positive and values.device.type == "cpu" and not bool((values > 0).all()):
+        raise ValueError(f"{name} must be positive, got {values.tolist()}")
+
+
+def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """``(valid, safe)``: which labels count, and int64 labels with 0 where they do not.
+
+    On CPU a label that is neither in ``[0, C)`` nor ``ignore_index`` raises IndexError. On other devices the
+    gather or scatter that follows asserts on the device, without a synchronisation here.
+    """
+    valid = labels != ignore_index
+    safe = torch.where(valid, labels, 0).long()
+    if labels.device.type == "cpu" and safe.numel():
+        low, high = (int(x) for x in safe.aminmax())
+        if low < 0 or high >= num_classes:
+            raise IndexError(
+                f"labels hold {low if low < 0 else high}, outside [0, {num_classes}) and not "
+                f"ignore_index={ignore_index}; map the label or ignore it"
+            )
+    return valid, safe
+
+
+def exact_sum(values: Tensor) -> Tensor:
+    """Sum in float64 where the device has it, as float32 or wider."""
+    wide = values.dtype if values.device.type == "mps" else torch.float64
+    return values.sum(dtype=wide).to(values.dtype)
+
+
+def reduce_pixels(per_pixel: Tensor, valid: Tensor, reduction: str, weight_sum: Tensor | None = None) -> Tensor:
+    """Reduce per-pixel losses that are already 0 where ignored.
+
+    ``"mean"`` divides by the number of valid pixels, or by ``weight_sum`` (the sum of their class weights)
+    where given; with no valid pixel it is 0, not NaN.
+    """
+    if reduction == "none":
+        return per_pixel
+    total = exact_sum(per_pixel)
+    if reduction == "sum":
+        return total
+    if weight_sum is None:
+        return total / valid.sum().clamp(min=1).to(total.dtype)
+    return total / torch.where(weight_sum > 0, weight_sum, 1).to(total.dtype)
+
+
+def working_dtype(logits: Tensor) -> torch.dtype:
+    """Arithmetic is float32 or wider: squares of float16 scores overflow above 255."""
+    return torch.promote_types(logits.dtype, torch.float32)

@@ -1,0 +1,230 @@
+"""Networks of segmentation_models_pytorch that take 8-bit RGB of any size and give scores of that size."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segloss.errors import InputError, unknown_name
+
+# Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MINIMAL_STRIDE = 32  # decoders of smp halve and double five times, whatever their encoder's stride
+
+
+class SegmentationModel(nn.Module):
+    """A network with its normalisation, and with padding to the network's stride.
+
+    Args:
+        network: maps ``(N, 3, h, w)`` with h, w divisible by ``stride`` to logits ``(N, C, h, w)``.
+        mean, std: of the normalisation, per RGB channel, for intensities in [0, 1].
+        stride: images are padded to a multiple of it by the mean colour; the logits are cropped back, so padded
+            pixels never meet the loss.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        stride: int = MINIMAL_STRIDE,
+    ):
+        super().__init__()
+        self.network = network
+        self.stride = stride
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.network.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(N, 3, H, W)``, RGB in 0..255, any dtype -> logits ``(N, C, H, W)``."""
+        height, width = images.shape[-2:]
+        normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        padded = F.pad(normalised, (0, -width % self.stride, 0, -height % self.stride))
+        return self.network(padded)[..., :height, :width]
+
+
+def build_model(
+    arch: str,
+    encoder: str,
+    num_classes: int,
+    *,
+    encoder_weights: str = "none",
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> SegmentationModel:
+    """Any pair of architecture and encoder that segmentation_models_pytorch accepts, by its names.
+
+    Args:
+        arch: ``unet``, ``deeplabv3plus``, ``segformer`` ...
+        encoder: ``resnet34``, ``mit_b0``, ``tu-NAME`` for timm's ...
+        num_classes: C.
+        encoder_weights: ``"none"`` (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose keys
+            are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
+        normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with.
+
+    Raises:
+        InputError: unknown name, a pair that does not exist, weights that cannot be had or do not fit.
+    """
+    import segmentation_models_pytorch as smp
+
+    known = smp.MODEL_ARCHITECTURES_MAPPING
+    if arch.lower() not in known:
+        raise unknown_name("architecture", arch, sorted(known))
+    _check_encoder_name(encoder)
+    download = encoder_weights == "imagenet"
+    try:
+        network = smp.create_model(
+            arch.lower(),
+            encoder,
+            encoder_weights="imagenet" if download else None,
+            in_channels=3,
+            classes=num_classes,
+            **_any_size_options(encoder),
+        )
+        mean, std = normalisation or _normalisation(encoder, encoder_weights)
+    except Exception as error:  # smp, timm and the hub each raise their own kinds
+        raise _build_error(arch, encoder, download, error) from error
+    if encoder_weights not in ("none", "imagenet"):
+        load_encoder_weights(network.encoder, Path(encoder_weights))
+    stride = int(network.encoder.output_stride)
+    stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
+    model = SegmentationModel(network, tuple(mean), tuple(std), stride)
+    _check_any_size(model, encoder)
+    return model
+
+
+def _any_size_options(encoder: str) -> dict[str, bool]:
+    """timm's transformers are built for one input size unless told otherwise; each family has its own word."""
+    name = encoder.removeprefix("tu-")
+    if encoder == name:
+        return {}
+    if name.startswith(("vit_", "deit", "eva", "beit")):
+        return {"dynamic_img_size": True}
+    if name.startswith("swin"):
+        return {"strict_img_size": False}
+    return {}
+
+
+@torch.no_grad()
+def _check_any_size(model: SegmentationModel, encoder: str) -> None:
+    """InputError for an encoder that is tied to one input size: a trial at a size that no encoder is tied to."""
+    import timm
+
+    settings = timm.models.get_pretrained_cfg(encoder[3:], allow_unregistered=True) if encoder[:3] == "tu-" else None
+    if not getattr(settings, "fixed_input_size", False):
+        return
+    side = 2 * model.stride
+    try:
+        model.eval()(torch.zeros(1, 3, side, 2 * side))
+    except Exception as error:  # whatever the encoder asserts
+        raise InputError(
+            f"encoder {encoder} takes images of {settings.input_size[1]}x{settings.input_size[2]} only; "
+            "choose one that takes any size, such as tu-convnext_tiny or mit_b0"
+        ) from error
+    model.train()
+
+
+def _check_encoder_name(encoder: str) -> None:
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if encoder.startswith("tu-"):
+        if not timm.is_model(encoder[3:].split(".")[0]):
+            near = timm.list_models(f"*{encoder[3:].split('.')[0][:8]}*")[:12]
+            hint = f"; near it: {', '.join('tu-' + name for name in near)}" if near else ""
+            raise InputError(f"unknown encoder {encoder!r}: timm has no such model{hint}")
+    elif encoder not in smp.encoders.encoders and not encoder.startswith("timm-"):
+        raise unknown_name("encoder", encoder, [*sorted(smp.encoders.encoders), "tu-NAME for any of timm's"])
+
+
+def _normalisation(encoder: str, encoder_weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that go with the weights. Only ``imagenet`` may ask the network."""
+    if encoder_weights == "none":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if encoder.startswith("tu-"):
+        import timm
+
+        settings = timm.models.get_pretrained_cfg(encoder[3:], allow_unregistered=True)
+        return (tuple(settings.mean), tuple(settings.std)) if settings else (IMAGENET_MEAN, IMAGENET_STD)
+    if encoder_weights == "imagenet":
+        import segmentation_models_pytorch as smp
+
+        settings = smp.encoders.get_preprocessing_params(encoder)
+        return tuple(settings["mean"]), tuple(settings["std"])
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _build_error(arch: str, encoder: str, download: bool, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    if download:
+        return InputError(
+            f"imagenet weights of {encoder} cannot be downloaded ({type(error).__name__}: {reason}); "
+            "give a local file with --encoder-weights FILE, or train from scratch with --encoder-weights none"
+        )
+    return InputError(
+        f"segmentation_models_pytorch has no {arch} with encoder {encoder} ({reason}); choose another pair"
+    )
+
+
+def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
+    """Load a weights file into an smp encoder, strictly: every tensor of the encoder must be in the file.
+
+    Keys may be those of the encoder itself, of the timm model inside a ``tu-`` encoder, or either with the prefix
+    ``encoder.`` or ``module.``.
+
+    Raises:
+        InputError: the file is missing, unreadable, or lacks tensors or shapes of this encoder.
+    """
+    weights = _read_weights(path)
+    inner = encoder.model if isinstance(getattr(encoder, "model", None), nn.Module) else None
+    for prefix in ("", "encoder.", "module."):
+        stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+        for module in filter(None, (inner, encoder)):
+            wanted = _learnt_tensors(module)
+            if wanted and all(key in stripped and stripped[key].shape == wanted[key].shape for key in wanted):
+                module.load_state_dict({key: stripped[key] for key in wanted}, strict=False)
+                return
+    wanted = _learnt_tensors(inner if inner is not None else encoder)
+    absent = [key for key in wanted if key not in weights]
+    example = absent[0] if absent else next(k for k in wanted if weights[k].shape != wanted[k].shape)
+    problem = f"lacks {len(absent)} of" if absent else "has other shapes than"
+    raise InputError(
+        f"{path}: {problem} the {len(wanted)} tensors of this encoder (first: {example}); "
+        "choose the --encoder that these weights belong to"
+    )
+
+
+def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Its state without the batch counters of normalisation layers, which many weights files leave out."""
+    return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; --encoder-weights takes none, imagenet or a file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and safetensors each raise their own kinds
+        raise InputError(f"{path}: cannot be read as weights ({type(error).__name__})") from error
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        weights = weights["state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{path}: holds no dictionary of tensors")
+    return weights
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,335 @@
+"""What a person sees: tables in the terminal, progress bars, plots. Percent here, ratios everywhere else."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from torch import Tensor
+
+from segloss.files import write_bytes, write_csv, write_json
+from segloss.frequency import PixelCounts
+from segloss.losses import class_ranks
+
+ERROR_COLOR = (220, 40, 40)
+IGNORED_COLOR = (0, 0, 0)
+CORRECT_COLOR = (225, 225, 225)
+
+console = Console(highlight=False)
+
+
+def new_progress(on: Console = console) -> Progress:
+    """A bar that disappears when it is done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=on,
+        transient=True,
+    )
+
+
+def progress_bar(description: str):
+    """``progress(iterable, length)`` that draws a bar on a terminal and nothing elsewhere."""
+
+    def progress(iterable: Iterable, length: int) -> Iterable:
+        if not console.is_terminal:
+            yield from iterable
+            return
+        with new_progress() as bar:
+            yield from bar.track(iterable, total=length, description=description)
+
+    return progress
+
+
+def percent(ratio: float | None) -> str:
+    """``45.9``, or a dash where there is no number."""
+    return "-" if ratio is None or np.isnan(ratio) else f"{100 * ratio:.1f}"
+
+
+def _bar(share: float, width: int = 10) -> str:
+    """A bar in eighths of a column."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    return table
+
+
+def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source: str) -> None:
+    """The class table: pixels, share, images, rank and, where the loss has them, label values."""
+    total = sum(counts.pixels)
+    table = _table(f"{counts.dataset} {counts.split}: {counts.image_count} images")
+    for column in ("pixels", "share %", "images", "rank") + (("label value",) if label_values is not None else ()):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    ranks = class_ranks(counts.pixels).tolist()
+    for c, name in enumerate(counts.class_names):
+        value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
+        share = counts.pixels[c] / total
+        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), str(ranks[c]), *value]
+        table.add_row(name, *cells, _bar(counts.pixels[c] / max(counts.pixels)))
+    console.print(table)
+    console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
+
+
+def print_scores(metrics: dict, title: str) -> None:
+    """The per-class table and the three means of one evaluation, from the metrics schema."""
+    table = _table(title)
+    for column in ("IoU %", "recall %", "precision %", "pixels"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in metrics["classes"]:
+        ratios = [percent(row[key]) for key in ("iou", "recall", "precision")]
+        table.add_row(row["name"], *ratios, f"{row['pixels']:,}")
+    console.print(table)
+    console.print(summary_line(metrics))
+
+
+def summary_line(metrics: dict) -> str:
+    """``mIoU 45.9 over 11 of 11 classes, mean accuracy 58.4, pixel accuracy 85.4``."""
+    return (
+        f"mIoU {percent(metrics['miou'])} over {metrics['classes_averaged']} of {len(metrics['classes'])} classes, "
+        f"mean accuracy {percent(metrics['mean_accuracy'])}, pixel accuracy {percent(metrics['pixel_accuracy'])}"
+    )
+
+
+def announce(config, splits, counts: PixelCounts, source: str, criterion, model, trainer, folder: Path) -> None:
+    """What a training run is about to do."""
+    from segloss.models import parameter_count
+
+    label_values = getattr(criterion, "label_values", None)
+    print_class_counts(counts, label_values, source)
+    sizes = [f"{len(d)} {d.split}" for d in (splits.train, splits.val, splits.test) if d is not None]
+    batch = min(config.batch_size, len(splits.train) // trainer.world_size)
+    steps = len(splits.train) // trainer.world_size // max(batch, 1)
+    precision = f"{config.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}"
+    lines = {
+        "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
+        "loss": f"{config.loss}: {criterion.extra_repr()}",
+        "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
+        f"{parameter_count(model) / 1e6:.1f} M parameters",
+        "device": precision,
+        "plan": f"{config.epochs} epochs of {steps} steps, batch {batch}, crop {config.crop_size[0]}x"
+        f"{config.crop_size[1]} (H x W), image scale {config.image_scale:g}, lr {config.lr:g}",
+        "run": str(folder),
+    }
+    for key, line in lines.items():
+        console.print(f"{key:<7} {line}", soft_wrap=True)
+
+
+def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> None:
+    """curves.png, per_class_iou.png and predictions.png of a run folder."""
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    plot_history(rows, folder / "curves.png")
+    title = f"{metrics['dataset']} {metrics['split']}, {metrics['images']} images"
+    plot_class_iou(metrics, classes.colors, title, folder / "per_class_iou.png")
+    plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
+
+
+def write_evaluation(folder: Path, results: dict, classes) -> None:
+    """metrics.json, per_class.csv and each run's confusion matrix (CSV, picture) of an evaluation.
+
+    Args:
+        folder: made if need be.
+        results: name -> (metrics schema, ConfusionMatrix).
+        classes: the class table.
+    """
+    header = ("run", "class", "iou", "recall", "precision", "pixels")
+    rows = [
+        (name, row["name"], row["iou"], row["recall"], row["precision"], row["pixels"])
+        for name, (metrics, _) in results.items()
+        for row in metrics["classes"]
+    ]
+    write_csv(folder / "per_class.csv", header, rows)
+    for name, (metrics, confusion) in results.items():
+        matrix = confusion.matrix.tolist()
+        table = [[true, *cells] for true, cells in zip(classes.names, matrix, strict=True)]
+        write_csv(folder / f"confusion-{name}.csv", ("true \\ predicted", *classes.names, "other"), table)
+        title = f"{name}: {metrics['dataset']} {metrics['split']}"
+        plot_confusion(confusion.matrix, classes.names, title, folder / f"confusion-{name}.png")
+    write_json(folder / "metrics.json", {"runs": {name: metrics for name, (metrics, _) in results.items()}})
+
+
+def _figure(width: float, height: float, **subplots):
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+
+
+def _save(figure, path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    write_bytes(path, buffer.getvalue())
+
+
+def _bar_colors(colors: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
+    return [tuple(channel / 255 for channel in color) for color in colors]
+
+
+def plot_class_counts(counts: PixelCounts, label_values: Tensor, colors: Sequence[Sequence[int]], path: Path) -> None:
+    """Two panels over the same classes, most frequent first: share of pixels (log axis) and label value."""
+    order = np.argsort(class_ranks(counts.pixels).numpy())
+    names = [counts.class_names[c] for c in order]
+    total = sum(counts.pixels)
+    figure, (left, right) = _figure(10, 0.3 * len(names) + 1.2, ncols=2, sharey=True)
+    paint = [_bar_colors(colors)[c] for c in order]
+    left.barh(names, [100 * counts.pixels[c] / total for c in order], color=paint, edgecolor="0.4")
+    left.set_xscale("log")
+    left.set_xlabel("share of labelled pixels (%)")
+    left.invert_yaxis()
+    bars = right.barh(names, [float(label_values[c]) for c in order], color=paint, edgecolor="0.4")
+    right.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+    right.set_xlabel("label value")
+    figure.suptitle(f"{counts.dataset} {counts.split}: {counts.image_count} images")
+    _save(figure, path)
+
+
+def plot_history(rows: Sequence[dict], path: Path) -> None:
+    """Losses and validation scores over the epochs."""
+    epochs = [row["epoch"] for row in rows]
+    figure, (left, right) = _figure(10, 3.8, ncols=2)
+    for key, name in (("train_loss", "training (crops)"), ("val_loss", "validation")):
+        left.plot(epochs, [row[key] for row in rows], label=name, marker=".")
+    left.set_ylabel("loss")
+    left.set_ylim(bottom=0)
+    for key in ("miou", "mean_accuracy", "pixel_accuracy"):
+        right.plot(epochs, [100 * row[f"val_{key}"] for row in rows], label=key.replace("_", " "), marker=".")
+    right.set_ylabel("validation score (%)")
+    right.set_ylim(0, 100)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def plot_class_iou(metrics: dict, colors: Sequence[Sequence[int]], title: str, path: Path) -> None:
+    """One bar per class in the data set's colours, most frequent class first, the mean as a line."""
+    order = sorted(range(len(colors)), key=lambda c: -metrics["classes"][c]["pixels"])
+    rows = [metrics["classes"][c] for c in order]
+    figure, axes = _figure(8, 0.3 * len(rows) + 1.4)
+    ious = [100 * (row["iou"] or 0) for row in rows]
+    bars = axes.barh(
+        [row["name"] for row in rows], ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4"
+    )
+    axes.bar_label(bars, [percent(row["iou"]) for row in rows], padding=2, fontsize=8)
+    if metrics["miou"] is not None:
+        axes.axvline(100 * metrics["miou"], color="0.2", linestyle="--", label=f"mIoU {percent(metrics['miou'])}")
+        axes.legend(loc="lower right")
+    axes.set_xlim(0, 105)
+    axes.set_xlabel("IoU (%)")
+    axes.invert_yaxis()
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def plot_confusion(matrix: Tensor, class_names: Sequence[str], title: str, path: Path) -> None:
+    """Row-normalised confusion matrix: where the pixels of each true class went (%)."""
+    counts = matrix[:, : len(class_names)].double().numpy()
+    shares = 100 * counts / np.maximum(matrix.sum(1, keepdim=True).numpy(), 1)
+    size = 0.55 * len(class_names) + 2
+    figure, axes = _figure(size + 1, size)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(class_names) <= 30:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                axes.text(
+                    column,
+                    row,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="w" if share > 55 else "k",
+                )
+    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    figure.colorbar(image, label="share of the true class's pixels (%)", shrink=0.8)
+    _save(figure, path)
+
+
+def paint(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
+    """Class numbers ``(H, W)`` -> RGB ``(H, W, 3)`` uint8; what is no class is black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = colors
+    return table[labels]
+
+
+def paint_errors(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """RGB: light where right, red where wrong, black where ignored."""
+    picture = np.where((predicted == labels)[..., None], CORRECT_COLOR, ERROR_COLOR)
+    picture[labels >= num_classes] = IGNORED_COLOR
+    return picture.astype(np.uint8)
+
+
+def plot_predictions(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    path: Path,
+) -> None:
+    """A grid, one row per sample (name, image, labels, predicted): image, truth, prediction, errors; a legend below."""
+    from matplotlib.patches import Patch
+
+    height, width = samples[0][1].shape[:2]
+    cell = 3.0
+    legend_rows = -(-(len(class_names) + 3) // 7)
+    figure, grid = _figure(
+        4 * cell,
+        len(samples) * cell * height / width + 0.5 + 0.28 * legend_rows,
+        nrows=len(samples),
+        ncols=4,
+        squeeze=False,
+    )
+    for axes, (name, image, labels, predicted) in zip(grid, samples, strict=True):
+        accuracy = (predicted == labels)[labels < len(class_names)]
+        right = f"errors ({percent(accuracy.mean() if accuracy.size else None)} % right)"
+        panels = (
+            (name, image),
+            ("truth", paint(labels, colors)),
+            ("prediction", paint(predicted, colors)),
+            (right, paint_errors(predicted, labels, len(class_names))),
+        )
+        for ax, (title, picture) in zip(axes, panels, strict=True):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set_title(title, fontsize=9)
+            ax.set_axis_off()
+    entries = [
+        *zip(class_names, _bar_colors(colors), strict=True),
+        *zip(
+            ("right", "wrong", "ignored"),
+            _bar_colors((CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR)),
+            strict=True,
+        ),
+    ]
+    handles = [Patch(facecolor=color, edgecolor="0.5", label=name) for name, color in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8)
+    _save(figure, path)

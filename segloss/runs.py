@@ -1,0 +1,186 @@
+"""The run folder: what a training run leaves behind, and how to get a model back from it.
+
+config.yaml           every option of the run
+pixel_counts.json     class statistics of the training split
+history.csv           one row per epoch
+checkpoints/last.ckpt to resume from; checkpoints/best.ckpt: the weights of the best validation score
+val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.png
+tensorboard/          event files
+"""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from segloss.config import TrainConfig, from_plain_dict, to_plain_dict
+from segloss.datasets.classes import ClassTable
+from segloss.errors import InputError
+from segloss.files import write_text
+from segloss.frequency import PixelCounts
+from segloss.losses import Criterion, build_criterion
+from segloss.models import SegmentationModel, build_model
+
+CHECKPOINT_FORMAT = 1
+LAST = Path("checkpoints/last.ckpt")
+BEST = Path("checkpoints/best.ckpt")
+_FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
+
+
+def choose_run_folder(config: TrainConfig) -> Path:
+    """Where the run goes; InputError if that folder already holds something and the run is not to be resumed."""
+    if "LOCAL_RANK" in os.environ and _FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[_FOLDER_VARIABLE])
+    name = f"{config.dataset}-{config.arch}-{config.loss}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another --output-dir")
+    if folder.is_dir() and any(folder.iterdir()) and not config.resume:
+        what = (
+            "already holds a run; add --resume to go on with it, or"
+            if (folder / "config.yaml").exists()
+            else ("is not empty;")
+        )
+        raise InputError(f"{folder}: {what} choose another --output-dir")
+    os.environ[_FOLDER_VARIABLE] = str(folder)
+    return folder
+
+
+def open_run_folder(folder: Path, config: TrainConfig, counts: PixelCounts) -> None:
+    """Make the folder and write what is known before training."""
+    try:
+        saved = replace(config, resume=False, output_dir=str(folder))
+        counts.save(folder / "pixel_counts.json")
+        write_text(folder / "config.yaml", yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another --output-dir") from error
+
+
+def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
+    """The criterion that a config and the training counts ask for; InputError if they do not fit."""
+    try:
+        return build_criterion(
+            config.loss,
+            counts.pixels,
+            pixels_of_images=counts.pixels_of_images,
+            alpha=config.alpha,
+            label_values=config.label_values_argument(),
+            power=config.label_power,
+            class_weights=config.class_weights,
+            gamma=config.gamma,
+        )
+    except ValueError as error:
+        raise InputError(f"{config.loss}: {error}") from error
+
+
+def checkpoint_content(config: TrainConfig, classes: ClassTable, counts: PixelCounts, model: SegmentationModel) -> dict:
+    """What a checkpoint needs beside its weights to be used alone: plain values only."""
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "config": to_plain_dict(config),
+        "classes": classes.to_dict(),
+        "counts": counts.to_dict(),
+        "normalisation": [model.mean.view(-1).tolist(), model.std.view(-1).tolist()],
+    }
+
+
+@dataclass
+class Run:
+    """A trained model with all it takes to use it.
+
+    Attributes:
+        model: uint8 or float RGB in 0..255 ``(N, 3, H, W)`` -> logits ``(N, C, H, W)``; in eval mode.
+        criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``.
+        classes: names, ids and colours.
+        counts: class statistics of the training split.
+        config: every option of the run.
+        path: the checkpoint file.
+    """
+
+    model: SegmentationModel
+    criterion: Criterion
+    classes: ClassTable
+    counts: PixelCounts
+    config: TrainConfig
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run folder's name, or the file's where it lies in no run folder."""
+        in_run = self.path.parent.name == LAST.parent.name
+        stem = "" if self.path.name == BEST.name else f"-{self.path.stem}"
+        return f"{self.path.resolve().parent.parent.name}{stem}" if in_run else self.path.stem
+
+    @torch.inference_mode()
+    def predict(self, image: np.ndarray, tau: float = 1.0) -> np.ndarray:
+        """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale."""
+        from segloss.datasets.transforms import resize_image
+        from segloss.evaluation import logits_at_size
+
+        resized = resize_image(image, self.config.image_scale)
+        batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
+        logits = logits_at_size(self.model, batch, image.shape[:2])
+        return self.criterion.decide(logits, tau)[0].byte().cpu().numpy()
+
+    def posterior(self, images: Tensor) -> Tensor:
+        """P(c|x), ``(N, C, H, W)``, of images as the model takes them."""
+        with torch.inference_mode():
+            return self.criterion.posterior(self.model(images).float())
+
+
+def load_run(path: str | Path) -> Run:
+    """The model of a run folder (its best.ckpt, else last.ckpt) or of a checkpoint file.
+
+    >>> run = segloss.load_run("runs/demo")  # doctest: +SKIP
+    >>> class_map = run.predict(image)       # doctest: +SKIP
+
+    Raises:
+        InputError: nothing is there, or it is no checkpoint of this toolkit.
+    """
+    file = _checkpoint_file(Path(path))
+    checkpoint = read_checkpoint(file)
+    content = checkpoint["segloss"]
+    config = from_plain_dict(TrainConfig, content["config"], str(file))
+    classes = ClassTable.from_dict(content["classes"])
+    counts = PixelCounts.from_dict(content["counts"])
+    mean, std = content["normalisation"]
+    model = build_model(config.arch, config.encoder, len(classes), normalisation=(tuple(mean), tuple(std)))
+    criterion = criterion_of(config, counts)
+    load_weights(model, criterion, checkpoint["state_dict"])
+    return Run(model.eval(), criterion, classes, counts, config, file)
+
+
+def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str, Tensor]) -> None:
+    """Put the state of a training task back into its model and criterion, strictly."""
+    for prefix, module in (("model.", model), ("criterion.", criterion)):
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _checkpoint_file(path: Path) -> Path:
+    if path.is_dir():
+        for candidate in (path / BEST, path / LAST):
+            if candidate.is_file():
+                return candidate
+        raise InputError(f"{path}: holds no {BEST}; give a run folder or a checkpoint file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such run folder or checkpoint file")
+    return path
+
+
+def read_checkpoint(file: Path) -> dict:
+    """A checkpoint of this toolkit on the CPU; InputError if it is something else."""
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip and pickle each raise their own kinds
+        raise InputError(f"{file}: cannot be read as a checkpoint ({type(error).__name__})") from error
+    content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None
+    if content is None:
+        raise InputError(f"{file}: is no checkpoint of segloss; for weights of an encoder use --encoder-weights")
+    if content["format"] > CHECKPOINT_FORMAT:
+        raise InputError(f"{file}: was written by a newer segloss (format {content['format']}); update this one")
+    return checkpoint

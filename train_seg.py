@@ -1,0 +1,90 @@
+"""Train a semantic segmentation model: flags -> data -> pixel counts -> loss -> model -> fit -> score -> run folder.
+
+python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
+"""
+
+import sys
+from pathlib import Path
+
+
+def train(argv: list[str] | None = None) -> None:
+    from segloss.config import parse_train_config
+
+    config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
+
+    from segloss.evaluation import pick_device, resolve_precision
+    from segloss.frequency import load_or_count
+    from segloss.models import build_model
+    from segloss.report import announce, console, progress_bar
+    from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, open_run_folder
+    from segloss.training import (
+        SegmentationData,
+        SegmentationTask,
+        build_trainer,
+        seed_everything,
+        training_data,
+    )
+
+    folder = choose_run_folder(config)
+    device = pick_device(config.accelerator)
+    config.precision = resolve_precision(config.precision, device)
+    seed_everything(config.seed)
+
+    splits = training_data(config)
+    classes = splits.train.classes
+    counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
+    criterion = criterion_of(config, counts)
+    model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
+    trainer = build_trainer(config, folder, console)
+
+    if trainer.is_global_zero:
+        open_run_folder(folder, config, counts)
+        announce(config, splits, counts, source, criterion, model, trainer, folder)
+    last = folder / LAST
+    task = SegmentationTask(model, criterion, config, checkpoint_content(config, classes, counts, model))
+    data = SegmentationData(splits.train, splits.val, config)
+    trainer.fit(task, data, ckpt_path=last if config.resume and last.is_file() else None)
+
+    if trainer.interrupted:
+        console.print(f"interrupted; go on with --resume --output-dir {folder}", soft_wrap=True)
+        sys.exit(130)
+    if trainer.is_global_zero:
+        score_run(folder, splits, config, device)
+
+
+def score_run(folder: Path, splits, config, device) -> None:
+    """Score the best weights on val and, where it has labels, on test; draw the pictures."""
+    from segloss.evaluation import KeepSome, score
+    from segloss.files import write_json
+    from segloss.report import console, draw_run, print_scores, progress_bar
+    from segloss.runs import load_run
+
+    run = load_run(folder)
+    for dataset in filter(None, (splits.val, splits.test)):
+        kept = KeepSome(dataset, 4)
+        metrics, _ = score(
+            run.model,
+            run.criterion,
+            dataset,
+            device=device,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            progress=progress_bar(f"scoring {dataset.split}"),
+            on_sample=kept,
+        )
+        write_json(folder / f"{dataset.split}_metrics.json", metrics)
+    draw_run(folder, metrics, run.classes, kept.samples)
+    print_scores(metrics, f"{dataset.name} {dataset.split}: {metrics['images']} images, {run.path.name}")
+    if splits.test is None:
+        console.print("no test split with labels: test_metrics.json is not written")
+    console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def main() -> None:
+    from segloss.errors import exit_on_input_error
+
+    exit_on_input_error(train)
+
+
+if __name__ == "__main__":
+    main()
