@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import yaml
 
 from segloss.errors import InputError, unknown_name
+from segloss.frequency import available_cores
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSSES
 
 DATASET_HELP = "camvid, folder or synthetic"
+WORKERS_HELP = "default: two less than the cores, at most 8"
 MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -35,6 +37,14 @@ def _require(condition: bool, flag: str, expected: str, value: Any) -> None:
 def _require_name(flag: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise unknown_name(f"--{flag}", value, known)
+
+
+def resolve_workers(workers: int | None) -> int:
+    """The number asked for; by default two cores are left to the training process, which is fastest on two cores."""
+    if workers is None:
+        return max(0, min(8, available_cores() - 2))
+    _require(workers >= 0, "workers", "0 or more", workers)
+    return workers
 
 
 @dataclass
@@ -109,7 +119,7 @@ class TrainConfig(LabelValueOptions):
         metavar=("H", "W"),
         type=int,
     )
-    workers: int = option(2, "loader processes; 0 loads in the training process")
+    workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
     seed: int = option(0, "of weights, sampling and augmentation")
     precision: str = option("auto", f"{', '.join(PRECISIONS)}; auto is bf16-mixed where the hardware has it")
     accelerator: str = option("auto", ", ".join(ACCELERATORS))
@@ -129,7 +139,7 @@ class TrainConfig(LabelValueOptions):
         _require_name("accelerator", self.accelerator, ACCELERATORS)
         for flag in ("epochs", "batch_size", "devices"):
             _require(getattr(self, flag) >= 1, flag.replace("_", "-"), "at least 1", getattr(self, flag))
-        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+        self.workers = resolve_workers(self.workers)
         for flag in ("lr", "image_scale"):
             _require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
         for flag in ("encoder_lr_factor", "weight_decay", "gamma"):
@@ -158,7 +168,7 @@ class EvalConfig:
     )
     image_scale: float | None = option(None, "resize images by this factor; default: the run's")
     batch_size: int = option(8, "images per step")
-    workers: int = option(2, "loader processes")
+    workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
     precision: str = option("32-true", ", ".join(PRECISIONS))
     accelerator: str = option("auto", ", ".join(ACCELERATORS))
     save_predictions: bool = option(False, "write predicted class ids as PNG, in the data set's own ids")
@@ -173,7 +183,7 @@ class EvalConfig:
         _require_name("accelerator", self.accelerator, ACCELERATORS)
         _require(math.isfinite(self.decision_tau), "decision-tau", "a finite number", self.decision_tau)
         _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
-        _require(self.workers >= 0, "workers", "0 or more", self.workers)
+        self.workers = resolve_workers(self.workers)
 
 
 def to_plain_dict(config: Any) -> dict:

@@ -49,6 +49,7 @@ class SegmentationModel(nn.Module):
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, -width % self.stride, 0, -height % self.stride))
+        padded = padded.contiguous(memory_format=torch.channels_last)
         return self.network(padded)[..., :height, :width]
 
 
@@ -98,7 +99,7 @@ def build_model(
     stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
     model = SegmentationModel(network, tuple(mean), tuple(std), stride)
     _check_any_size(model, encoder)
-    return model
+    return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU, the same numbers
 
 
 def _any_size_options(encoder: str) -> dict[str, bool]:

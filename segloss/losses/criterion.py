@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, working_dtype
+from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, first_largest, working_dtype
 
 
 class Criterion(nn.Module):
@@ -32,7 +32,7 @@ class Criterion(nn.Module):
 
     def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
         """Class ids ``(N, *)`` int64 at operating point ``tau``; 1 is the plain argmax of the logits."""
-        return self._at_operating_point(logits, tau).argmax(1)
+        return first_largest(self._at_operating_point(logits, tau))
 
     def _at_operating_point(self, logits: Tensor, tau: float) -> Tensor:
         scores = logits.to(working_dtype(logits))

@@ -11,6 +11,7 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
+    first_largest,
     reduce_pixels,
     valid_pixels,
     working_dtype,
@@ -114,10 +115,10 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
     """
     check_class_vector("label_values", label_values, logits)
     if tau == 1:
-        return logits.argmax(1)
+        return first_largest(logits)
     scores = logits.to(working_dtype(logits))
     # Divided, not multiplied by the inverse: at tau = 0 this is the posterior's own z / t, to the last bit.
-    return (scores / _per_class(label_values, scores) ** (1 - tau)).argmax(1)
+    return first_largest(scores / _per_class(label_values, scores) ** (1 - tau))
 
 
 class OutlyingMSELoss(Criterion):
