@@ -3,7 +3,6 @@
 python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
 """
 
-import sys
 from pathlib import Path
 
 
@@ -33,6 +32,8 @@ def train(argv: list[str] | None = None) -> None:
     splits = training_data(config)
     classes = splits.train.classes
     counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
+    for dataset in filter(None, (splits.val, splits.test)):
+        load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
     criterion = criterion_of(config, counts)
     model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
     trainer = build_trainer(config, folder, console)
@@ -45,9 +46,6 @@ def train(argv: list[str] | None = None) -> None:
     data = SegmentationData(splits.train, splits.val, config)
     trainer.fit(task, data, ckpt_path=last if config.resume and last.is_file() else None)
 
-    if trainer.interrupted:
-        console.print(f"interrupted; go on with --resume --output-dir {folder}", soft_wrap=True)
-        sys.exit(130)
     if trainer.is_global_zero:
         score_run(folder, splits, config, device)
 

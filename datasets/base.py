@@ -79,12 +79,16 @@ class SegmentationDataset(Dataset):
             return image, None
         labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
-            raise InputError(
-                f"{self.pairs[index][1]}: mask is {labels.shape[1]}x{labels.shape[0]} but its image "
-                f"{self.pairs[index][0].name} is {image.shape[1]}x{image.shape[0]} (width x height); "
-                "export the mask at the image's size"
-            )
+            path, mask = self.pairs[index]
+            raise size_mismatch(mask, labels.shape, path, image.shape[:2])
         return image, labels
+
+    def check_files(self) -> None:
+        """Open every file's header: InputError for an image that is none, or a mask of another size."""
+        for image, mask in self.pairs:
+            size = image_size(image)
+            if mask is not None and image_size(mask) != size:
+                raise size_mismatch(mask, image_size(mask), image, size)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -117,8 +121,32 @@ def _read_file(path: Path, flags: int) -> np.ndarray:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     decoded = cv2.imdecode(data, flags) if data.size else None
     if decoded is None:
-        raise InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
+        raise unreadable(path)
     return decoded
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) from the file's header, turned as its EXIF orientation says; InputError if it is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            lying = picture.getexif().get(0x0112, 1) >= 5  # the orientation tag's values 5-8 swap the sides
+    except OSError as error:
+        raise unreadable(path) from error
+    return (width, height) if lying else (height, width)
+
+
+def unreadable(path: Path) -> InputError:
+    return InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
+
+
+def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{mask}: mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} "
+        "(width x height); export the mask at the image's size"
+    )
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -130,10 +158,18 @@ def read_mask(path: Path) -> np.ndarray:
     """uint8 ``(H, W)`` ids from a single-channel or palette image; InputError for colour or 16-bit masks."""
     mask = _read_file(path, cv2.IMREAD_UNCHANGED)
     if mask.ndim == 3:
-        mask = _read_palette_indices(path)  # cv2 hands out a palette's colours, not its indices
+        return _read_palette_indices(path)  # cv2 hands out a palette's colours, not its indices
     if mask.dtype != np.uint8:
         raise InputError(f"{path}: mask has {mask.dtype} pixels; save class ids as 8-bit single-channel PNG")
-    return mask
+    step = _grey_step(path)
+    return mask if step == 1 else mask // step
+
+
+def _grey_step(path: Path) -> int:
+    """What cv2 multiplies the ids of a 1-, 2- or 4-bit PNG by, to fill 0..255: id 1 of 1 bit would come out as 255."""
+    with path.open("rb") as file:
+        header = file.read(25)
+    return 255 // (2 ** header[24] - 1) if header.startswith(b"\x89PNG") and header[24] < 8 else 1
 
 
 def _read_palette_indices(path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 Source: Brostow et al., "Semantic object classes in video: a high-definition ground truth database", 2009.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import (
     MissingSplitError,
@@ -42,8 +42,8 @@ def camvid(root: Path, split: str, transform: Transform | None = None) -> Segmen
 
 
 def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
-    lines = [line.split() for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    stems = [PurePosixPath(line[0]).stem for line in lines]
+    text = list_file.read_text(encoding="utf-8-sig", errors="replace")
+    stems = [PureWindowsPath(line.split()[0]).stem for line in text.splitlines() if line.strip()]  # "/" and "\\" part
     missing = [stem for stem in stems if stem not in images]
     if missing:
         raise InputError(

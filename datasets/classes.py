@@ -54,6 +54,9 @@ class ClassTable:
         outside = [i for i in (*self.ids, *self.ignore_ids) if not 0 <= i <= 255]
         if outside:
             raise InputError(f"class ids must be in 0..255, got {outside}")
+        no_colors = [c for c in self.colors if len(c) != 3 or not all(0 <= value <= 255 for value in c)]
+        if no_colors:
+            raise InputError(f"class colors must be three numbers in 0..255 each, got {no_colors[0]}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,7 +108,7 @@ def read_class_file(path: Path) -> ClassTable:
         InputError: the file cannot be read as that.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
         if path.suffix == ".txt":
             content = [line.strip() for line in text.splitlines() if line.strip()]
         else:
@@ -115,6 +118,8 @@ def read_class_file(path: Path) -> ClassTable:
     if isinstance(content, list):
         content = {"classes": content}
     try:
+        if not isinstance(content["classes"], list):
+            raise TypeError  # the letters of a text or the keys of a mapping would be taken for names
         entries = [e if isinstance(e, dict) else {"name": str(e)} for e in content["classes"]]
         return ClassTable(
             names=tuple(str(e["name"]) for e in entries),
@@ -124,7 +129,7 @@ def read_class_file(path: Path) -> ClassTable:
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: expected a list of names, or classes: with name, id and color each, and ignore: with ids"
         ) from error
@@ -134,8 +139,7 @@ def _colors_of(entries: list[dict]) -> tuple[Color, ...]:
     given = [e.get("color") for e in entries]
     automatic = distinct_colors(len(entries))
     return tuple(
-        automatic[place] if color is None else (int(color[0]), int(color[1]), int(color[2]))
-        for place, color in enumerate(given)
+        automatic[place] if color is None else tuple(int(value) for value in color) for place, color in enumerate(given)
     )
 
 

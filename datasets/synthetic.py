@@ -35,6 +35,9 @@ class SyntheticStreets(SegmentationDataset):
         super().__init__("synthetic", split, [(name, name) for name in names], CAMVID_11, transform)
         self.scene_size = size
 
+    def check_files(self) -> None:
+        """There are none."""
+
     def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return render_street(SEED, self.split, index, *self.scene_size)
 

@@ -2,7 +2,11 @@
 
 import math
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +31,11 @@ def option(default: Any = MISSING, help: str = "", **flag: Any) -> Any:
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def _flag(name: str) -> str:
+    """The command-line word of a field."""
+    return "--" + name.replace("_", "-")
 
 
 def _require(condition: bool, flag: str, expected: str, value: Any) -> None:
@@ -140,6 +149,8 @@ class TrainConfig(LabelValueOptions):
         for flag in ("epochs", "batch_size", "devices"):
             _require(getattr(self, flag) >= 1, flag.replace("_", "-"), "at least 1", getattr(self, flag))
         self.workers = resolve_workers(self.workers)
+        # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
+        _require(0 <= self.seed < 2**32, "seed", "in 0..4294967295", self.seed)
         for flag in ("lr", "image_scale"):
             _require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
         for flag in ("encoder_lr_factor", "weight_decay", "gamma"):
@@ -183,6 +194,10 @@ class EvalConfig:
         _require_name("accelerator", self.accelerator, ACCELERATORS)
         _require(math.isfinite(self.decision_tau), "decision-tau", "a finite number", self.decision_tau)
         _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
+        if self.image_scale is not None:
+            _require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
+        if self.val_share is not None:
+            _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
         self.workers = resolve_workers(self.workers)
 
 
@@ -206,10 +221,14 @@ def build_parser(kind: type[Config], prog: str, defaults: dict | None = None):
 
     class OneLineParser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> None:
-            message = re.sub(r"<class '(\w+)'>", r"\1", message.replace("Parser key", "option"))
-            raise InputError(f"{' '.join(message.split())}; see {prog} --help") from ex
+            message = re.sub(r"<class '(\w+)'>", r"\1", " ".join(message.split()))
+            message = re.sub(r'Parser key "(\w+)"', lambda found: _flag(found[1]), message)
+            unknown = re.match(r"(?:unrecognized arguments: --|Option ')([\w-]+)", message)
+            near = get_close_matches(_flag(unknown[1]), self._option_string_actions, 1, 0.75) if unknown else []
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"{message}{hint}; see {prog} --help") from ex
 
-    parser = OneLineParser(prog=prog, description=kind.__doc__, default_env=False)
+    parser = OneLineParser(prog=prog, description=kind.__doc__, default_env=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     for f in sorted(fields(kind), key=lambda f: f.name not in kind.__annotations__):  # inherited flags come last
         default = f.default if f.default is not MISSING else f.default_factory()
@@ -218,7 +237,7 @@ def build_parser(kind: type[Config], prog: str, defaults: dict | None = None):
 
 
 def _add_flag(parser: Any, f: Any, default: Any) -> None:
-    flag = "--" + f.name.replace("_", "-")
+    flag = _flag(f.name)
     extra = {key: value for key, value in f.metadata.items() if key != "help"}
     if f.type in (bool, "bool"):
         parser.add_argument(flag, action="store_true", default=default, help=f.metadata["help"])
@@ -235,18 +254,38 @@ def parse_config(kind: type[Config], prog: str, argv: list[str] | None, defaults
     Raises:
         InputError: an unknown flag, a value of the wrong type or out of range.
     """
-    arguments = build_parser(kind, prog, defaults).parse_args(argv).as_dict()
+    parser = build_parser(kind, prog, defaults)
+    try:
+        arguments = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv)).as_dict()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--config: the file is not YAML text: {error}") from error
     arguments.pop("config", None)
     if arguments.get("trainer"):
-        arguments["trainer"] = {key: _parse_value(value) for key, value in arguments["trainer"].items()}
+        arguments["trainer"] = {key: _parse_value(key, value) for key, value in arguments["trainer"].items()}
     config = kind(**arguments)
     config.check()
     return config
 
 
-def _parse_value(value: Any) -> Any:
+def _files_first(argv: list[str]) -> list[str]:
+    """``--config FILE`` before all flags: of a flag and a file, jsonargparse believes what comes last."""
+    files: list[str] = []
+    flags: list[str] = []
+    words: Iterator[str] = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *islice(words, 1)]
+        else:
+            (files if word.startswith("--config=") else flags).append(word)
+    return files + flags
+
+
+def _parse_value(name: str, value: Any) -> Any:
     """``--trainer.NAME VALUE`` arrives as a string; read it as YAML would."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise InputError(f"--trainer.{name} cannot be read as YAML: {value}") from error
 
 
 def parse_train_config(argv: list[str] | None = None) -> TrainConfig:
@@ -278,7 +317,7 @@ def _check_resumable(saved: dict, resumed: dict) -> None:
     if changed:
         key = changed[0]
         raise InputError(
-            f"--{key.replace('_', '-')} was {saved.get(key)} in {resumed['output_dir']} and is {resumed[key]} now; "
+            f"{_flag(key)} was {saved.get(key)} in {resumed['output_dir']} and is {resumed[key]} now; "
             "leave it out to go on with that run, or choose another --output-dir"
         )
 

@@ -221,6 +221,7 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
     check_same_classes(run, dataset)
     if not dataset.has_labels:
         raise no_labels(dataset)
+    dataset.check_files()
     return dataset
 
 

@@ -238,15 +238,21 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
     dataset = build_dataset(config.dataset, config.data_path, config.split, val_share=config.val_share)
     counts, source = load_or_count(dataset, progress=progress_bar("counting"))
-    values = label_values_from_counts(
-        counts.pixels,
-        alpha=config.alpha,
-        label_values=config.label_values_argument(),
-        power=config.label_power,
-    )
+    try:
+        values = label_values_from_counts(
+            counts.pixels,
+            alpha=config.alpha,
+            label_values=config.label_values_argument(),
+            power=config.label_power,
+        )
+    except ValueError as error:
+        raise InputError(f"{config.dataset} {config.split}: {error}") from error
     print_class_counts(counts, values, source)
     if config.output:
-        plot_class_counts(counts, values, dataset.classes.colors, Path(config.output))
+        try:
+            plot_class_counts(counts, values, dataset.classes.colors, Path(config.output))
+        except OSError as error:
+            raise InputError(f"--output {config.output} cannot be written: {error.strerror}") from error
         print(f"picture: {config.output}")
 
 

@@ -57,8 +57,9 @@ class ConfusionMatrix:
             )
         if predictions.is_floating_point() or labels.is_floating_point():
             raise ValueError(f"class ids must be integers, got {predictions.dtype} and {labels.dtype}")
+        labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
         valid = labels != self.ignore_index
-        true = labels[valid].long()
+        true = labels[valid]
         predicted = predictions[valid].long()
         if true.numel() and (int(true.min()) < 0 or int(true.max()) >= self.num_classes):
             stray = int(true.min()) if int(true.min()) < 0 else int(true.max())

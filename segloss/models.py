@@ -12,6 +12,7 @@ from segloss.errors import InputError, unknown_name
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MINIMAL_STRIDE = 32  # decoders of smp halve and double five times, whatever their encoder's stride
+SMALLEST_SIDES = {"pan": 128}  # its attention halves three times what the encoder has left of a sixteenth
 
 
 class SegmentationModel(nn.Module):
@@ -22,6 +23,7 @@ class SegmentationModel(nn.Module):
         mean, std: of the normalisation, per RGB channel, for intensities in [0, 1].
         stride: images are padded to a multiple of it by the mean colour; the logits are cropped back, so padded
             pixels never meet the loss.
+        smallest_side: images are padded to it too; a multiple of ``stride``.
     """
 
     mean: Tensor
@@ -33,10 +35,12 @@ class SegmentationModel(nn.Module):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         stride: int = MINIMAL_STRIDE,
+        smallest_side: int = 0,
     ):
         super().__init__()
         self.network = network
         self.stride = stride
+        self.smallest_side = smallest_side
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
@@ -48,9 +52,13 @@ class SegmentationModel(nn.Module):
         """Images ``(N, 3, H, W)``, RGB in 0..255, any dtype -> logits ``(N, C, H, W)``."""
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        padded = F.pad(normalised, (0, -width % self.stride, 0, -height % self.stride))
+        padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
         padded = padded.contiguous(memory_format=torch.channels_last)
         return self.network(padded)[..., :height, :width]
+
+    def _missing(self, side: int) -> int:
+        """Pixels that a side lacks."""
+        return max(-side % self.stride, self.smallest_side - side)
 
 
 def build_model(
@@ -97,7 +105,7 @@ def build_model(
         load_encoder_weights(network.encoder, Path(encoder_weights))
     stride = int(network.encoder.output_stride)
     stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
-    model = SegmentationModel(network, tuple(mean), tuple(std), stride)
+    model = SegmentationModel(network, tuple(mean), tuple(std), stride, SMALLEST_SIDES.get(arch.lower(), 0))
     _check_any_size(model, encoder)
     return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU, the same numbers
 

@@ -169,6 +169,10 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
 
+    def on_exception(self, trainer: L.Trainer, task: SegmentationTask, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self.say(f"interrupted; go on with --resume --output-dir {self.path.parent}")
+
     def state_dict(self) -> dict:
         return {"rows": self.rows}
 
@@ -242,6 +246,20 @@ class EpochProgress(Callback):
             self.bar = None
 
 
+class MovableCheckpoint(ModelCheckpoint):
+    """A checkpoint callback that still knows its best score when the run folder was moved or copied."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(self.dirpath) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here(value) if key in paths else value for key, value in state_dict.items()}
+        moved["dirpath"] = self.dirpath
+        moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(moved)
+
+
 def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     """best.ckpt (weights, by validation score) before last.ckpt (everything), which then knows of the best."""
     common = {
@@ -249,7 +267,7 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
         "enable_version_counter": False,
         "auto_insert_metric_name": False,
     }
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         filename=BEST.stem,
         monitor=f"val_{monitor}",
         mode="min" if monitor == "loss" else "max",
@@ -257,7 +275,7 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
         save_on_train_epoch_end=False,
         **common,
     )
-    last = ModelCheckpoint(filename=LAST.stem, save_on_train_epoch_end=True, **common)
+    last = MovableCheckpoint(filename=LAST.stem, save_on_train_epoch_end=True, **common)
     return [best, last]
 
 
@@ -279,7 +297,7 @@ def training_data(config: TrainConfig) -> Splits:
     """The three splits with the transforms of the config; fills in the config's crop size.
 
     Raises:
-        InputError: train or val is missing or empty, or an image has no mask.
+        InputError: train or val is missing or empty, an image has no mask, or a file does not fit.
     """
 
     def build(split: str) -> SegmentationDataset:
@@ -294,8 +312,11 @@ def training_data(config: TrainConfig) -> Splits:
     if config.crop_size is None:
         height, width = train.read_image(0).shape[:2]
         config.crop_size = [min(512, max(32, round(side * config.image_scale))) for side in (height, width)]
+    splits = Splits(train, val, test if test is not None and test.has_labels else None)
+    for dataset in filter(None, (train, val, splits.test)):
+        dataset.check_files()
     train.transform = TrainTransform(config.image_scale, config.scale_range, config.crop_size, config.seed)
-    return Splits(train, val, test if test is not None and test.has_labels else None)
+    return splits
 
 
 def build_trainer(config: TrainConfig, folder: Path, console) -> L.Trainer:

@@ -42,12 +42,11 @@ def class_weights_from_counts(
         float32 ``(C,)``, positive. A class without pixels takes the weight of the rarest class that has some.
 
     Raises:
-        ValueError: counts that cannot be, or an unknown recipe.
+        ValueError: counts or pixels that cannot be, or an unknown recipe.
     """
     counts = class_counts(counts)
     if recipe == "median_frequency":
-        whole = counts.sum() if pixels_of_images is None else torch.as_tensor(pixels_of_images).double()
-        frequency = counts / whole
+        frequency = counts / (counts.sum() if pixels_of_images is None else _image_pixels(pixels_of_images, counts))
         weights = frequency[counts > 0].quantile(0.5) / frequency
     elif recipe == "inverse":
         weights = 1 / counts
@@ -63,3 +62,17 @@ def class_weights_from_counts(
     if recipe in ("inverse", "inverse_sqrt", "effective"):
         weights = weights / weights.mean()
     return weights.float()
+
+
+def _image_pixels(pixels_of_images: Tensor | Sequence[int], counts: Tensor) -> Tensor:
+    pixels = torch.as_tensor(pixels_of_images, dtype=torch.float64, device="cpu")
+    if pixels.shape != counts.shape:
+        raise ValueError(f"pixels_of_images must have shape ({len(counts)},), got {tuple(pixels.shape)}")
+    fits = (pixels >= counts) & torch.isfinite(pixels)
+    if not bool(fits.all()):
+        stray = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"pixels_of_images must be at least the pixels of the class itself, got {pixels[stray]:g} "
+            f"for class {stray} with {counts[stray]:g}"
+        )
+    return pixels

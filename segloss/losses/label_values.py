@@ -103,7 +103,7 @@ def label_values_from_counts(
         values = fill_empty(1 + torch.log(counts.max() / counts), counts)
     elif label_values == "effective":
         effective = effective_number(counts, beta)
-        values = fill_empty(effective.max() / effective, counts)
+        values = fill_empty(effective[counts > 0].max() / effective, counts)  # at beta 0 an empty class is NaN
     else:
         raise ValueError(f"label_values must be one of {', '.join(LABEL_VALUES)} or a vector, got {label_values!r}")
     values = (alpha * values).float()

@@ -47,8 +47,9 @@ def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[T
     On CPU a label that is neither in ``[0, C)`` nor ``ignore_index`` raises IndexError. On other devices the
     gather or scatter that follows asserts on the device, without a synchronisation here.
     """
+    labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
     valid = labels != ignore_index
-    safe = torch.where(valid, labels, 0).long()
+    safe = torch.where(valid, labels, 0)
     if labels.device.type == "cpu" and safe.numel():
         low, high = (int(x) for x in safe.aminmax())
         if low < 0 or high >= num_classes:

@@ -1,0 +1,38 @@
+"""Files are whole or not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segloss.files import write_bytes, write_csv, write_json
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"miou": 0.5})
+
+    def disk_full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(path, {"miou": 0.6})
+    assert json.loads(path.read_text()) == {"miou": 0.5}
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"miou": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_made(tmp_path):
+    write_bytes(tmp_path / "a/b/c.bin", b"\x00")
+    assert (tmp_path / "a/b/c.bin").read_bytes() == b"\x00"
+
+
+def test_csv_quotes_what_needs_it(tmp_path):
+    write_csv(tmp_path / "x.csv", ["class", "iou"], [["pole, lamp", 0.5], ["sky", None]])
+    assert (tmp_path / "x.csv").read_text() == 'class,iou\n"pole, lamp",0.5\nsky,\n'
