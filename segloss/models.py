@@ -1,5 +1,6 @@
 """Networks of segmentation_models_pytorch that take 8-bit RGB of any size and give scores of that size."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -147,7 +148,7 @@ def _check_encoder_name(encoder: str) -> None:
 
     if encoder.startswith("tu-"):
         if not timm.is_model(encoder[3:].split(".")[0]):
-            near = timm.list_models(f"*{encoder[3:].split('.')[0][:8]}*")[:12]
+            near = get_close_matches(encoder[3:].split(".")[0], timm.list_models(), 5)
             hint = f"; near it: {', '.join('tu-' + name for name in near)}" if near else ""
             raise InputError(f"unknown encoder {encoder!r}: timm has no such model{hint}")
     elif encoder not in smp.encoders.encoders and not encoder.startswith("timm-"):

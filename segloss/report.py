@@ -174,7 +174,9 @@ def _figure(width: float, height: float, **subplots):
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    return plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
+    return figure, axes
 
 
 def _save(figure, path: Path) -> None:
@@ -199,6 +201,7 @@ def plot_class_counts(counts: PixelCounts, label_values: Tensor, colors: Sequenc
     paint = [_bar_colors(colors)[c] for c in order]
     left.barh(names, [100 * counts.pixels[c] / total for c in order], color=paint, edgecolor="0.4")
     left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel("share of labelled pixels (%)")
     left.invert_yaxis()
     bars = right.barh(names, [float(label_values[c]) for c in order], color=paint, edgecolor="0.4")
@@ -216,8 +219,8 @@ def plot_history(rows: Sequence[dict], path: Path) -> None:
         left.plot(epochs, [row[key] for row in rows], label=name, marker=".")
     left.set_ylabel("loss")
     left.set_ylim(bottom=0)
-    for key in ("miou", "mean_accuracy", "pixel_accuracy"):
-        right.plot(epochs, [100 * row[f"val_{key}"] for row in rows], label=key.replace("_", " "), marker=".")
+    for key, name in (("miou", "mIoU"), ("mean_accuracy", "mean accuracy"), ("pixel_accuracy", "pixel accuracy")):
+        right.plot(epochs, [100 * row[f"val_{key}"] for row in rows], label=name, marker=".")
     right.set_ylabel("validation score (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):

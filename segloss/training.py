@@ -91,7 +91,7 @@ class SegmentationTask(L.LightningModule):
         images = batch["image"]
         loss = self.criterion(self.model(images), batch["labels"])
         # Added up on the device: reading it here would make the device wait in every step.
-        self.train_loss += torch.stack([loss.detach() * len(images), loss.new_tensor(len(images))])
+        self.train_loss += torch.stack([loss.detach() * len(images), loss.new_full((), len(images))])
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -102,8 +102,10 @@ class SegmentationTask(L.LightningModule):
         for group in same_shape_groups(samples):
             images = torch.stack([sample["image"] for sample in group])
             labels = torch.stack([sample["labels"] for sample in group])
-            logits = logits_at_size(self.model, images, group[0]["size"])
-            self.val_loss += torch.stack([self.criterion(logits, labels) * len(group), logits.new_tensor(len(group))])
+            # float32 whatever the training precision: bfloat16 scores moved CamVid's mIoU by 0.4 points.
+            with torch.autocast(self.device.type, enabled=False):
+                logits = logits_at_size(self.model, images, group[0]["size"])
+            self.val_loss += torch.stack([self.criterion(logits, labels) * len(group), logits.new_full((), len(group))])
             self.confusion.update(self.criterion.decide(logits), labels)
 
     def on_validation_epoch_end(self) -> None:

