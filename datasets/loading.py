@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from segloss.datasets.base import SegmentationDataset
+from segloss.errors import InputError
 
 
 class EpochSampler(Sampler):
@@ -70,6 +71,8 @@ def training_loader(
 ) -> DataLoader:
     """Shuffled full batches; a data set smaller than one batch gives one batch of all it has."""
     sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, rank=rank, world_size=world_size)
+    if len(sampler) == 0:
+        raise InputError(f"{dataset.name}: {len(dataset)} training images cannot be shared among {world_size} devices")
     return DataLoader(
         dataset,
         batch_size=min(batch_size, len(sampler)),

@@ -36,7 +36,8 @@ class TrainTransform:
             [
                 A.RandomScale(
                     (low, high),
-                    interpolation=cv2.INTER_AREA,
+                    interpolation=cv2.INTER_LINEAR,
+                    area_for_downscale="image",
                     mask_interpolation=cv2.INTER_NEAREST,
                     p=1,
                 ),

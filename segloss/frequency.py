@@ -127,6 +127,8 @@ def count_labels(
 
     def histograms():
         for place, tensor in enumerate(labels):
+            if tensor.is_floating_point():
+                raise ValueError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
             for image in tensor if tensor.ndim > 2 else [tensor]:
                 flat = image.reshape(-1).long()
                 valid = flat[flat != ignore_index]

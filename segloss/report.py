@@ -87,6 +87,10 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
         cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), str(ranks[c]), *value]
         table.add_row(name, *cells, _bar(counts.pixels[c] / max(counts.pixels)))
     console.print(table)
+    empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
+    if empty:
+        hint = "check the mask ids (a mask of 0 and 255 must be saved as 0 and 1)"
+        console.print(f"warning: no pixel of {', '.join(empty)} in {counts.split}; {hint}", soft_wrap=True)
     console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
 
 
