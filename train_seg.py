@@ -15,7 +15,7 @@ def train(argv: list[str] | None = None) -> None:
     from segloss.frequency import load_or_count
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
-    from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, open_run_folder
+    from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, load_run, open_run_folder
     from segloss.training import (
         SegmentationData,
         SegmentationTask,
@@ -35,16 +35,20 @@ def train(argv: list[str] | None = None) -> None:
     for dataset in filter(None, (splits.val, splits.test)):
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
     criterion = criterion_of(config, counts)
-    model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
+    last = folder / LAST
+    resuming = config.resume and last.is_file()
+    if resuming:
+        model = load_run(last).model.train()  # the encoder's weights file may be gone by now
+    else:
+        model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
     trainer = build_trainer(config, folder, console)
 
     if trainer.is_global_zero:
         open_run_folder(folder, config, counts)
         announce(config, splits, counts, source, criterion, model, trainer, folder)
-    last = folder / LAST
     task = SegmentationTask(model, criterion, config, checkpoint_content(config, classes, counts, model))
     data = SegmentationData(splits.train, splits.val, config)
-    trainer.fit(task, data, ckpt_path=last if config.resume and last.is_file() else None)
+    trainer.fit(task, data, ckpt_path=last if resuming else None)
 
     if trainer.is_global_zero:
         score_run(folder, splits, config, device)
