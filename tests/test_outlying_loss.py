@@ -616,3 +616,42 @@ def test_any_shape_dtype_and_labelling_follows_the_equation(
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     rtol = 1e-13 if dtype == torch.float64 else RTOL
     torch.testing.assert_close(loss.double(), expected, rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("fullgraph_of", ["mean", "none"])
+def test_a_compiled_model_keeps_one_graph_and_gets_the_same_numbers(fullgraph_of):
+    torch.manual_seed(0)
+    head = torch.nn.Conv2d(3, 5, 1)
+    images, labels = torch.randn(2, 3, 8, 9), torch.randint(0, 5, (2, 8, 9))
+    labels[0, 0] = 255
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0, 4.0, 5.0], reduction=fullgraph_of)
+
+    def step(x, y):
+        return criterion(head(x), y).sum()
+
+    eager = step(images, labels)
+    (expected,) = torch.autograd.grad(eager, head.weight)
+    # aot_eager traces forward and backward as inductor does, without needing a compiler; fullgraph raises on a break
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)(images, labels)
+    (got,) = torch.autograd.grad(compiled, head.weight)
+    assert torch.equal(compiled, eager)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 70, 33), (40, 4, 5), (300, 4), (2, 4, 6, 7, 9)])
+def test_bands_of_any_size_give_the_same_loss_and_gradient(shape, monkeypatch):
+    from segloss.losses import outlying_op
+
+    torch.manual_seed(1)
+    logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 4, (shape[0], *shape[2:]))
+    labels[torch.rand(labels.shape) < 0.2] = 255
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    results = []
+    for band in (2**20, 1000, 64, 1):
+        monkeypatch.setattr(outlying_op, "BAND_ELEMENTS", band)
+        loss = outlying_mse_loss(logits, labels, values, reduction="none")
+        results.append((loss, *torch.autograd.grad(loss.square().sum(), logits)))
+    for loss, gradient in results[1:]:
+        # float64 scores: only the order of additions within a pixel could differ, and it does not
+        assert torch.equal(loss, results[0][0]) and torch.equal(gradient, results[0][1])

@@ -7,13 +7,12 @@ from torch import Tensor
 
 from segloss.losses.criterion import Criterion
 from segloss.losses.label_values import label_values_from_counts
+from segloss.losses.outlying_op import outlying_mse_sum
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
     first_largest,
-    reduce_pixels,
-    valid_pixels,
     working_dtype,
 )
 
@@ -54,18 +53,11 @@ def outlying_mse_loss(
     """
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("label_values", label_values, logits)
-    num_classes = logits.shape[1]
-    valid, safe = valid_pixels(labels, num_classes, ignore_index)
-    scores = logits.to(working_dtype(logits))
-    hot = label_values.detach().to(scores)[safe]
-    # The label is subtracted before squaring: z^2 - 2tz + t^2 cancels near the optimum.
-    residual = scores.scatter_add(1, safe.unsqueeze(1), -hot.unsqueeze(1))
-    # Selected, not multiplied by 0: a NaN score at an ignored pixel stays out of loss and gradient.
-    residual = torch.where(valid.unsqueeze(1), residual, 0)
-    per_pixel = residual.square().sum(1)
+    value, count = outlying_mse_sum(logits, labels, label_values.detach(), ignore_index, reduction == "none")
     if reduction == "sum":
-        return reduce_pixels(per_pixel, valid, "sum")
-    return reduce_pixels(per_pixel / num_classes, valid, reduction)
+        return value
+    pixels = count.clamp(min=1) if reduction == "mean" else 1
+    return value / (pixels * logits.shape[1])
 
 
 def _per_class(vector: Tensor, logits: Tensor) -> Tensor:

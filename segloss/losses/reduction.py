@@ -37,7 +37,8 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
             f"got {tuple(values.shape)}"
         )
-    if positive and values.device.type == "cpu" and not bool((values > 0).all()):
+    checkable = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if positive and checkable and not bool((values > 0).all()):
         raise ValueError(f"{name} must be positive, got {values.tolist()}")
 
 
@@ -50,14 +51,20 @@ def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[T
     labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
     valid = labels != ignore_index
     safe = torch.where(valid, labels, 0)
-    if labels.device.type == "cpu" and safe.numel():
-        low, high = (int(x) for x in safe.aminmax())
-        if low < 0 or high >= num_classes:
-            raise IndexError(
-                f"labels hold {low if low < 0 else high}, outside [0, {num_classes}) and not "
-                f"ignore_index={ignore_index}; map the label or ignore it"
-            )
+    require_classes(safe, num_classes, ignore_index)
     return valid, safe
+
+
+def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """IndexError unless all labels, ignored ones already replaced, are in ``[0, C)``; on CPU only: no device sync."""
+    if labels.device.type != "cpu" or not labels.numel():
+        return
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise IndexError(
+            f"labels hold {low if low < 0 else high}, outside [0, {num_classes}) and not "
+            f"ignore_index={ignore_index}; map the label or ignore it"
+        )
 
 
 def exact_sum(values: Tensor) -> Tensor:
