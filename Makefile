@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	@echo "pictures and tables: $(DEMO)"
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -59,7 +59,8 @@ class PixelCounts:
 
     @classmethod
     def from_dict(cls, content: dict) -> "PixelCounts":
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**plain)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -172,7 +173,7 @@ def count_dataset(
 
     pool = ThreadPoolExecutor(workers or available_cores())
     try:
-        results = pool.map(histogram, range(len(dataset)))
+        results: Iterable[Tensor] = pool.map(histogram, range(len(dataset)))
         if progress is not None:
             results = progress(results, len(dataset))
         return _summarise(
