@@ -655,3 +655,81 @@ def test_bands_of_any_size_give_the_same_loss_and_gradient(shape, monkeypatch):
     for loss, gradient in results[1:]:
         # float64 scores: only the order of additions within a pixel could differ, and it does not
         assert torch.equal(loss, results[0][0]) and torch.equal(gradient, results[0][1])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (7, 3), (40, 3, 6)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_follow_the_equation(shape, reduction, monkeypatch):
+    from segloss.losses import outlying_op
+
+    monkeypatch.setattr(outlying_op, "BAND_ELEMENTS", 50)
+    torch.manual_seed(2)
+    logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 3, (shape[0], *shape[2:]))
+    labels.view(-1)[0] = 255
+    values, weight = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 4.0])
+    pixel_weight = torch.rand(labels.shape, dtype=torch.float64)
+    pixel_weight.view(-1)[0] = torch.nan  # at the ignored pixel
+    options = {"weight": weight, "pixel_weight": pixel_weight, "reduction": reduction}
+    loss = outlying_mse_loss(logits, labels, values, **options)
+
+    scores = logits.movedim(1, -1).reshape(-1, 3)
+    terms, total_weight = [], 0.0
+    for z, y, own in zip(scores, labels.view(-1).tolist(), pixel_weight.view(-1), strict=True):
+        if y == 255:
+            terms.append(z.sum() * 0)
+            continue
+        w = float(weight[y]) * own
+        terms.append(w * sum((z[c] - (values[y] if c == y else 0)) ** 2 for c in range(3)))
+        total_weight += float(w)
+    terms = torch.stack(terms)
+    expected = {
+        "sum": terms.sum(),
+        "mean": terms.sum() / (3 * total_weight),
+        "none": (terms / 3).view(labels.shape),
+    }[reduction]
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)  # float64; other order of additions
+    upstream = torch.randn_like(loss)
+    got, wanted = (torch.autograd.grad(value, logits, upstream)[0] for value in (loss, expected))
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_weight_of_one_changes_nothing_and_scales_cancel_in_the_mean():
+    torch.manual_seed(3)
+    logits, labels = torch.randn(2, 4, 6, 5), torch.randint(0, 4, (2, 6, 5))
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    plain = outlying_mse_loss(logits, labels, values)
+    ones = outlying_mse_loss(logits, labels, values, weight=torch.ones(4), pixel_weight=torch.ones(labels.shape))
+    tens = outlying_mse_loss(logits, labels, values, weight=torch.full((4,), 10.0))
+    torch.testing.assert_close(ones, plain)
+    torch.testing.assert_close(tens, plain)
+
+
+def test_all_pixel_weights_zero_give_zero_with_zero_gradient():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    loss = outlying_mse_loss(logits, labels, torch.ones(3), pixel_weight=torch.zeros(1, 4, 4))
+    loss.backward()
+    assert loss == 0 and torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_the_module_with_class_weights_declares_their_tilt():
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0], weight=[4.0, 2.0, 1.0])
+    torch.testing.assert_close(criterion.tilt, torch.tensor([4.0, 4.0, 3.0]))
+    posterior = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1)
+    optimum = 7 * criterion.tilt.view(1, 3, 1) * posterior
+    torch.testing.assert_close(criterion.posterior(optimum), posterior)
+    assert criterion.decide(optimum, tau=0.0).item() == 1
+    assert "weight" in criterion.state_dict() and "class weights" in repr(criterion)
+
+
+def test_weights_of_the_wrong_shape_or_sign_are_refused():
+    logits, labels = torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match="weight must have shape"):
+        outlying_mse_loss(logits, labels, torch.ones(3), weight=torch.ones(4))
+    with pytest.raises(ValueError, match="weight must be positive"):
+        outlying_mse_loss(logits, labels, torch.ones(3), weight=torch.tensor([1.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="pixel_weight must have the shape of labels"):
+        outlying_mse_loss(logits, labels, torch.ones(3), pixel_weight=torch.ones(2, 2))
+    with pytest.raises(ValueError, match="weight must have shape"):
+        OutlyingMSELoss([1.0, 2.0], weight=[1.0, 2.0, 3.0])

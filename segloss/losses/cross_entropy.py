@@ -12,6 +12,7 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
+    class_vector,
     reduce_pixels,
     valid_pixels,
     working_dtype,
@@ -102,9 +103,9 @@ class FocalLoss(Criterion):
     ):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.gamma = gamma
-        if weight is not None:
-            weight = torch.as_tensor(weight, dtype=torch.float32).detach().clone()
-        self.register_buffer("weight", weight)
+        if not gamma >= 0:
+            raise ValueError(f"gamma must be >= 0, got {gamma}")
+        self.register_buffer("weight", None if weight is None else class_vector("weight", weight))
 
     @property
     def tilt(self) -> Tensor | None:

@@ -12,6 +12,7 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
+    class_vector,
     first_largest,
     working_dtype,
 )
@@ -22,24 +23,30 @@ def outlying_mse_loss(
     labels: Tensor,
     label_values: Tensor,
     *,
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
 ) -> Tensor:
     r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
 
     .. math::
-        L = \frac{1}{|V|\,C} \sum_{i \in V} \sum_{c=1}^{C} (z_{ic} - t_{y_i}[c = y_i])^2
+        L = \frac{1}{C \sum_{i \in V} w_i} \sum_{i \in V} w_i \sum_{c=1}^{C} (z_{ic} - t_{y_i}[c = y_i])^2
 
-    V is the set of pixels not ignored. With all t = 1 this is ``F.mse_loss`` against ``one_hot(labels)`` on V.
-    At the optimum :math:`z_c(x) = t_c P(c|x)`: read scores with :func:`posterior` and :func:`decide`,
+    V is the set of pixels not ignored, w_i the weight of the pixel's class times its own, 1 unless given. With all
+    t = 1 and w = 1 this is ``F.mse_loss`` against ``one_hot(labels)`` on V.
+    At the optimum without weights :math:`z_c(x) = t_c P(c|x)`: read scores with :func:`posterior` and :func:`decide`,
     never with softmax.
 
     Args:
         logits: raw scores z, floating, shape ``(N, C, *)``. No softmax is applied.
         labels: class ids y, integer, shape ``(N, *)``, in ``[0, C)`` or ``ignore_index``.
         label_values: t, one positive value per class, shape ``(C,)``, in logit units; a constant, without gradient.
+        weight: one positive value per class, shape ``(C,)``; a constant, without gradient.
+        pixel_weight: one value >= 0 per pixel, shape ``(N, *)``; a constant, without gradient.
         ignore_index: such pixels count neither in the sum nor in V.
-        reduction: ``"mean"`` over V and C, ``"sum"``, or ``"none"``: per pixel, mean over C, 0 where ignored.
+        reduction: ``"mean"`` as above; ``"sum"``: without the division; ``"none"``: per pixel, w_i times the mean
+            over C, 0 where ignored.
 
     Returns:
         Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
@@ -53,11 +60,23 @@ def outlying_mse_loss(
     """
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("label_values", label_values, logits)
-    value, count = outlying_mse_sum(logits, labels, label_values.detach(), ignore_index, reduction == "none")
+    if weight is not None:
+        check_class_vector("weight", weight, logits)
+        weight = weight.detach()
+    if pixel_weight is not None:
+        if pixel_weight.shape != labels.shape:
+            raise ValueError(
+                f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
+            )
+        pixel_weight = pixel_weight.detach()
+    value, weight_sum = outlying_mse_sum(
+        logits, labels, label_values.detach(), weight, pixel_weight, ignore_index, reduction == "none"
+    )
     if reduction == "sum":
         return value
-    pixels = count.clamp(min=1) if reduction == "mean" else 1
-    return value / (pixels * logits.shape[1])
+    if reduction == "none":
+        return value / logits.shape[1]
+    return value / (torch.where(weight_sum > 0, weight_sum, 1) * logits.shape[1]).to(value.dtype)
 
 
 def _per_class(vector: Tensor, logits: Tensor) -> Tensor:
@@ -121,29 +140,30 @@ class OutlyingMSELoss(Criterion):
     >>> criterion.label_values
     tensor([1., 2., 3.])
 
+    With a class weight w the optimum is z_c proportional to t_c w_c P(c|x), so the declared tilt, by which
+    :meth:`posterior` and :meth:`decide` read the scores, is t w.
+
     Args:
         label_values: t ``(C,)``, positive; see :meth:`from_counts`.
+        weight: class weights w ``(C,)``, positive, or None; a buffer.
         ignore_index, reduction: as in :func:`outlying_mse_loss`.
     """
 
     label_values: Tensor
+    weight: Tensor | None
 
     def __init__(
         self,
         label_values: Tensor | Sequence[float],
         *,
+        weight: Tensor | Sequence[float] | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
     ):
-        label_values = torch.as_tensor(label_values, dtype=torch.float32).detach().clone()
-        if label_values.ndim != 1 or len(label_values) < 2:
-            raise ValueError(
-                f"label_values must have shape (C,) with at least two classes, got {tuple(label_values.shape)}"
-            )
-        if not bool(((label_values > 0) & torch.isfinite(label_values)).all()):
-            raise ValueError(f"label_values must be positive and finite, got {label_values.tolist()}")
+        label_values = class_vector("label_values", label_values)
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.register_buffer("label_values", label_values)
+        self.register_buffer("weight", None if weight is None else class_vector("weight", weight, len(label_values)))
 
     @classmethod
     def from_counts(
@@ -154,28 +174,36 @@ class OutlyingMSELoss(Criterion):
         label_values: str | Tensor | Sequence[float] = "rank",
         power: float = 0.5,
         beta: float | None = None,
+        weight: Tensor | Sequence[float] | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
     ) -> "OutlyingMSELoss":
         """From training pixel counts ``(C,)``; options as in :func:`label_values_from_counts`."""
         values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
-        return cls(values, ignore_index=ignore_index, reduction=reduction)
+        return cls(values, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
         return outlying_mse_loss(
-            logits, labels, self.label_values, ignore_index=self.ignore_index, reduction=self.reduction
+            logits,
+            labels,
+            self.label_values,
+            weight=self.weight,
+            pixel_weight=pixel_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
         )
 
     @property
     def tilt(self) -> Tensor:
-        return self.label_values
+        return self.label_values if self.weight is None else self.label_values * self.weight
 
     def posterior(self, logits: Tensor) -> Tensor:
-        return posterior(logits, self.label_values)
+        return posterior(logits, self.tilt)
 
     def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
-        return decide(logits, self.label_values, tau)
+        return decide(logits, self.tilt, tau)
 
     def extra_repr(self) -> str:
         values = ", ".join(f"{v:g}" for v in self.label_values.tolist())
-        return f"label_values=[{values}], {super().extra_repr()}"
+        weighted = "" if self.weight is None else "class weights, "
+        return f"label_values=[{values}], {weighted}{super().extra_repr()}"

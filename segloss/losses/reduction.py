@@ -1,5 +1,7 @@
 """What all losses share: the ignored label, the checks of shape and label, the one meaning of "mean"."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,17 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
     checkable = values.device.type == "cpu" and not torch.compiler.is_compiling()
     if positive and checkable and not bool((values > 0).all()):
         raise ValueError(f"{name} must be positive, got {values.tolist()}")
+
+
+def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int | None = None) -> Tensor:
+    """A copy as float32 ``(C,)``; ValueError unless C >= 2 (or as given) and all are positive and finite."""
+    vector = torch.as_tensor(values, dtype=torch.float32).detach().clone()
+    if vector.ndim != 1 or len(vector) < 2 or len(vector) != (num_classes or len(vector)):
+        expected = "(C,) with at least two classes" if num_classes is None else f"({num_classes},)"
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(vector.shape)}")
+    if not bool(((vector > 0) & torch.isfinite(vector)).all()):
+        raise ValueError(f"{name} must be positive and finite, got {vector.tolist()}")
+    return vector
 
 
 def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
