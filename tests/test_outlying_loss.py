@@ -375,7 +375,7 @@ def test_low_precision_scores_lose_no_more_than_the_plain_formula(dtype, alpha):
     teacher = teacher_of(labels, values)
 
     def plain(z):
-        return F.mse_loss(z, teacher.to(z.dtype))
+        return (z - teacher.to(z.dtype)).square().mean()  # F.mse_loss lacks half-precision gradients in torch 2.4
 
     exact, exact_grad = plain(logits.double()), gradient(plain, logits.double())
     eps = torch.finfo(dtype).eps
