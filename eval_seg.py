@@ -30,6 +30,7 @@ def evaluate_runs(argv: list[str] | None = None) -> None:
     datasets = [dataset_for_run(run, config) for run in runs]  # all checked before the first is scored
     folder = output_folder(config, runs)
 
+    folder.mkdir(parents=True, exist_ok=True)  # an impossible folder is answered before the work, not after it
     results = {}
     for name, run, dataset in zip(names, runs, datasets, strict=True):
         ids = dataset.classes.ids
@@ -56,7 +57,8 @@ def output_folder(config, runs) -> Path:
     if config.output_dir:
         return Path(config.output_dir)
     if len(runs) == 1 and Path(config.checkpoint[0]).is_dir():
-        return Path(config.checkpoint[0]) / f"eval-{config.split}"
+        tau = "" if config.decision_tau == 1 else f"-tau{config.decision_tau:g}"
+        return Path(config.checkpoint[0]) / f"eval-{config.split}{tau}"
     return Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -3,6 +3,7 @@
 python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
 """
 
+import sys
 from pathlib import Path
 
 
@@ -12,7 +13,7 @@ def train(argv: list[str] | None = None) -> None:
     config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
 
     from segloss.evaluation import pick_device, resolve_precision
-    from segloss.frequency import load_or_count
+    from segloss.frequency import load_or_count, require_two_classes
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
     from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, load_run, open_run_folder
@@ -34,7 +35,7 @@ def train(argv: list[str] | None = None) -> None:
     counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
     for dataset in filter(None, (splits.val, splits.test)):
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
-    criterion = criterion_of(config, counts)
+    criterion = criterion_of(config, require_two_classes(counts))
     last = folder / LAST
     resuming = config.resume and last.is_file()
     if resuming:
@@ -48,7 +49,10 @@ def train(argv: list[str] | None = None) -> None:
         announce(config, splits, counts, source, criterion, model, trainer, folder)
     task = SegmentationTask(model, criterion, config, checkpoint_content(config, classes, counts, model))
     data = SegmentationData(splits.train, splits.val, config)
-    trainer.fit(task, data, ckpt_path=last if resuming else None)
+    try:
+        trainer.fit(task, data, ckpt_path=last if resuming else None)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after its callbacks have saved and said what to do
+        sys.exit(130)
 
     if trainer.is_global_zero:
         score_run(folder, splits, config, device)

@@ -84,9 +84,10 @@ class SegmentationDataset(Dataset):
         return image, labels
 
     def check_files(self) -> None:
-        """Open every file's header: InputError for an image that is none, or a mask of another size."""
+        """Look at both ends of every file: InputError for an image that is none or cut off, a mask of another size."""
         for image, mask in self.pairs:
             size = image_size(image)
+            require_whole(image)
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
@@ -138,6 +139,17 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if lying else (height, width)
 
 
+def require_whole(path: Path) -> None:
+    """InputError for a JPEG or PNG without its end; it is decoded only if the end is not where it should be."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(max(0, path.stat().st_size - 1024))
+        end = file.read()
+    mark = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(start[:2])
+    if mark is not None and mark not in end:
+        _read_file(path, cv2.IMREAD_COLOR)
+
+
 def unreadable(path: Path) -> InputError:
     return InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
 
@@ -177,7 +189,8 @@ def _read_palette_indices(path: Path) -> np.ndarray:
 
     with Image.open(path) as picture:
         if picture.mode != "P":
-            raise InputError(f"{path}: mask has {len(picture.getbands())} channels; save class ids as 8-bit PNG")
+            channels = len(picture.getbands())
+            raise InputError(f"{path}: mask has {channels} channels; save class ids as single-channel or palette PNG")
         return np.array(picture)
 
 

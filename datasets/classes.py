@@ -33,6 +33,9 @@ class ClassTable:
 
     def __post_init__(self):
         ids = tuple(self.ids) or tuple(range(len(self.names)))
+        clash = sorted({*self.ignore_ids} & {*ids} - {IGNORE_INDEX})
+        if clash:
+            raise InputError(f"id {clash[0]} is both a class and ignored; remove it from one of the two")
         ignore_ids = tuple(sorted({*self.ignore_ids, IGNORE_INDEX} - {*ids}))
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "colors", tuple(self.colors) or distinct_colors(len(self.names)))
@@ -120,12 +123,13 @@ def read_class_file(path: Path) -> ClassTable:
     try:
         if not isinstance(content["classes"], list):
             raise TypeError  # the letters of a text or the keys of a mapping would be taken for names
-        entries = [e if isinstance(e, dict) else {"name": str(e)} for e in content["classes"]]
+        _require_keys(content, {"classes", "ignore"})
+        entries = [_entry(e) for e in content["classes"]]
         return ClassTable(
-            names=tuple(str(e["name"]) for e in entries),
-            ids=tuple(int(e.get("id", place)) for place, e in enumerate(entries)),
+            names=tuple(e["name"] for e in entries),
+            ids=tuple(_whole_number(e.get("id", place)) for place, e in enumerate(entries)),
             colors=_colors_of(entries),
-            ignore_ids=tuple(int(i) for i in content.get("ignore", [IGNORE_INDEX])),
+            ignore_ids=tuple(_whole_number(i) for i in content.get("ignore", [IGNORE_INDEX])),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -133,6 +137,28 @@ def read_class_file(path: Path) -> ClassTable:
         raise InputError(
             f"{path}: expected a list of names, or classes: with name, id and color each, and ignore: with ids"
         ) from error
+
+
+def _require_keys(mapping: dict, known: set[str]) -> None:
+    unknown = sorted(map(str, set(mapping) - known))
+    if unknown:
+        raise InputError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+
+
+def _entry(entry: object) -> dict:
+    """A class as ``{"name": ...}`` with id and color where given; YAML's bare no, on and blank are no names."""
+    entry = entry if isinstance(entry, dict) else {"name": entry}
+    _require_keys(entry, {"name", "id", "color"})
+    name = entry["name"]
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+        raise InputError(f"a class is named {name!r}; write the name in quotes")
+    return {**entry, "name": str(name)}
+
+
+def _whole_number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"an id must be a whole number, got {value!r}")
+    return value
 
 
 def _colors_of(entries: list[dict]) -> tuple[Color, ...]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,6 +96,7 @@ class FrequencyConfig(LabelValueOptions):
 
     def check(self) -> None:
         self.check_label_values()
+        _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
 
 
 @dataclass
@@ -212,7 +213,39 @@ def from_plain_dict(kind: type[Config], values: dict, where: str) -> Config:
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(f"{where}: unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    return kind(**values)
+    config = kind(**values)
+    check_types(config, where)
+    return config
+
+
+def check_types(config: Any, where: str) -> None:
+    """InputError for a value of another type than its field's; YAML files can hold anything. Ints become floats."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.name == "label_values" and not isinstance(value, list):
+            value = [value]  # the natural spelling of one word
+        item = {list[float]: float, list[int] | None: int}.get(f.type)
+        if value is None and "None" in str(f.type):
+            continue
+        try:
+            if item is not None:
+                if len(value) != f.metadata["nargs"]:
+                    raise TypeError
+                value = [_as_type(item, element) for element in value]
+            elif not hasattr(f.type, "__origin__"):
+                value = _as_type(f.type, value)
+        except TypeError:
+            expected = f"{f.metadata.get('nargs', '')} {getattr(item or f.type, '__name__', f.type)}".strip()
+            raise InputError(f"{where}: {_flag(f.name)} must be {expected}, got {value!r}") from None
+        setattr(config, f.name, value)
+
+
+def _as_type(kind: Any, value: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError
+    return value
 
 
 def build_parser(kind: type[Config], prog: str, defaults: dict | None = None):
@@ -255,16 +288,35 @@ def parse_config(kind: type[Config], prog: str, argv: list[str] | None, defaults
         InputError: an unknown flag, a value of the wrong type or out of range.
     """
     parser = build_parser(kind, prog, defaults)
+    words = _files_first(sys.argv[1:] if argv is None else argv)
+    for flag, file in pairwise(words):
+        if flag == "--config":
+            _require_mapping(Path(file), kind)
     try:
-        arguments = parser.parse_args(_files_first(sys.argv[1:] if argv is None else argv)).as_dict()
+        arguments = parser.parse_args(words).as_dict()
     except UnicodeDecodeError as error:
         raise InputError(f"--config: the file is not YAML text: {error}") from error
     arguments.pop("config", None)
     if arguments.get("trainer"):
         arguments["trainer"] = {key: _parse_value(key, value) for key, value in arguments["trainer"].items()}
     config = kind(**arguments)
+    check_types(config, prog)
     config.check()
     return config
+
+
+def _require_mapping(path: Path, kind: type) -> None:
+    """InputError for a file that is no mapping of options, or gives one value where several belong."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # jsonargparse has a line for each of these
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path}: expected options, one 'name: value' a line, got {values!r:.60}")
+    for f in fields(kind):
+        value = values.get(f.name)
+        if "nargs" in f.metadata and value is not None and not isinstance(value, list):
+            raise InputError(f"--config {path}: {_flag(f.name)} must be a list, got {value!r}")
 
 
 def _files_first(argv: list[str]) -> list[str]:
@@ -295,6 +347,9 @@ def parse_train_config(argv: list[str] | None = None) -> TrainConfig:
         return config
     saved = read_config_file(Path(config.output_dir) / "config.yaml")
     resumed = parse_config(TrainConfig, "train_seg.py", argv, defaults={**saved, "resume": True})
+    for name, value in to_plain_dict(resumed).items():
+        if value in (None, "auto") and name not in _FREE_ON_RESUME:
+            setattr(resumed, name, saved[name])  # what the run made of it when it began
     _check_resumable(saved, to_plain_dict(resumed))
     return resumed
 
@@ -313,6 +368,11 @@ _FREE_ON_RESUME = (
 
 
 def _check_resumable(saved: dict, resumed: dict) -> None:
+    if resumed["epochs"] < saved["epochs"]:
+        raise InputError(
+            f"--epochs {resumed['epochs']} is less than the {saved['epochs']} that {resumed['output_dir']} was planned "
+            "for; give as many or more"
+        )
     changed = [key for key, value in resumed.items() if key not in _FREE_ON_RESUME and saved.get(key) != value]
     if changed:
         key = changed[0]

@@ -14,13 +14,20 @@ def unknown_name(kind: str, name: str, known: Iterable) -> InputError:
 
 
 def exit_on_input_error(command: Callable[[], None]) -> None:
-    """Run a command; an InputError becomes one line on stderr and exit status 2, Ctrl-C exit status 130."""
+    """Run a command; an InputError becomes one line on stderr and exit status 2, Ctrl-C exit status 130.
+
+    So does an OSError: a disk that is full or a folder that may not be written is the user's to mend too.
+    """
     try:
         command()
     except InputError as error:
         # From a loader process it arrives with that process's traceback before it.
         message = str(error).rsplit("InputError: ", 1)[-1]
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

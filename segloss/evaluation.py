@@ -38,6 +38,8 @@ def pick_device(accelerator: str) -> torch.device:
 
 def resolve_precision(precision: str, device: torch.device) -> str:
     """``auto`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else float32."""
+    if precision == "16-mixed" and device.type == "cpu":
+        raise InputError("--precision 16-mixed needs a GPU; use bf16-mixed or 32-true on the CPU")
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -243,7 +245,10 @@ def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
 
 def distinct_names(runs: list[Run]) -> list[str]:
     """One name per run, told apart by number where two are the same."""
-    names = [run.name for run in runs]
-    return [
-        f"{name}-{names[:place].count(name) + 1}" if names.count(name) > 1 else name for place, name in enumerate(names)
-    ]
+    names: list[str] = []
+    for run in runs:
+        name, number = run.name, 2
+        while name in names:
+            name, number = f"{run.name}-{number}", number + 1
+        names.append(name)
+    return names

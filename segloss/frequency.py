@@ -187,6 +187,18 @@ def count_dataset(
         pool.shutdown(cancel_futures=True)
 
 
+def require_two_classes(counts: PixelCounts) -> PixelCounts:
+    """The counts, or an InputError where there is nothing to tell apart."""
+    present = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels]
+    if len(present) < 2:
+        raise InputError(
+            f"{counts.dataset} {counts.split}: {present[0] if present else 'no class'} alone has pixels, of "
+            f"{', '.join(counts.class_names)} ({counts.ignored_pixels:,} pixels are ignored); check the ids in the "
+            "masks: where they are 0 and 255, the second class needs id: 255 in the class file"
+        )
+    return counts
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """Networks of segmentation_models_pytorch that take 8-bit RGB of any size and give scores of that size."""
 
+import logging
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def build_model(
         raise unknown_name("architecture", arch, sorted(known))
     _check_encoder_name(encoder)
     download = encoder_weights == "imagenet"
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news; their end is reported
     try:
         network = smp.create_model(
             arch.lower(),

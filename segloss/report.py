@@ -143,7 +143,7 @@ def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> 
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     plot_history(rows, folder / "curves.png")
-    title = f"{metrics['dataset']} {metrics['split']}, {metrics['images']} images"
+    title = f"{folder.name}: {metrics['dataset']} {metrics['split']}, {metrics['images']} images"
     plot_class_iou(metrics, classes.colors, title, folder / "per_class_iou.png")
     plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
 
@@ -220,11 +220,11 @@ def plot_history(rows: Sequence[dict], path: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     figure, (left, right) = _figure(10, 3.8, ncols=2)
     for key, name in (("train_loss", "training (crops)"), ("val_loss", "validation")):
-        left.plot(epochs, [row[key] for row in rows], label=name, marker=".")
+        left.plot(epochs, [row.get(key, np.nan) for row in rows], label=name, marker=".")
     left.set_ylabel("loss")
     left.set_ylim(bottom=0)
     for key, name in (("miou", "mIoU"), ("mean_accuracy", "mean accuracy"), ("pixel_accuracy", "pixel accuracy")):
-        right.plot(epochs, [100 * row[f"val_{key}"] for row in rows], label=name, marker=".")
+        right.plot(epochs, [100 * row.get(f"val_{key}", np.nan) for row in rows], label=name, marker=".")
     right.set_ylabel("validation score (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):

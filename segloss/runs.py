@@ -34,8 +34,13 @@ _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distribute
 
 def choose_run_folder(config: TrainConfig) -> Path:
     """Where the run goes; InputError if that folder already holds something and the run is not to be resumed."""
-    if "LOCAL_RANK" in os.environ and _FOLDER_VARIABLE in os.environ:
-        return Path(os.environ[_FOLDER_VARIABLE])
+    if "LOCAL_RANK" in os.environ:  # one of several processes, started by Lightning or by torchrun
+        if _FOLDER_VARIABLE in os.environ:
+            return Path(os.environ[_FOLDER_VARIABLE])
+        if config.output_dir is None:
+            raise InputError("--output-dir is needed under torchrun: its processes start at different times")
+        if int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) > 0:
+            return Path(config.output_dir)
     name = f"{config.dataset}-{config.arch}-{config.loss}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
     if folder.exists() and not folder.is_dir():
@@ -63,13 +68,16 @@ def open_run_folder(folder: Path, config: TrainConfig, counts: PixelCounts) -> N
 
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
+    own = config.label_values_argument()
+    if config.loss == "outlying_mse" and isinstance(own, list) and len(own) != len(counts.pixels):
+        raise InputError(f"--label-values: {len(own)} numbers for {len(counts.pixels)} classes; give one per class")
     try:
         return build_criterion(
             config.loss,
             counts.pixels,
             pixels_of_images=counts.pixels_of_images,
             alpha=config.alpha,
-            label_values=config.label_values_argument(),
+            label_values=own,
             power=config.label_power,
             class_weights=config.class_weights,
             gamma=config.gamma,
@@ -122,10 +130,16 @@ class Run:
         from segloss.datasets.transforms import resize_image
         from segloss.evaluation import logits_at_size
 
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}")
         resized = resize_image(image, self.config.image_scale)
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
         logits = logits_at_size(self.model, batch, image.shape[:2])
         return self.criterion.decide(logits, tau)[0].byte().cpu().numpy()
+
+    def decode(self, logits: Tensor, tau: float = 1.0) -> Tensor:
+        """Class numbers ``(N, H, W)`` from the model's logits, at operating point ``tau``."""
+        return self.criterion.decide(logits, tau)
 
     def posterior(self, images: Tensor) -> Tensor:
         """P(c|x), ``(N, C, H, W)``, of images as the model takes them."""
@@ -144,14 +158,19 @@ def load_run(path: str | Path) -> Run:
     """
     file = _checkpoint_file(Path(path))
     checkpoint = read_checkpoint(file)
-    content = checkpoint["segloss"]
-    config = from_plain_dict(TrainConfig, content["config"], str(file))
-    classes = ClassTable.from_dict(content["classes"])
-    counts = PixelCounts.from_dict(content["counts"])
-    mean, std = content["normalisation"]
-    model = build_model(config.arch, config.encoder, len(classes), normalisation=(tuple(mean), tuple(std)))
-    criterion = criterion_of(config, counts)
-    load_weights(model, criterion, checkpoint["state_dict"])
+    try:
+        content = checkpoint["segloss"]
+        config = from_plain_dict(TrainConfig, content["config"], str(file))
+        classes = ClassTable.from_dict(content["classes"])
+        counts = PixelCounts.from_dict(content["counts"])
+        mean, std = content["normalisation"]
+        model = build_model(config.arch, config.encoder, len(classes), normalisation=(tuple(mean), tuple(std)))
+        criterion = criterion_of(config, counts)
+        load_weights(model, criterion, checkpoint["state_dict"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{file}: is damaged ({type(error).__name__}: {str(error)[:200]}); use another one") from error
     return Run(model.eval(), criterion, classes, counts, config, file)
 
 
@@ -177,9 +196,9 @@ def read_checkpoint(file: Path) -> dict:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip and pickle each raise their own kinds
-        raise InputError(f"{file}: cannot be read as a checkpoint ({type(error).__name__})") from error
+        raise InputError(f"{file}: cannot be read as a checkpoint ({type(error).__name__}); is it whole?") from error
     content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None
-    if content is None:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError(f"{file}: is no checkpoint of segloss; for weights of an encoder use --encoder-weights")
     if content["format"] > CHECKPOINT_FORMAT:
         raise InputError(f"{file}: was written by a newer segloss (format {content['format']}); update this one")

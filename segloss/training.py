@@ -1,6 +1,7 @@
 """Training on Lightning: the task, its data, optimiser and schedule, and what is recorded after each epoch."""
 
 import logging
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -25,6 +26,20 @@ from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel
 from segloss.runs import BEST, LAST
 
+# Options of Lightning's Trainer that the run folder, the plan or the schedule depend on.
+OWNED_OPTIONS = {
+    "max_epochs": "--epochs",
+    "max_steps": "--epochs",
+    "fast_dev_run": "--epochs 1 with a small --image-scale",
+    "precision": "--precision",
+    "accelerator": "--accelerator",
+    "devices": "--devices",
+    "default_root_dir": "--output-dir",
+    "logger": "the TensorBoard events in the run folder",
+    "callbacks": "segloss.training from Python",
+    "enable_checkpointing": "segloss.training from Python",
+    "use_distributed_sampler": "--devices; the loaders know their rank",
+}
 POLY_POWER = 0.9  # DeepLab's poly schedule
 HISTORY_COLUMNS = (
     "epoch",
@@ -170,6 +185,7 @@ class History(Callback):
         self.say = say
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
+        self.lr = 0.0
 
     def on_exception(self, trainer: L.Trainer, task: SegmentationTask, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
@@ -184,12 +200,15 @@ class History(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, task: SegmentationTask) -> None:
         self.started = time.monotonic()
 
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+
     def on_train_epoch_end(self, trainer: L.Trainer, task: SegmentationTask) -> None:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val_")}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "lr": self.lr,  # of the epoch's last step
             "train_loss": task.mean_train_loss(),
             **metrics,
             "seconds": round(time.monotonic() - self.started, 2),
@@ -206,8 +225,9 @@ def describe_epoch(row: dict[str, Any], epochs: int) -> str:
     """One line of at most 80 columns; percent for people."""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
-        f"  val mIoU {100 * row['val_miou']:5.1f}  mean acc {100 * row['val_mean_accuracy']:5.1f}"
-        f"  pixel acc {100 * row['val_pixel_accuracy']:5.1f}  {row['seconds']:4.0f} s"
+        f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"
+        f"  mean acc {100 * row.get('val_mean_accuracy', math.nan):5.1f}"
+        f"  pixel acc {100 * row.get('val_pixel_accuracy', math.nan):5.1f}  {row['seconds']:4.0f} s"
     )
 
 
@@ -306,6 +326,8 @@ def training_data(config: TrainConfig) -> Splits:
         transform = EvalTransform(config.image_scale)
         return build_dataset(config.dataset, config.data_path, split, transform, val_share=config.val_share)
 
+    if config.data_path is not None:
+        config.data_path = str(Path(config.data_path).absolute())  # a run is evaluated from other folders too
     train, val = build("train"), build("val")
     try:
         test = build("test")
@@ -327,6 +349,9 @@ def build_trainer(config: TrainConfig, folder: Path, console) -> L.Trainer:
     Raises:
         InputError: an option that Lightning does not have, or a device that is not there.
     """
+    owned = sorted(set(config.trainer) & set(OWNED_OPTIONS))
+    if owned:
+        raise InputError(f"--trainer.{owned[0]} is not for Lightning alone to know; use {OWNED_OPTIONS[owned[0]]}")
     quieten_lightning()
     history = History(folder, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
     options: dict[str, Any] = {

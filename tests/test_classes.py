@@ -146,7 +146,7 @@ def test_every_form_of_a_class_file_is_read(tmp_path, name, text, expected, mark
         ("classes.yaml", b"classes: abc", "expected a list of names"),  # not the classes a, b, c
         ("classes.yaml", b"classes: {0: road, 1: car}", "expected a list of names"),  # not the classes 0 and 1
         ("classes.yaml", b"classes: [a, b]\nignore: 11", "expected a list of names"),
-        ("classes.yaml", b"- {name: a, id: first}\n- b", "expected a list of names"),
+        ("classes.yaml", b"- {name: a, id: first}\n- b", "whole number"),
         ("classes.yaml", b"- {name: a, color: red}\n- b", "expected a list of names"),
         ("classes.yaml", b"- {name: a, color: [1, 2]}\n- b", "three numbers in 0..255"),
         ("classes.yaml", b"- {name: a, color: [1, 2, 300]}\n- b", "three numbers in 0..255"),
@@ -166,3 +166,29 @@ def test_a_broken_class_file_is_refused_by_name(tmp_path, name, content, message
 def test_a_missing_class_file_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.yaml: cannot be read"):
         read_class_file(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes: [a, b]\nignore: [0]", "both a class and ignored"),
+        ("classes: [a, b]\nignroe: [5]", "unknown key 'ignroe'"),
+        ("- {name: a}\n- {name: b, idd: 1}", "unknown key 'idd'"),
+        ("- {name: a, id: 0.7}\n- b", "whole number, got 0.7"),
+        ("- a\n-", "write the name in quotes"),
+        ("- road\n- no", "a class is named False"),
+    ],
+)
+def test_a_class_file_that_says_something_else_than_it_seems_is_refused(tmp_path, text, message):
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_class_file(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_mask_of_0_and_255_is_read_with_255_as_a_class(tmp_path):
+    path = tmp_path / "classes.yaml"
+    path.write_text("classes:\n  - {name: background, id: 0}\n  - {name: crack, id: 255}\n")
+    table = read_class_file(path)
+    assert table.lookup[[0, 255]].tolist() == [0, 1] and table.ignore_ids == ()

@@ -391,3 +391,38 @@ def test_help_names_every_flag_and_fits_the_terminal(prog, width, capsys, monkey
     for field in dataclasses.fields(KINDS[prog]):
         assert flag(field.name) in explained
         assert " ".join(field.metadata["help"].split()) in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crop_size: [64]", "--crop-size must be 2 int"),
+        ("scale_range: [1]", "--scale-range must be 2 float"),
+        ("scale_range: 1", "--scale-range"),
+        ("seed: null", "--seed"),
+    ],
+)
+def test_a_value_of_another_type_in_a_file_is_named(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        parse_train_config(["--config", str(path)])
+
+
+def test_one_word_for_label_values_is_welcome_in_a_run_and_resuming_repeats_the_command(tmp_path):
+    saved = to_plain_dict(parse_train_config(["--crop-size", "64", "96", "--precision", "32-true"]))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**saved, "label_values": "rank"}))
+    resumed = parse_train_config(["--resume", "--output-dir", str(tmp_path), "--precision", "auto"])
+    assert (resumed.precision, resumed.crop_size, resumed.label_values) == ("32-true", [64, 96], ["rank"])
+
+
+def test_a_run_cannot_be_resumed_with_fewer_epochs(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_plain_dict(parse_train_config(["--epochs", "3"]))))
+    with pytest.raises(InputError, match=r"--epochs 2 is less than the 3"):
+        parse_train_config(["--resume", "--output-dir", str(tmp_path), "--epochs", "2"])
+
+
+def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
+    (tmp_path / "config.yaml").write_text("epochs: many")
+    with pytest.raises(InputError, match=r"config.yaml: --epochs must be int, got 'many'"):
+        parse_train_config(["--resume", "--output-dir", str(tmp_path)])

@@ -250,7 +250,7 @@ def test_a_black_and_white_mask_saved_by_pillow_is_0_and_1(tmp_path):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_masks_are_refused(tmp_path, channels):
     write_png(tmp_path / "mask.png", np.zeros((5, 6, channels), np.uint8))
-    with pytest.raises(InputError, match=rf"mask\.png: mask has {channels} channels; save class ids as 8-bit PNG"):
+    with pytest.raises(InputError, match=rf"mask\.png: mask has {channels} channels; save class ids as single-channel"):
         read_mask(tmp_path / "mask.png")
 
 

@@ -87,7 +87,7 @@ def test_several_runs_stand_side_by_side(runs, tmp_path, capsys):
 def test_two_runs_of_one_name_are_told_apart(runs, run, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "elsewhere/run")
     evaluate("--checkpoint", run, other, "--output-dir", tmp_path / "out")
-    assert list(json.loads((tmp_path / "out/metrics.json").read_text())["runs"]) == ["run-1", "run-2"]
+    assert list(json.loads((tmp_path / "out/metrics.json").read_text())["runs"]) == ["run", "run-2"]
 
 
 def test_saved_predictions_score_the_same_and_use_the_data_sets_ids(run, data, tmp_path):
