@@ -261,8 +261,8 @@ def test_wrong_evaluation_flags_are_answered_in_one_line(argv, part):
         (b"loss: cee\n", "unknown --loss 'cee'; choose one of"),
         (b"lr: .nan\n", "--lr"),
         (b"a: [\n", "Problems parsing config"),
-        (b"", "Unexpected config"),
-        (b"- a\n", "Unexpected config"),
+        (b"", "expected options"),
+        (b"- a\n", "expected options"),
         (b"\x89PNG\xff\x00", "--config: the file is not YAML text"),
     ],
 )

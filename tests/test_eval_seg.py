@@ -159,6 +159,45 @@ def test_bad_input_is_one_line_with_the_cure(run, data, tmp_path, capsys):
     assert "no labels" in refused(capsys, "--checkpoint", run, "--data-path", root)
 
 
+def test_a_damaged_checkpoint_is_one_line(run, tmp_path, capsys):
+    whole = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    for name, harm in {
+        "tensor": lambda c: c["state_dict"].popitem(),
+        "counts": lambda c: c["segloss"].pop("counts"),
+        "format": lambda c: c["segloss"].pop("format"),
+        "content": lambda c: c.update(segloss=5),
+    }.items():
+        checkpoint = {**whole, "state_dict": dict(whole["state_dict"]), "segloss": dict(whole["segloss"])}
+        harm(checkpoint)
+        torch.save(checkpoint, tmp_path / f"{name}.ckpt")
+        assert f"{name}.ckpt" in refused(capsys, "--checkpoint", tmp_path / f"{name}.ckpt")
+
+
+def test_an_impossible_output_folder_is_one_line_before_the_work(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "file" in refused(capsys, "--checkpoint", run, "--output-dir", tmp_path / "file")
+    assert "file" in refused(capsys, "--checkpoint", run, "--output-dir", tmp_path / "file/below")
+
+
+def test_names_of_runs_stay_distinct():
+    from types import SimpleNamespace
+
+    from segloss.evaluation import distinct_names
+
+    names = distinct_names([SimpleNamespace(name=name) for name in ("x", "x", "x-2", "x")])
+    assert names[0] == "x" and len(set(names)) == 4
+
+
+def test_a_run_decodes_logits_and_refuses_what_is_no_image(run):
+    loaded = segloss.load_run(run)
+    logits = torch.randn(2, 11, 4, 5)
+    assert torch.equal(loaded.decode(logits), logits.argmax(1))
+    assert torch.equal(loaded.decode(logits, tau=0.0), loaded.criterion.posterior(logits).argmax(1))
+    for image in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)):
+        with pytest.raises(ValueError, match="uint8 RGB"):
+            loaded.predict(image)
+
+
 def test_another_class_count_is_refused_before_anything_is_written(run, tmp_path, capsys):
     root = tmp_path / "two"
     for folder in ("images", "masks"):

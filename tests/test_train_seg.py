@@ -171,7 +171,7 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been(finished, data, tmp_pa
         patch.setattr(SegmentationTask, "training_step", power_cut)
         run_main(arguments(data, folder))
     assert [row["epoch"] for row in history(folder)] == ["1"]
-    run_main(["--resume", "--output-dir", str(folder)])
+    run_main(arguments(data, folder, "--resume"))  # the command that was interrupted, and --resume
     whole = torch.load(finished[0] / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     resumed = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
@@ -231,6 +231,10 @@ def test_a_folder_without_split_folders_trains_and_says_that_there_is_no_test(tm
     assert (folder / "predictions.png").exists()
 
 
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def broken(data: Path, tmp_path: Path) -> Path:
     import shutil
 
@@ -244,6 +248,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
         "is not a readable image": lambda root: (root / "val/val_0.png").write_bytes(b"no image"),
         "holds id 77": lambda root: cv2.imwrite(str(root / "valannot/val_0.png"), np.full((64, 96), 77, np.uint8)),
         "mask is 10x20": lambda root: cv2.imwrite(str(root / "trainannot/train_1.png"), np.zeros((20, 10), np.uint8)),
+        "val_1.png: is not a readable image": lambda root: truncate(root / "val/val_1.png"),
         "holds no images": lambda root: [path.unlink() for path in (root / "val").iterdir()],
     }
     for number, (message, harm) in enumerate(cases.items()):
@@ -270,6 +275,8 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
         (["--learning-rate", "1"], "--learning-rate"),
         (["--accelerator", "cuda"], "cpu"),
         (["--trainer.max_time_travel", "1"], "max_time_travel"),
+        (["--trainer.max_epochs", "3"], "use --epochs"),
+        (["--trainer.fast_dev_run", "true"], "use --epochs"),
     ],
 )
 def test_a_bad_flag_is_one_line_with_the_cure_and_leaves_no_run(data, tmp_path, capsys, more, expected):
@@ -278,6 +285,26 @@ def test_a_bad_flag_is_one_line_with_the_cure_and_leaves_no_run(data, tmp_path, 
     folder = tmp_path / "run"
     assert expected in refused(capsys, arguments(data, folder, *more))
     assert not folder.exists()
+
+
+def test_a_mask_set_with_one_class_left_is_refused_with_the_cure(tmp_path, capsys):
+    root = tmp_path / "data"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(6):
+        cv2.imwrite(str(root / f"images/{index}.png"), np.full((64, 64, 3), 40 * index, np.uint8))
+        cv2.imwrite(str(root / f"masks/{index}.png"), 255 * np.eye(64, dtype=np.uint8))
+    (root / "classes.txt").write_text("background\ncrack\n")
+    folder = tmp_path / "run"
+    line = refused(capsys, ["--dataset", "folder", "--data-path", str(root), "--output-dir", str(folder), *TINY])
+    assert "background alone has pixels" in line and "id: 255" in line
+    assert not folder.exists()
+
+
+def test_validating_every_other_epoch_leaves_gaps_in_the_history(data, tmp_path):
+    run_main(arguments(data, tmp_path / "run", "--trainer.check_val_every_n_epoch", "2"))
+    assert [bool(row["val_miou"]) for row in history(tmp_path / "run")] == [False, True]
+    assert (tmp_path / "run/curves.png").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(finished, data, capsys):
