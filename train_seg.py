@@ -12,7 +12,7 @@ def train(argv: list[str] | None = None) -> None:
 
     config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
 
-    from segloss.evaluation import pick_device, resolve_precision
+    from segloss.evaluation import check_same_classes, pick_device, resolve_precision
     from segloss.frequency import load_or_count, require_two_classes
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
@@ -39,7 +39,9 @@ def train(argv: list[str] | None = None) -> None:
     last = folder / LAST
     resuming = config.resume and last.is_file()
     if resuming:
-        model = load_run(last).model.train()  # the encoder's weights file may be gone by now
+        run = load_run(last)  # not built anew: the encoder's weights file may be gone by now
+        check_same_classes(run, splits.train)
+        model = run.model.train()
     else:
         model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
     trainer = build_trainer(config, folder, console)

@@ -59,7 +59,7 @@ def toolkit_epoch(config, splits, counts, model) -> float:
     """Seconds of one epoch of Lightning's Trainer with our callbacks, from its first step to its last."""
     criterion = criterion_of(config, counts)
     with tempfile.TemporaryDirectory() as folder:
-        config.trainer = {"max_epochs": 1, "limit_val_batches": 0}
+        config.trainer = {"limit_val_batches": 0}
         trainer = build_trainer(config, Path(folder), console)
         stopwatch = Stopwatch()
         trainer.callbacks = [stopwatch]  # no checkpoint, no history: those come after an epoch
@@ -82,6 +82,7 @@ def main() -> None:
         image_scale=0.5,
         crop_size=[160, 224],
         workers=0,
+        epochs=1,
         accelerator="cpu",
     )
     config.check()
