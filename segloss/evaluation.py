@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.config import EvalConfig
@@ -17,6 +16,7 @@ from segloss.errors import InputError
 from segloss.files import write_bytes
 from segloss.losses import Criterion
 from segloss.metrics import ConfusionMatrix
+from segloss.models import logits_at_size
 from segloss.runs import Run
 
 Progress = Callable[[Iterable, int], Iterable]
@@ -54,15 +54,6 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The autocast of a precision's name."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
-
-
-def logits_at_size(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """float32 logits ``(N, C, *size)`` of images ``(N, 3, h, w)``: resized (bilinear) first, decided on later."""
-    logits = model(images).float()
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    # align_corners=False: cv2.resize, which shrank the image, keeps pixel areas and not corner centres in place.
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def same_shape_groups(samples: list[dict]) -> Iterator[list[dict]]:

@@ -63,6 +63,15 @@ class SegmentationModel(nn.Module):
         return max(-side % self.stride, self.smallest_side - side)
 
 
+def logits_at_size(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """float32 logits ``(N, C, *size)`` of images ``(N, 3, h, w)``: resized (bilinear) first, decided on later."""
+    logits = model(images).float()
+    if tuple(logits.shape[-2:]) == size:
+        return logits
+    # align_corners=False: cv2.resize, which shrank the image, keeps pixel areas and not corner centres in place.
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
 def build_model(
     arch: str,
     encoder: str,

@@ -24,7 +24,7 @@ from segloss.errors import InputError
 from segloss.files import write_text
 from segloss.frequency import PixelCounts
 from segloss.losses import Criterion, build_criterion
-from segloss.models import SegmentationModel, build_model
+from segloss.models import SegmentationModel, build_model, logits_at_size
 
 CHECKPOINT_FORMAT = 1
 LAST = Path("checkpoints/last.ckpt")
@@ -128,7 +128,6 @@ class Run:
     def predict(self, image: np.ndarray, tau: float = 1.0) -> np.ndarray:
         """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale."""
         from segloss.datasets.transforms import resize_image
-        from segloss.evaluation import logits_at_size
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}")

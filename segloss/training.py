@@ -19,11 +19,11 @@ from segloss.datasets import MissingSplitError, SegmentationDataset, build_datas
 from segloss.datasets.loading import evaluation_loader, training_loader
 from segloss.datasets.transforms import EvalTransform, TrainTransform
 from segloss.errors import InputError
-from segloss.evaluation import logits_at_size, same_shape_groups
+from segloss.evaluation import same_shape_groups
 from segloss.files import write_csv
 from segloss.losses import Criterion
 from segloss.metrics import ConfusionMatrix
-from segloss.models import SegmentationModel
+from segloss.models import SegmentationModel, logits_at_size
 from segloss.runs import BEST, LAST
 
 # Options of Lightning's Trainer that the run folder, the plan or the schedule depend on.
