@@ -1,17 +1,19 @@
 """Mean squared error to outlying labels, and how to read the scores it trains."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion
 from segloss.losses.label_values import label_values_from_counts
-from segloss.losses.outlying_op import outlying_mse_sum
+from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
+    check_upsample,
     class_vector,
     first_largest,
     working_dtype,
@@ -27,6 +29,8 @@ def outlying_mse_loss(
     pixel_weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    upsample: str | None = None,
+    align_corners: bool = False,
 ) -> Tensor:
     r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
 
@@ -47,6 +51,11 @@ def outlying_mse_loss(
         ignore_index: such pixels count neither in the sum nor in V.
         reduction: ``"mean"`` as above; ``"sum"``: without the division; ``"none"``: per pixel, w_i times the mean
             over C, 0 where ignored.
+        upsample: ``"bilinear"``: logits ``(N, C, h, w)`` and labels ``(N, H, W)`` of another size; value and gradient
+            are those of ``F.interpolate(logits, (H, W), mode="bilinear", align_corners=align_corners)`` followed by
+            this loss, but no tensor of C times the labels' size is ever made. None: both have one size.
+        align_corners: as in ``F.interpolate``; of ``upsample`` only. Networks differ: smp's DeepLab heads take True,
+            torchvision's and SegFormer False.
 
     Returns:
         Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
@@ -58,7 +67,7 @@ def outlying_mse_loss(
 
     Source: after Kato & Hotta, arXiv:2107.02393, section 3.3.
     """
-    check_logits_and_labels(logits, labels, reduction)
+    check_logits_and_labels(logits, labels, reduction, upsample)
     check_class_vector("label_values", label_values, logits)
     if weight is not None:
         check_class_vector("weight", weight, logits)
@@ -69,14 +78,16 @@ def outlying_mse_loss(
                 f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
             )
         pixel_weight = pixel_weight.detach()
-    value, weight_sum = outlying_mse_sum(
-        logits, labels, label_values.detach(), weight, pixel_weight, ignore_index, reduction == "none"
+    return outlying_mse(
+        logits,
+        labels,
+        label_values.detach(),
+        weight,
+        pixel_weight,
+        None if upsample is None else align_corners,
+        ignore_index,
+        reduction,
     )
-    if reduction == "sum":
-        return value
-    if reduction == "none":
-        return value / logits.shape[1]
-    return value / (torch.where(weight_sum > 0, weight_sum, 1) * logits.shape[1]).to(value.dtype)
 
 
 def _per_class(vector: Tensor, logits: Tensor) -> Tensor:
@@ -146,7 +157,8 @@ class OutlyingMSELoss(Criterion):
     Args:
         label_values: t ``(C,)``, positive; see :meth:`from_counts`.
         weight: class weights w ``(C,)``, positive, or None; a buffer.
-        ignore_index, reduction: as in :func:`outlying_mse_loss`.
+        ignore_index, reduction, upsample, align_corners: as in :func:`outlying_mse_loss`. Scores are read where they
+            are: interpolate the logits before :meth:`decide` or :meth:`posterior`.
     """
 
     label_values: Tensor
@@ -159,9 +171,14 @@ class OutlyingMSELoss(Criterion):
         weight: Tensor | Sequence[float] | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
+        upsample: str | None = None,
+        align_corners: bool = False,
     ):
         label_values = class_vector("label_values", label_values)
         super().__init__(ignore_index=ignore_index, reduction=reduction)
+        check_upsample(upsample)
+        self.upsample = upsample
+        self.align_corners = align_corners
         self.register_buffer("label_values", label_values)
         self.register_buffer("weight", None if weight is None else class_vector("weight", weight, len(label_values)))
 
@@ -174,13 +191,11 @@ class OutlyingMSELoss(Criterion):
         label_values: str | Tensor | Sequence[float] = "rank",
         power: float = 0.5,
         beta: float | None = None,
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
+        **options: Any,
     ) -> "OutlyingMSELoss":
-        """From training pixel counts ``(C,)``; options as in :func:`label_values_from_counts`."""
+        """From training pixel counts ``(C,)``; values as in :func:`label_values_from_counts`, options as above."""
         values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
-        return cls(values, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        return cls(values, **options)
 
     def forward(self, logits: Tensor, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
         return outlying_mse_loss(
@@ -191,6 +206,8 @@ class OutlyingMSELoss(Criterion):
             pixel_weight=pixel_weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
+            upsample=self.upsample,
+            align_corners=self.align_corners,
         )
 
     @property
@@ -206,4 +223,5 @@ class OutlyingMSELoss(Criterion):
     def extra_repr(self) -> str:
         values = ", ".join(f"{v:g}" for v in self.label_values.tolist())
         weighted = "" if self.weight is None else "class weights, "
-        return f"label_values=[{values}], {weighted}{super().extra_repr()}"
+        upsampled = "" if self.upsample is None else f", upsample={self.upsample!r}, align_corners={self.align_corners}"
+        return f"label_values=[{values}], {weighted}{super().extra_repr()}{upsampled}"

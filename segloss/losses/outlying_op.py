@@ -1,188 +1,364 @@
-"""The operator behind ``outlying_mse_loss``: its sum and gradient in one pass each, nothing label-sized times C kept.
+"""The operator behind ``outlying_mse_loss``: value and gradient in one pass, nothing label-sized times C kept.
 
-The logits are read in bands that stay in the cache: copy, subtract the label, square, add up. The backward pass
-recomputes the residual from the logits and writes the gradient, so nothing but the logits lives in between, and a
-GradScaler's factor is applied before the gradient is rounded to half precision. As ``torch.library`` operators they
-are one node each in a compiled graph.
+On CUDA the kernels of ``outlying_triton`` do the work. Elsewhere the labels' grid is cut into bands that stay in the
+cache: read the logits of a band (or interpolate them), subtract the label, write the gradient, square, add up. On CPU
+one pass makes both value and gradient, and the backward pass only hands the gradient over. CUDA, half precision and
+compiled graphs recompute the residual in the backward pass instead, so that nothing is kept in between and a
+GradScaler's factor is applied before the gradient is rounded. As ``torch.library`` operators value and gradient are
+one node each in a compiled graph.
 """
 
 import math
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import valid_pixels, working_dtype
+from segloss.losses.interpolation import BilinearRows
+from segloss.losses.reduction import valid_pixels, wide_dtype, working_dtype
 
-BAND_ELEMENTS = 2**20  # 4 MiB of float32: small enough for the caches, large enough for its dozen kernel calls
-
-
-def _as_images(logits: Tensor, labels: Tensor, pixel_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """``(N, C)`` seen as one image of N pixels, so that it is cut into bands too; everything else as it is."""
-    if logits.ndim > 2:
-        return logits, labels, pixel_weight
-    return logits.t().unsqueeze(0), labels.unsqueeze(0), None if pixel_weight is None else pixel_weight.unsqueeze(0)
+BAND_ELEMENTS = 2**20  # 4 MiB of float32: fits the caches and outweighs its dozen kernel calls
+GPU_BANDS = 16  # times as large there: a launch costs more
+LABELS_AT_ONCE = 2**18
 
 
-def _bands(logits: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of samples and of rows (dim 2) that cut the logits into bands; off the CPU one band is all."""
-    samples, rows = logits.shape[0], logits.shape[2]
-    per_sample = max(1, logits.numel() // max(1, samples))
-    if logits.device.type != "cpu" or logits.numel() <= BAND_ELEMENTS:
-        yield slice(0, samples), slice(0, rows)
-    elif per_sample <= BAND_ELEMENTS:
-        step = BAND_ELEMENTS // per_sample
+def _bands(labels: Tensor, num_classes: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of samples and rows (dims 0 and 1 of the labels) that cut the grid into bands of BAND_ELEMENTS."""
+    most = BAND_ELEMENTS if labels.device.type == "cpu" else BAND_ELEMENTS * GPU_BANDS
+    samples, rows = labels.shape[:2]
+    per_sample = max(1, num_classes * math.prod(labels.shape[1:]))
+    if per_sample <= most:
+        step = most // per_sample
         for start in range(0, samples, step):
-            yield slice(start, start + step), slice(0, rows)
+            yield slice(start, min(start + step, samples)), slice(0, rows)
     else:
-        step = max(1, BAND_ELEMENTS * rows // per_sample)
+        step = max(1, most * rows // per_sample)
         for sample in range(samples):
             for start in range(0, rows, step):
-                yield slice(sample, sample + 1), slice(start, start + step)
+                yield slice(sample, sample + 1), slice(start, min(start + step, rows))
 
 
-def _residual_(
-    out: Tensor, logits: Tensor, labels: Tensor, minus_values: Tensor, ignore_index: int
-) -> tuple[Tensor, Tensor]:
-    """Write z - teacher into ``out (n, C, P)``, 0 where ignored; returns ``valid`` and ``safe`` labels ``(n, P)``."""
-    valid, safe = valid_pixels(labels.flatten(1), logits.shape[1], ignore_index)
-    out.view(logits.shape).copy_(logits)
+class _SameSize:
+    """Logits that lie on the labels' own grid."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+
+    def read(self, samples: slice, rows: slice, out: Tensor) -> None:
+        band = self.logits[samples, :, rows]
+        out.view(band.shape).copy_(band)
+
+    def write(self, gradient: Tensor, samples: slice, rows: slice, residual: Tensor, factor: Tensor) -> None:
+        """Factor times the residual, as this band's part of the gradient."""
+        target = gradient[samples, :, rows]
+        factor = factor if factor.ndim == 0 else factor.view(len(factor), 1, *target.shape[2:])
+        torch.mul(residual.view(target.shape), factor, out=target)
+
+
+class _Upsampled:
+    """Logits ``(N, C, h, w)`` read as if interpolated to the labels' grid, a band of rows at a time."""
+
+    def __init__(self, logits: Tensor, size: torch.Size, align_corners: bool):
+        self.logits = logits
+        self.rows = BilinearRows(logits.shape[2:], size, align_corners, working_dtype(logits), logits.device)
+
+    def read(self, samples: slice, rows: slice, out: Tensor) -> None:
+        self.rows.interpolate(self.logits[samples], rows, out.view(*out.shape[:2], -1, self.rows.width))
+
+    def write(self, gradient: Tensor, samples: slice, rows: slice, residual: Tensor, factor: Tensor) -> None:
+        if factor.ndim:
+            residual, factor = residual * factor.unsqueeze(1), factor.new_ones(())
+        band = residual.view(*residual.shape[:2], -1, self.rows.width)
+        self.rows.add_transposed(band, rows, gradient[samples], factor)
+
+
+class _Pixels:
+    """Labels and weights of the whole batch, all with a sample and a row dimension."""
+
+    def __init__(
+        self, labels: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, num_classes: int, ignore_index: int
+    ):
+        self.labels, self.weight, self.pixel_weight = labels, weight, pixel_weight
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+
+    def band(self, samples: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        """``valid`` and ``safe`` labels ``(n, P)``."""
+        return valid_pixels(self.labels[samples, rows].flatten(1), self.num_classes, self.ignore_index)
+
+    def weights(self, samples: slice, rows: slice, valid: Tensor, safe: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Class weight times the pixel's own, 0 where ignored, ``(n, P)``; None where neither is given."""
+        product = None if self.weight is None else self.weight.to(dtype)[safe]
+        if self.pixel_weight is not None:
+            own = self.pixel_weight[samples, rows].flatten(1).to(dtype)
+            product = own if product is None else product * own
+        return None if product is None else torch.where(valid, product, 0)
+
+    def weight_sum(self, dtype: torch.dtype) -> Tensor:
+        """Sum of the weights, or number of valid pixels; 0-dim, float64 where the device has it."""
+        total = torch.zeros((), dtype=wide_dtype(self.labels.device, dtype), device=self.labels.device)
+        plain = self.weight is None and self.pixel_weight is None
+        for samples, rows in _bands(self.labels, max(1, BAND_ELEMENTS // LABELS_AT_ONCE)):
+            if plain:
+                total += (self.labels[samples, rows].long() != self.ignore_index).sum()
+            elif (weights := self.weights(samples, rows, *self.band(samples, rows), dtype)) is not None:
+                total += weights.sum()
+        return total
+
+
+def _subtract_labels_(residual: Tensor, valid: Tensor, safe: Tensor, minus_values: Tensor) -> None:
+    """Scores ``(n, C, P)`` to z - teacher, in place; 0 where ignored."""
     # The label is subtracted before squaring: z^2 - 2tz + t^2 cancels near the optimum.
     subtrahend = minus_values.index_select(0, safe.view(-1)).view(safe.shape)
-    out.scatter_add_(1, safe.unsqueeze(1), subtrahend.unsqueeze(1))
+    residual.scatter_add_(1, safe.unsqueeze(1), subtrahend.unsqueeze(1))
     # Filled, not multiplied by 0: a NaN score at an ignored pixel stays out of loss and gradient.
-    if len(out) == 1 and out.device.type == "cpu":  # several times faster than a mask where few are ignored
-        out.index_fill_(2, valid.logical_not().view(-1).nonzero().view(-1), 0)
+    if len(residual) == 1 and residual.device.type == "cpu":  # several times faster than a mask where few are ignored
+        residual.index_fill_(2, valid.logical_not().view(-1).nonzero().view(-1), 0)
     else:
-        out.masked_fill_(valid.logical_not().unsqueeze(1), 0)
-    return valid, safe
+        residual.masked_fill_(valid.logical_not().unsqueeze(1), 0)
 
 
-def _pixel_weights(
-    valid: Tensor, safe: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, dtype: torch.dtype
-) -> Tensor | None:
-    """Class weight times the pixel's own, 0 where ignored, ``(n, P)``; None where neither is given."""
-    if weight is None and pixel_weight is None:
-        return None
-    product = torch.ones((), dtype=dtype, device=valid.device)
-    if weight is not None:
-        product = product * weight.to(dtype)[safe]
-    if pixel_weight is not None:
-        product = product * pixel_weight.flatten(1).to(dtype)
-    return torch.where(valid, product, 0)
-
-
-class _Scratch:
-    """One band of working memory, made once for all bands of a shape."""
-
-    def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
-        self.memory: Tensor | None = None
-
-    def like(self, band: Tensor) -> Tensor:
-        shape = (band.shape[0], band.shape[1], math.prod(band.shape[2:]))
-        if self.memory is None or self.memory.shape != shape:
-            self.memory = torch.empty(shape, dtype=self.dtype, device=band.device)
-        return self.memory
-
-
-@torch.library.custom_op("segloss::outlying_mse_sum", mutates_args=())
-def outlying_mse_sum(
+def _banded_pass(
     logits: Tensor,
-    labels: Tensor,
+    pixels: _Pixels,
     label_values: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    per_pixel: bool,
-) -> tuple[Tensor, Tensor]:
-    """Sum over classes of w (z - teacher)^2: over all pixels, or of each ``(N, *)``; and the sum of w.
+    align_corners: bool | None,
+    *,
+    value: Tensor | None = None,
+    gradient: Tensor | None = None,
+    factor: Tensor | None = None,
+) -> None:
+    """Add w (z - teacher)^2 to ``value``, per pixel if that has pixels; write factor w (z - teacher) to ``gradient``.
 
-    w is the class weight times the pixel weight, 1 where not given, so that their sum is the number of valid pixels.
-    Partial sums are float32 over one band, added up in float64.
+    Partial sums are float32 over one band, added up in the dtype of ``value``. ``factor`` is 0-dim or ``(N, *)``.
     """
     dtype = working_dtype(logits)
-    wide = dtype if logits.device.type == "mps" else torch.float64
     minus_values = -label_values.to(dtype)
-    total = torch.zeros((), dtype=wide, device=logits.device)
-    weight_sum = torch.zeros((), dtype=wide, device=logits.device)
-    result = torch.empty(labels.shape if per_pixel else (), dtype=dtype, device=logits.device)
-    pixels = result.unsqueeze(0) if logits.ndim == 2 else result
-    images, image_labels, image_weights = _as_images(logits, labels, pixel_weight)
-    scratch = _Scratch(dtype)
-    for samples, rows in _bands(images):
-        band = images[samples, :, rows]
-        residual = scratch.like(band)
-        valid, safe = _residual_(residual, band, image_labels[samples, rows], minus_values, ignore_index)
-        band_weight = None if image_weights is None else image_weights[samples, rows]
-        weights = _pixel_weights(valid, safe, weight, band_weight, dtype)
-        squares = residual.mul_(residual)
-        if per_pixel or weights is not None:
+    labels = pixels.labels
+    source = _SameSize(logits) if align_corners is None else _Upsampled(logits, labels.shape[1:], align_corners)
+    scratch = torch.empty(0, dtype=dtype, device=logits.device)
+    for samples, rows in _bands(labels, logits.shape[1]):
+        valid, safe = pixels.band(samples, rows)
+        shape = (len(valid), logits.shape[1], valid.shape[1])
+        if scratch.shape != shape:
+            scratch = torch.empty(shape, dtype=dtype, device=logits.device)
+        source.read(samples, rows, scratch)
+        _subtract_labels_(scratch, valid, safe, minus_values)
+        weights = pixels.weights(samples, rows, valid, safe, dtype)
+        if gradient is not None and factor is not None:
+            scale = factor if factor.ndim == 0 else factor[samples, rows].flatten(1)
+            source.write(gradient, samples, rows, scratch, scale if weights is None else scale * weights)
+        if value is None:
+            continue
+        squares = scratch.mul_(scratch)
+        if value.ndim or weights is not None:
             squares = squares.sum(1) if weights is None else squares.sum(1) * weights
-        if per_pixel:
-            target = pixels[samples, rows]
-            target.copy_(squares.view(target.shape))
+        if value.ndim:
+            value[samples, rows] = squares.view(value[samples, rows].shape)
         else:
-            total += squares.sum()
-        weight_sum += (valid if weights is None else weights).sum()
-    return (result if per_pixel else total.to(dtype)), weight_sum
+            value += squares.sum()
 
 
-@torch.library.custom_op("segloss::outlying_mse_grad", mutates_args=())
-def outlying_mse_grad(
-    grad: Tensor,
+def _as_images(tensor: Tensor, dim: int) -> Tensor:
+    """``(N, C)`` logits and ``(N,)`` labels seen as one image of N pixels, so that it is cut into bands too."""
+    if tensor.ndim != dim:
+        return tensor
+    return tensor.t().unsqueeze(0) if dim == 2 else tensor.unsqueeze(0)
+
+
+def _pixels_of(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, ignore: int
+) -> _Pixels:
+    if pixel_weight is not None:
+        pixel_weight = _as_images(pixel_weight, 1)
+    return _Pixels(_as_images(labels, 1), weight, pixel_weight, logits.shape[1], ignore)
+
+
+def _divisor(weight_sum: Tensor, num_classes: int, reduction: str) -> Tensor:
+    """What the sum is divided by: C times the sum of weights, 1 for ``"sum"``, C for ``"none"``; never 0."""
+    if reduction == "mean":
+        return torch.where(weight_sum > 0, weight_sum, 1) * num_classes
+    return torch.full_like(weight_sum, num_classes if reduction == "none" else 1)
+
+
+def _kernels(logits: Tensor, align_corners: bool | None) -> ModuleType | None:
+    """The Triton kernels, where they apply."""
+    if logits.device.type != "cuda" or align_corners is not None:
+        return None
+    try:
+        from segloss.losses import outlying_triton
+    except ImportError:  # no Triton, for instance on Windows
+        return None
+    return outlying_triton if outlying_triton.usable(logits.device) else None
+
+
+def _value(
     logits: Tensor,
     labels: Tensor,
     label_values: Tensor,
     weight: Tensor | None,
     pixel_weight: Tensor | None,
+    align_corners: bool | None,
+    ignore_index: int,
+    reduction: str,
+    gradient: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss and its divisor; ``gradient``, if given, becomes that of the value (not for ``"none"``)."""
+    dtype, per_pixel = working_dtype(logits), reduction == "none"
+    images = _as_images(logits, 2)
+    pixels = _pixels_of(logits, labels, weight, pixel_weight, ignore_index)
+    kernels = None if gradient is not None else _kernels(logits, align_corners)
+    if kernels:
+        value, weight_sum = kernels.value_sums(
+            images, pixels.labels, label_values, weight, pixels.pixel_weight, ignore_index, per_pixel
+        )
+        divisor = _divisor(weight_sum, pixels.num_classes, reduction)
+    else:
+        divisor = _divisor(pixels.weight_sum(dtype), pixels.num_classes, reduction)
+        value = torch.empty(pixels.labels.shape, dtype=dtype, device=logits.device) if per_pixel else divisor * 0
+        if gradient is not None:
+            gradient = _as_images(gradient, 2)
+        factor = (2 / divisor).to(dtype)
+        _banded_pass(images, pixels, label_values, align_corners, value=value, gradient=gradient, factor=factor)
+    return (value / divisor).to(dtype).view(labels.shape if per_pixel else ()), divisor
+
+
+def _gradient(
+    grad: Tensor,
+    divisor: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    align_corners: bool | None,
     ignore_index: int,
 ) -> Tensor:
-    """2 grad w (z - teacher), in the logits' dtype and memory layout; ``grad`` is a scalar or ``(N, *)``."""
+    """2 grad w (z - teacher) / divisor, in the logits' dtype and memory layout; ``grad`` is a scalar or ``(N, *)``."""
     dtype = working_dtype(logits)
-    minus_values = -label_values.to(dtype)
-    factor = 2 * grad.to(dtype)
-    if factor.ndim and logits.ndim == 2:
-        factor = factor.unsqueeze(0)
-    result = torch.empty_like(logits)
-    plain = result.is_contiguous() or (result.ndim == 4 and result.is_contiguous(memory_format=torch.channels_last))
-    in_place = plain and result.dtype == dtype
-    images, image_labels, image_weights = _as_images(logits, labels, pixel_weight)
-    gradients, _, _ = _as_images(result, labels, None)
-    scratch = _Scratch(dtype)
-    for samples, rows in _bands(images):
-        band, target = images[samples, :, rows], gradients[samples, :, rows]
-        residual = target.view(len(target), target.shape[1], -1) if in_place else scratch.like(band)
-        valid, safe = _residual_(residual, band, image_labels[samples, rows], minus_values, ignore_index)
-        band_weight = None if image_weights is None else image_weights[samples, rows]
-        weights = _pixel_weights(valid, safe, weight, band_weight, dtype)
-        band_factor = factor if factor.ndim == 0 else factor[samples, rows].flatten(1)
-        band_factor = band_factor if weights is None else band_factor * weights
-        residual.mul_(band_factor if band_factor.ndim == 0 else band_factor.unsqueeze(1))
-        if not in_place:
-            target.copy_(residual.view(target.shape))
-    return result
+    # An upsampled gradient is added up over bands, which half precision would round each time.
+    result = torch.empty_like(logits) if align_corners is None else torch.zeros_like(logits, dtype=dtype)
+    images, gradient = _as_images(logits, 2), _as_images(result, 2)
+    pixels = _pixels_of(logits, labels, weight, pixel_weight, ignore_index)
+    factor = _as_images((2 * grad / divisor).to(dtype), 1)
+    if kernels := _kernels(logits, align_corners):
+        kernels.write_gradient(
+            gradient, images, pixels.labels, label_values, weight, pixels.pixel_weight, factor, ignore_index
+        )
+    else:
+        _banded_pass(images, pixels, label_values, align_corners, gradient=gradient, factor=factor)
+    return result.to(logits.dtype)
 
 
-@outlying_mse_sum.register_fake
-def _(logits, labels, label_values, weight, pixel_weight, ignore_index, per_pixel):
-    value = torch.empty(labels.shape if per_pixel else (), dtype=working_dtype(logits), device=logits.device)
-    wide = value.dtype if logits.device.type == "mps" else torch.float64
-    return value, torch.empty((), dtype=wide, device=logits.device)
+# One node each in a compiled graph.
+_value_op = torch.library.custom_op(
+    "segloss::outlying_mse",
+    _value,
+    mutates_args=(),
+    schema="(Tensor logits, Tensor labels, Tensor label_values, Tensor? weight, Tensor? pixel_weight, "
+    "bool? align_corners, int ignore_index, str reduction) -> (Tensor, Tensor)",
+)
+_gradient_op = torch.library.custom_op(
+    "segloss::outlying_mse_grad",
+    _gradient,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor divisor, Tensor logits, Tensor labels, Tensor label_values, Tensor? weight, "
+    "Tensor? pixel_weight, bool? align_corners, int ignore_index) -> Tensor",
+)
 
 
-@outlying_mse_grad.register_fake
-def _(grad, logits, labels, label_values, weight, pixel_weight, ignore_index):
+@_value_op.register_fake
+def _(logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction):
+    dtype = working_dtype(logits)
+    value = torch.empty(labels.shape if reduction == "none" else (), dtype=dtype, device=logits.device)
+    return value, torch.empty((), dtype=wide_dtype(logits.device, dtype), device=logits.device)
+
+
+@_gradient_op.register_fake
+def _(grad, divisor, logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index):
     return torch.empty_like(logits)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.ignore_index, _ = inputs
-    ctx.save_for_backward(*tensors)
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.align_corners, ctx.ignore_index, _ = inputs
+    ctx.save_for_backward(output[1], *tensors)
 
 
-def _backward(ctx, grad_value: Tensor, grad_weight_sum: Tensor):
-    return outlying_mse_grad(grad_value, *ctx.saved_tensors, ctx.ignore_index), *[None] * 6
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple:
+    return _gradient_op(grad, *ctx.saved_tensors, ctx.align_corners, ctx.ignore_index), *[None] * 7
 
 
-outlying_mse_sum.register_autograd(_backward, setup_context=_setup_context)
+_value_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _OutlyingMSE(torch.autograd.Function):
+    """The same in eager mode. With ``one_pass`` value and gradient are made together, and backward hands it over."""
+
+    @staticmethod
+    def forward(
+        one_pass: bool,
+        logits: Tensor,
+        labels: Tensor,
+        label_values: Tensor,
+        weight: Tensor | None,
+        pixel_weight: Tensor | None,
+        align_corners: bool | None,
+        ignore_index: int,
+        reduction: str,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        gradient = None
+        if one_pass:
+            make = torch.empty_like if align_corners is None else torch.zeros_like
+            gradient = make(logits, dtype=working_dtype(logits))
+        value, divisor = _value(
+            logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction, gradient
+        )
+        return value, divisor, gradient
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor | None]) -> None:
+        _setup_context(ctx, inputs[1:], output[:2])
+        ctx.mark_non_differentiable(*(tensor for tensor in output[1:] if tensor is not None))
+        ctx.set_materialize_grads(False)
+        ctx.gradient = output[2]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple:
+        if grad is None:
+            return (None,) * 9
+        divisor, logits, labels, label_values, weight, pixel_weight = ctx.saved_tensors
+        # Handed over once: whoever gets it may change it in place. A retained graph makes its own the second time.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = _gradient(
+                grad, divisor, logits, labels, label_values, weight, pixel_weight, ctx.align_corners, ctx.ignore_index
+            )
+        elif grad.device.type != "cpu" or float(grad) != 1:
+            gradient.mul_(grad)
+        return None, gradient.to(logits.dtype), *[None] * 7
+
+
+def outlying_mse(
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    align_corners: bool | None,
+    ignore_index: int,
+    reduction: str,
+) -> Tensor:
+    """The loss of checked inputs; ``align_corners`` None means that logits and labels have one size."""
+    inputs = (logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction)
+    if torch.compiler.is_compiling():
+        return _value_op(*inputs)[0]
+    one_pass = (
+        torch.is_grad_enabled()
+        and logits.requires_grad
+        and reduction != "none"
+        # Where the gradient is as large as the logits it is made early only if that is exact and saves a pass.
+        and (align_corners is not None or (logits.device.type == "cpu" and working_dtype(logits) == logits.dtype))
+    )
+    return _OutlyingMSE.apply(one_pass, *inputs)[0]

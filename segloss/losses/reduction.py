@@ -7,10 +7,17 @@ from torch import Tensor
 
 IGNORE_INDEX = 255
 REDUCTIONS = ("mean", "sum", "none")
+UPSAMPLE = (None, "bilinear")
 
 
-def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str) -> None:
+def check_upsample(upsample: str | None) -> None:
+    if upsample not in UPSAMPLE:
+        raise ValueError(f"upsample must be None or 'bilinear', got {upsample!r}")
+
+
+def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsample: str | None = None) -> None:
     """Raise ValueError or TypeError unless ``logits (N, C, *)`` and ``labels (N, *)`` belong together."""
+    check_upsample(upsample)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if not logits.is_floating_point():
@@ -25,8 +32,18 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str) -> N
             "a binary problem has two classes, background and foreground"
         )
     expected = (logits.shape[0], *logits.shape[2:])
+    if upsample is not None:
+        if logits.ndim != 4 or not logits.numel() or not labels.numel():
+            raise ValueError(f"upsample needs logits of shape (N, C, h, w), not empty, got {tuple(logits.shape)}")
+        expected = (logits.shape[0], *labels.shape[-2:])
     if tuple(labels.shape) != expected:
-        cure = "; squeeze dim 1" if labels.shape == (expected[0], 1, *expected[1:]) else ""
+        cure = ""
+        if labels.ndim == len(expected) + 1 and labels.shape[1] == 1:
+            cure = "; squeeze dim 1"
+        elif labels.ndim == len(expected) == 3 and all(
+            have >= want for have, want in zip(labels.shape, expected, strict=True)
+        ):
+            cure = '; interpolate the logits, or take OutlyingMSELoss(upsample="bilinear")'
         raise ValueError(
             f"labels must have shape {expected} to match logits {tuple(logits.shape)}, got {tuple(labels.shape)}{cure}"
         )
@@ -82,8 +99,7 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
 
 def exact_sum(values: Tensor) -> Tensor:
     """Sum in float64 where the device has it, as float32 or wider."""
-    wide = values.dtype if values.device.type == "mps" else torch.float64
-    return values.sum(dtype=wide).to(values.dtype)
+    return values.sum(dtype=wide_dtype(values.device, values.dtype)).to(values.dtype)
 
 
 def reduce_pixels(per_pixel: Tensor, valid: Tensor, reduction: str, weight_sum: Tensor | None = None) -> Tensor:
@@ -105,6 +121,11 @@ def reduce_pixels(per_pixel: Tensor, valid: Tensor, reduction: str, weight_sum: 
 def working_dtype(logits: Tensor) -> torch.dtype:
     """Arithmetic is float32 or wider: squares of float16 scores overflow above 255."""
     return torch.promote_types(logits.dtype, torch.float32)
+
+
+def wide_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What sums over many pixels are added up in: float64 where the device has it."""
+    return dtype if device.type == "mps" else torch.float64
 
 
 def first_largest(scores: Tensor) -> Tensor:
