@@ -14,7 +14,8 @@ import yaml
 
 from segloss.errors import InputError, unknown_name
 from segloss.frequency import available_cores
-from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSSES
+from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
+from segloss.losses.by_name import LOSSES_HELP
 
 DATASET_HELP = "camvid, folder or synthetic"
 WORKERS_HELP = "default: two less than the cores, at most 8"
@@ -46,6 +47,13 @@ def _require(condition: bool, flag: str, expected: str, value: Any) -> None:
 def _require_name(flag: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise unknown_name(f"--{flag}", value, known)
+
+
+def _require_loss(name: str) -> None:
+    try:
+        build_criterion(name, (2, 1))  # any counts: whether names and factors go together
+    except ValueError as error:
+        raise InputError(f"--loss: {error}") from error
 
 
 def resolve_workers(workers: int | None) -> int:
@@ -109,9 +117,11 @@ class TrainConfig(LabelValueOptions):
     arch: str = option("unet", "an architecture of segmentation_models_pytorch")
     encoder: str = option("resnet34", "an encoder of segmentation_models_pytorch; tu-NAME for timm's")
     encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
-    loss: str = option("outlying_mse", ", ".join(LOSSES))
-    class_weights: str = option("median_frequency", f"of weighted_ce: {', '.join(CLASS_WEIGHTS)}")
+    loss: str = option("outlying_mse", LOSSES_HELP)
+    class_weights: str = option("median_frequency", f"of weighted_NAME: {', '.join(CLASS_WEIGHTS)}")
     gamma: float = option(2.0, "of focal: focusing exponent")
+    label_smoothing: float = option(0.0, "of ce: share of the label spread over all classes")
+    adjustment: float = option(1.0, "of logit_adjusted and vector_scaling: exponent tau of the prior")
     epochs: int = option(60, "passes over the training split")
     batch_size: int = option(8, "images per step and device")
     lr: float = option(1e-3, "peak learning rate of AdamW")
@@ -142,7 +152,7 @@ class TrainConfig(LabelValueOptions):
     def check(self) -> None:
         """InputError for a value that cannot be, before anything is read or written."""
         self.check_label_values()
-        _require_name("loss", self.loss, LOSSES)
+        _require_loss(self.loss)
         _require_name("class-weights", self.class_weights, CLASS_WEIGHTS)
         _require_name("monitor", self.monitor, MONITORS)
         _require_name("precision", self.precision, PRECISIONS)
@@ -156,6 +166,8 @@ class TrainConfig(LabelValueOptions):
             _require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
         for flag in ("encoder_lr_factor", "weight_decay", "gamma"):
             _require(0 <= getattr(self, flag) < math.inf, flag.replace("_", "-"), ">= 0", getattr(self, flag))
+        _require(0 <= self.label_smoothing < 1, "label-smoothing", "in [0, 1)", self.label_smoothing)
+        _require(math.isfinite(self.adjustment), "adjustment", "finite", self.adjustment)
         _require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
         _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
         low, high = self.scale_range

@@ -41,7 +41,7 @@ def choose_run_folder(config: TrainConfig) -> Path:
             raise InputError("--output-dir is needed under torchrun: its processes start at different times")
         if int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) > 0:
             return Path(config.output_dir)
-    name = f"{config.dataset}-{config.arch}-{config.loss}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{config.dataset}-{config.arch}-{config.loss.replace('*', '')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another --output-dir")
@@ -69,7 +69,7 @@ def open_run_folder(folder: Path, config: TrainConfig, counts: PixelCounts) -> N
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
     own = config.label_values_argument()
-    if config.loss == "outlying_mse" and isinstance(own, list) and len(own) != len(counts.pixels):
+    if "outlying_mse" in config.loss and isinstance(own, list) and len(own) != len(counts.pixels):
         raise InputError(f"--label-values: {len(own)} numbers for {len(counts.pixels)} classes; give one per class")
     try:
         return build_criterion(
@@ -81,6 +81,8 @@ def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
             power=config.label_power,
             class_weights=config.class_weights,
             gamma=config.gamma,
+            label_smoothing=config.label_smoothing,
+            adjustment=config.adjustment,
         )
     except ValueError as error:
         raise InputError(f"{config.loss}: {error}") from error

@@ -64,6 +64,8 @@ EVERY_TRAIN_FLAG = {
     "loss": (["focal"], "focal"),
     "class_weights": (["enet"], "enet"),
     "gamma": (["3"], 3.0),
+    "label_smoothing": (["0.1"], 0.1),
+    "adjustment": (["-0.5"], -0.5),
     "epochs": (["7"], 7),
     "batch_size": (["3"], 3),
     "lr": (["1e-4"], 1e-4),
@@ -214,7 +216,11 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--scale-range 0 1", ("--scale-range",)),
         ("--scale-range 1 inf", ("--scale-range",)),
         ("--crop-size 31 64", ("--crop-size must be at least 32 each, got [31, 64]",)),
-        ("--loss cee", ("unknown --loss 'cee'; choose one of", *LOSSES)),
+        ("--loss cee", ("--loss: unknown loss 'cee'; choose one of", *LOSSES)),
+        ("--loss ce+0*dice", ("--loss: factors of a sum of losses must be positive",)),
+        ("--loss outlying_mse+dice", ("--loss: a squared error and a softmax loss cannot share their scores",)),
+        ("--label-smoothing 1", ("--label-smoothing must be in [0, 1), got 1",)),
+        ("--adjustment nan", ("--adjustment: Expected a float. Got value: nan",)),
         ("--class-weights none", ("unknown --class-weights 'none'; choose one of", *CLASS_WEIGHTS)),
         (
             "--label-values rang",
@@ -258,7 +264,7 @@ def test_wrong_evaluation_flags_are_answered_in_one_line(argv, part):
         (b"epoch: 3\n", "'epoch' is not accepted; did you mean --epochs?"),
         (b"epochs: many\n", "--epochs: Expected a int. Got value: many"),
         (b"epochs: 0\n", "--epochs must be at least 1, got 0"),
-        (b"loss: cee\n", "unknown --loss 'cee'; choose one of"),
+        (b"loss: cee\n", "--loss: unknown loss 'cee'; choose one of"),
         (b"lr: .nan\n", "--lr"),
         (b"a: [\n", "Problems parsing config"),
         (b"", "expected options"),
@@ -279,7 +285,7 @@ def test_a_missing_config_file_is_named(tmp_path):
 
 
 def test_a_saved_config_with_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="here: unknown option 'colour'; known are accelerator, alpha, arch"):
+    with pytest.raises(InputError, match="here: unknown option 'colour'; known are accelerator, adjustment, alpha, arch"):
         from_plain_dict(TrainConfig, {"lr": 0.1, "colour": 3}, "here")
 
 

@@ -1,8 +1,12 @@
 """The contract every loss module keeps: options, and how its scores are read as posterior and decision."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
-from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, first_largest, working_dtype
+from segloss.losses.class_weights import class_weights_from_counts
+from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, class_vector, first_largest, working_dtype
 
 
 class Criterion(nn.Module):
@@ -26,19 +30,73 @@ class Criterion(nn.Module):
         """u ``(C,)``, or None where the raw argmax already is the natural-prior decision."""
         return None
 
+    def softmax_scores(self, logits: Tensor) -> Tensor:
+        """What the loss takes the softmax of, apart from what the labels add; in the order of the logits."""
+        return logits.to(working_dtype(logits))
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        r"""Scores whose softmax is the posterior: :math:`z_c - \log u_c`."""
+        scores = self.softmax_scores(logits)
+        return scores if self.tilt is None else scores - per_class(self.tilt, scores).log()
+
     def posterior(self, logits: Tensor) -> Tensor:
-        r"""P(c|x), shape ``(N, C, *)``, float32 or wider: softmax of :math:`z_c - \log u_c`."""
-        return self._at_operating_point(logits, tau=0.0).softmax(1)
+        """P(c|x), shape ``(N, C, *)``, float32 or wider: softmax of :meth:`natural_scores`."""
+        return self.natural_scores(logits).softmax(1)
 
     def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
         """Class ids ``(N, *)`` int64 at operating point ``tau``; 1 is the plain argmax of the logits."""
-        return first_largest(self._at_operating_point(logits, tau))
-
-    def _at_operating_point(self, logits: Tensor, tau: float) -> Tensor:
-        scores = logits.to(working_dtype(logits))
-        if self.tilt is None or tau == 1:
-            return scores
-        return scores + (tau - 1) * self.tilt.to(scores).log().view(1, -1, *[1] * (scores.ndim - 2))
+        if tau == 1:
+            return first_largest(logits)
+        natural = self.natural_scores(logits)
+        return first_largest(natural if tau == 0 else natural.lerp(self.softmax_scores(logits), tau))
 
     def extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
+
+
+class WeightedCriterion(Criterion):
+    """Base of the softmax losses with class weights; ``weight`` is a buffer and the declared tilt.
+
+    Args:
+        weight: w ``(C,)``, positive, or None; see :func:`segloss.losses.class_weights.class_weights_from_counts`.
+        ignore_index, reduction: as in the function of the same name.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+    ):
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
+        self.register_buffer("weight", None if weight is None else class_vector("weight", weight))
+
+    @property
+    def tilt(self) -> Tensor | None:
+        return self.weight
+
+    def options(self) -> dict[str, Any]:
+        """What every function of these losses takes by keyword."""
+        return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+
+    def extra_repr(self) -> str:
+        return f"{'' if self.weight is None else 'class weights, '}{super().extra_repr()}"
+
+
+def with_class_weights(counts: Tensor | Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` of a module, with ``class_weights`` (a recipe) and its own options turned into ``weight``."""
+    recipe = options.pop("class_weights", None)
+    own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}
+    if recipe is None:
+        return options
+    if options.get("weight") is not None:
+        raise ValueError("give weight or class_weights, not both")
+    return options | {"weight": class_weights_from_counts(counts, recipe, **own)}
+
+
+def per_class(vector: Tensor, scores: Tensor) -> Tensor:
+    """``(C,)`` shaped and typed to meet ``(N, C, *)``."""
+    return vector.to(scores).view(1, -1, *[1] * (scores.ndim - 2))

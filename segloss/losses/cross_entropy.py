@@ -1,22 +1,40 @@
-"""Cross entropy, plain and class-weighted, and its focal form: the losses the outlying label is compared with."""
+"""Cross entropy with its weighted, smoothed, focal and hard-pixel forms."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segloss.losses.class_weights import class_weights_from_counts
-from segloss.losses.criterion import Criterion
+from segloss.losses.criterion import WeightedCriterion, with_class_weights
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
-    class_vector,
     reduce_pixels,
     valid_pixels,
     working_dtype,
 )
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """-log softmax(z)_y per pixel, 0 where ignored; with ``valid`` and ``safe`` of :func:`valid_pixels`."""
+    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    target = torch.where(valid, safe, -100)  # torch's own default ignore_index
+    return F.cross_entropy(logits.to(working_dtype(logits)), target, reduction="none"), valid, safe
+
+
+def weigh_and_reduce(
+    per_pixel: Tensor, valid: Tensor, safe: Tensor, weight: Tensor | None, logits: Tensor, reduction: str
+) -> Tensor:
+    """Terms of the valid pixels times the weight of their class; ``"mean"`` divides by the sum of weights."""
+    if weight is None:
+        return reduce_pixels(per_pixel, valid, reduction)
+    check_class_vector("weight", weight, logits)
+    pixel_weight = torch.where(valid, weight.detach().to(per_pixel)[safe], 0)
+    return reduce_pixels(pixel_weight * per_pixel, valid, reduction, weight_sum=pixel_weight.sum())
 
 
 def focal_loss(
@@ -55,17 +73,11 @@ def focal_loss(
     check_logits_and_labels(logits, labels, reduction)
     if not gamma >= 0:
         raise ValueError(f"gamma must be >= 0, got {gamma}")
-    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
-    target = torch.where(valid, safe, -100)  # torch's own default ignore_index
-    per_pixel = F.cross_entropy(logits.to(working_dtype(logits)), target, reduction="none")
+    per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
     if gamma > 0:
         # 1 - p by expm1: it keeps its digits where p is near 1. The clamp keeps 0 ** (gamma - 1) out of the gradient.
         per_pixel = (-torch.expm1(-per_pixel)).clamp(min=torch.finfo(per_pixel.dtype).tiny) ** gamma * per_pixel
-    if weight is None:
-        return reduce_pixels(per_pixel, valid, reduction)
-    check_class_vector("weight", weight, logits)
-    pixel_weight = torch.where(valid, weight.detach().to(per_pixel)[safe], 0)
-    return reduce_pixels(pixel_weight * per_pixel, valid, reduction, weight_sum=pixel_weight.sum())
+    return weigh_and_reduce(per_pixel, valid, safe, weight, logits, reduction)
 
 
 def cross_entropy_loss(
@@ -73,81 +85,164 @@ def cross_entropy_loss(
     labels: Tensor,
     *,
     weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Cross entropy, over the valid pixels: :math:`L = \sum_i w_{y_i} (-\log p_i) / \sum_i w_{y_i}`.
+    r"""Cross entropy over the valid pixels, with class weights and label smoothing.
 
-    Equal to ``F.cross_entropy(logits, labels, weight, ignore_index=...)`` wherever a pixel is valid; 0 and not
-    NaN where none is. Arguments, result and errors as in :func:`focal_loss`.
+    .. math::
+        L = \frac{1}{\sum_{i \in V} w_{y_i}} \sum_{i \in V} \Big( (1 - \varepsilon) w_{y_i} (-\log p_{i y_i})
+            + \frac{\varepsilon}{C} \sum_c w_c (-\log p_{ic}) \Big), \qquad p_i = \mathrm{softmax}(z_i)
+
+    Equal to ``F.cross_entropy(logits, labels, weight, ignore_index=..., label_smoothing=...)`` wherever a pixel is
+    valid; 0 and not NaN where none is. ``label_smoothing`` is epsilon, in [0, 1); the other arguments, result and
+    errors are those of :func:`focal_loss`. Source of the smoothing: Szegedy et al., CVPR 2016.
     """
-    return focal_loss(logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    _check_share("label_smoothing", label_smoothing)
+    if label_smoothing == 0:
+        return focal_loss(logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    check_logits_and_labels(logits, labels, reduction)
+    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    scores, weight_sum = logits.to(working_dtype(logits)), None
+    if weight is not None:
+        check_class_vector("weight", weight, logits)
+        weight = weight.detach().to(scores)
+        weight_sum = torch.where(valid, weight[safe], 0).sum()
+    target = torch.where(valid, safe, -100)
+    per_pixel = F.cross_entropy(scores, target, weight, reduction="none", label_smoothing=label_smoothing)
+    return reduce_pixels(per_pixel, valid, reduction, weight_sum)
 
 
-class FocalLoss(Criterion):
-    """Module form of :func:`focal_loss`. ``weight`` is a buffer.
+def ohem_cross_entropy_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_share: float = 1 / 16,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Cross entropy of the hard pixels alone (online hard example mining).
+
+    Kept are the valid pixels with :math:`\mathrm{softmax}(z_i)_{y_i} <` ``threshold``, and in any case the hardest
+    ``min_share`` of all pixels of the batch (ties with the last of them too). The mean is over the kept pixels.
+
+    Args:
+        threshold: probability of the true class from which a pixel is easy, in (0, 1].
+        min_share: share of the batch's pixels, ignored ones counted, that is kept at least, in [0, 1].
+
+    The other arguments, result and errors are those of :func:`focal_loss`; ``"none"`` is 0 at pixels not kept.
+    Source: Shrivastava et al., CVPR 2016; its pixel form after the public segmentation toolkits.
+    """
+    check_logits_and_labels(logits, labels, reduction)
+    _check_hardness(threshold, min_share)
+    per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
+    hardness = torch.where(valid, per_pixel.detach(), -math.inf)
+    kept = hardness > -math.log(threshold)
+    count = math.ceil(min_share * labels.numel())
+    if count:
+        kept |= hardness >= hardness.flatten().topk(count).values[-1]
+    kept &= valid
+    return weigh_and_reduce(torch.where(kept, per_pixel, 0), kept, safe, weight, logits, reduction)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+def _check_hardness(threshold: float, min_share: float) -> None:
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    if not 0 <= min_share <= 1:
+        raise ValueError(f"min_share must be in [0, 1], got {min_share}")
+
+
+class FocalLoss(WeightedCriterion):
+    """Module form of :func:`focal_loss`.
 
     Its posterior is read as softmax(z - log w): the focal factor keeps the order of the classes but makes the
     probabilities less confident than they are (Charoenphakdee et al., CVPR 2021).
     """
 
-    weight: Tensor | None
-
-    def __init__(
-        self,
-        *,
-        gamma: float = 2.0,
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
-    ):
-        super().__init__(ignore_index=ignore_index, reduction=reduction)
-        self.gamma = gamma
+    def __init__(self, *, gamma: float = 2.0, **options: Any):
+        super().__init__(**options)
         if not gamma >= 0:
             raise ValueError(f"gamma must be >= 0, got {gamma}")
-        self.register_buffer("weight", None if weight is None else class_vector("weight", weight))
+        self.gamma = gamma
 
-    @property
-    def tilt(self) -> Tensor | None:
-        return self.weight
+    @classmethod
+    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "FocalLoss":
+        """``class_weights`` names a recipe for ``weight``; other options as above."""
+        return cls(**with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(
-            logits,
-            labels,
-            gamma=self.gamma,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
+        return focal_loss(logits, labels, gamma=self.gamma, **self.options())
 
     def extra_repr(self) -> str:
-        weighted = "" if self.weight is None else "class weights, "
-        return f"gamma={self.gamma}, {weighted}{super().extra_repr()}"
+        return f"gamma={self.gamma}, {super().extra_repr()}"
 
 
-class CrossEntropyLoss(FocalLoss):
-    """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``."""
+class CrossEntropyLoss(WeightedCriterion):
+    """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``.
 
-    def __init__(
-        self,
-        *,
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
-    ):
-        super().__init__(gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    With label smoothing the optimum is softmax(z)_c proportional to w_c ((1 - epsilon) P_c + epsilon / C);
+    :meth:`posterior` takes both out.
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0, **options: Any):
+        super().__init__(**options)
+        _check_share("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
 
     @classmethod
     def from_counts(
-        cls,
-        counts: Tensor | Sequence[int],
-        *,
-        class_weights: str = "median_frequency",
-        pixels_of_images: Tensor | Sequence[int] | None = None,
-        ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
+        cls, counts: Tensor | Sequence[int], *, class_weights: str | None = "median_frequency", **options: Any
     ) -> "CrossEntropyLoss":
-        """Weighted by a recipe of :func:`segloss.losses.class_weights.class_weights_from_counts`."""
-        weight = class_weights_from_counts(counts, class_weights, pixels_of_images=pixels_of_images)
-        return cls(weight=weight, ignore_index=ignore_index, reduction=reduction)
+        """Weighted by a recipe of :func:`segloss.losses.class_weights.class_weights_from_counts`, or None."""
+        return cls(**with_class_weights(counts, options | {"class_weights": class_weights}))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.options())
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        scores = super().natural_scores(logits)
+        if self.label_smoothing == 0:
+            return scores
+        # log of P = (q - epsilon / C) / (1 - epsilon); where that is not positive, hopelessly small but still in order.
+        above = scores.softmax(1) - self.label_smoothing / scores.shape[1]
+        tiny = torch.finfo(scores.dtype).tiny
+        return torch.where(above > tiny, above.clamp(min=tiny).log(), math.log(tiny) + scores.log_softmax(1))
+
+    def extra_repr(self) -> str:
+        smoothed = f"label_smoothing={self.label_smoothing}, " if self.label_smoothing else ""
+        return f"{smoothed}{super().extra_repr()}"
+
+
+class OHEMCrossEntropyLoss(WeightedCriterion):
+    """Module form of :func:`ohem_cross_entropy_loss`.
+
+    Which pixels count depends on the scores, so the declared tilt ``weight`` and the posterior softmax(z - log w) are
+    approximate: leaving easy pixels out makes the probabilities less confident than they are.
+    """
+
+    def __init__(self, *, threshold: float = 0.7, min_share: float = 1 / 16, **options: Any):
+        super().__init__(**options)
+        _check_hardness(threshold, min_share)
+        self.threshold = threshold
+        self.min_share = min_share
+
+    @classmethod
+    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "OHEMCrossEntropyLoss":
+        """``class_weights`` names a recipe for ``weight``; other options as above."""
+        return cls(**with_class_weights(counts, options))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return ohem_cross_entropy_loss(
+            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.options()
+        )
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, min_share={self.min_share:g}, {super().extra_repr()}"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.criterion import Criterion
+from segloss.losses.criterion import Criterion, per_class, with_class_weights
 from segloss.losses.label_values import label_values_from_counts
 from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.reduction import (
@@ -90,10 +90,6 @@ def outlying_mse_loss(
     )
 
 
-def _per_class(vector: Tensor, logits: Tensor) -> Tensor:
-    return vector.to(logits).view(1, -1, *[1] * (logits.ndim - 2))
-
-
 def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     r"""Class posterior from scores trained with outlying labels.
 
@@ -112,7 +108,7 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     """
     check_class_vector("label_values", label_values, logits)
     natural = logits.to(working_dtype(logits))
-    natural = natural / _per_class(label_values, natural)
+    natural = natural / per_class(label_values, natural)
     positive = natural.clamp(min=0)
     # Divided by the largest first, so that denormal scores still give a sum of 1.
     largest = positive.amax(1, keepdim=True)
@@ -141,7 +137,7 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
         return first_largest(logits)
     scores = logits.to(working_dtype(logits))
     # Divided, not multiplied by the inverse: at tau = 0 this is the posterior's own z / t, to the last bit.
-    return first_largest(scores / _per_class(label_values, scores) ** (1 - tau))
+    return first_largest(scores / per_class(label_values, scores) ** (1 - tau))
 
 
 class OutlyingMSELoss(Criterion):
@@ -193,9 +189,12 @@ class OutlyingMSELoss(Criterion):
         beta: float | None = None,
         **options: Any,
     ) -> "OutlyingMSELoss":
-        """From training pixel counts ``(C,)``; values as in :func:`label_values_from_counts`, options as above."""
+        """From training pixel counts ``(C,)``; values as in :func:`label_values_from_counts`, other options as above.
+
+        ``class_weights="median_frequency"`` or another recipe makes ``weight`` from the counts.
+        """
         values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
-        return cls(values, **options)
+        return cls(values, **with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
         return outlying_mse_loss(

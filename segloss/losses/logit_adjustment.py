@@ -1,0 +1,231 @@
+"""Cross entropy of scores that are shifted or scaled by class, according to the training pixel counts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
+from segloss.losses.cross_entropy import cross_entropy_loss
+from segloss.losses.label_values import class_counts, fill_empty
+from segloss.losses.reduction import (
+    IGNORE_INDEX,
+    check_class_vector,
+    check_logits_and_labels,
+    class_vector,
+    valid_pixels,
+    working_dtype,
+)
+
+
+def class_prior(counts: Tensor | Sequence[int]) -> Tensor:
+    """n_c / sum n, float32 ``(C,)``; a class without pixels takes the share of the rarest class that has some."""
+    counts = class_counts(counts)
+    return (fill_empty(counts, counts) / counts.sum()).float()
+
+
+def logit_adjusted_loss(
+    logits: Tensor,
+    labels: Tensor,
+    prior: Tensor,
+    *,
+    tau: float = 1.0,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Cross entropy of scores to which the log prior is added in training alone; tau = 1 is balanced softmax.
+
+    .. math:: L = \frac{1}{\sum_{i \in V} w_{y_i}} \sum_{i \in V} -w_{y_i} \log
+        \mathrm{softmax}(z_i + \tau \log \pi)_{y_i}
+
+    At the optimum :math:`z_c = \log P(c|x) - \tau \log \pi_c`, so the plain argmax decides as if all classes were
+    equally frequent (tau = 1).
+
+    Args:
+        prior: :math:`\pi`, the share of each class among the training pixels ``(C,)``, positive.
+        tau: strength of the adjustment, any finite number.
+
+    The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; tau = 1: Ren et al., "Balanced
+    Meta-Softmax", NeurIPS 2020.
+    """
+    return vector_scaling_loss(
+        logits,
+        labels,
+        torch.ones_like(prior),
+        tau * prior.log(),
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
+
+
+def vector_scaling_loss(
+    logits: Tensor,
+    labels: Tensor,
+    scales: Tensor,
+    shifts: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Cross entropy of scores that are scaled and shifted by class in training alone.
+
+    .. math:: L = \frac{1}{\sum_{i \in V} w_{y_i}} \sum_{i \in V} -w_{y_i} \log
+        \mathrm{softmax}(\Delta \odot z_i + \iota)_{y_i}
+
+    Args:
+        scales: :math:`\Delta`, positive ``(C,)``.
+        shifts: :math:`\iota`, ``(C,)``.
+
+    The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
+    Source: Kini et al., "Label-Imbalanced and Group-Sensitive Classification under Overparameterization", NeurIPS 2021.
+    """
+    check_logits_and_labels(logits, labels, reduction)
+    check_class_vector("scales", scales, logits)
+    check_class_vector("shifts", shifts, logits, positive=False)
+    scores = logits.to(working_dtype(logits))
+    scores = per_class(scales.detach(), scores) * scores + per_class(shifts.detach(), scores)
+    return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+def ldam_loss(
+    logits: Tensor,
+    labels: Tensor,
+    margins: Tensor,
+    *,
+    scale: float = 30.0,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Label-distribution-aware margin: the true class has to win by a margin that is larger for rarer classes.
+
+    .. math:: L = \frac{1}{\sum_{i \in V} w_{y_i}} \sum_{i \in V} -w_{y_i} \log
+        \mathrm{softmax}(s (z_i - m_{y_i} e_{y_i}))_{y_i}, \qquad m_c = m_{max} (\min n / n_c)^{1/4}
+
+    Args:
+        margins: m, ``(C,)``, positive, in logit units; :meth:`LDAMLoss.from_counts` makes them.
+        scale: s. The paper's 30 is meant for scores that are cosines; plain scores may want 1.
+
+    The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
+    Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019.
+    """
+    check_logits_and_labels(logits, labels, reduction)
+    check_class_vector("margins", margins, logits)
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale must be positive and finite, got {scale}")
+    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    scores = logits.to(working_dtype(logits))
+    margin = torch.where(valid, margins.detach().to(scores)[safe], 0)
+    scores = scale * scores.scatter_add(1, safe.unsqueeze(1), -margin.unsqueeze(1))
+    return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+class LogitAdjustedLoss(WeightedCriterion):
+    """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
+
+    prior: Tensor
+
+    def __init__(self, prior: Tensor | Sequence[float], *, tau: float = 1.0, **options: Any):
+        super().__init__(**options)
+        self.register_buffer("prior", class_vector("prior", prior))
+        self.tau = tau
+
+    @classmethod
+    def from_counts(cls, counts: Tensor | Sequence[int], *, tau: float = 1.0, **options: Any) -> "LogitAdjustedLoss":
+        """From training pixel counts ``(C,)``; ``class_weights`` names a recipe for ``weight``."""
+        return cls(class_prior(counts), tau=tau, **with_class_weights(counts, options))
+
+    @property
+    def tilt(self) -> Tensor:
+        tilt = self.prior**-self.tau
+        return tilt if self.weight is None else tilt * self.weight
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.options())
+
+    def extra_repr(self) -> str:
+        return f"tau={self.tau}, {super().extra_repr()}"
+
+
+class VectorScalingLoss(WeightedCriterion):
+    r"""Module form of :func:`vector_scaling_loss`.
+
+    The scales make its plain argmax no tilted posterior: :meth:`posterior` reads
+    :math:`\mathrm{softmax}(\Delta z + \iota - \log w)`, and :meth:`decide` goes from there (tau = 0) in a straight
+    line to the plain scores (tau = 1). The declared tilt is None.
+    """
+
+    scales: Tensor
+    shifts: Tensor
+
+    def __init__(self, scales: Tensor | Sequence[float], shifts: Tensor | Sequence[float], **options: Any):
+        super().__init__(**options)
+        self.register_buffer("scales", class_vector("scales", scales))
+        shifts = torch.as_tensor(shifts, dtype=torch.float32).detach().clone()
+        if shifts.shape != self.scales.shape or not bool(shifts.isfinite().all()):
+            raise ValueError(f"shifts must be finite, of shape ({len(self.scales)},), got {shifts.tolist()}")
+        self.register_buffer("shifts", shifts)
+
+    @classmethod
+    def from_counts(
+        cls, counts: Tensor | Sequence[int], *, gamma: float = 0.15, tau: float = 1.0, **options: Any
+    ) -> "VectorScalingLoss":
+        r""":math:`\Delta_c = (n_c / \max n)^\gamma` and :math:`\iota_c = \tau \log \pi_c`, as in the paper."""
+        if not 0 <= gamma < float("inf"):
+            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
+        prior = class_prior(counts)
+        scales, shifts = (prior / prior.max()) ** gamma, tau * prior.log()
+        return cls(scales, shifts, **with_class_weights(counts, options))
+
+    @property
+    def tilt(self) -> None:
+        return None
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        scores = logits.to(working_dtype(logits))
+        scores = per_class(self.scales, scores) * scores + per_class(self.shifts, scores)
+        return scores if self.weight is None else scores - per_class(self.weight, scores).log()
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.options())
+
+
+class LDAMLoss(WeightedCriterion):
+    """Module form of :func:`ldam_loss`.
+
+    A margin is no tilt and its optimum has no closed form: the posterior softmax(s z - log w) is approximate, the
+    declared tilt is None without weights.
+    """
+
+    margins: Tensor
+
+    def __init__(self, margins: Tensor | Sequence[float], *, scale: float = 30.0, **options: Any):
+        super().__init__(**options)
+        self.register_buffer("margins", class_vector("margins", margins))
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale must be positive and finite, got {scale}")
+        self.scale = scale
+
+    @classmethod
+    def from_counts(
+        cls, counts: Tensor | Sequence[int], *, max_margin: float = 0.5, scale: float = 30.0, **options: Any
+    ) -> "LDAMLoss":
+        """Margins up to ``max_margin``, that of the rarest class; ``class_weights`` names a recipe for ``weight``."""
+        if not 0 < max_margin < float("inf"):
+            raise ValueError(f"max_margin must be positive and finite, got {max_margin}")
+        prior = class_prior(counts)
+        return cls(max_margin * (prior.min() / prior) ** 0.25, scale=scale, **with_class_weights(counts, options))
+
+    def softmax_scores(self, logits: Tensor) -> Tensor:
+        return self.scale * super().softmax_scores(logits)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.options())
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, {super().extra_repr()}"

@@ -1,0 +1,223 @@
+"""Losses of whole regions: Dice, Jaccard, Tversky and the Lovasz extension of the Jaccard index."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.losses.criterion import WeightedCriterion, with_class_weights
+from segloss.losses.reduction import (
+    IGNORE_INDEX,
+    check_class_vector,
+    check_logits_and_labels,
+    valid_pixels,
+    wide_dtype,
+    working_dtype,
+)
+
+
+def tversky_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""One minus the Tversky index of every class, in which false positives and false negatives weigh differently.
+
+    .. math::
+        L_c = 1 - \frac{TP_c}{TP_c + \alpha FP_c + \beta FN_c}, \quad TP_c = \sum_{i \in V} p_{ic} [y_i = c], \quad
+        FP_c = \sum_{i \in V} p_{ic} [y_i \ne c], \quad FN_c = \sum_{i \in V} (1 - p_{ic}) [y_i = c]
+
+    with :math:`p_i = \mathrm{softmax}(z_i)`, over all pixels of the batch together. Classes that no label of the batch
+    holds are left out. alpha = beta = 1/2 is Dice, alpha = beta = 1 is Jaccard.
+
+    Args:
+        logits: z, floating, shape ``(N, C, *)``.
+        labels: class ids y, integer, shape ``(N, *)``, in ``[0, C)`` or ``ignore_index``.
+        alpha: weight of false positives, > 0.
+        beta: weight of false negatives, > 0.
+        weight: w, one positive value per class ``(C,)``: L is the mean of L_c weighted by it; None: all 1.
+        ignore_index: such pixels count nowhere.
+        reduction: ``"mean"``: :math:`\sum w_c L_c / \sum w_c` over the classes present; ``"sum"``: the numerator;
+            ``"none"``: its terms ``(C,)``, 0 where a class is not present.
+
+    Returns:
+        float32 or wider; 0 with zero gradient if V is empty.
+
+    Raises:
+        ValueError, TypeError, IndexError: as in :func:`segloss.outlying_mse_loss`.
+
+    Source: Salehi et al., "Tversky loss function for image segmentation", MLMI 2017 (their alpha and beta).
+    """
+    if not (0 < alpha < float("inf") and 0 < beta < float("inf")):
+        raise ValueError(f"alpha and beta must be positive and finite, got {alpha} and {beta}")
+    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
+    wide = wide_dtype(logits.device, probabilities.dtype)
+    classes = torch.arange(probabilities.shape[1], device=logits.device).view(-1, 1)
+    is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
+    true_positive = torch.where(is_class, probabilities, 0).sum((0, 2), dtype=wide)
+    predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum((0, 2), dtype=wide)
+    labelled = is_class.sum((0, 2))
+    false_positive, false_negative = predicted - true_positive, labelled - true_positive
+    denominator = true_positive + alpha * false_positive + beta * false_negative
+    index = true_positive / torch.where(labelled > 0, denominator, 1)
+    return _reduce_classes(1 - index, labelled > 0, weight, logits, reduction)
+
+
+def dice_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""One minus the soft Dice coefficient of every class: :func:`tversky_loss` with alpha = beta = 1/2.
+
+    .. math:: L_c = 1 - \frac{2 \sum_i p_{ic} [y_i = c]}{\sum_i p_{ic} + \sum_i [y_i = c]}
+
+    Arguments, result and errors as there. Source: Milletari et al., "V-Net", 3DV 2016, without their squares; with
+    :math:`p` in the denominator as in Drozdzal et al., 2016.
+    """
+    return tversky_loss(
+        logits, labels, alpha=0.5, beta=0.5, weight=weight, ignore_index=ignore_index, reduction=reduction
+    )
+
+
+def jaccard_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""One minus the soft intersection over union of every class: :func:`tversky_loss` with alpha = beta = 1.
+
+    .. math:: L_c = 1 - \frac{\sum_i p_{ic} [y_i = c]}{\sum_i p_{ic} + \sum_i [y_i = c] - \sum_i p_{ic} [y_i = c]}
+
+    Arguments, result and errors as there. Source: Rahman & Wang, ISVC 2016.
+    """
+    return tversky_loss(logits, labels, alpha=1, beta=1, weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+def lovasz_softmax_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""The Lovasz extension of one minus the intersection over union, of every class over the whole batch.
+
+    .. math::
+        L_c = \sum_{k} m_{c, \pi(k)} \left( \Delta_J(\{\pi(1) \ldots \pi(k)\}) - \Delta_J(\{\pi(1) \ldots \pi(k - 1)\})
+        \right), \qquad m_{ci} = | [y_i = c] - p_{ic} |
+
+    with the pixels in the order :math:`\pi` of descending error m, and :math:`\Delta_J(M)` one minus the intersection
+    over union if the pixels M are the mistaken ones. Classes that no label of the batch holds are left out.
+    Arguments, result and errors as in :func:`tversky_loss`.
+
+    Source: Berman et al., "The Lovasz-Softmax loss", CVPR 2018.
+    """
+    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
+    valid, safe = valid.flatten(), safe.flatten()
+    terms, present = [], []
+    for c in range(probabilities.shape[1]):
+        is_class = valid & (safe == c)
+        p = probabilities[:, c].flatten()
+        error = torch.where(valid, torch.where(is_class, 1 - p, p), 0)  # error 0 comes last and counts nothing
+        terms.append((error * _jaccard_steps(error.detach(), is_class)).sum(dtype=wide_dtype(p.device, p.dtype)))
+        present.append(is_class.any())
+    return _reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction)
+
+
+def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
+    """By how much each pixel raises one minus the intersection over union when it is added in order of error."""
+    order = error.argsort(descending=True, stable=True)
+    mistaken = is_class[order].to(wide_dtype(error.device, error.dtype))
+    total = mistaken.sum()
+    intersection = total - mistaken.cumsum(0)
+    union = total + (1 - mistaken).cumsum(0)
+    jaccard = 1 - intersection / union.clamp(min=1)
+    steps = jaccard.diff(prepend=jaccard.new_zeros(1))
+    return torch.empty_like(error).scatter_(0, order, steps.to(error.dtype))
+
+
+def _probabilities(logits: Tensor, labels: Tensor, ignore_index: int, reduction: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax ``(N, C, P)`` in float32 or wider; valid and safe labels ``(N, P)``."""
+    check_logits_and_labels(logits, labels, reduction)
+    if logits.ndim == 2:
+        logits, labels = logits.unsqueeze(2), labels.unsqueeze(1)
+    valid, safe = valid_pixels(labels.flatten(1), logits.shape[1], ignore_index)
+    return logits.to(working_dtype(logits)).flatten(2).softmax(1), valid, safe
+
+
+def _reduce_classes(terms: Tensor, present: Tensor, weight: Tensor | None, logits: Tensor, reduction: str) -> Tensor:
+    terms = torch.where(present, terms, 0).to(working_dtype(logits))
+    weights = present.to(terms)
+    if weight is not None:
+        check_class_vector("weight", weight, logits)
+        weights = weights * weight.detach().to(terms)
+    terms = terms * weights
+    if reduction == "none":
+        return terms
+    if reduction == "sum":
+        return terms.sum()
+    return terms.sum() / torch.where(present.any(), weights.sum(), 1)
+
+
+class _RegionLoss(WeightedCriterion):
+    """A loss of regions is no proper score: its posterior is read as softmax(z), its weights are no tilt."""
+
+    @classmethod
+    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "_RegionLoss":
+        """``class_weights`` names a recipe for ``weight``; other options as above."""
+        return cls(**with_class_weights(counts, options))
+
+    @property
+    def tilt(self) -> None:
+        return None
+
+
+class TverskyLoss(_RegionLoss):
+    """Module form of :func:`tversky_loss`. The posterior is read as softmax(z): right in order, too confident."""
+
+    def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, **options: Any):
+        super().__init__(**options)
+        if not (0 < alpha < float("inf") and 0 < beta < float("inf")):
+            raise ValueError(f"alpha and beta must be positive and finite, got {alpha} and {beta}")
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.options())
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
+
+
+class DiceLoss(_RegionLoss):
+    """Module form of :func:`dice_loss`. The posterior is read as softmax(z): right in order, too confident."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return dice_loss(logits, labels, **self.options())
+
+
+class JaccardLoss(_RegionLoss):
+    """Module form of :func:`jaccard_loss`. The posterior is read as softmax(z): right in order, too confident."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return jaccard_loss(logits, labels, **self.options())
+
+
+class LovaszSoftmaxLoss(_RegionLoss):
+    """Module form of :func:`lovasz_softmax_loss`. The posterior is read as softmax(z): order right, too confident."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return lovasz_softmax_loss(logits, labels, **self.options())
