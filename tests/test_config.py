@@ -285,7 +285,7 @@ def test_a_missing_config_file_is_named(tmp_path):
 
 
 def test_a_saved_config_with_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="here: unknown option 'colour'; known are accelerator, adjustment, alpha, arch"):
+    with pytest.raises(InputError, match="here: unknown option 'colour'; known are accelerator, adjustment, alpha"):
         from_plain_dict(TrainConfig, {"lr": 0.1, "colour": 3}, "here")
 
 
