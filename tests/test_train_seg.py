@@ -191,7 +191,13 @@ def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, tmp_path):
     assert yaml.safe_load((folder / "config.yaml").read_text())["epochs"] == 3
 
 
-@pytest.mark.parametrize("loss", ["mse", "ce", "weighted_ce", "focal"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *("mse", "ce", "weighted_ce", "focal", "ohem_ce", "logit_adjusted", "vector_scaling", "ldam"),
+        *("dice", "tversky", "lovasz", "weighted_outlying_mse", "weighted_ce+0.5*dice"),
+    ],
+)
 def test_every_other_loss_trains_a_step(data, tmp_path, loss):
     run_main(arguments(data, tmp_path / "run", "--loss", loss, "--epochs", "1"))
     run = segloss.load_run(tmp_path / "run")
