@@ -1,5 +1,6 @@
 """Bilinear interpolation of a band of rows, and its transpose, so that label-sized logits need not exist."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -63,9 +64,9 @@ class BilinearRows:
 
     def _like(self, shape: tuple[int, ...]) -> Tensor:
         """Memory that is kept from band to band: fresh pages would cost more than the arithmetic."""
-        if self._buffer.shape != shape:
-            self._buffer = self._buffer.new_empty(shape)
-        return self._buffer
+        if self._buffer.numel() < math.prod(shape):
+            self._buffer = self._buffer.new_empty(math.prod(shape))
+        return self._buffer[: math.prod(shape)].view(shape)
 
     def interpolate(self, logits: Tensor, rows: slice, out: Tensor) -> None:
         """Rows ``rows`` of the interpolated ``logits``, written to ``out (n, C, rows, W)``."""

@@ -137,12 +137,13 @@ def _banded_pass(
     minus_values = -label_values.to(dtype)
     labels = pixels.labels
     source = _SameSize(logits) if align_corners is None else _Upsampled(logits, labels.shape[1:], align_corners)
-    scratch = torch.empty(0, dtype=dtype, device=logits.device)
+    memory = torch.empty(0, dtype=dtype, device=logits.device)
     for samples, rows in _bands(labels, logits.shape[1]):
         valid, safe = pixels.band(samples, rows)
         shape = (len(valid), logits.shape[1], valid.shape[1])
-        if scratch.shape != shape:
-            scratch = torch.empty(shape, dtype=dtype, device=logits.device)
+        if memory.numel() < math.prod(shape):  # kept from band to band: fresh pages cost more than the arithmetic
+            memory = torch.empty(math.prod(shape), dtype=dtype, device=logits.device)
+        scratch = memory[: math.prod(shape)].view(shape)
         source.read(samples, rows, scratch)
         _subtract_labels_(scratch, valid, safe, minus_values)
         weights = pixels.weights(samples, rows, valid, safe, dtype)
