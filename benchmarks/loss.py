@@ -1,17 +1,21 @@
 """Time and memory of the outlying loss against the plain formula and F.cross_entropy, in one process.
 
     python benchmarks/loss.py [--sizes cityscapes ...] [--device cpu|cuda] [--dtype float32|bfloat16] [--compile]
+    python benchmarks/loss.py --sizes upsampled     # logits at a quarter of the labels' size
+    python benchmarks/loss.py --losses              # every loss of the toolkit, at CamVid's size
+    python benchmarks/loss.py --plot costs.png      # cost over pixels and over classes
 
 Per size: forward and backward time (median, fastest and slowest of --repeats), extra peak memory beyond the logits and
-their gradient, and how near the traffic that cannot be avoided (logits read twice, gradient written once) comes to the
-measured copy bandwidth. The contenders take turns, so that a slow second of the machine hits all of them. Prints a
-table and one line of JSON.
+their gradient, and the share of the measured copy bandwidth: no step can do with less than reading the logits once and
+writing the gradient once, which is one copy of the logits. The contenders take turns, so that a slow second of the
+machine hits all of them. Prints a table and one line of JSON.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -24,14 +28,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segloss import OutlyingMSELoss
+from segloss.losses import LOSSES, build_criterion
 
 SIZES = {
     "camvid": (8, 11, 360, 480),
     "cityscapes": (4, 19, 512, 1024),
     "cityscapes-full": (1, 19, 1024, 2048),
     "150-classes": (2, 150, 512, 512),
+    "upsampled": (1, 19, 256, 512),
+    "tiny": (1, 3, 16, 16),
 }
+UPSAMPLED_BY = {"upsampled": 4}  # labels this many times as large as the logits
+USUAL = ["camvid", "cityscapes", "cityscapes-full", "150-classes", "upsampled"]
+BASE = "F.cross_entropy"
 IGNORED_SHARE = 0.05
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito's, told apart by everyone
 
 
 def plain_formula(label_values: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -50,17 +61,32 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=255)
 
 
-def contenders(num_classes: int, device: str, compiled: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+def interpolated(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def full_size(logits: Tensor, labels: Tensor) -> Tensor:
+        return loss(F.interpolate(logits, labels.shape[1:], mode="bilinear"), labels)
+
+    return full_size
+
+
+def contenders(num_classes: int, device: str, compiled: bool, upsampled: bool) -> dict[str, Callable]:
     label_values = torch.arange(1.0, num_classes + 1, device=device)
-    found = {
-        "outlying_mse": OutlyingMSELoss(label_values).to(device),
-        "plain formula": plain_formula(label_values),
-        "F.cross_entropy": cross_entropy,
-    }
+    ours = OutlyingMSELoss(label_values).to(device)
+    if upsampled:
+        return {
+            "outlying_mse, upsample": OutlyingMSELoss(label_values, upsample="bilinear").to(device),
+            "interpolate + outlying_mse": interpolated(ours),
+            BASE: interpolated(cross_entropy),
+        }
+    found = {"outlying_mse": ours, "plain formula": plain_formula(label_values), BASE: cross_entropy}
     if compiled:
         found["plain, compiled"] = torch.compile(plain_formula(label_values))
         found["F.cross_entropy, compiled"] = torch.compile(cross_entropy)
     return found
+
+
+def all_losses(num_classes: int, device: str) -> dict[str, Callable]:
+    counts = [2**k for k in range(num_classes, 0, -1)]
+    return {BASE: cross_entropy} | {name: build_criterion(name, counts).to(device) for name in LOSSES}
 
 
 def synchronise(device: str) -> None:
@@ -127,21 +153,33 @@ def copy_ms(logits: Tensor, repeats: int) -> float:
     return statistics.median(times[2:])
 
 
-def measure(shape: tuple[int, ...], args: argparse.Namespace) -> dict:
-    """All contenders at one size."""
+def example(shape: tuple[int, ...], scale: int, device: str, dtype: str) -> tuple[Tensor, Tensor]:
+    """Random logits, and labels of ``scale`` times their height and width."""
     torch.manual_seed(0)
-    logits = torch.randn(shape, device=args.device, dtype=getattr(torch, args.dtype)).requires_grad_()
-    labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), device=args.device)
-    labels[torch.rand(labels.shape, device=args.device) < IGNORED_SHARE] = 255
-    losses = contenders(shape[1], args.device, args.compile)
+    logits = torch.randn(shape, device=device, dtype=getattr(torch, dtype)).requires_grad_()
+    labels = torch.randint(0, shape[1], (shape[0], *(scale * n for n in shape[2:])), device=device)
+    labels[torch.rand(labels.shape, device=device) < IGNORED_SHARE] = 255
+    return logits, labels
+
+
+def step_times(
+    losses: dict[str, Callable], logits: Tensor, labels: Tensor, repeats: int
+) -> dict[str, list[tuple[float, float]]]:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in losses}
-    for turn in range(args.repeats + 2):
+    for turn in range(repeats + 2):
         for name, loss in losses.items():
             ms = step_ms(loss, logits, labels)
             if turn >= 2:  # the first two warm up allocators and compilers
                 times[name].append(ms)
-    copying = copy_ms(logits, args.repeats)
-    size_mib = logits.numel() * logits.element_size() / 2**20
+    return times
+
+
+def measure(losses: dict[str, Callable], logits: Tensor, labels: Tensor, repeats: int) -> dict:
+    """All contenders on one batch. Memory and bandwidth are in units of logits of the labels' size."""
+    times = step_times(losses, logits, labels, repeats)
+    full = logits.numel() * labels.numel() // math.prod((len(logits), *logits.shape[2:]))
+    full_mib = full * logits.element_size() / 2**20
+    copying = copy_ms(torch.empty(full, dtype=logits.dtype, device=logits.device), repeats)
     rows = {}
     for name, loss in losses.items():
         forward, backward = (statistics.median(column) for column in zip(*times[name], strict=True))
@@ -151,47 +189,104 @@ def measure(shape: tuple[int, ...], args: argparse.Namespace) -> dict:
             "backward_ms": backward,
             "step_ms": statistics.median(both),
             "step_ms_range": [min(both), max(both)],
-            "extra_peak_over_logits": extra_peak_mib(loss, logits, labels) / size_mib,
-            # Logits read twice and gradient written once are one and a half copies.
-            "share_of_copy_bandwidth": 1.5 * copying / statistics.median(both),
+            "extra_peak_over_logits": extra_peak_mib(loss, logits, labels) / full_mib,
+            "share_of_copy_bandwidth": copying / statistics.median(both),
+            # Where the passes are apart, as on CUDA: one read in forward, one read and one write in backward.
+            "forward_share": copying / 2 / forward,
+            "backward_share": copying / backward,
         }
-    return {"shape": list(shape), "logits_mib": size_mib, "copy_ms": copying, "losses": rows}
+    return {"shape": list(logits.shape), "labels": list(labels.shape), "copy_ms": copying, "losses": rows}
 
 
-def print_table(name: str, result: dict) -> None:
-    base = result["losses"]["F.cross_entropy"]["step_ms"]
+def print_table(name: str, result: dict, dtype: str) -> None:
+    base = result["losses"][BASE]["step_ms"]
     shape = "x".join(map(str, result["shape"]))
-    print(f"\n{name} {shape}, logits {result['logits_mib']:.0f} MiB, copy {result['copy_ms']:.1f} ms")
-    columns = (
-        f"{'forward':>8} {'backward':>9} {'both':>7} {'range':>13}  {'x CE':>5} {'extra/logits':>12} {'bandwidth':>9}"
-    )
-    print(f"{'milliseconds':26} {columns}")
+    print(f"\n{name} {shape} {dtype}, labels {result['labels'][1:]}, one copy {result['copy_ms']:.1f} ms")
+    print(f"{'milliseconds':26} forward backward    both         range   x CE  extra  bandwidth (fwd, bwd)")
     for loss, row in result["losses"].items():
         low, high = row["step_ms_range"]
         print(
-            f"{loss:26} {row['forward_ms']:8.1f} {row['backward_ms']:9.1f} {row['step_ms']:7.1f} "
-            f"{low:6.1f}-{high:6.1f}  {row['step_ms'] / base:5.2f} {row['extra_peak_over_logits']:12.2f} "
-            f"{row['share_of_copy_bandwidth']:9.0%}"
+            f"{loss:26} {row['forward_ms']:7.1f} {row['backward_ms']:8.1f} {row['step_ms']:7.1f} "
+            f"{low:6.1f}-{high:6.1f}  {row['step_ms'] / base:5.2f} {row['extra_peak_over_logits']:6.2f}  "
+            f"{row['share_of_copy_bandwidth']:5.0%} ({row['forward_share']:.0%}, {row['backward_share']:.0%})"
         )
+
+
+def curve(shapes: list[tuple[int, ...]], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Median milliseconds of a step per contender, for each shape."""
+    series: dict[str, list[float]] = {}
+    for shape in shapes:
+        losses = contenders(shape[1], args.device, args.compile, False)
+        times = step_times(losses, *example(shape, 1, args.device, args.dtype[0]), args.repeats)
+        for name, pairs in times.items():
+            series.setdefault(name, []).append(statistics.median(sum(pair) for pair in pairs))
+    return series
+
+
+def draw(path: Path, args: argparse.Namespace) -> dict:
+    """Cost over pixels at 19 classes and over classes at 2^18 pixels, as a picture; returns what it shows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    pixels, classes = [2**k for k in range(14, 22)], [2, 5, 11, 19, 50, 150]
+    panels = [
+        ("pixels (19 classes)", pixels, curve([(1, 19, n // 128, 128) for n in pixels], args)),
+        ("classes (262,144 pixels)", classes, curve([(1, c, 512, 512) for c in classes], args)),
+    ]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
+    for ax, (label, x, series) in zip(axes, panels, strict=True):
+        for (name, y), colour, marker in zip(series.items(), COLOURS, "osD^v", strict=False):
+            ax.plot(x, y, marker=marker, color=colour, label=name)
+        ax.set(xscale="log", yscale="log", xlabel=label, ylabel="forward + backward, ms")
+        ax.grid(alpha=0.3, which="both")
+    axes[1].set_xticks(classes, map(str, classes))
+    axes[1].minorticks_off()
+    axes[0].legend(frameon=False)
+    figure.suptitle(f"{device_name(args.device)}, {args.dtype[0]}, {torch.get_num_threads()} CPU threads")
+    figure.savefig(path, dpi=150)
+    return {label: {"x": x, "ms": series} for label, x, series in panels}
+
+
+def device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help=f"default: {' '.join(USUAL)}")
+    parser.add_argument("--losses", action="store_true", help="every loss of the toolkit, at CamVid's size or --sizes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32"])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of the other two")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of the other two; needs a compiler")
+    parser.add_argument("--plot", type=Path, help="draw cost over pixels and classes into this PNG, and no table")
     parser.add_argument("--output", type=Path, help="write the JSON here as well")
     args = parser.parse_args()
-    results = {name: measure(SIZES[name], args) for name in args.sizes}
-    for name, result in results.items():
-        print_table(name, result)
+    if args.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    results = {}
+    if args.plot:
+        results["plot"] = draw(args.plot, args)
+    else:
+        for dtype in args.dtype:
+            for name in args.sizes or (["camvid"] if args.losses else USUAL):
+                shape, scale = SIZES[name], UPSAMPLED_BY.get(name, 1)
+                logits, labels = example(shape, scale, args.device, dtype)
+                found = contenders(shape[1], args.device, args.compile, scale > 1)
+                losses = all_losses(shape[1], args.device) if args.losses else found
+                results[f"{name} {dtype}"] = result = measure(losses, logits, labels, args.repeats)
+                print_table(name, result, dtype)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     environment = {
         "commit": commit,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
-        "dtype": args.dtype,
+        "device": device_name(args.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
