@@ -1,12 +1,18 @@
 # make demo   train and score a small model on made-up streets; needs Python 3.10 or newer, nothing else
 # make test   the tests
 # make lint   style and types
+# make test-floor   the core's tests with the oldest torch it allows
+# make test-mmseg   the loss in mmsegmentation
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 INSTALLED := .venv/.installed
+FLOOR := .venv-floor
+MMSEG := .venv-mmseg
+CORE_TESTS := tests/integrations/test_adapters.py $(addprefix tests/test_,$(addsuffix .py,outlying_loss \
+	loss_backward upsampled_loss posterior label_values cross_entropy metrics))
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-floor test-mmseg lint clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -17,16 +23,34 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+test-floor: $(FLOOR)/.installed
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/pytest -n 2 --dist loadfile $(CORE_TESTS)
+
+test-mmseg: $(MMSEG)/.installed
+	OMP_NUM_THREADS=1 $(MMSEG)/bin/pytest tests/integrations/mmseg_outlying.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv $(FLOOR) $(MMSEG) build dist *.egg-info
 
 # Installed anew when the list of packages changes; the mark is made last, so that a broken installation is mended.
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+# torch 2.4.1 has wheels for Python 3.8 to 3.12.
+$(FLOOR)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet --editable . "torch==2.4.1" "numpy<2.3" pytest pytest-xdist hypothesis
+	touch $@
+
+# An environment of its own: mmsegmentation wants opencv-python, which overwrites the headless wheel of segloss[train].
+$(MMSEG)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(MMSEG)
+	$(MMSEG)/bin/python -m pip install --quiet --editable . "onedl-mmsegmentation[mminstall]>=1.4.2" pytest
 	touch $@

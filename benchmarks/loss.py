@@ -17,6 +17,7 @@ import gc
 import json
 import math
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -179,7 +180,7 @@ def measure(losses: dict[str, Callable], logits: Tensor, labels: Tensor, repeats
     times = step_times(losses, logits, labels, repeats)
     full = logits.numel() * labels.numel() // math.prod((len(logits), *logits.shape[2:]))
     full_mib = full * logits.element_size() / 2**20
-    copying = copy_ms(torch.empty(full, dtype=logits.dtype, device=logits.device), repeats)
+    copying = copy_ms(torch.ones(full, dtype=logits.dtype, device=logits.device), repeats)
     rows = {}
     for name, loss in losses.items():
         forward, backward = (statistics.median(column) for column in zip(*times[name], strict=True))
@@ -195,20 +196,29 @@ def measure(losses: dict[str, Callable], logits: Tensor, labels: Tensor, repeats
             "forward_share": copying / 2 / forward,
             "backward_share": copying / backward,
         }
-    return {"shape": list(logits.shape), "labels": list(labels.shape), "copy_ms": copying, "losses": rows}
+    return {
+        "shape": list(logits.shape),
+        "labels": list(labels.shape),
+        "device": logits.device.type,
+        "copy_ms": copying,
+        "losses": rows,
+    }
 
 
 def print_table(name: str, result: dict, dtype: str) -> None:
     base = result["losses"][BASE]["step_ms"]
     shape = "x".join(map(str, result["shape"]))
     print(f"\n{name} {shape} {dtype}, labels {result['labels'][1:]}, one copy {result['copy_ms']:.1f} ms")
-    print(f"{'milliseconds':26} forward backward    both         range   x CE  extra  bandwidth (fwd, bwd)")
+    apart = "cuda" in result["device"]  # on CPU the forward pass may make the gradient too
+    columns = " forward backward    both         range   x CE  extra  bandwidth"
+    print(f"{'milliseconds':26}{columns}{' (fwd, bwd)' if apart else ''}")
     for loss, row in result["losses"].items():
         low, high = row["step_ms_range"]
         print(
             f"{loss:26} {row['forward_ms']:7.1f} {row['backward_ms']:8.1f} {row['step_ms']:7.1f} "
             f"{low:6.1f}-{high:6.1f}  {row['step_ms'] / base:5.2f} {row['extra_peak_over_logits']:6.2f}  "
-            f"{row['share_of_copy_bandwidth']:5.0%} ({row['forward_share']:.0%}, {row['backward_share']:.0%})"
+            f"{row['share_of_copy_bandwidth']:8.0%}"
+            + (f" ({row['forward_share']:.0%}, {row['backward_share']:.0%})" if apart else "")
         )
 
 
@@ -271,6 +281,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if args.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        parser.error("--compile needs a C++ compiler and finds none; install g++ or leave it out")
     results = {}
     if args.plot:
         results["plot"] = draw(args.plot, args)

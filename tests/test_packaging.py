@@ -26,7 +26,9 @@ def archives(tmp_path_factory) -> tuple[Path, Path]:
         capture_output=True,
         text=True,
     ).stdout.split("\0")
-    names = [n for n in tracked if n] or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.*") if ".venv" not in p.parts]
+    names = [n for n in tracked if n] or [
+        str(p.relative_to(ROOT)) for p in ROOT.rglob("*.*") if not any(part.startswith(".venv") for part in p.parts)
+    ]
     for name in names:
         if (ROOT / name).is_file():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
