@@ -60,9 +60,10 @@ def tversky_loss(
     wide = wide_dtype(logits.device, probabilities.dtype)
     classes = torch.arange(probabilities.shape[1], device=logits.device).view(-1, 1)
     is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
-    true_positive = torch.where(is_class, probabilities, 0).sum((0, 2), dtype=wide)
-    predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum((0, 2), dtype=wide)
-    labelled = is_class.sum((0, 2))
+    # Over one image in the scores' own type, which torch adds up pairwise; over images in a wider one.
+    true_positive = torch.where(is_class, probabilities, 0).sum(2).sum(0, dtype=wide)
+    predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum(2).sum(0, dtype=wide)
+    labelled = is_class.sum(2, dtype=torch.int32).sum(0)
     false_positive, false_negative = predicted - true_positive, labelled - true_positive
     denominator = true_positive + alpha * false_positive + beta * false_negative
     index = true_positive / torch.where(labelled > 0, denominator, 1)
