@@ -130,11 +130,13 @@ def lovasz_softmax_loss(
     probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
     valid, safe = valid.flatten(), safe.flatten()
     terms, present = [], []
-    for c in range(probabilities.shape[1]):
+    for c, p in enumerate(probabilities.unbind(1)):  # not [:, c], whose backward fills all classes for each
         is_class = valid & (safe == c)
-        p = probabilities[:, c].flatten()
-        error = torch.where(valid, torch.where(is_class, 1 - p, p), 0)  # error 0 comes last and counts nothing
-        terms.append((error * _jaccard_steps(error.detach(), is_class)).sum(dtype=wide_dtype(p.device, p.dtype)))
+        p = p.flatten()
+        missing = torch.where(valid, is_class.to(p.dtype) - p, 0)  # its size is the error; 0 comes last, counts nothing
+        # The steps are constants of the gradient, and with their sign all that autograd has to keep of a class.
+        steps = _jaccard_steps(missing.detach().abs(), is_class) * missing.detach().sign()
+        terms.append((missing * steps).sum(dtype=wide_dtype(p.device, p.dtype)))
         present.append(is_class.any())
     return _reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction)
 
