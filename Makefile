@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 FLOOR := .venv-floor
 MMSEG := .venv-mmseg
 CORE_TESTS := tests/integrations/test_adapters.py $(addprefix tests/test_,$(addsuffix .py,outlying_loss \
-	loss_backward upsampled_loss posterior label_values cross_entropy metrics))
+	loss_backward upsampled_loss compared_losses posterior label_values cross_entropy metrics))
 
 .PHONY: demo test test-floor test-mmseg lint clean
 

@@ -43,7 +43,7 @@ UPSAMPLED_BY = {"upsampled": 4}  # labels this many times as large as the logits
 USUAL = ["camvid", "cityscapes", "cityscapes-full", "150-classes", "upsampled"]
 BASE = "F.cross_entropy"
 IGNORED_SHARE = 0.05
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito's, told apart by everyone
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00")  # Okabe and Ito's, told apart by everyone
 
 
 def plain_formula(label_values: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -80,6 +80,7 @@ def contenders(num_classes: int, device: str, compiled: bool, upsampled: bool) -
         }
     found = {"outlying_mse": ours, "plain formula": plain_formula(label_values), BASE: cross_entropy}
     if compiled:
+        found["outlying_mse, compiled"] = torch.compile(lambda logits, labels: ours(logits, labels))
         found["plain, compiled"] = torch.compile(plain_formula(label_values))
         found["F.cross_entropy, compiled"] = torch.compile(cross_entropy)
     return found
@@ -247,7 +248,7 @@ def draw(path: Path, args: argparse.Namespace) -> dict:
     ]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
     for ax, (label, x, series) in zip(axes, panels, strict=True):
-        for (name, y), colour, marker in zip(series.items(), COLOURS, "osD^v", strict=False):
+        for (name, y), colour, marker in zip(series.items(), COLOURS, "osDP^v", strict=False):
             ax.plot(x, y, marker=marker, color=colour, label=name)
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="forward + backward, ms")
         ax.grid(alpha=0.3, which="both")
@@ -275,7 +276,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32"])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of the other two; needs a compiler")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of all three; needs a compiler")
     parser.add_argument("--plot", type=Path, help="draw cost over pixels and classes into this PNG, and no table")
     parser.add_argument("--output", type=Path, help="write the JSON here as well")
     args = parser.parse_args()

@@ -181,7 +181,7 @@ def test_class_weights_of_every_recipe_for_every_loss(name, recipe):
     if name == "ohem_ce":  # by hand below
         return
     kind = type(plain)
-    own = {"outlying_mse": {}, "mse": {"label_values": "uniform"}, "ce": {"class_weights": None}}.get(name, {})
+    own = {"mse": {"label_values": "uniform"}}.get(name, {})
     terms = kind.from_counts(COUNTS, reduction="none", **own)(logits, labels)
     if name in REGIONS:
         present = torch.tensor([bool((labels == c).any()) for c in range(4)])
@@ -471,9 +471,30 @@ def test_sums_that_cannot_be_are_refused(terms, message):
         (lambda: TverskyLoss(alpha=0), "alpha and beta must be positive"),
         (lambda: TverskyLoss(beta=math.inf), "alpha and beta must be positive"),
         (lambda: OHEMCrossEntropyLoss.from_counts([2, 1], weight=[1, 2], class_weights="enet"), "not both"),
+        (lambda: CrossEntropyLoss.from_counts([2, 1], beta=0.9), "beta belong to class_weights"),
+        (lambda: LogitAdjustedLoss([0.5, 0.5], tau=math.nan), "tau must be finite"),
+        (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([1.0, 0.0])), "prior must be"),
         (lambda: CrossEntropyLoss.from_counts([2, 1], class_weights="enett"), "recipe must be one of"),
     ],
 )
 def test_options_that_cannot_be_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_compiled_model_keeps_one_graph(name):
+    criterion = build_criterion(name, COUNTS)
+    logits, labels = example()
+    logits.requires_grad_()
+    torch.compiler.reset()  # one code object is compiled only so many times
+    compiled = torch.compile(lambda z: criterion(z, labels), backend="aot_eager", fullgraph=True)(logits)
+    (got,) = torch.autograd.grad(compiled, logits)
+    torch.testing.assert_close(compiled, criterion(logits, labels))
+    torch.testing.assert_close(got, gradient(criterion, logits.detach(), labels))
+
+
+def test_beta_is_that_of_label_values_and_class_weights():
+    made = OutlyingMSELoss.from_counts(COUNTS, label_values="effective", class_weights="effective", beta=0.9)
+    assert torch.equal(made.weight, class_weights_from_counts(COUNTS, "effective", beta=0.9))
+    assert not torch.equal(made.weight, class_weights_from_counts(COUNTS, "effective"))

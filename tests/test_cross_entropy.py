@@ -326,7 +326,8 @@ def test_without_weight_there_is_nothing_to_save():
 def test_cross_entropy_from_counts_takes_the_recipes_of_the_class_weights():
     pixels = [10000, 5000, 0, 1000]
     expected = class_weights_from_counts(COUNTS, pixels_of_images=pixels)
-    module = CrossEntropyLoss.from_counts(COUNTS, pixels_of_images=pixels, ignore_index=-1, reduction="sum")
+    options = {"class_weights": "median_frequency", "pixels_of_images": pixels}
+    module = CrossEntropyLoss.from_counts(COUNTS, **options, ignore_index=-1, reduction="sum")
     assert torch.equal(module.weight, expected)
     assert (module.ignore_index, module.reduction) == (-1, "sum")
     module = CrossEntropyLoss.from_counts(COUNTS, class_weights="enet")

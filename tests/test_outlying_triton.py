@@ -43,7 +43,7 @@ def compiled(kernel, dtype: str, classes_last: bool) -> dict:
     # Triton specialises whole numbers that are 1, as the stride of what lies together in memory is.
     constants |= {name: 1 for name in names if name.endswith("stride_c" if classes_last else "stride_p")}
     pointers = {"logits": f"*{dtype}", "gradient": f"*{dtype}", "labels": "*i64", "strays": "*i32"}
-    whole = ("pixels", "num_classes", "ignore_index")
+    whole = ("pixels", "blocks", "num_classes", "ignore_index")
     signature = {
         name: "constexpr"
         if name in constants

@@ -272,7 +272,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
         (["--dataset", "kitti"], "camvid, folder, synthetic"),
         (["--arch", "vnet"], "unetplusplus"),
         (["--encoder", "resnet19"], "resnet34"),
-        (["--loss", "lovasz"], "outlying_mse, mse, ce, weighted_ce, focal"),
+        (["--loss", "hinge"], "outlying_mse, mse, ce, focal"),
         (["--label-values", "ranks"], "rank, uniform, power, log, effective"),
         (["--label-values", "1", "2", "3"], "11"),
         (["--encoder-weights", "missing.pth"], "missing.pth"),

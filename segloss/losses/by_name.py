@@ -142,9 +142,7 @@ def build_criterion(
             counts, alpha=alpha, label_values=label_values, power=power, **w
         ),
         "mse": lambda **w: OutlyingMSELoss.from_counts(counts, alpha=alpha, label_values="uniform", **w),
-        "ce": lambda class_weights=None, **w: CrossEntropyLoss.from_counts(
-            counts, class_weights=class_weights, label_smoothing=label_smoothing, **w
-        ),
+        "ce": lambda **w: CrossEntropyLoss.from_counts(counts, label_smoothing=label_smoothing, **w),
         "focal": lambda **w: FocalLoss.from_counts(counts, gamma=gamma, **w),
         "ohem_ce": lambda **w: OHEMCrossEntropyLoss.from_counts(counts, **w),
         "logit_adjusted": lambda **w: LogitAdjustedLoss.from_counts(counts, tau=adjustment, **w),

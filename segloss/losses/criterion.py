@@ -91,6 +91,8 @@ def with_class_weights(counts: Tensor | Sequence[int], options: dict[str, Any]) 
     recipe = options.pop("class_weights", None)
     own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}
     if recipe is None:
+        if own:
+            raise ValueError(f"{' and '.join(own)} belong to class_weights; name a recipe or leave them out")
         return options
     if options.get("weight") is not None:
         raise ValueError("give weight or class_weights, not both")

@@ -169,8 +169,8 @@ class FocalLoss(WeightedCriterion):
 
     def __init__(self, *, gamma: float = 2.0, **options: Any):
         super().__init__(**options)
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be >= 0, got {gamma}")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
         self.gamma = gamma
 
     @classmethod
@@ -198,11 +198,9 @@ class CrossEntropyLoss(WeightedCriterion):
         self.label_smoothing = label_smoothing
 
     @classmethod
-    def from_counts(
-        cls, counts: Tensor | Sequence[int], *, class_weights: str | None = "median_frequency", **options: Any
-    ) -> "CrossEntropyLoss":
-        """Weighted by a recipe of :func:`segloss.losses.class_weights.class_weights_from_counts`, or None."""
-        return cls(**with_class_weights(counts, options | {"class_weights": class_weights}))
+    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "CrossEntropyLoss":
+        """``class_weights`` names a recipe for ``weight``; other options as above."""
+        return cls(**with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.options())

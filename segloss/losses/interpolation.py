@@ -18,7 +18,7 @@ class _Axis:
 
     def __init__(self, size: int, new_size: int, align_corners: bool, dtype: torch.dtype, device: torch.device):
         # The ramp 0, 1, 2 ... interpolated is the position each new point has among the old ones.
-        ramp = torch.arange(size, dtype=torch.float64).view(1, 1, size, 1)
+        ramp = torch.arange(size, dtype=torch.float64, device="cpu").view(1, 1, size, 1)
         position = F.interpolate(ramp, (new_size, 1), mode="bilinear", align_corners=align_corners).view(-1)
         below = position.floor().long().clamp(0, size - 1)
         above = (below + 1).clamp(max=size - 1)
@@ -27,15 +27,15 @@ class _Axis:
         self.below, self.above = below.to(device), above.to(device)
         self.upper = upper.to(device, dtype)
 
-        old, new = torch.cat([below, above]), torch.arange(new_size).repeat(2)
+        old, new = torch.cat([below, above]), torch.arange(new_size, device="cpu").repeat(2)
         share = torch.cat([1 - upper, upper])
         order = old.argsort(stable=True)
         order = order[share[order] != 0]
         old, new, share = old[order], new[order], share[order]
         fan = old.bincount(minlength=size)
-        slot = torch.arange(len(old)) - (fan.cumsum(0) - fan)[old]
-        sources = torch.zeros(int(fan.max()), size, dtype=torch.int64)
-        shares = torch.zeros(sources.shape, dtype=torch.float64)
+        slot = torch.arange(len(old), device="cpu") - (fan.cumsum(0) - fan)[old]
+        sources = torch.zeros(int(fan.max()), size, dtype=torch.int64, device="cpu")
+        shares = torch.zeros(sources.shape, dtype=torch.float64, device="cpu")
         sources[slot, old], shares[slot, old] = new, share
         self.sources, self.shares = sources.to(device), shares.to(device, dtype)
 

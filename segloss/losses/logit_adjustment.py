@@ -51,6 +51,9 @@ def logit_adjusted_loss(
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; tau = 1: Ren et al., "Balanced
     Meta-Softmax", NeurIPS 2020.
     """
+    _check_tau(tau)
+    check_logits_and_labels(logits, labels, reduction)
+    check_class_vector("prior", prior, logits)
     return vector_scaling_loss(
         logits,
         labels,
@@ -125,6 +128,11 @@ def ldam_loss(
     return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
+def _check_tau(tau: float) -> None:
+    if not -float("inf") < tau < float("inf"):
+        raise ValueError(f"tau must be finite, got {tau}")
+
+
 class LogitAdjustedLoss(WeightedCriterion):
     """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
 
@@ -133,6 +141,7 @@ class LogitAdjustedLoss(WeightedCriterion):
     def __init__(self, prior: Tensor | Sequence[float], *, tau: float = 1.0, **options: Any):
         super().__init__(**options)
         self.register_buffer("prior", class_vector("prior", prior))
+        _check_tau(tau)
         self.tau = tau
 
     @classmethod
@@ -144,6 +153,11 @@ class LogitAdjustedLoss(WeightedCriterion):
     def tilt(self) -> Tensor:
         tilt = self.prior**-self.tau
         return tilt if self.weight is None else tilt * self.weight
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        scores = self.softmax_scores(logits)
+        scores = scores + self.tau * per_class(self.prior, scores).log()  # prior^-tau itself could overflow
+        return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.options())
@@ -178,6 +192,7 @@ class VectorScalingLoss(WeightedCriterion):
         r""":math:`\Delta_c = (n_c / \max n)^\gamma` and :math:`\iota_c = \tau \log \pi_c`, as in the paper."""
         if not 0 <= gamma < float("inf"):
             raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
+        _check_tau(tau)
         prior = class_prior(counts)
         scales, shifts = (prior / prior.max()) ** gamma, tau * prior.log()
         return cls(scales, shifts, **with_class_weights(counts, options))

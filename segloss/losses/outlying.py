@@ -191,9 +191,12 @@ class OutlyingMSELoss(Criterion):
     ) -> "OutlyingMSELoss":
         """From training pixel counts ``(C,)``; values as in :func:`label_values_from_counts`, other options as above.
 
-        ``class_weights="median_frequency"`` or another recipe makes ``weight`` from the counts.
+        ``class_weights="median_frequency"`` or another recipe makes ``weight`` from the counts; ``beta`` is that of
+        ``"effective"`` in both.
         """
         values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
+        if beta is not None and options.get("class_weights"):
+            options["beta"] = beta
         return cls(values, **with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:

@@ -14,14 +14,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.interpolation import BilinearRows
 from segloss.losses.reduction import valid_pixels, wide_dtype, working_dtype
 
-BAND_ELEMENTS = 2**20  # 4 MiB of float32: fits the caches and outweighs its dozen kernel calls
-GPU_BANDS = 16  # times as large there: a launch costs more
-LABELS_AT_ONCE = 2**18
+BAND_ELEMENTS = 2**21  # 8 MiB of float32: fits the caches and outweighs its eight kernel calls
+GPU_BANDS = 8  # times as large there: a launch costs more
+LABELS_AT_ONCE = 2**19
 
 
 def _bands(labels: Tensor, num_classes: int) -> Iterator[tuple[slice, slice]]:
@@ -82,10 +83,20 @@ class _Pixels:
     ):
         self.labels, self.weight, self.pixel_weight = labels, weight, pixel_weight
         self.num_classes, self.ignore_index = num_classes, ignore_index
+        self._chunk: tuple[slice, slice, Tensor, Tensor] | None = None
 
     def band(self, samples: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        """``valid`` and ``safe`` labels ``(n, P)``."""
-        return valid_pixels(self.labels[samples, rows].flatten(1), self.num_classes, self.ignore_index)
+        """``valid`` and ``safe`` labels ``(n, P)``, looked at in chunks of several bands: fewer, longer calls."""
+        row_pixels = max(1, math.prod(self.labels.shape[2:]))
+        chunk = self._chunk
+        if chunk is None or chunk[0] != samples or not chunk[1].start <= rows.start < rows.stop <= chunk[1].stop:
+            stop = max(rows.stop, min(self.labels.shape[1], rows.start + LABELS_AT_ONCE // row_pixels))
+            labels = self.labels[samples, rows.start : stop].flatten(1)
+            valid, safe = valid_pixels(labels, self.num_classes, self.ignore_index)
+            self._chunk = chunk = samples, slice(rows.start, stop), valid, safe
+        _, chunk_rows, valid, safe = chunk
+        part = slice((rows.start - chunk_rows.start) * row_pixels, (rows.stop - chunk_rows.start) * row_pixels)
+        return valid[:, part], safe[:, part]
 
     def weights(self, samples: slice, rows: slice, valid: Tensor, safe: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Class weight times the pixel's own, 0 where ignored, ``(n, P)``; None where neither is given."""
@@ -104,6 +115,7 @@ class _Pixels:
                 total += (self.labels[samples, rows].long() != self.ignore_index).sum()
             elif (weights := self.weights(samples, rows, *self.band(samples, rows), dtype)) is not None:
                 total += weights.sum()
+        self._chunk = None  # the next pass begins at the first band again
         return total
 
 
@@ -293,6 +305,31 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple:
 _value_op.register_autograd(_backward, setup_context=_setup_context)
 
 
+def _differentiable_value(
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    align_corners: bool | None,
+    ignore_index: int,
+    divisor: Tensor,
+) -> Tensor:
+    """The loss per pixel, ``(N, *)``, over the divisor, in plain operations that can be differentiated twice."""
+    scores = logits.to(working_dtype(logits))
+    if align_corners is not None:
+        scores = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=align_corners)
+    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    hot = label_values.to(scores)[safe].unsqueeze(1)
+    residual = scores.scatter_add(1, safe.unsqueeze(1), -hot)
+    per_pixel = torch.where(valid.unsqueeze(1), residual, 0).square().sum(1)
+    if weight is not None:
+        per_pixel = per_pixel * weight.to(scores)[safe]
+    if pixel_weight is not None:
+        per_pixel = per_pixel * torch.where(valid, pixel_weight.to(scores), 0)
+    return per_pixel / divisor.to(scores)
+
+
 class _OutlyingMSE(torch.autograd.Function):
     """The same in eager mode. With ``one_pass`` value and gradient are made together, and backward hands it over."""
 
@@ -320,16 +357,24 @@ class _OutlyingMSE(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor | None]) -> None:
         _setup_context(ctx, inputs[1:], output[:2])
+        ctx.per_pixel = inputs[-1] == "none"
         ctx.mark_non_differentiable(*(tensor for tensor in output[1:] if tensor is not None))
         ctx.set_materialize_grads(False)
         ctx.gradient = output[2]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple:
         if grad is None:
             return (None,) * 9
         divisor, logits, labels, label_values, weight, pixel_weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: a second derivative will be asked for
+            with torch.enable_grad():
+                value = _differentiable_value(
+                    logits, labels, label_values, weight, pixel_weight, ctx.align_corners, ctx.ignore_index, divisor
+                )
+                value = value if ctx.per_pixel else value.sum()
+                (gradient,) = torch.autograd.grad(value, logits, grad.to(value.dtype), create_graph=True)
+            return None, gradient, *[None] * 7
         # Handed over once: whoever gets it may change it in place. A retained graph makes its own the second time.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:

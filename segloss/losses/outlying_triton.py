@@ -19,10 +19,12 @@ TILE = 2048  # logits a program holds at a time
 
 
 @triton.jit
-def _labels_of_block(labels, values, pixels, num_classes, ignore_index, BLOCK_P: tl.constexpr, WORK: tl.constexpr):
-    """Of this program's pixels: position, is it labelled, class, label value, and is the label out of range."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    image = tl.program_id(1).to(tl.int64)
+def _labels_of_block(
+    labels, values, pixels, blocks, num_classes, ignore_index, BLOCK_P: tl.constexpr, WORK: tl.constexpr
+):  # fmt: skip
+    """Of this program's pixels: image, position, is it labelled, class, label value, and is the label out of range."""
+    image = tl.program_id(0).to(tl.int64) // blocks
+    at = (tl.program_id(0).to(tl.int64) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
     label = tl.load(labels + image * pixels + at, mask=at < pixels, other=0).to(tl.int64)
     labelled = (at < pixels) & (label != ignore_index)
     stray = labelled & ((label < 0) | (label >= num_classes))
@@ -47,12 +49,12 @@ def _weights_of_block(
 @triton.jit
 def _value_kernel(
     logits, labels, values, weight, pixel_weight, per_pixel, sums, weight_sums, strays,
-    pixels, num_classes, stride_n, stride_c, stride_p, ignore_index,
+    pixels, blocks, num_classes, stride_n, stride_c, stride_p, ignore_index,
     HAS_WEIGHT: tl.constexpr, HAS_PIXEL_WEIGHT: tl.constexpr, PER_PIXEL: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, WORK: tl.constexpr,
 ):  # fmt: skip
     image, at, valid, label, value, stray = _labels_of_block(
-        labels, values, pixels, num_classes, ignore_index, BLOCK_P, WORK
+        labels, values, pixels, blocks, num_classes, ignore_index, BLOCK_P, WORK
     )
     weights = _weights_of_block(
         weight, pixel_weight, image, at, valid, label, pixels, HAS_WEIGHT, HAS_PIXEL_WEIGHT, WORK
@@ -68,7 +70,7 @@ def _value_kernel(
         residual = z - tl.where(c[:, None] == label[None, :], value[None, :], 0)
         squares += tl.sum(residual * residual, axis=0)
     squares *= weights
-    block = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    block = tl.program_id(0)
     if PER_PIXEL:
         tl.store(per_pixel + image * pixels + at, squares, mask=at < pixels)
     else:
@@ -80,12 +82,12 @@ def _value_kernel(
 @triton.jit
 def _gradient_kernel(
     gradient, logits, labels, values, weight, pixel_weight, factor,
-    pixels, num_classes, stride_n, stride_c, stride_p, out_stride_n, out_stride_c, out_stride_p, ignore_index,
+    pixels, blocks, num_classes, stride_n, stride_c, stride_p, out_stride_n, out_stride_c, out_stride_p, ignore_index,
     HAS_WEIGHT: tl.constexpr, HAS_PIXEL_WEIGHT: tl.constexpr, PER_PIXEL: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, WORK: tl.constexpr,
 ):  # fmt: skip
     image, at, valid, label, value, _ = _labels_of_block(
-        labels, values, pixels, num_classes, ignore_index, BLOCK_P, WORK
+        labels, values, pixels, blocks, num_classes, ignore_index, BLOCK_P, WORK
     )
     scale = _weights_of_block(weight, pixel_weight, image, at, valid, label, pixels, HAS_WEIGHT, HAS_PIXEL_WEIGHT, WORK)
     if PER_PIXEL:
@@ -112,8 +114,8 @@ def _tile(logits: Tensor) -> tuple[int, int]:
 
 def _arguments(
     logits: Tensor, labels: Tensor, label_values: Tensor, weight: Tensor | None, pixel_weight: Tensor | None
-) -> tuple[list[Tensor], tuple[int, int], dict]:
-    """Tensors in kernel order (a stand-in where there is none), grid and constants; logits are ``(N, C, P)``."""
+) -> tuple[list[Tensor], int, dict]:
+    """Tensors in kernel order (a stand-in where there is none), blocks of an image, constants; logits ``(N, C, P)``."""
     block_c, block_p = _tile(logits)
     labels = labels.flatten(1).contiguous()
     tensors = [logits, labels, label_values.contiguous()]
@@ -126,7 +128,7 @@ def _arguments(
         "BLOCK_P": block_p,
         "WORK": tl.float64 if logits.dtype == torch.float64 else tl.float32,
     }
-    return tensors, (triton.cdiv(logits.shape[2], block_p), logits.shape[0]), constants
+    return tensors, triton.cdiv(logits.shape[2], block_p), constants
 
 
 def value_sums(
@@ -141,16 +143,17 @@ def value_sums(
     """Sum of w (z - teacher)^2, or that of each pixel ``(N, *)``, and the sum of w, in float64 where it is a sum."""
     flat = logits.flatten(2)
     dtype = working_dtype(logits)
-    tensors, grid, constants = _arguments(flat, labels, label_values, weight, pixel_weight)
-    blocks = grid[0] * grid[1]
-    sums, weight_sums = torch.empty(2, blocks, dtype=dtype, device=logits.device)
-    strays = torch.empty(blocks, dtype=torch.int32, device=logits.device)
+    tensors, blocks, constants = _arguments(flat, labels, label_values, weight, pixel_weight)
+    programs = blocks * len(flat)
+    sums, weight_sums = torch.empty(2, programs, dtype=dtype, device=logits.device)
+    strays = torch.empty(programs, dtype=torch.int32, device=logits.device)
     pixels = torch.empty(labels.shape if per_pixel else (1,), dtype=dtype, device=logits.device)
-    if blocks:
-        _value_kernel[grid](
-            *tensors, pixels, sums, weight_sums, strays,
-            flat.shape[2], flat.shape[1], *flat.stride(), ignore_index, PER_PIXEL=per_pixel, **constants,
-        )  # fmt: skip
+    if programs:
+        with torch.cuda.device_of(logits):  # Triton launches on the current device
+            _value_kernel[(programs,)](
+                *tensors, pixels, sums, weight_sums, strays,
+                flat.shape[2], blocks, flat.shape[1], *flat.stride(), ignore_index, PER_PIXEL=per_pixel, **constants,
+            )  # fmt: skip
     torch._assert_async(
         strays.sum() == 0,
         f"labels outside [0, {flat.shape[1]}) and not ignore_index={ignore_index}; map or ignore them",
@@ -171,14 +174,15 @@ def write_gradient(
 ) -> None:
     """``gradient`` becomes factor w (z - teacher); ``factor`` is 0-dim or ``(N, *)``."""
     flat, target = logits.flatten(2), gradient.flatten(2)
-    tensors, grid, constants = _arguments(flat, labels, label_values, weight, pixel_weight)
-    if not grid[0] * grid[1]:
+    tensors, blocks, constants = _arguments(flat, labels, label_values, weight, pixel_weight)
+    if not blocks * len(flat):
         return
-    _gradient_kernel[grid](
-        target, *tensors, factor.contiguous(),
-        flat.shape[2], flat.shape[1], *flat.stride(), *target.stride(), ignore_index,
-        PER_PIXEL=factor.ndim > 0, **constants,
-    )  # fmt: skip
+    with torch.cuda.device_of(logits):
+        _gradient_kernel[(blocks * len(flat),)](
+            target, *tensors, factor.contiguous(),
+            flat.shape[2], blocks, flat.shape[1], *flat.stride(), *target.stride(), ignore_index,
+            PER_PIXEL=factor.ndim > 0, **constants,
+        )  # fmt: skip
     if target.data_ptr() != gradient.data_ptr():  # a memory layout in which height and width cannot be one dimension
         gradient.copy_(target.view(gradient.shape))
 
@@ -189,6 +193,8 @@ def usable(device: torch.device) -> bool:
     try:
         logits, labels = torch.zeros(1, 2, 1, device=device), torch.zeros(1, 1, dtype=torch.int64, device=device)
         value_sums(logits, labels, torch.ones(2, device=device), None, None, 255, False)
+    except torch.cuda.OutOfMemoryError:  # says nothing about Triton
+        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(f"segloss: Triton does not work here, plain PyTorch computes the loss: {reason}", stacklevel=2)

@@ -86,8 +86,11 @@ def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[T
 
 
 def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """IndexError unless all labels, ignored ones already replaced, are in ``[0, C)``; on CPU only: no device sync."""
-    if labels.device.type != "cpu" or not labels.numel():
+    """IndexError unless all labels, ignored ones already replaced, are in ``[0, C)``; on CPU only: no device sync.
+
+    Not in a compiled graph, which would break here; the gather or scatter that follows checks there too.
+    """
+    if labels.device.type != "cpu" or not labels.numel() or torch.compiler.is_compiling():
         return
     low, high = (int(x) for x in labels.aminmax())
     if low < 0 or high >= num_classes:
