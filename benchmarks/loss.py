@@ -80,6 +80,7 @@ def contenders(num_classes: int, device: str, compiled: bool, upsampled: bool) -
         }
     found = {"outlying_mse": ours, "plain formula": plain_formula(label_values), BASE: cross_entropy}
     if compiled:
+        torch.compiler.reset()  # each size its own kernels, not those of sizes before it
         found["outlying_mse, compiled"] = torch.compile(lambda logits, labels: ours(logits, labels))
         found["plain, compiled"] = torch.compile(plain_formula(label_values))
         found["F.cross_entropy, compiled"] = torch.compile(cross_entropy)
