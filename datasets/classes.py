@@ -1,11 +1,12 @@
 """Class tables: which id of a mask file is which class, its colour, and what is ignored."""
 
+import csv
+import io
 import json
+import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from segloss.errors import InputError
@@ -21,15 +22,22 @@ class ClassTable:
 
     Attributes:
         names: one per class, unique.
-        ids: the value of each class in the mask files, 0..255.
+        ids: the value of each class in mask files, 0..65535; predictions are saved with these.
         colors: RGB of each class, for pictures.
-        ignore_ids: values in the mask files that are not scored. 255 always is.
+        ignore_ids: values in mask files that are not scored. 255 always is.
+        categories: of each class, or empty.
+        mask_ids: every value a mask file may hold, with the class number or 255 it stands for; several values may
+            stand for one class. Default: ``ids`` and ``ignore_ids``.
+        mask_colors: the same for the colours of RGB masks; empty: colour masks are refused.
     """
 
     names: tuple[str, ...]
     ids: tuple[int, ...] = ()
     colors: tuple[Color, ...] = ()
     ignore_ids: tuple[int, ...] = field(default=(IGNORE_INDEX,))
+    categories: tuple[str, ...] = ()
+    mask_ids: tuple[tuple[int, int], ...] = ()
+    mask_colors: tuple[tuple[Color, int], ...] = ()
 
     def __post_init__(self):
         ids = tuple(self.ids) or tuple(range(len(self.names)))
@@ -40,6 +48,8 @@ class ClassTable:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "colors", tuple(self.colors) or distinct_colors(len(self.names)))
         object.__setattr__(self, "ignore_ids", ignore_ids)
+        own = (*zip(ids, range(len(ids)), strict=True), *((i, IGNORE_INDEX) for i in ignore_ids))
+        object.__setattr__(self, "mask_ids", tuple(self.mask_ids) or own)
         self._check()
 
     def _check(self) -> None:
@@ -54,9 +64,14 @@ class ClassTable:
             twice = sorted({str(v) for v in values if values.count(v) > 1})
             if twice:
                 raise InputError(f"class {what} given twice: {', '.join(twice)}")
-        outside = [i for i in (*self.ids, *self.ignore_ids) if not 0 <= i <= 255]
+        outside = [i for i in (*self.ids, *self.ignore_ids) if not 0 <= i < 2**16]
         if outside:
-            raise InputError(f"class ids must be in 0..255, got {outside}")
+            raise InputError(f"class ids must be in 0..65535, got {outside}")
+        twice = sorted(str(color) for color, _ in self.mask_colors if [c for c, _ in self.mask_colors].count(color) > 1)
+        if twice:
+            raise InputError(f"class color given twice: {twice[0]}")
+        if self.categories and len(self.categories) != len(self.names):
+            raise InputError(f"a class table needs one category per class, got {len(self.categories)}")
         no_colors = [c for c in self.colors if len(c) != 3 or not all(0 <= value <= 255 for value in c)]
         if no_colors:
             raise InputError(f"class colors must be three numbers in 0..255 each, got {no_colors[0]}")
@@ -64,21 +79,14 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.names)
 
-    @cached_property
-    def lookup(self) -> np.ndarray:
-        """uint8 ``(256,)``: value in the mask file -> class, 255 where ignored, ``STRAY`` where unknown."""
-        table = np.full(256, STRAY, dtype=np.uint8)
-        table[list(self.ignore_ids)] = IGNORE_INDEX
-        table[list(self.ids)] = np.arange(len(self.names))
-        return table
-
     def to_dict(self) -> dict:
-        """Plain lists, as kept in checkpoints and run folders."""
+        """Plain lists, as kept in checkpoints and run folders; how mask files are read is the data set's business."""
         return {
             "names": list(self.names),
             "ids": list(self.ids),
             "colors": [list(c) for c in self.colors],
             "ignore_ids": list(self.ignore_ids),
+            "categories": list(self.categories),
         }
 
     @classmethod
@@ -88,6 +96,7 @@ class ClassTable:
             ids=tuple(table["ids"]),
             colors=tuple(tuple(c) for c in table["colors"]),
             ignore_ids=tuple(table["ignore_ids"]),
+            categories=tuple(table.get("categories", ())),
         )
 
 
@@ -100,23 +109,25 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     return tuple(colors)
 
 
-def read_class_file(path: Path) -> ClassTable:
-    """A class table from ``classes.yaml``, ``.json`` or ``.txt``.
+IGNORED_NAMES = ("void", "unlabeled", "unlabelled", "unlabel", "ignore", "ignored", "ignore label")
 
-    YAML and JSON hold either a list or ``{"classes": [...], "ignore": [ids]}``; an entry is a name or
-    ``{"name": ..., "id": ..., "color": [r, g, b]}``. A text file holds one name a line. Where no id is given,
-    the class's place in the list, from 0, is its id.
+
+def read_class_file(path: Path) -> ClassTable:
+    """A class table from ``.yaml``, ``.json``, ``.txt`` or ``.csv``.
+
+    YAML and JSON hold either a list or ``{"classes": [...], "ignore": [...]}``; a class is a name or
+    ``{"name": ..., "id": ..., "color": [r, g, b], "category": ...}``, an ignored entry an id or a colour. A text file
+    holds one name a line, or "R G B name" (CamVid's label_colors.txt). A CSV file has the columns name, r, g, b. Where
+    no id is given, the class's place in the list, from 0, is its id. If every class has a colour, masks may be
+    colour images. In the two forms that cannot say what is ignored, a class named void or unlabeled is.
 
     Raises:
         InputError: the file cannot be read as that.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
-        if path.suffix == ".txt":
-            content = [line.strip() for line in text.splitlines() if line.strip()]
-        else:
-            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        content = {".txt": _read_text, ".csv": _read_csv, ".json": json.loads}.get(path.suffix, yaml.safe_load)(text)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, csv.Error, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as a class file: {' '.join(str(error).split())}") from error
     if isinstance(content, list):
         content = {"classes": content}
@@ -125,11 +136,16 @@ def read_class_file(path: Path) -> ClassTable:
             raise TypeError  # the letters of a text or the keys of a mapping would be taken for names
         _require_keys(content, {"classes", "ignore"})
         entries = [_entry(e) for e in content["classes"]]
+        ignored = content.get("ignore", [IGNORE_INDEX])
+        ignored_colors = [tuple(_whole_number(value) for value in i) for i in ignored if isinstance(i, list)]
+        has_categories = any("category" in e for e in entries)
         return ClassTable(
             names=tuple(e["name"] for e in entries),
             ids=tuple(_whole_number(e.get("id", place)) for place, e in enumerate(entries)),
             colors=_colors_of(entries),
-            ignore_ids=tuple(_whole_number(i) for i in content.get("ignore", [IGNORE_INDEX])),
+            ignore_ids=tuple(_whole_number(i) for i in ignored if not isinstance(i, list)),
+            categories=tuple(str(e.get("category", "")) for e in entries) if has_categories else (),
+            mask_colors=_mask_colors(entries, ignored_colors),
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -137,6 +153,34 @@ def read_class_file(path: Path) -> ClassTable:
         raise InputError(
             f"{path}: expected a list of names, or classes: with name, id and color each, and ignore: with ids"
         ) from error
+
+
+def _read_text(text: str) -> dict:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    colored = [re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)", line) for line in lines]
+    if not all(colored):
+        return {"classes": lines}
+    return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored if row])
+
+
+def _read_csv(text: str) -> dict:
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    lower = [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
+    return _split_ignored([{"name": row["name"].strip(), "color": [int(row[k]) for k in "rgb"]} for row in lower])
+
+
+def _split_ignored(entries: list[dict]) -> dict:
+    ignored = [e for e in entries if e["name"].lower() in IGNORED_NAMES]
+    kept = [e for e in entries if e not in ignored]
+    return {"classes": kept, "ignore": [IGNORE_INDEX, *(e["color"] for e in ignored)]}
+
+
+def _mask_colors(entries: list[dict], ignored: list[tuple]) -> tuple[tuple[Color, int], ...]:
+    """Colours of RGB masks, if each class has one of its own."""
+    if not all(e.get("color") is not None for e in entries):
+        return ()
+    own = [(tuple(int(value) for value in e["color"]), place) for place, e in enumerate(entries)]
+    return (*own, *((color, IGNORE_INDEX) for color in ignored))
 
 
 def _require_keys(mapping: dict, known: set[str]) -> None:
@@ -148,7 +192,7 @@ def _require_keys(mapping: dict, known: set[str]) -> None:
 def _entry(entry: object) -> dict:
     """A class as ``{"name": ...}`` with id and color where given; YAML's bare no, on and blank are no names."""
     entry = entry if isinstance(entry, dict) else {"name": entry}
-    _require_keys(entry, {"name", "id", "color"})
+    _require_keys(entry, {"name", "id", "color", "category"})
     name = entry["name"]
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
         raise InputError(f"a class is named {name!r}; write the name in quotes")
@@ -167,34 +211,3 @@ def _colors_of(entries: list[dict]) -> tuple[Color, ...]:
     return tuple(
         automatic[place] if color is None else tuple(int(value) for value in color) for place, color in enumerate(given)
     )
-
-
-CAMVID_11 = ClassTable(
-    names=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign_symbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    colors=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (0, 0, 192),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-    ignore_ids=(11, 255),
-)

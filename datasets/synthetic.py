@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from segloss.datasets.base import MissingSplitError, SegmentationDataset, Transform
-from segloss.datasets.classes import CAMVID_11
+from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform
+from segloss.datasets.masks import class_histogram
 from segloss.datasets.street_scenes import SPLIT_SIZES, render_street
+from segloss.datasets.tables import CAMVID_11
 
 SEED = 0
 RENDERER_VERSION = 1  # part of the fingerprint: raise it when the renderer draws other labels
@@ -32,7 +34,8 @@ class SyntheticStreets(SegmentationDataset):
         if split not in SPLIT_SIZES:
             raise MissingSplitError(f"synthetic: no split {split!r}; choose one of {', '.join(SPLIT_SIZES)}")
         names = [Path(f"{split}_{index:04d}.png") for index in range(length or SPLIT_SIZES[split])]
-        super().__init__("synthetic", split, [(name, name) for name in names], CAMVID_11, transform)
+        found = Pairing("made-up streets", [(name, name) for name in names], [name.stem for name in names])
+        super().__init__("synthetic", split, found, CAMVID_11, transform)
         self.scene_size = size
 
     def check_files(self) -> None:
@@ -46,6 +49,9 @@ class SyntheticStreets(SegmentationDataset):
 
     def read_labels(self, index: int) -> np.ndarray:
         return self.read_pair(index)[1]
+
+    def histogram(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(class_histogram(self.read_labels(index), len(self.classes)))
 
     def fingerprint(self) -> str:
         return f"streets-v{RENDERER_VERSION}-{SEED}-{self.split}-{len(self)}-{self.scene_size[0]}x{self.scene_size[1]}"

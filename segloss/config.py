@@ -12,12 +12,16 @@ from typing import Any, TypeVar
 
 import yaml
 
+from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
+from segloss.datasets.base import Transform
 from segloss.errors import InputError, unknown_name
 from segloss.frequency import available_cores
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
 from segloss.losses.by_name import LOSSES_HELP
 
-DATASET_HELP = "camvid, folder or synthetic"
+DATASET_HELP = ", ".join(DATASETS)
+VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
+CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
 WORKERS_HELP = "default: two less than the cores, at most 8"
 MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
@@ -93,27 +97,46 @@ class LabelValueOptions:
 
 
 @dataclass
-class FrequencyConfig(LabelValueOptions):
-    """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table."""
+class DataOptions:
+    """Which data set, and where it lies."""
 
     dataset: str = option("camvid", DATASET_HELP)
     data_path: str | None = option(None, "folder of the data set", metavar="DIR")
-    split: str = option("train", "train, val or test")
-    val_share: float = option(0.2, "folder without split folders: share of images in val")
-    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
+    classes: int | None = option(None, CLASSES_HELP)
+    val_share: float = option(0.2, VAL_SHARE_HELP)
 
-    def check(self) -> None:
-        self.check_label_values()
+    def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
+        """A split, as :func:`segloss.datasets.build_dataset`."""
+        return build_dataset(
+            self.dataset,
+            self.data_path,
+            split,
+            transform,
+            val_share=self.val_share,
+            classes=self.classes,
+            lonely=lonely,
+        )
+
+    def check_data(self) -> None:
         _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
 
 
 @dataclass
-class TrainConfig(LabelValueOptions):
+class FrequencyConfig(LabelValueOptions, DataOptions):
+    """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table."""
+
+    split: str = option("train", "train, val or test")
+    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
+
+    def check(self) -> None:
+        self.check_label_values()
+        self.check_data()
+
+
+@dataclass
+class TrainConfig(LabelValueOptions, DataOptions):
     """``train_seg.py``: train a segmentation model and score it."""
 
-    dataset: str = option("camvid", DATASET_HELP)
-    data_path: str | None = option(None, "folder of the data set", metavar="DIR")
-    val_share: float = option(0.2, "folder without split folders: share of images in val")
     arch: str = option("unet", "an architecture of segmentation_models_pytorch")
     encoder: str = option("resnet34", "an encoder of segmentation_models_pytorch; tu-NAME for timm's")
     encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
@@ -169,7 +192,7 @@ class TrainConfig(LabelValueOptions):
         _require(0 <= self.label_smoothing < 1, "label-smoothing", "in [0, 1)", self.label_smoothing)
         _require(math.isfinite(self.adjustment), "adjustment", "finite", self.adjustment)
         _require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
-        _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
+        self.check_data()
         low, high = self.scale_range
         _require(0 < low <= high, "scale-range", "two positive numbers, the smaller first", self.scale_range)
         if self.crop_size is not None:
@@ -186,7 +209,8 @@ class EvalConfig:
     dataset: str | None = option(None, f"{DATASET_HELP}; default: the one the run was trained on")
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR")
     split: str = option("test", "train, val or test")
-    val_share: float | None = option(None, "folder without split folders: share of images in val; default: the run's")
+    classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's")
+    val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's")
     decision_tau: float = option(
         1.0, "operating point: 1 is the plain argmax of the scores, 0 the decision of highest pixel accuracy"
     )

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segloss.config import EvalConfig
-from segloss.datasets import SegmentationDataset, build_dataset
+from segloss.config import DataOptions, EvalConfig
+from segloss.datasets import SegmentationDataset
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.errors import InputError
@@ -123,10 +123,10 @@ def evaluate(
 
 
 def save_index_png(folder: Path, ids: tuple[int, ...]) -> Callable[[dict, Tensor], None]:
-    """A callback for :func:`evaluate` that writes ``folder/NAME.png``: 8-bit masks in the data set's own ids."""
+    """A callback for :func:`evaluate` that writes ``folder/NAME.png``, in the data set's own ids, 8 or 16 bit."""
     import cv2
 
-    table = np.asarray(ids, dtype=np.uint8)
+    table = np.asarray(ids, dtype=np.uint8 if max(ids) < 256 else np.uint16)
 
     def save(sample: dict, predicted: Tensor) -> None:
         encoded = cv2.imencode(".png", table[predicted.numpy()])[1]
@@ -205,12 +205,13 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
     Raises:
         InputError: the data set cannot be had, has no labels, or has other classes than the run was trained on.
     """
-    name = config.dataset or run.config.dataset
-    same = name == run.config.dataset
-    root = config.data_path or (run.config.data_path if same else None)
+    same = config.dataset in (None, run.config.dataset)
+    own = {name: getattr(run.config, name) for name in ("data_path", "classes")} if same else {}
+    given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
+    given = {name: value for name, value in given.items() if value is not None}
+    options = DataOptions(**{"dataset": run.config.dataset, "val_share": run.config.val_share, **own, **given})
     image_scale = run.config.image_scale if config.image_scale is None else config.image_scale
-    val_share = run.config.val_share if config.val_share is None else config.val_share
-    dataset = build_dataset(name, root, config.split, EvalTransform(image_scale), val_share=val_share)
+    dataset = options.open(config.split, EvalTransform(image_scale))
     check_same_classes(run, dataset)
     if not dataset.has_labels:
         raise no_labels(dataset)

@@ -126,6 +126,7 @@ def announce(config, splits, counts: PixelCounts, source: str, criterion, model,
     precision = f"{config.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}"
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
+        "form": splits.train.found.form,
         "loss": f"{config.loss}: {criterion.extra_repr()}",
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
         f"{parameter_count(model) / 1e6:.1f} M parameters",

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from segloss.config import TrainConfig
-from segloss.datasets import MissingSplitError, SegmentationDataset, build_dataset
+from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.loading import evaluation_loader, training_loader
 from segloss.datasets.transforms import EvalTransform, TrainTransform
 from segloss.errors import InputError
@@ -323,8 +323,7 @@ def training_data(config: TrainConfig) -> Splits:
     """
 
     def build(split: str) -> SegmentationDataset:
-        transform = EvalTransform(config.image_scale)
-        return build_dataset(config.dataset, config.data_path, split, transform, val_share=config.val_share)
+        return config.open(split, EvalTransform(config.image_scale))
 
     if config.data_path is not None:
         config.data_path = str(Path(config.data_path).absolute())  # a run is evaluated from other folders too

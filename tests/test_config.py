@@ -57,6 +57,7 @@ def test_defaults_are_not_shared_between_configs():
 EVERY_TRAIN_FLAG = {
     "dataset": (["folder"], "folder"),
     "data_path": (["some where"], "some where"),
+    "classes": (["32"], 32),
     "val_share": (["0.3"], 0.3),
     "arch": (["fpn"], "fpn"),
     "encoder": (["mit_b0"], "mit_b0"),

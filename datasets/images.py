@@ -1,0 +1,109 @@
+"""Image files: found, measured, decoded, and refused where they are damaged."""
+
+import os
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segloss.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+ENDING = 1024  # bytes at a file's end in which its end mark must lie; some cameras write a little behind it
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
+    found: dict[str, Path] = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                key = path.relative_to(folder).with_suffix("").as_posix()
+                if key in found:
+                    raise InputError(f"{path}: same stem as {found[key].name}; keep one of the two")
+                found[key] = path
+    return found
+
+
+def unreadable(path: Path) -> InputError:
+    return InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
+
+
+def damaged(path: Path, how: str) -> InputError:
+    return InputError(f"{path}: {how}; replace the file or remove it with its partner")
+
+
+def read_file(path: Path, flags: int) -> np.ndarray:
+    """Decoded by OpenCV; InputError for what is no image, cut off or, as far as the format can tell, damaged."""
+    try:
+        data = path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    require_whole(path, data)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # more pixels than it takes
+        decoded = None
+    if decoded is None:
+        raise unreadable(path)
+    return decoded
+
+
+def require_whole(path: Path, data: bytes) -> None:
+    """InputError for a PNG with a wrong checksum or without its end, and for a JPEG without its end.
+
+    Decoders fill what is missing with grey or zeros, which is the id of a class. A JPEG has no checksums: a changed
+    byte in the middle of one cannot be told from a picture.
+    """
+    if data.startswith(PNG_START):
+        at = len(PNG_START)
+        while at + 12 <= len(data):
+            length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+            end = at + 8 + length
+            if end + 4 > len(data):
+                break
+            if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise damaged(path, "is damaged (a PNG checksum is wrong)")
+            if kind == PNG_END:
+                return
+            at = end + 4
+        raise damaged(path, "is cut off")
+    if data.startswith(JPEG_START) and JPEG_END not in data[-ENDING:]:
+        raise damaged(path, "is cut off")
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) from the file's header, turned as its EXIF orientation says; InputError if it is no image."""
+    height, width, orientation = read_header(path)
+    return (width, height) if orientation >= 5 else (height, width)  # 5-8 swap the sides
+
+
+def read_header(path: Path) -> tuple[int, int, int]:
+    """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width, picture.getexif().get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise unreadable(path) from error
+
+
+def has_end(path: Path) -> bool:
+    """Whether a JPEG's or PNG's end mark is where it should be; True for other formats. Reads both ends only."""
+    with path.open("rb") as file:
+        start = file.read(len(PNG_START))
+        file.seek(max(0, path.stat().st_size - ENDING))
+        end = file.read()
+    mark = PNG_END if start == PNG_START else JPEG_END if start.startswith(JPEG_START) else b""
+    return mark in end
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 ``(H, W, 3)`` RGB from any 8-bit image file."""
+    return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

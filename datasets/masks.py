@@ -1,0 +1,193 @@
+"""Mask files to class numbers: index, palette and colour images, 8 and 16 bit, and what is wrong with them."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segloss.datasets.classes import STRAY, ClassTable
+from segloss.datasets.images import PNG_START, read_file, unreadable
+from segloss.errors import InputError
+from segloss.losses.reduction import IGNORE_INDEX
+
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """What the file holds: ids uint8 or uint16 ``(H, W)``, or colours uint8 ``(H, W, 3)`` RGB.
+
+    Raises:
+        InputError: the file is damaged, or JPEG, which changes ids and colours where classes meet.
+    """
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        raise InputError(f"{path}: a JPEG does not keep ids or colours; export the mask as PNG from its source")
+    mask = read_file(path, cv2.IMREAD_UNCHANGED)
+    if mask.ndim == 3:
+        return _palette_indices(path) if _has_palette(path) else _rgb(mask, path)
+    if mask.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: mask has {mask.dtype} pixels; save class ids as 8- or 16-bit single-channel PNG")
+    step = _grey_step(path)
+    return mask if step == 1 else mask // step
+
+
+def _rgb(mask: np.ndarray, path: Path) -> np.ndarray:
+    if mask.dtype != np.uint8 or mask.shape[2] < 3:
+        raise InputError(f"{path}: mask has {mask.shape[2]} channels of {mask.dtype}; save it as 8-bit RGB or as ids")
+    return cv2.cvtColor(mask, cv2.COLOR_BGR2RGB if mask.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+
+
+def _png_header(path: Path) -> tuple[int, int] | None:
+    """Bit depth and colour type of a PNG."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    return (header[24], header[25]) if header.startswith(PNG_START) else None
+
+
+def _has_palette(path: Path) -> bool:
+    from PIL import Image
+
+    header = _png_header(path)
+    if header is not None:
+        return header[1] == 3
+    with Image.open(path) as picture:
+        return picture.mode == "P"
+
+
+def _grey_step(path: Path) -> int:
+    """What cv2 multiplies the ids of a 1-, 2- or 4-bit PNG by, to fill 0..255: id 1 of 1 bit would come out as 255."""
+    header = _png_header(path)
+    return 255 // (2 ** header[0] - 1) if header is not None and header[0] < 8 else 1
+
+
+def _palette_indices(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture)  # cv2 hands out a palette's colours, not its indices
+    except (OSError, ValueError, SyntaxError) as error:
+        raise unreadable(path) from error
+
+
+@lru_cache(maxsize=8)
+def _id_table(pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """uint8 ``(65536,)``: value in a mask file -> class, 255 where ignored, ``STRAY`` where unknown."""
+    table = np.full(2**16, STRAY, dtype=np.uint8)
+    for value, label in pairs:
+        table[value] = label
+    return table
+
+
+@lru_cache(maxsize=8)
+def _color_table(pairs: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
+    """uint8 ``(2^24,)``: R + 256 G + 65536 B -> class, 255 where ignored, ``STRAY`` where unknown; 16 MiB."""
+    table = np.full(2**24, STRAY, dtype=np.uint8)
+    for (red, green, blue), label in pairs:
+        table[red | green << 8 | blue << 16] = label
+    return table
+
+
+def _packed(mask: np.ndarray) -> np.ndarray:
+    """RGB as one number each, R + 256 G + 65536 B, ``(H, W)``."""
+    wide = cv2.cvtColor(mask, cv2.COLOR_RGB2RGBA)
+    wide[..., 3] = 0
+    return wide.view("<u4")[..., 0]
+
+
+def lookup(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """Class numbers uint8 ``(H, W)``, 255 where ignored, ``STRAY`` for what the table does not know."""
+    if mask.ndim == 3:
+        return _color_table(classes.mask_colors).take(_packed(mask), mode="clip")
+    table = _id_table(classes.mask_ids)
+    return cv2.LUT(mask, table[:256]) if mask.dtype == np.uint8 else table.take(mask)
+
+
+def map_mask(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
+    """As :func:`lookup`; InputError that names file, value and cure for an unknown id or colour."""
+    labels = lookup(mask, classes)
+    if (labels == STRAY).any():
+        raise stray_error(mask, labels, classes, path)
+    return labels
+
+
+def id_histogram(labels: np.ndarray) -> np.ndarray:
+    """int64 ``(256,)`` of a uint8 array ``(H, W)``."""
+    # cv2 counts in float32, exact up to 2^24 pixels a band, and several times faster than np.bincount.
+    rows = max(1, 2**24 // labels.shape[1])
+    total = np.zeros(256, dtype=np.int64)
+    for top in range(0, labels.shape[0], rows):
+        total += cv2.calcHist([labels[top : top + rows]], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return total
+
+
+def class_histogram(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of each class of a label map of class numbers and 255, int64 ``(C + 1,)``, the ignored ones last."""
+    counts = id_histogram(labels)
+    return np.append(counts[:num_classes], counts[IGNORE_INDEX])
+
+
+def label_histogram(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
+    """As :func:`class_histogram`, of what :func:`read_mask` returned; InputError as :func:`map_mask`."""
+    if mask.dtype != np.uint8 or mask.ndim == 3:
+        return class_histogram(map_mask(mask, classes, path), len(classes))
+    raw, table = id_histogram(mask), _id_table(classes.mask_ids)[:256]  # counted before mapped: one pass less
+    if raw[table == STRAY].any():
+        raise stray_error(mask, lookup(mask, classes), classes, path)
+    counts = np.bincount(table, weights=raw, minlength=256).astype(np.int64)  # float64: exact up to 2^53 pixels
+    return np.append(counts[: len(classes)], counts[IGNORE_INDEX])
+
+
+def stray_error(mask: np.ndarray, labels: np.ndarray, classes: ClassTable, path: Path) -> InputError:
+    what, cure = describe_strays(mask, labels == STRAY, classes)
+    return InputError(f"{path}: {what}; {cure}")
+
+
+def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) -> tuple[str, str]:
+    """What a mask holds that its class table does not know, and the likely cure."""
+    share = f"{stray.mean():.2%} of its pixels"
+    if mask.ndim == 3:
+        if not classes.mask_colors:
+            return "is a colour image, but the class table gives no colours", (
+                "give each class its color in the class file, or save class ids as single-channel PNG"
+            )
+        packed, counts = np.unique(_packed(mask)[stray], return_counts=True)
+        most = packed[counts.argsort(kind="stable")[::-1]]
+        shown = ", ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
+        more = f" and {len(most) - 3} more" if len(most) > 3 else ""
+        grey = bool((mask == mask[..., :1]).all())
+        cure = "add the colour to the class file, or correct the mask"
+        if grey:
+            cure = "all its channels are equal: save class ids as single-channel PNG"
+        elif len(most) > len(classes):
+            cure = "so many colours come from smoothing or JPEG; export again, resize by nearest neighbour"
+        return f"holds colour {shown}{more} on {share}, which the class table does not know", cure
+    values = np.unique(mask[stray]).tolist()
+    shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+    known = f"(ids {ranges([v for v, c in classes.mask_ids if c != IGNORE_INDEX])}, ignored "
+    known += f"{ranges([v for v, c in classes.mask_ids if c == IGNORE_INDEX])})"
+    what = f"holds id {shown} on {share}, which the class table does not know {known}"
+    return what, _cure_of_ids(values, np.unique(mask).tolist(), stray, classes)
+
+
+def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classes: ClassTable) -> str:
+    if set(strays) <= {128, *range(250, 256)} and len(classes) <= 3:
+        return "a mask of 0 and 255 must be saved as 0 and 1"
+    if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
+        return "these look like Cityscapes labelIds, not trainIds; read them with --dataset cityscapes"
+    if strays == [len(classes)] and 0 not in values:
+        return "ids seem to begin at 1: give each class its id in the class file"
+    if len(strays) >= 8 and stray.mean() < 0.2:
+        return "many ids on few pixels come from a smooth resize; resize masks by nearest neighbour"
+    return "correct the mask, or add the id as a class or to the ignored ids"
+
+
+def ranges(ids: list[int]) -> str:
+    """``0-10, 255`` rather than every number."""
+    parts: list[list[int]] = []
+    for i in sorted(ids):
+        if parts and i == parts[-1][1] + 1:
+            parts[-1][1] = i
+        else:
+            parts.append([i, i])
+    return ", ".join(f"{low}-{high}" if high > low else str(low) for low, high in parts) or "none"
