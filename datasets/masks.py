@@ -153,7 +153,7 @@ def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) ->
             )
         packed, counts = np.unique(_packed(mask)[stray], return_counts=True)
         most = packed[counts.argsort(kind="stable")[::-1]]
-        shown = ", ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
+        shown = "; ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
         more = f" and {len(most) - 3} more" if len(most) > 3 else ""
         grey = bool((mask == mask[..., :1]).all())
         cure = "add the colour to the class file, or correct the mask"

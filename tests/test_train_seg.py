@@ -229,7 +229,7 @@ def test_a_folder_without_split_folders_trains_and_says_that_there_is_no_test(tm
     root = tmp_path / "data"
     for index in range(8):
         write_scene(root / f"images/{index}.png", root / f"masks/{index}.png", "train", index)
-    (root / "classes.txt").write_text("\n".join(segloss.datasets.classes.CAMVID_11.names))
+    (root / "classes.txt").write_text("\n".join(segloss.datasets.tables.CAMVID_11.names))
     folder = tmp_path / "run"
     run_main(["--dataset", "folder", "--data-path", str(root), "--output-dir", str(folder), *TINY, "--epochs", "1"])
     assert not (folder / "test_metrics.json").exists()
@@ -269,7 +269,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
     ("more", "expected"),
     [
         (["--data-path", "/nowhere"], "/nowhere"),
-        (["--dataset", "kitti"], "camvid, folder, synthetic"),
+        (["--dataset", "kitti"], "camvid, cityscapes, cityscapes-coarse, ade20k, voc, folder, synthetic"),
         (["--arch", "vnet"], "unetplusplus"),
         (["--encoder", "resnet19"], "resnet34"),
         (["--loss", "hinge"], "outlying_mse, mse, ce, focal"),
