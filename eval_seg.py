@@ -12,6 +12,7 @@ def evaluate_runs(argv: list[str] | None = None) -> None:
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
+    from segloss.doctor import check_before
     from segloss.evaluation import (
         dataset_for_run,
         distinct_names,
@@ -28,6 +29,8 @@ def evaluate_runs(argv: list[str] | None = None) -> None:
     runs = [load_run(path) for path in config.checkpoint]
     names = distinct_names(runs)
     datasets = [dataset_for_run(run, config) for run in runs]  # all checked before the first is scored
+    for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
+        check_before([dataset], config.check, console.print)
     folder = output_folder(config, runs)
 
     folder.mkdir(parents=True, exist_ok=True)  # an impossible folder is answered before the work, not after it

@@ -12,6 +12,7 @@ def train(argv: list[str] | None = None) -> None:
 
     config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
 
+    from segloss.doctor import check_before
     from segloss.evaluation import check_same_classes, pick_device, resolve_precision
     from segloss.frequency import load_or_count, require_two_classes
     from segloss.models import build_model
@@ -21,6 +22,7 @@ def train(argv: list[str] | None = None) -> None:
         SegmentationData,
         SegmentationTask,
         build_trainer,
+        prepare_training,
         seed_everything,
         training_data,
     )
@@ -31,11 +33,13 @@ def train(argv: list[str] | None = None) -> None:
     seed_everything(config.seed)
 
     splits = training_data(config)
+    check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, console.print)
     classes = splits.train.classes
     counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
     for dataset in filter(None, (splits.val, splits.test)):
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
     criterion = criterion_of(config, require_two_classes(counts))
+    prepare_training(config, splits, counts)
     last = folder / LAST
     resuming = config.resume and last.is_file()
     if resuming:
@@ -50,7 +54,7 @@ def train(argv: list[str] | None = None) -> None:
         open_run_folder(folder, config, counts)
         announce(config, splits, counts, source, criterion, model, trainer, folder)
     task = SegmentationTask(model, criterion, config, checkpoint_content(config, classes, counts, model))
-    data = SegmentationData(splits.train, splits.val, config)
+    data = SegmentationData(splits.train, splits.val, config, splits.repeat)
     try:
         trainer.fit(task, data, ckpt_path=last if resuming else None)
     except SystemExit:  # Lightning's answer to Ctrl-C, after its callbacks have saved and said what to do

@@ -25,7 +25,14 @@ from segloss.frequency import count_dataset
 from segloss.models import build_model
 from segloss.report import console
 from segloss.runs import checkpoint_content, criterion_of
-from segloss.training import SegmentationData, SegmentationTask, build_trainer, parameter_groups, training_data
+from segloss.training import (
+    SegmentationData,
+    SegmentationTask,
+    build_trainer,
+    parameter_groups,
+    prepare_training,
+    training_data,
+)
 
 
 class Stopwatch(Callback):
@@ -85,10 +92,11 @@ def main() -> None:
         epochs=1,
         accelerator="cpu",
     )
-    config.check()
+    config.validate()
     config.precision = resolve_precision("auto", torch.device("cpu"))
     splits = training_data(config)
     counts = count_dataset(splits.train)
+    prepare_training(config, splits, counts)
     model = build_model(config.arch, config.encoder, len(splits.train.classes))
     label_values = criterion_of(config, counts).label_values
     seconds: dict[str, list[float]] = {"plain loop": [], "train_seg": []}

@@ -177,9 +177,25 @@ def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classe
         return "these look like Cityscapes labelIds, not trainIds; read them with --dataset cityscapes"
     if strays == [len(classes)] and 0 not in values:
         return "ids seem to begin at 1: give each class its id in the class file"
-    if len(strays) >= 8 and stray.mean() < 0.2:
-        return "many ids on few pixels come from a smooth resize; resize masks by nearest neighbour"
+    if len(strays) >= 8 and stray.mean() < 0.5:
+        return "so many ids come from a smooth resize; resize masks by nearest neighbour"
     return "correct the mask, or add the id as a class or to the ignored ids"
+
+
+def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
+    """Whether a palette image's colours, by the class table, mean other classes than its indices do."""
+    from PIL import Image
+
+    if not classes.mask_colors or not _has_palette(path):
+        return False
+    with Image.open(path) as picture:
+        palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    values = np.unique(mask)
+    values = values[values < len(palette)]
+    by_color = lookup(palette[values][None], classes)[0]
+    by_index = lookup(values[None].astype(np.uint8), classes)[0]
+    known = by_color != STRAY
+    return bool(known.all() and len(values) and (by_color != by_index).any())
 
 
 def ranges(ids: list[int]) -> str:

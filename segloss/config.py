@@ -23,6 +23,10 @@ DATASET_HELP = ", ".join(DATASETS)
 VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
 CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
 WORKERS_HELP = "default: two less than the cores, at most 8"
+CHECKS = ("all", "sample", "off")
+CHECK_HELP = "files that the data doctor decodes: all, sample (16 of each split), off (in training)"
+COLORS = ("none", "light", "strong")
+CACHES = ("none", "ram")
 MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -128,9 +132,23 @@ class FrequencyConfig(LabelValueOptions, DataOptions):
     split: str = option("train", "train, val or test")
     output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
 
-    def check(self) -> None:
+    def validate(self) -> None:
         self.check_label_values()
         self.check_data()
+
+
+@dataclass
+class DoctorConfig(DataOptions):
+    """``python -m segloss.doctor``: look for what is wrong with a data set."""
+
+    check: str = option("all", CHECK_HELP)
+    overlays: int = option(6, "pictures of each split on the page")
+    output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
+
+    def validate(self) -> None:
+        self.check_data()
+        _require_name("check", self.check, ("all", "sample"))
+        _require(self.overlays >= 0, "overlays", "0 or more", self.overlays)
 
 
 @dataclass
@@ -162,6 +180,14 @@ class TrainConfig(LabelValueOptions, DataOptions):
         metavar=("H", "W"),
         type=int,
     )
+    color: str = option("light", f"random colour changes: {', '.join(COLORS)}")
+    augmentations: str | None = option(
+        None, "albumentations pipeline in YAML instead of random scale, flip and colour", metavar="FILE"
+    )
+    guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class")
+    cat_max_ratio: float = option(1.0, "draw other crops again while one class holds more than this share; 1: off")
+    repeat_threshold: float = option(0.0, "repeat images of classes that a smaller share of images hold; 0: off")
+    cache: str = option("none", f"keep decoded train and val images: {', '.join(CACHES)}")
     workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
     seed: int = option(0, "of weights, sampling and augmentation")
     precision: str = option("auto", f"{', '.join(PRECISIONS)}; auto is bf16-mixed where the hardware has it")
@@ -169,15 +195,19 @@ class TrainConfig(LabelValueOptions, DataOptions):
     devices: int = option(1, "number of devices")
     monitor: str = option("miou", f"validation score that chooses best.ckpt: {', '.join(MONITORS)}")
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    check: str = option("sample", CHECK_HELP)
     resume: bool = option(False, "go on with the run in --output-dir")
     trainer: dict = option({}, "further options of lightning.Trainer, as --trainer.NAME VALUE or in the file")
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """InputError for a value that cannot be, before anything is read or written."""
         self.check_label_values()
         _require_loss(self.loss)
         _require_name("class-weights", self.class_weights, CLASS_WEIGHTS)
         _require_name("monitor", self.monitor, MONITORS)
+        _require_name("color", self.color, COLORS)
+        _require_name("cache", self.cache, CACHES)
+        _require_name("check", self.check, CHECKS)
         _require_name("precision", self.precision, PRECISIONS)
         _require_name("accelerator", self.accelerator, ACCELERATORS)
         for flag in ("epochs", "batch_size", "devices"):
@@ -192,6 +222,11 @@ class TrainConfig(LabelValueOptions, DataOptions):
         _require(0 <= self.label_smoothing < 1, "label-smoothing", "in [0, 1)", self.label_smoothing)
         _require(math.isfinite(self.adjustment), "adjustment", "finite", self.adjustment)
         _require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
+        for flag in ("guided_crops", "repeat_threshold"):
+            _require(0 <= getattr(self, flag) <= 1, flag.replace("_", "-"), "in [0, 1]", getattr(self, flag))
+        _require(0 < self.cat_max_ratio <= 1, "cat-max-ratio", "in (0, 1]", self.cat_max_ratio)
+        if self.augmentations is not None:
+            self.augmentations = str(Path(self.augmentations).absolute())  # a run is resumed from other folders too
         self.check_data()
         low, high = self.scale_range
         _require(0 < low <= high, "scale-range", "two positive numbers, the smaller first", self.scale_range)
@@ -219,14 +254,16 @@ class EvalConfig:
     workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
     precision: str = option("32-true", ", ".join(PRECISIONS))
     accelerator: str = option("auto", ", ".join(ACCELERATORS))
+    check: str = option("sample", CHECK_HELP)
     save_predictions: bool = option(False, "write predicted class ids as PNG, in the data set's own ids")
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
     )
 
-    def check(self) -> None:
+    def validate(self) -> None:
         if not self.checkpoint:
             raise InputError("--checkpoint is missing; give one or more run folders or .ckpt files")
+        _require_name("check", self.check, CHECKS)
         _require_name("precision", self.precision, PRECISIONS)
         _require_name("accelerator", self.accelerator, ACCELERATORS)
         _require(math.isfinite(self.decision_tau), "decision-tau", "a finite number", self.decision_tau)
@@ -337,7 +374,7 @@ def parse_config(kind: type[Config], prog: str, argv: list[str] | None, defaults
         arguments["trainer"] = {key: _parse_value(key, value) for key, value in arguments["trainer"].items()}
     config = kind(**arguments)
     check_types(config, prog)
-    config.check()
+    config.validate()
     return config
 
 
@@ -393,8 +430,10 @@ def parse_train_config(argv: list[str] | None = None) -> TrainConfig:
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
     "data_path",
+    "check",
     "epochs",
     "workers",
+    "cache",
     "accelerator",
     "devices",
     "output_dir",

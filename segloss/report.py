@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -94,6 +95,26 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
     console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
 
 
+def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
+    """The data doctor's findings, one line each, and a table of the splits."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column, justify in (("split", "left"), ("images", "right"), ("examined", "right"), ("classes", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)
+    table.add_column("ignored", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[key] for key in ("name", "images", "examined", "present", "ignored")))
+    console.print(table)
+    for form in dict.fromkeys(row["form"] for row in rows):
+        splits = ", ".join(row["name"] for row in rows if row["form"] == form)
+        console.print(f"{splits}: {escape(form)}", soft_wrap=True)
+    for finding in findings:
+        style = "bold red" if finding.severity == "error" else "yellow"
+        console.print(f"[{style}]{finding.severity:<7}[/] {escape(str(finding))}", soft_wrap=True)
+    errors = sum(finding.severity == "error" for finding in findings)
+    warnings = len(findings) - errors
+    console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
+
+
 def print_scores(metrics: dict, title: str) -> None:
     """The per-class table and the three means of one evaluation, from the metrics schema."""
     table = _table(title)
@@ -121,8 +142,10 @@ def announce(config, splits, counts: PixelCounts, source: str, criterion, model,
     label_values = getattr(criterion, "label_values", None)
     print_class_counts(counts, label_values, source)
     sizes = [f"{len(d)} {d.split}" for d in (splits.train, splits.val, splits.test) if d is not None]
-    batch = min(config.batch_size, len(splits.train) // trainer.world_size)
-    steps = len(splits.train) // trainer.world_size // max(batch, 1)
+    share = splits.images_per_epoch // trainer.world_size
+    batch = min(config.batch_size, share)
+    steps = share // max(batch, 1)
+    repeated = f"{splits.images_per_epoch} images with repeats, " if splits.repeat is not None else ""
     precision = f"{config.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}"
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
@@ -131,7 +154,7 @@ def announce(config, splits, counts: PixelCounts, source: str, criterion, model,
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
         f"{parameter_count(model) / 1e6:.1f} M parameters",
         "device": precision,
-        "plan": f"{config.epochs} epochs of {steps} steps, batch {batch}, crop {config.crop_size[0]}x"
+        "plan": f"{config.epochs} epochs of {repeated}{steps} steps, batch {batch}, crop {config.crop_size[0]}x"
         f"{config.crop_size[1]} (H x W), image scale {config.image_scale:g}, lr {config.lr:g}",
         "run": str(folder),
     }

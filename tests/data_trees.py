@@ -83,7 +83,8 @@ def cityscapes_tree(root: Path, kinds=("labelIds",), coarse=False, size=(48, 64)
             continue
         for place, frame in enumerate(frames):
             city = frame.split("_")[0]
-            write_png(root / f"leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png", random_image(place, size))
+            image = random_image(sum(frame.encode()), size)
+            write_png(root / f"leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png", image)
             labels = city_label_ids(place, size)
             for name in (["gtFine"] if split != "train_extra" else []) + (["gtCoarse"] if coarse else []):
                 stem = root / name / split / city / f"{frame}_{name}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -59,6 +60,7 @@ EVERY_TRAIN_FLAG = {
     "data_path": (["some where"], "some where"),
     "classes": (["32"], 32),
     "val_share": (["0.3"], 0.3),
+    "check": (["off"], "off"),
     "arch": (["fpn"], "fpn"),
     "encoder": (["mit_b0"], "mit_b0"),
     "encoder_weights": (["imagenet"], "imagenet"),
@@ -76,6 +78,12 @@ EVERY_TRAIN_FLAG = {
     "image_scale": (["0.5"], 0.5),
     "scale_range": (["0.5", "2"], [0.5, 2.0]),
     "crop_size": (["64", "96"], [64, 96]),
+    "color": (["strong"], "strong"),
+    "augmentations": (["own.yaml"], str(Path("own.yaml").absolute())),
+    "guided_crops": (["0.5"], 0.5),
+    "cat_max_ratio": (["0.75"], 0.75),
+    "repeat_threshold": (["0.1"], 0.1),
+    "cache": (["ram"], "ram"),
     "workers": (["11"], 11),
     "seed": (["5"], 5),
     "precision": (["32-true"], "32-true"),
@@ -212,6 +220,11 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--alpha 0", ("--alpha must be positive",)),
         ("--label-power -1", ("--label-power must be >= 0",)),
         ("--warmup-share 1", ("--warmup-share must be in [0, 1), got 1",)),
+        ("--guided-crops -0.1", ("--guided-crops must be in [0, 1], got -0.1",)),
+        ("--repeat-threshold 2", ("--repeat-threshold must be in [0, 1], got 2",)),
+        ("--cat-max-ratio 0", ("--cat-max-ratio must be in (0, 1], got 0",)),
+        ("--color loud", ("unknown --color 'loud'; choose one of none, light, strong",)),
+        ("--cache disk", ("unknown --cache 'disk'; choose one of none, ram",)),
         ("--val-share 0", ("--val-share must be between 0 and 1",)),
         ("--scale-range 2 1", ("--scale-range must be two positive numbers, the smaller first",)),
         ("--scale-range 0 1", ("--scale-range",)),
@@ -370,6 +383,7 @@ def test_a_config_file_cannot_change_it_either(run, tmp_path):
     [
         ("--epochs 90", "epochs", 90),
         ("--workers 11", "workers", 11),
+        ("--cache ram", "cache", "ram"),
         ("--data-path elsewhere", "data_path", "elsewhere"),
         ("--accelerator cpu", "accelerator", "cpu"),
         ("--devices 2", "devices", 2),

@@ -22,6 +22,7 @@ ROWS = [
     {"config", "models"},
     {"runs"},
     {"evaluation", "report"},
+    {"pages", "doctor"},
     {"training"},
 ]
 
