@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_image
 from segloss.datasets.masks import label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 
-Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, int]], tuple[np.ndarray, np.ndarray | None]]
+Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
 
 
 class MissingSplitError(InputError):
@@ -50,15 +51,18 @@ class SegmentationDataset(Dataset):
 
     An item is ``{"image": uint8 (3, h, w) RGB, "labels": int64 (H, W), "name": str, "size": (H, W)}``; labels are
     class numbers with 255 where ignored, and are missing where the split has none. Without a transform h, w are H, W.
-    The key is an index, or ``(epoch, index)``: a transform sees both and so draws the same numbers in whatever
-    worker or resumed run the sample is made.
+    The key is an index, or ``(epoch, index)`` and what else tells samples apart: a transform sees all of it and so
+    draws the same numbers in whatever worker or resumed run the sample is made.
 
     Args:
         name: of the data set, for messages and files.
         split: ``"train"``, ``"val"``, ``"test"`` ...
         found: the files.
         classes: the class table.
-        transform: ``(image (H, W, 3) uint8, labels (H, W) uint8 or None, (epoch, index))`` -> the same two.
+        transform: ``(image (H, W, 3) uint8, labels (H, W) uint8 or None, (epoch, index, ...))`` -> the same two.
+
+    Attributes:
+        cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class SegmentationDataset(Dataset):
         self.pairs, self.names = found.pairs, found.names
         self.classes = classes
         self.transform = transform
+        self.cache: RamCache | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -108,8 +113,18 @@ class SegmentationDataset(Dataset):
             raise self._no_masks(index)
         return torch.from_numpy(label_histogram(read_mask(path), self.classes, path))
 
-    def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Image and labels of one sample; InputError unless they have the same size."""
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of an image, without decoding it."""
+        return image_size(self.pairs[index][0])
+
+    def read_pair(self, index: int) -> Pair:
+        """Image and labels of one sample, from the cache if there is one; InputError as :meth:`decode_pair`."""
+        if self.cache is None:
+            return self.decode_pair(index)
+        return self.cache.read(index, self.decode_pair, self.pairs[index][0])
+
+    def decode_pair(self, index: int) -> Pair:
+        """Image and labels of one sample from their files; InputError unless they have the same size."""
         image = self.read_image(index)
         if self.pairs[index][1] is None:
             return image, None
@@ -138,12 +153,13 @@ class SegmentationDataset(Dataset):
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, ...]) -> dict:
+        key = key if isinstance(key, tuple) else (0, key)
+        index = key[1]
         image, labels = self.read_pair(index)
         size = image.shape[:2]
         if self.transform is not None:
-            image, labels = self.transform(image, labels, (epoch, index))
+            image, labels = self.transform(image, labels, key)
         item = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "name": self.sample_name(index),

@@ -41,7 +41,10 @@ class SyntheticStreets(SegmentationDataset):
     def check_files(self) -> None:
         """There are none."""
 
-    def read_pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def image_size(self, index: int) -> tuple[int, int]:
+        return self.scene_size
+
+    def decode_pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return render_street(SEED, self.split, index, *self.scene_size)
 
     def read_image(self, index: int) -> np.ndarray:

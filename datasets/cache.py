@@ -1,0 +1,117 @@
+"""Decoded images and label maps in memory that all loader processes share: each file is read once.
+
+The memory is one uint8 tensor for all data sets. Forked workers inherit it and spawned ones are sent its handle, so
+neither persistent workers nor new ones for each epoch hold a copy of their own.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segloss.errors import InputError
+
+if TYPE_CHECKING:
+    from segloss.datasets.base import SegmentationDataset
+
+Pair = tuple[np.ndarray, np.ndarray | None]
+BYTES_PER_PIXEL = 4  # RGB and label
+SHARE_TO_FILL = 0.9  # the rest is left to the batches, which workers send through the same memory
+SHARED_MEMORY, MEMINFO = Path("/dev/shm"), Path("/proc/meminfo")  # of Linux; elsewhere nothing is asked
+EMPTY, IMAGE_ALONE, WITH_LABELS = 0, 1, 2
+
+
+@dataclass
+class RamCache:
+    """The pairs of one data set, filled by whichever process reads one first.
+
+    Attributes:
+        memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)``.
+        ready: shared, uint8, one per pair: ``EMPTY``, ``IMAGE_ALONE`` or ``WITH_LABELS``.
+        sizes: (H, W) of each pair, from the files' headers.
+        starts: of each pair in ``memory``.
+    """
+
+    memory: Tensor
+    ready: Tensor
+    sizes: Sequence[tuple[int, int]]
+    starts: Sequence[int]
+
+    def read(self, index: int, decode: Callable[[int], Pair], path: Path) -> Pair:
+        """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time.
+
+        Raises:
+            InputError: the image that ``path`` decodes to has not the size of its header; or as ``decode``.
+        """
+        image, labels = self._views(index)
+        state = int(self.ready[index])
+        if state != EMPTY:
+            return image.copy(), labels.copy() if state == WITH_LABELS else None
+        pair = decode(index)
+        if pair[0].shape != image.shape:
+            (height, width), (real_height, real_width) = self.sizes[index], pair[0].shape[:2]
+            raise InputError(
+                f"{path}: is {real_width}x{real_height} but was {width}x{height} (width x height) when its header was "
+                "read; replace the file, or leave --cache out"
+            )
+        image[:] = pair[0]
+        if pair[1] is not None:
+            labels[:] = pair[1]
+        self.ready[index] = IMAGE_ALONE if pair[1] is None else WITH_LABELS  # last: two may fill it, none reads half
+        return pair
+
+    def _views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        (height, width), start = self.sizes[index], self.starts[index]
+        pixels = height * width
+        both = self.memory[start : start + BYTES_PER_PIXEL * pixels].numpy()
+        return both[: 3 * pixels].reshape(height, width, 3), both[3 * pixels :].reshape(height, width)
+
+
+def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> None:
+    """Give the data sets a common cache; call it before their loaders start workers.
+
+    Args:
+        datasets: of any kind and image sizes.
+        copies: processes on this machine that do the same, one per device.
+
+    Raises:
+        InputError: it would not fit into memory; or a file is no image.
+    """
+    sizes = [[dataset.image_size(index) for index in range(len(dataset))] for dataset in datasets]
+    starts = list(accumulate((BYTES_PER_PIXEL * h * w for some in sizes for h, w in some), initial=0))
+    require_memory(starts[-1] * copies)
+    memory = torch.empty(starts[-1], dtype=torch.uint8).share_memory_()
+    ready = torch.zeros(len(starts) - 1, dtype=torch.uint8).share_memory_()
+    first = 0
+    for dataset, some in zip(datasets, sizes, strict=True):
+        last = first + len(some)
+        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last])
+        first = last
+
+
+def require_memory(need: int) -> None:
+    """InputError unless that many bytes of shared memory are free, as far as the system tells."""
+    for place, free in _free_memory().items():
+        if need > SHARE_TO_FILL * free:
+            raise InputError(
+                f"--cache ram needs {need / 2**30:.2f} GiB, but {place} has {free / 2**30:.2f} GiB free, a tenth of "
+                "which is kept for batches; leave --cache out, or free memory (of a container: --shm-size)"
+            )
+
+
+def _free_memory() -> dict[str, int]:
+    free = {}
+    if SHARED_MEMORY.is_dir():
+        free[str(SHARED_MEMORY)] = shutil.disk_usage(SHARED_MEMORY).free
+    if MEMINFO.is_file():
+        available = re.search(r"MemAvailable:\s*(\d+) kB", MEMINFO.read_text())
+        if available:
+            free["the machine"] = int(available[1]) * 1024
+    return free
