@@ -1,16 +1,48 @@
 """Samplers and collation: who sees which sample when, the same for any number of workers or devices."""
 
+import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from segloss.datasets.base import SegmentationDataset
 from segloss.errors import InputError
 
 
+def repeat_factors(histograms: Tensor, threshold: float) -> Tensor:
+    r"""How often each image is seen in an epoch: more often where it holds a class that few images hold.
+
+    .. math::
+        r_i = \max_{c \in i} \max(1, \sqrt{T / f_c})
+
+    f_c is the share of the images that hold class c.
+
+    Args:
+        histograms: pixels of each class in each image, int64 ``(images, C + 1)``, the ignored ones last.
+        threshold: T; classes in a larger share of the images are left alone. 0: all are.
+
+    Returns:
+        float64 ``(images,)``, at least 1.
+
+    Source: Gupta, Dollar & Girshick, LVIS, CVPR 2019, section 5.
+    """
+    present = histograms[:, :-1] > 0
+    share = present.double().mean(dim=0).clamp_min(1 / len(histograms))  # absent classes repeat no image
+    factors = (threshold / share).sqrt().clamp_min(1)
+    return (present * factors).amax(dim=1).clamp_min(1)
+
+
+def epoch_length(length: int, repeat: Tensor | None) -> int:
+    """Images of one epoch on all devices: the same in every epoch, as the schedule is planned from it."""
+    return length if repeat is None else math.ceil(float(repeat.sum()))
+
+
 class EpochSampler(Sampler):
     """Yields ``(epoch, index)``, so that a sample's randomness travels with its key.
+
+    Of an image seen several times in an epoch the later keys are ``(epoch, index, 1)``, ``(epoch, index, 2)`` ...
 
     With persistent workers an epoch set on the data set would never arrive there. Each of ``world_size`` processes
     takes every ``world_size``-th entry; in training the rest that would not fill all processes is dropped, in
@@ -21,10 +53,23 @@ class EpochSampler(Sampler):
         shuffle: permute by (seed, epoch).
         seed: of the permutation.
         rank, world_size: this process among all.
+        repeat: expected number of times that each image is seen in a shuffled epoch, ``(length,)``, at least 1. They
+            are scaled up until their sum is an integer; each epoch rounds them up or down.
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1):
-        self.length = length
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        repeat: Tensor | None = None,
+    ):
+        self.images = length
+        self.length = epoch_length(length, repeat)
+        self.repeat = None if repeat is None else repeat.double() * (self.length / repeat.double().sum())
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -41,13 +86,34 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return len(range(self.rank, self._stop(), self.world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
         order = torch.arange(self.length)
+        occurrence = torch.zeros_like(order)
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.length, generator=generator)
-        for index in order[: self._stop()][self.rank :: self.world_size].tolist():
-            yield self.epoch, index
+            if self.repeat is not None:
+                order, occurrence = self._repeated(self.repeat, generator)
+            shuffled = torch.randperm(self.length, generator=generator)
+            order, occurrence = order[shuffled], occurrence[shuffled]
+        mine = slice(self.rank, self._stop(), self.world_size)
+        for index, again in zip(order[mine].tolist(), occurrence[mine].tolist(), strict=True):
+            yield (self.epoch, index, again) if again else (self.epoch, index)
+
+    def _repeated(self, repeat: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Every image as often as this epoch shows it, and which of its times each is.
+
+        Systematic sampling of the fractions: one offset for all cumulative sums, so that their number is always the
+        same; in a random order, so that neighbours in the data set are not tied to each other.
+        """
+        times = repeat.floor()
+        images = torch.randperm(self.images, generator=generator)
+        sums = (repeat - times)[images].cumsum(0)
+        sums[-1] = self.length - times.sum()  # without the sum's rounding errors
+        steps = (sums + torch.rand(1, generator=generator).double()).floor()
+        times[images] += steps.diff(prepend=steps.new_zeros(1))
+        counts = times.long()
+        order = torch.arange(self.images).repeat_interleave(counts)
+        return order, torch.arange(self.length) - (counts.cumsum(0) - counts)[order]
 
 
 def collate_training(samples: list[dict]) -> dict:
@@ -68,9 +134,10 @@ def training_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
+    repeat: Tensor | None = None,
 ) -> DataLoader:
     """Shuffled full batches; a data set smaller than one batch gives one batch of all it has."""
-    sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, rank=rank, world_size=world_size)
+    sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, rank=rank, world_size=world_size, repeat=repeat)
     if len(sampler) == 0:
         raise InputError(f"{dataset.name}: {len(dataset)} training images cannot be shared among {world_size} devices")
     return DataLoader(
