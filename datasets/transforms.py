@@ -1,14 +1,24 @@
 """What happens to image and labels between the file and the network.
 
-Training: random scale, pad with ignored labels, crop, flip, colour. Evaluation: the image is resized, the labels stay
-as they are: scores are computed at the label's own resolution. Labels are only ever resized by nearest neighbour.
+Training: random scale, pad with ignored labels, crop, flip, colour; a file of the user's own stands in for scale, flip
+and colour. Evaluation: the image is resized, the labels stay as they are: scores are computed at the label's own
+resolution. Labels are only ever resized by nearest neighbour.
 """
 
 import os
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 
+from segloss.datasets.masks import class_histogram
+from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer release
@@ -16,55 +26,234 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 import albumentations as A
 
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean, 8-bit RGB: near 0 after normalisation
+CROP_REDRAWS = 10  # mmsegmentation's RandomCrop
+
+COLORS = {
+    "none": lambda: [],
+    "light": lambda: [
+        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=1)
+    ],
+    "strong": lambda: [
+        A.ColorJitter(brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05), p=1),
+        A.GaussianBlur(blur_limit=(3, 5), p=0.3),
+        A.GaussNoise(std_range=(0.01, 0.05), p=0.3),  # of the range of values
+    ],
+}
+
+
+def train_transform(
+    crop_size: tuple[int, int],
+    seed: int,
+    *,
+    image_scale: float = 1.0,
+    scale_range: tuple[float, float] = (1.0, 1.0),
+    color: str = "light",
+    augmentations: str | Path | None = None,
+    guided_crops: float = 0.0,
+    cat_max_ratio: float = 1.0,
+    class_pixels: Sequence[int] = (),
+) -> "TrainTransform":
+    """The transform of the training split.
+
+    Args:
+        crop_size: ``(h, w)`` of what comes out.
+        seed: any non-negative integer.
+        image_scale: resizes every image by this factor.
+        scale_range: random factor on top of it, uniform.
+        color: one of ``COLORS``.
+        augmentations: file read by :func:`read_augmentations`, in place of random scale, flip and colour.
+        guided_crops, cat_max_ratio, class_pixels: of :class:`GuidedCrop`.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    crop = A.RandomCrop(*crop_size)
+    if guided_crops > 0 or cat_max_ratio < 1:
+        crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels)
+    fit = [
+        A.PadIfNeeded(
+            *crop_size,
+            position="random",
+            border_mode=cv2.BORDER_CONSTANT,
+            fill=PAD_COLOR,
+            fill_mask=IGNORE_INDEX,
+        ),
+        crop,
+    ]
+    if augmentations is not None:
+        own = read_augmentations(augmentations)
+        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations)
+    scale = _scale(*(image_scale * factor for factor in scale_range))
+    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
+
+
+def _scale(low: float, high: float) -> A.RandomScale:
+    # RandomScale adds 1 to what it draws.
+    return A.RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
 
 
 class TrainTransform:
-    """Joint augmentation of image and labels; all its randomness is a function of (seed, epoch, index).
+    """Joint augmentation of image and labels; all its randomness is a function of seed and key.
 
     Args:
-        image_scale: resizes every image by this factor.
-        scale_range: random factor on top of it, uniform.
-        crop_size: ``(h, w)`` of what comes out.
+        steps: the last of them gives uint8 images of one size.
         seed: any non-negative integer.
+        source: the file some steps came from, for messages.
     """
 
-    def __init__(self, image_scale: float, scale_range: tuple[float, float], crop_size: tuple[int, int], seed: int):
+    def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None):
+        self.compose = A.Compose(steps, mask_interpolation=cv2.INTER_NEAREST)
         self.seed = seed
-        height, width = crop_size
-        low, high = (image_scale * factor - 1 for factor in scale_range)  # RandomScale adds 1 to what it draws
-        self.compose = A.Compose(
-            [
-                A.RandomScale(
-                    (low, high),
-                    interpolation=cv2.INTER_LINEAR,
-                    area_for_downscale="image",
-                    mask_interpolation=cv2.INTER_NEAREST,
-                    p=1,
-                ),
-                A.PadIfNeeded(
-                    height,
-                    width,
-                    position="random",
-                    border_mode=cv2.BORDER_CONSTANT,
-                    fill=PAD_COLOR,
-                    fill_mask=IGNORE_INDEX,
-                ),
-                A.RandomCrop(height, width),
-                A.HorizontalFlip(p=0.5),
-                A.ColorJitter(
-                    brightness=(0.7, 1.3), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=1
-                ),
-            ]
-        )
+        self.source = source
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, int]
+        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         # Left to itself albumentations replays one stream in every worker and every epoch.
         state = np.random.SeedSequence([self.seed, *key]).generate_state(1)
         self.compose.set_random_seed(int(state[0]))
-        out = self.compose(image=image, mask=labels)
+        out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
+
+    def _apply_own(self, image: np.ndarray, labels: np.ndarray | None) -> dict:
+        try:
+            out = self.compose(image=image.copy(), mask=None if labels is None else labels.copy())
+        except Exception as error:  # whatever a pipeline that nobody here has seen may raise
+            raise InputError(f"{self.source}: cannot be applied to images with labels: {error}") from error
+        made = out["image"]
+        if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape[2:] != (3,):
+            raise InputError(
+                f"{self.source}: must leave uint8 images (H, W, 3), got {made.dtype} {tuple(made.shape)}; take out "
+                "Normalize, ToFloat and the like: the network normalises by itself"
+            )
+        return out
+
+
+class GuidedCrop(A.RandomCrop):
+    """A crop that looks at the labels.
+
+    With probability ``guided`` it is placed around a pixel of a rare class: a class c of those present is drawn with
+    probability proportional to 1 / class_pixels[c], a pixel of it uniformly, and the pixel's place in the crop
+    uniformly as far as the image's edges allow. Any other crop is drawn again, at most ``CROP_REDRAWS`` times, while
+    one class holds more than ``cat_max_ratio`` of its labelled pixels or none is labelled.
+
+    Args:
+        height, width: of the crop.
+        guided: probability.
+        cat_max_ratio: in (0, 1], 1: off.
+        class_pixels: training pixels of each class.
+
+    Source: cat_max_ratio is that of mmsegmentation's RandomCrop.
+    """
+
+    def __init__(self, height: int, width: int, guided: float, cat_max_ratio: float, class_pixels: Sequence[int]):
+        super().__init__(height, width)
+        self.guided = guided
+        self.cat_max_ratio = cat_max_ratio
+        self.rarity = 1 / np.maximum(class_pixels, 1)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        labels = data["mask"]
+        if self.guided > 0 and self.py_random.random() < self.guided:
+            present = class_histogram(labels, len(self.rarity))[:-1]
+            if present.any():
+                box = self._around(*self._rare_pixel(labels, present), labels.shape)
+                return {"crop_coords": box, "pad_params": None}
+        drawn = super().get_params_dependent_on_data(params, data)
+        for _ in range(CROP_REDRAWS):
+            if self.cat_max_ratio == 1 or self._mixed(labels, drawn["crop_coords"]):
+                break
+            drawn = super().get_params_dependent_on_data(params, data)
+        return drawn
+
+    def _rare_pixel(self, labels: np.ndarray, present: np.ndarray) -> tuple[int, int]:
+        weights = self.rarity * (present > 0)
+        label = self.py_random.choices(range(len(weights)), weights)[0]
+        place = np.flatnonzero(labels == label)[self.py_random.randrange(present[label])]
+        return divmod(int(place), labels.shape[1])
+
+    def _around(self, row: int, column: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        top = min(max(row - self.py_random.randrange(self.height), 0), size[0] - self.height)
+        left = min(max(column - self.py_random.randrange(self.width), 0), size[1] - self.width)
+        return left, top, left + self.width, top + self.height
+
+    def _mixed(self, labels: np.ndarray, box: tuple[int, int, int, int]) -> bool:
+        left, top, right, bottom = box
+        pixels = class_histogram(labels[top:bottom, left:right], len(self.rarity))[:-1]
+        return 0 < pixels.max() <= self.cat_max_ratio * pixels.sum()
+
+
+def read_augmentations(path: str | Path) -> list[Any]:
+    """The steps of a user's pipeline: what ``albumentations.save(..., data_format="yaml")`` wrote, or a plain list.
+
+    .. code-block:: yaml
+
+        - HorizontalFlip: {p: 0.5}
+        - OneOf:
+            transforms: [GaussNoise, MotionBlur: {blur_limit: 5}]
+
+    Borders that a step makes up are ignored pixels: a ``fill_mask`` of 0, albumentations' default, would make them
+    the first class.
+
+    Raises:
+        InputError: the file is missing or no YAML, or names a transform or argument that albumentations does not have.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: --augmentations cannot be read: {error.strerror}; put the file there") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: --augmentations is not YAML: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and "transform" in content:
+        step = _build_step(content["transform"], path)
+        return list(step.transforms) if type(step) is A.Compose and step.p == 1 else [step]
+    return _build_steps(content, path)
+
+
+def _build_steps(entries: Any, path: str | Path) -> list[Any]:
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list of transforms, '- HorizontalFlip: {{p: 0.5}}', got {entries!r:.60}")
+    return [_build_step(entry, path) for entry in entries]
+
+
+def _build_step(entry: Any, path: str | Path) -> Any:
+    """One transform from ``Name``, ``{Name: {argument: value}}`` or albumentations' own form."""
+    name, arguments = _name_and_arguments(entry, path)
+    kind = getattr(A, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)):
+        near = get_close_matches(str(name), dir(A), 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see the list of transforms of albumentations"
+        raise InputError(f"{path}: albumentations {A.__version__} has no transform {name!r}; {hint}")
+    if "transforms" in arguments:
+        arguments["transforms"] = _build_steps(arguments["transforms"], path)
+    default = signature(kind).parameters.get("fill_mask")
+    if default is not None and default.default == 0 and arguments.get("fill_mask", 0) == 0:
+        arguments["fill_mask"] = IGNORE_INDEX
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an argument that does not exist is a warning only
+            return kind(**arguments)
+    except (TypeError, ValueError, Warning) as error:
+        wrong = error.__cause__.errors()[0] if hasattr(error.__cause__, "errors") else None  # pydantic's
+        reason = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" if wrong else " ".join(str(error).split())
+        raise InputError(f"{path}: {name}: {reason}") from error
+
+
+def _name_and_arguments(entry: Any, path: str | Path) -> tuple[str, dict]:
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, dict) and "__class_fullname__" in entry:
+        arguments = {key: value for key, value in entry.items() if key != "__class_fullname__"}
+        return str(entry["__class_fullname__"]).rsplit(".", 1)[-1], arguments
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, arguments = next(iter(entry.items()))
+        if (
+            isinstance(name, str)
+            and isinstance(arguments, dict | None)
+            and all(isinstance(k, str) for k in arguments or ())
+        ):
+            return name, dict(arguments or {})
+    raise InputError(f"{path}: expected 'Name' or 'Name: {{argument: value}}', got {entry!r:.60}")
 
 
 class EvalTransform:
@@ -74,7 +263,7 @@ class EvalTransform:
         self.image_scale = image_scale
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, int]
+        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         return resize_image(image, self.image_scale), labels
 

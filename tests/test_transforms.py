@@ -1,8 +1,12 @@
 """Augmentation and samplers: labels stay labels, and a sample is a function of (seed, epoch, index)."""
 
+import copy
+import pickle
 import random
 from itertools import pairwise
 
+import albumentations as A
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 
 from segloss.datasets import build_dataset
 from segloss.datasets.loading import EpochSampler, collate_samples, evaluation_loader, training_loader
-from segloss.datasets.transforms import EvalTransform, TrainTransform, resize_image
+from segloss.datasets.transforms import EvalTransform, read_augmentations, resize_image, train_transform
+from segloss.errors import InputError
 
 IGNORED = 255
 
@@ -36,7 +41,7 @@ sizes = st.tuples(st.integers(3, 90), st.integers(3, 90))
 @settings(deadline=None, max_examples=60)
 def test_training_samples_have_the_crop_size_and_no_new_label(size, crop, index):
     labels = blocks(index, size) * 40  # 0, 40, ... 160: any average of two of them would be new or wrong
-    transform = TrainTransform(1.0, (0.5, 2.0), crop, seed=0)
+    transform = train_transform(crop, 0, scale_range=(0.5, 2.0))
     image, out = transform(painted(blocks(index, size)), labels, (0, index))
     assert image.shape == (*crop, 3) and image.dtype == np.uint8
     assert out.shape == crop and out.dtype == np.uint8
@@ -48,7 +53,7 @@ def test_training_samples_have_the_crop_size_and_no_new_label(size, crop, index)
 def test_padded_pixels_and_no_others_are_ignored(size, index):
     """At scale 1 as many pixels are ignored as the image lacks, and those it has form one rectangle."""
     crop = (48, 56)
-    transform = TrainTransform(1.0, (1.0, 1.0), crop, seed=3)
+    transform = train_transform(crop, 3)
     image, labels = transform(np.full((*size, 3), 255, np.uint8), np.ones(size, np.uint8), (0, index))
     kept = [min(length, side) for length, side in zip(size, crop, strict=True)]
     inside = labels == 1
@@ -65,7 +70,7 @@ def test_image_and_labels_move_together():
     """The colour step changes greys but not their order, so each label keeps a band of its own inside its areas."""
     labels = blocks(0, (96, 128), side=16)
     image = painted(labels)
-    transform = TrainTransform(1.0, (0.8, 1.5), (64, 80), seed=1)
+    transform = train_transform((64, 80), 1, scale_range=(0.8, 1.5))
     for index in range(30):
         out_image, out = transform(image, labels, (0, index))
         neighbours = np.stack([np.roll(out, shift, (0, 1)) for shift in ((2, 0), (-2, 0), (0, 2), (0, -2))])
@@ -81,7 +86,7 @@ def test_image_and_labels_move_together():
 def test_half_of_the_samples_are_mirrored():
     labels = np.zeros((40, 40), np.uint8)
     labels[:, 20:] = 1
-    transform = TrainTransform(1.0, (1.0, 1.0), (40, 40), seed=0)
+    transform = train_transform((40, 40), 0)
     mirrored = [transform(painted(labels), labels, (0, index))[1][0, 0] == 1 for index in range(200)]
     assert 0.4 < np.mean(mirrored) < 0.6  # binomial, three standard deviations
 
@@ -91,7 +96,7 @@ def test_image_scale_multiplies_the_random_scale(image_scale):
     """A square of 40 comes out between 40 * scale * 0.8 and 40 * scale * 1.2, and not always the same."""
     labels = np.full((120, 120), 2, np.uint8)
     labels[40:80, 40:80] = 1
-    transform = TrainTransform(image_scale, (0.8, 1.2), (320, 320), seed=0)
+    transform = train_transform((320, 320), 0, image_scale=image_scale, scale_range=(0.8, 1.2))
     sides = []
     for index in range(40):
         square = transform(painted(labels), labels, (0, index))[1] == 1
@@ -106,7 +111,7 @@ def test_the_same_key_gives_the_same_sample_and_another_key_another():
     image = painted(labels)
 
     def sample(seed, key):
-        return TrainTransform(1.0, (0.75, 1.6), (48, 64), seed)(image, labels, key)
+        return train_transform((48, 64), seed, scale_range=(0.75, 1.6))(image, labels, key)
 
     first = sample(0, (3, 7))
     for part, again in zip(first, sample(0, (3, 7)), strict=True):
@@ -118,7 +123,7 @@ def test_the_same_key_gives_the_same_sample_and_another_key_another():
 
 def test_a_sample_does_not_depend_on_the_samples_before_it():
     labels = blocks(0, (60, 80))
-    transform = TrainTransform(1.0, (0.75, 1.6), (48, 64), seed=0)
+    transform = train_transform((48, 64), 0, scale_range=(0.75, 1.6))
     forwards = [transform(painted(labels), labels, (0, index)) for index in range(6)]
     backwards = [transform(painted(labels), labels, (0, index)) for index in reversed(range(6))][::-1]
     for one, other in zip(forwards, backwards, strict=True):
@@ -131,7 +136,7 @@ def test_inputs_and_the_global_random_states_are_left_alone():
     image = painted(labels)
     before = image.copy(), labels.copy()
     states = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()
-    transform = TrainTransform(1.0, (0.75, 1.6), (48, 64), seed=0)
+    transform = train_transform((48, 64), 0, scale_range=(0.75, 1.6))
     for index in range(10):
         transform(image, labels, (0, index))
     np.testing.assert_array_equal(np.random.get_state()[1], states[0])
@@ -139,6 +144,246 @@ def test_inputs_and_the_global_random_states_are_left_alone():
     assert torch.equal(torch.get_rng_state(), states[2])
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
+
+
+@pytest.mark.parametrize("color", ["none", "light", "strong"])
+def test_colour_changes_nothing_but_the_colour(color):
+    labels = blocks(0, (60, 80))
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    plain, own = (train_transform((48, 64), 2, scale_range=(0.75, 1.6), color=name) for name in ("none", color))
+    changes = []
+    for index in range(20):
+        (expected, expected_labels), (got, got_labels) = (
+            plain(image, labels, (0, index)),
+            own(image, labels, (0, index)),
+        )
+        np.testing.assert_array_equal(got_labels, expected_labels)
+        assert got.dtype == np.uint8
+        changes.append(np.abs(got.astype(int) - expected).mean())
+    low, high = {"none": (0, 0), "light": (5, 40), "strong": (20, 80)}[color]  # grey levels, over 20 samples
+    assert low <= np.mean(changes) <= high
+
+
+# ---- crops that look at the labels
+
+
+def rare_spot(row: int, column: int) -> np.ndarray:
+    """Class 1 in one pixel of 64 x 80, class 2 in a quarter, the rest 0."""
+    labels = np.zeros((64, 80), np.uint8)
+    labels[32:, 40:] = 2
+    labels[row, column] = 1
+    return labels
+
+
+def places(transform, labels, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Row and column of the pixel of class 1 in each crop that holds it, and all crops' labels."""
+    crops = [transform(painted(labels), labels, (0, index))[1] for index in range(count)]
+    return np.array([np.argwhere(crop == 1)[0] for crop in crops if (crop == 1).any()]), crops
+
+
+@pytest.mark.parametrize("spot", [(0, 0), (63, 79), (0, 79), (20, 30), (40, 60)])
+def test_a_guided_crop_holds_a_pixel_of_the_rare_class_wherever_it_lies(spot):
+    counts = (10**9, 1, 10**9)
+    transform = train_transform((32, 48), 0, guided_crops=1, class_pixels=counts)
+    found, crops = places(transform, rare_spot(*spot), 60)
+    assert len(found) == len(crops)
+
+
+def test_the_place_of_the_rare_pixel_in_a_guided_crop_is_uniform():
+    labels = np.zeros((200, 200), np.uint8)
+    labels[100, 90] = 1
+    found, _ = places(train_transform((32, 32), 0, guided_crops=1, class_pixels=(10**9, 1)), labels, 400)
+    for axis in range(2):  # 400 of a uniform distribution over 0 .. 31, mirrored or not
+        assert found[:, axis].min() <= 1 and found[:, axis].max() >= 30
+        assert abs(found[:, axis].mean() - 15.5) < 4 * 9.2 / 20  # four standard errors
+        assert np.histogram(found[:, axis], 4, (0, 32))[0].min() > 60  # 100 each
+
+
+def test_the_class_of_a_guided_crop_is_drawn_by_its_rarity():
+    """Two single pixels so far apart that a crop holds one of them: 3 : 1 as their training counts say."""
+    labels = np.full((40, 400), 255, np.uint8)
+    labels[20, 50], labels[20, 350] = 0, 1
+    transform = train_transform((40, 64), 0, guided_crops=1, class_pixels=(100, 300))
+    crops = [transform(painted(labels % 5), labels, (0, index))[1] for index in range(400)]
+    assert all((crop < 255).any() for crop in crops)
+    assert abs(np.mean([(crop == 0).any() for crop in crops]) - 0.75) < 4 * 0.0217
+
+
+def test_the_share_of_guided_crops_is_the_one_asked_for():
+    labels = np.zeros((40, 2000), np.uint8)
+    labels[20, 1000] = 1
+    transform = train_transform((40, 40), 0, guided_crops=0.3, class_pixels=(10**9, 1))
+    found, crops = places(transform, labels, 400)
+    assert abs(len(found) / len(crops) - 0.3 - 0.7 * 40 / 1960) < 4 * 0.023
+
+
+def test_image_and_labels_move_together_in_guided_crops():
+    labels = blocks(0, (96, 128), side=16)
+    transform = train_transform((64, 80), 1, color="none", guided_crops=0.5, cat_max_ratio=0.6, class_pixels=(5,) * 5)
+    for index in range(20):
+        image, out = transform(painted(labels), labels, (0, index))
+        np.testing.assert_array_equal(image, painted(out))
+
+
+def test_guided_crops_of_images_without_labelled_pixels_are_plain():
+    labels = np.full((50, 70), 255, np.uint8)
+    transform = train_transform((40, 40), 0, guided_crops=1, cat_max_ratio=0.5, class_pixels=(1, 1))
+    assert transform(np.zeros((50, 70, 3), np.uint8), labels, (0, 0))[1].shape == (40, 40)
+
+
+def test_crops_of_one_class_are_drawn_again():
+    """A band of class 1 is in 2 of 10 crops; of 11 draws one of them has it almost always, and it is kept."""
+    labels = np.zeros((40, 400), np.uint8)
+    labels[:, 200:240] = 1
+
+    def share(ratio: float) -> float:
+        transform = train_transform((40, 40), 0, cat_max_ratio=ratio, class_pixels=(1, 1))
+        crops = [transform(painted(labels), labels, (0, index))[1] for index in range(200)]
+        return float(np.mean([max((crop == 0).mean(), (crop == 1).mean()) <= 0.8 for crop in crops]))
+
+    once = 64 / 360  # of the places of a crop those with 8 to 32 columns of the band, twice
+    assert share(0.999999) >= once
+    assert abs(share(0.8) - (1 - (1 - once * 50 / 64) ** 11)) < 0.08
+
+
+def test_ignored_pixels_do_not_count_as_a_class_in_a_crop():
+    labels = np.full((64, 64), 255, np.uint8)
+    labels[::2, 0], labels[1::2, 0] = 0, 1
+    transform = train_transform((64, 64), 0, cat_max_ratio=0.6, class_pixels=(1, 1))
+    crop = transform.compose.transforms[2]
+    assert crop._mixed(labels, (0, 0, 64, 64)) and not crop._mixed(labels, (1, 0, 64, 64))
+
+
+# ---- the user's own pipeline
+
+OWN = """
+- HorizontalFlip: {p: 0.5}
+- Affine: {scale: [0.8, 1.4], rotate: [-20, 20], p: 1}
+- OneOf:
+    transforms:
+      - GaussNoise
+      - MotionBlur: {blur_limit: 5}
+    p: 0.7
+- CLAHE:
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    return path
+
+
+def test_a_pipeline_of_the_users_replaces_scale_flip_and_colour(own):
+    steps = [type(step).__name__ for step in train_transform((48, 64), 0, augmentations=own).compose.transforms]
+    assert steps == ["RandomScale", "HorizontalFlip", "Affine", "OneOf", "CLAHE", "PadIfNeeded", "RandomCrop"]
+
+
+@pytest.mark.parametrize("image_scale", [0.5, 1.0])
+def test_samples_of_a_pipeline_of_the_users_have_the_crop_size_and_no_new_label(own, image_scale):
+    labels = blocks(0, (90, 120)) * 40
+    transform = train_transform(
+        (48, 64), 0, augmentations=own, image_scale=image_scale, guided_crops=0.5, class_pixels=(9,) * 161
+    )
+    transform = pickle.loads(pickle.dumps(transform))  # as spawned workers get it
+    samples = [transform(painted(labels // 40), labels, (0, index)) for index in range(20)]
+    for image, out in samples:
+        assert image.shape == (48, 64, 3) and image.dtype == np.uint8 and out.shape == (48, 64)
+        assert set(np.unique(out)) <= {*np.unique(labels), IGNORED}
+    assert any((one[0] != other[0]).any() for one, other in pairwise(samples))
+    for index in reversed(range(20)):  # a function of the key alone
+        again = transform(painted(labels // 40), labels, (0, index))
+        for part, expected in zip(again, samples[index], strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_a_saved_pipeline_is_read_as_its_plain_list(own, tmp_path):
+    steps = read_augmentations(own)
+    A.save(A.Compose(steps), tmp_path / "saved.yaml", data_format="yaml")
+    A.save(steps[1], tmp_path / "one.yaml", data_format="yaml")
+    labels = blocks(0, (60, 80))
+    plain, saved = (train_transform((48, 64), 0, augmentations=path) for path in (own, tmp_path / "saved.yaml"))
+    for index in range(10):
+        for one, other in zip(
+            plain(painted(labels), labels, (0, index)), saved(painted(labels), labels, (0, index)), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    assert [type(step) for step in read_augmentations(tmp_path / "one.yaml")] == [A.Affine]
+    A.save(A.Compose(steps, p=0.5), tmp_path / "half.yaml", data_format="yaml")
+    (whole,) = read_augmentations(tmp_path / "half.yaml")
+    assert whole.p == 0.5 and len(whole.transforms) == len(steps)
+
+
+def test_borders_that_a_pipeline_makes_up_are_ignored(tmp_path):
+    labels = np.ones((64, 64), np.uint8)
+    A.save(A.Compose([A.Rotate((45, 45), p=1)]), tmp_path / "saved.yaml", data_format="yaml")
+    (tmp_path / "plain.yaml").write_text("- Rotate: {limit: [45, 45], p: 1}")
+    (tmp_path / "own.yaml").write_text("- Rotate: {limit: [45, 45], p: 1, fill_mask: 2}")
+    for name, border in (("saved", IGNORED), ("plain", IGNORED), ("own", 2)):
+        transform = train_transform((64, 64), 0, augmentations=tmp_path / f"{name}.yaml")
+        out = transform(painted(labels), labels, (0, 0))[1]
+        assert out[0, 0] == border and out[32, 32] == 1
+
+
+@pytest.mark.parametrize("interpolation", [cv2.INTER_NEAREST, cv2.INTER_LINEAR])
+def test_labels_are_never_mixed_whatever_a_pipeline_asks_for(tmp_path, interpolation):
+    labels = blocks(0, (64, 64)) * 40
+    path = tmp_path / "own.yaml"
+    path.write_text(f"- Rotate: {{limit: [20, 20], p: 1, mask_interpolation: {interpolation}}}")
+    out = train_transform((64, 64), 0, augmentations=path)(painted(labels // 40), labels, (0, 0))[1]
+    assert set(np.unique(out)) <= {*np.unique(labels), IGNORED}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("- HorizontalFlipp: {p: 0.5}", ("no transform 'HorizontalFlipp'", "did you mean HorizontalFlip")),
+        ("- os: {}", ("no transform 'os'",)),
+        ("- 5: {}", ("expected 'Name' or",)),
+        ("- HorizontalFlip: {5: 5}", ("expected 'Name' or",)),
+        ("- HorizontalFlip: {p: 3}", ("HorizontalFlip: p: Input should be less than or equal to 1",)),
+        ("- HorizontalFlip: {pp: 0.5}", ("HorizontalFlip: Argument(s) 'pp' are not valid",)),
+        ("- HorizontalFlip: [0.5]", ("expected 'Name' or 'Name: {argument: value}', got {'HorizontalFlip': [0.5]}",)),
+        ("- {HorizontalFlip: {}, VerticalFlip: {}}", ("expected 'Name' or",)),
+        ("- RandomCrop", ("RandomCrop: height: Field required",)),
+        ("- OneOf: {p: 1}", ("OneOf: ", "missing", "transforms")),
+        ("- OneOf: {transforms: HorizontalFlip}", ("expected a list of transforms", "got 'HorizontalFlip'")),
+        ("- OneOf: {transforms: [Flop]}", ("no transform 'Flop'",)),
+        ("transform: {__class_fullname__: Composed, p: 1}", ("no transform 'Composed'", "did you mean Compose")),
+        ("lr: 0.1", ("expected a list of transforms",)),
+        ("", ("expected a list of transforms",)),
+        ("- [", ("is not YAML",)),
+        ("\udcff", ("is not YAML",)),
+        (None, ("cannot be read: No such file",)),
+    ],
+)
+def test_a_wrong_pipeline_is_answered_in_one_line_that_names_file_and_transform(tmp_path, content, parts):
+    path = tmp_path / "own.yaml"
+    if content is not None:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError) as raised:
+        read_augmentations(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("- Normalize", "must leave uint8 images (H, W, 3), got float32"),
+        ("- CropNonEmptyMaskIfExists: {height: 500, width: 500}", "cannot be applied to images with labels: "),
+    ],
+)
+def test_a_pipeline_that_does_not_fit_the_images_is_named(tmp_path, content, part):
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    transform = train_transform((48, 64), 0, augmentations=path)
+    with pytest.raises(InputError) as raised:
+        transform(painted(blocks(0, (60, 80))), blocks(0, (60, 80)), (0, 0))
+    assert str(raised.value).startswith(f"{path}: ") and part in str(raised.value)
 
 
 # ---- evaluation
@@ -212,7 +457,7 @@ def test_ranks_share_the_data_without_overlap(length, world_size, shuffle, epoch
 @pytest.fixture(scope="module")
 def train_split(tmp_path_factory):
     root = folder_tree(tmp_path_factory.mktemp("data"), images=[f"i{i}" for i in range(7)], splits=("train",))
-    return build_dataset("folder", root, "train", TrainTransform(1.0, (0.75, 1.6), (32, 40), seed=5))
+    return build_dataset("folder", root, "train", train_transform((32, 40), 5, scale_range=(0.75, 1.6)))
 
 
 def batches_of(loader, epoch: int) -> list[dict]:
@@ -227,16 +472,46 @@ def assert_same_batches(some: list[dict], others: list[dict]) -> None:
         assert torch.equal(one["labels"], other["labels"])
 
 
-def test_samples_do_not_depend_on_the_number_of_workers_nor_on_resuming(train_split):
-    uninterrupted = training_loader(train_split, 3, seed=5, workers=0)
-    expected = [batches_of(uninterrupted, epoch) for epoch in range(2)]
+REPEAT = torch.tensor([1.0, 2.5, 1.0, 1.0, 3.2, 1.0, 1.0])
+EVERYTHING = {"guided_crops": 0.5, "cat_max_ratio": 0.7, "class_pixels": (900, 30, 5)}
+
+
+@pytest.fixture(params=["default", "guided", "own"])
+def varied_split(request, train_split, own):
+    """The training split with the transform of each kind."""
+    split = copy.copy(train_split)
+    split.transform = {
+        "default": lambda: train_transform((32, 40), 5, scale_range=(0.75, 1.6)),
+        "guided": lambda: train_transform((32, 40), 5, scale_range=(0.75, 1.6), color="strong", **EVERYTHING),
+        "own": lambda: train_transform((32, 40), 5, augmentations=own, **EVERYTHING),
+    }[request.param]()
+    return split
+
+
+@pytest.mark.parametrize("repeat", [None, REPEAT], ids=["once", "repeated"])
+def test_samples_do_not_depend_on_the_number_of_workers_nor_on_resuming(varied_split, repeat):
+    def loader(workers: int):
+        return training_loader(varied_split, 3, seed=5, workers=workers, repeat=repeat)
+
+    uninterrupted = loader(0)
+    expected = [batches_of(uninterrupted, epoch) for epoch in range(3)]
     assert not torch.equal(expected[0][0]["image"], expected[1][0]["image"])
-    for workers in (1, 2):
-        loader = training_loader(train_split, 3, seed=5, workers=workers)  # its workers persist over the epochs
-        for epoch in range(2):
-            assert_same_batches(batches_of(loader, epoch), expected[epoch])
-    resumed = training_loader(train_split, 3, seed=5, workers=2)
-    assert_same_batches(batches_of(resumed, 1), expected[1])
+    for workers in (1, 3):
+        persistent = loader(workers)
+        for epoch in range(3):
+            assert_same_batches(batches_of(persistent, epoch), expected[epoch])
+    resumed = loader(2)
+    assert_same_batches(batches_of(resumed, 2), expected[2])
+
+
+def test_spawned_workers_make_the_same_samples(train_split, own):
+    split = copy.copy(train_split)
+    split.transform = train_transform((32, 40), 5, augmentations=own, **EVERYTHING)
+    expected = training_loader(split, 3, seed=5, workers=0, repeat=REPEAT)
+    spawned = training_loader(split, 3, seed=5, workers=2, repeat=REPEAT)
+    spawned.multiprocessing_context = "spawn"  # as on macOS and Windows
+    for epoch in range(2):
+        assert_same_batches(batches_of(spawned, epoch), batches_of(expected, epoch))
 
 
 def test_training_batches_are_full_and_stacked(train_split):
