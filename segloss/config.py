@@ -129,7 +129,11 @@ class DataOptions:
 class FrequencyConfig(LabelValueOptions, DataOptions):
     """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table."""
 
-    split: str = option("train", "train, val or test")
+    split: list[str] = option(
+        ["train"], "train, val, test; label values and weights are those of the first", nargs="+", metavar="SPLIT"
+    )
+    recipes: bool = option(False, "print label values and class weights by every recipe")
+    json: str | None = option(None, "write all statistics, co-occurrence too, into this file", metavar="FILE")
     output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
 
     def validate(self) -> None:

@@ -169,10 +169,11 @@ def count_dataset(
     dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
 ) -> PixelCounts:
     """Read every mask of a data set and count; as :func:`count_images`."""
-    return _counts_of(dataset, count_images(dataset, workers=workers, progress=progress))
+    return counts_of(dataset, count_images(dataset, workers=workers, progress=progress))
 
 
-def _counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts:
+def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts:
+    """The histograms of a split added up."""
     origin = {"dataset": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint()}
     return _summarise(histograms, dataset.classes.names, **origin)
 
@@ -259,18 +260,23 @@ def load_or_count(
             if counts.fingerprint == dataset.fingerprint():
                 return counts, str(saved)
     histograms, source = image_histograms(dataset, workers=workers, progress=progress)
-    return _counts_of(dataset, histograms), source
+    return counts_of(dataset, histograms), source
 
 
 def main(argv: list[str] | None = None) -> None:
-    """``python -m segloss.frequency``: print and draw the class table of a split."""
+    """``python -m segloss.frequency``: print, draw and save the class tables of one or several splits."""
     from segloss.config import FrequencyConfig, parse_config
     from segloss.losses import label_values_from_counts
-    from segloss.report import plot_class_counts, print_class_counts, progress_bar
+    from segloss.report import plot_class_counts, print_class_counts, print_recipes, progress_bar
+    from segloss.statistics import class_statistics
 
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
-    dataset = config.open(config.split)
-    counts, source = load_or_count(dataset, progress=progress_bar("counting"))
+    datasets = [config.open(split) for split in config.split]
+    splits = []
+    for dataset in datasets:
+        histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
+        splits.append((counts_of(dataset, histograms), histograms, source))
+    counts = splits[0][0]
     try:
         values = label_values_from_counts(
             counts.pixels,
@@ -278,16 +284,30 @@ def main(argv: list[str] | None = None) -> None:
             label_values=config.label_values_argument(),
             power=config.label_power,
         )
+        pairs = [(counts, histograms) for counts, histograms, _ in splits]
+        statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
     except ValueError as error:
-        raise InputError(f"{config.dataset} {config.split}: {error}") from error
-    print(f"form: {dataset.found.form}")
-    print_class_counts(counts, values, source)
-    if config.output:
+        raise InputError(f"{config.dataset} {counts.split}: {error}") from error
+    for place, (dataset, (counts, _, source)) in enumerate(zip(datasets, splits, strict=True)):
+        print(f"form: {dataset.found.form}")
+        print_class_counts(counts, values if place == 0 else None, source)
+    if config.recipes:
+        print_recipes(statistics)
+    _write_outputs(config, statistics, values, datasets[0].classes.colors, plot_class_counts)
+
+
+def _write_outputs(config: Any, statistics: dict, values: Tensor, colors: Any, plot: Callable) -> None:
+    for flag, path in (("json", config.json), ("output", config.output)):
+        if path is None:
+            continue
         try:
-            plot_class_counts(counts, values, dataset.classes.colors, Path(config.output))
+            if flag == "json":
+                write_json(Path(path), statistics)
+            else:
+                plot(statistics, values.tolist(), colors, Path(path))
         except OSError as error:
-            raise InputError(f"--output {config.output} cannot be written: {error.strerror}") from error
-        print(f"picture: {config.output}")
+            raise InputError(f"--{flag} {path} cannot be written: {error.strerror}") from error
+        print(f"{'statistics' if flag == 'json' else 'picture'}: {path}")
 
 
 if __name__ == "__main__":

@@ -220,23 +220,59 @@ def _bar_colors(colors: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
     return [tuple(channel / 255 for channel in color) for color in colors]
 
 
-def plot_class_counts(counts: PixelCounts, label_values: Tensor, colors: Sequence[Sequence[int]], path: Path) -> None:
-    """Two panels over the same classes, most frequent first: share of pixels (log axis) and label value."""
-    order = np.argsort(class_ranks(counts.pixels).numpy())
-    names = [counts.class_names[c] for c in order]
-    total = sum(counts.pixels)
-    figure, (left, right) = _figure(10, 0.3 * len(names) + 1.2, ncols=2, sharey=True)
+def plot_class_counts(
+    statistics: dict, label_values: Sequence[float], colors: Sequence[Sequence[int]], path: Path
+) -> None:
+    """Three panels over the same classes, most frequent first: share, label value, and who shares images with whom."""
+    splits = statistics["splits"]
+    split = statistics["recipes_from"]
+    first = splits[split]
+    order = np.argsort(first["rank"])
+    names = [statistics["classes"][c] for c in order]
+    height = 0.3 * len(names) + 1.2
+    figure, (left, middle, right) = _figure(9 + height, max(height, 2.5), ncols=3, width_ratios=[3, 2.4, 0.9 * height])
     paint = [_bar_colors(colors)[c] for c in order]
-    left.barh(names, [100 * counts.pixels[c] / total for c in order], color=paint, edgecolor="0.4")
+    left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
+    for (name, other), marker in zip([item for item in splits.items() if item[0] != split], "o^s", strict=False):
+        shares = [100 * other["share"][c] or np.nan for c in order]
+        left.plot(shares, names, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name)
+    if len(splits) > 1:
+        left.legend(fontsize=8)
     left.set_xscale("log")
     left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel("share of labelled pixels (%)")
     left.invert_yaxis()
-    bars = right.barh(names, [float(label_values[c]) for c in order], color=paint, edgecolor="0.4")
-    right.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
-    right.set_xlabel("label value")
-    figure.suptitle(f"{counts.dataset} {counts.split}: {counts.image_count} images")
+    bars = middle.barh(names, [label_values[c] for c in order], color=paint, edgecolor="0.4")
+    middle.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+    middle.margins(x=0.15)
+    middle.set_yticks(range(len(names)), [])
+    middle.set_xlabel("label value")
+    middle.invert_yaxis()
+    together = np.array(first["cooccurrence"])[np.ix_(order, order)]
+    shares = 100 * together / np.maximum(together.diagonal()[:, None], 1)
+    right.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if len(names) <= 20:
+        for (row, column), share in np.ndenumerate(shares):
+            right.text(
+                column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color="w" if share > 55 else "k"
+            )
+    right.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    right.set_yticks(range(len(names)), names)
+    right.set_title(f"{split}: of the images with the row's class,\nthose that hold the column's (%)", fontsize=9)
+    figure.suptitle(f"{statistics['dataset']}: " + ", ".join(f"{s['images']} {name}" for name, s in splits.items()))
     _save(figure, path)
+
+
+def print_recipes(statistics: dict) -> None:
+    """Label values and class weights by every recipe, side by side, most frequent class first."""
+    order = np.argsort(statistics["splits"][statistics["recipes_from"]]["rank"])
+    for key, title in (("label_values", "label values"), ("class_weights", "class weights")):
+        table = _table(f"{title} from {statistics['recipes_from']}")
+        for recipe in statistics[key]:
+            table.add_column(recipe, justify="right", no_wrap=True)
+        for c in order:
+            table.add_row(statistics["classes"][c], *(f"{numbers[c]:.4g}" for numbers in statistics[key].values()))
+        console.print(table)
 
 
 def plot_history(rows: Sequence[dict], path: Path) -> None:

@@ -1,6 +1,5 @@
 """The layouts and label maps that users bring: found, said, read, and trained on."""
 
-import os
 
 import numpy as np
 import pytest
@@ -349,4 +348,4 @@ def test_every_form_trains_and_is_evaluated(kind, tmp_path, monkeypatch, capsys)
         import cv2
 
         assert set(np.unique(cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED))) <= set(CITYSCAPES.ids)
-    assert os.path.getsize(run / "val_metrics.json") and torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    assert (run / "val_metrics.json").stat().st_size and torch.load(run / "checkpoints/best.ckpt", weights_only=True)

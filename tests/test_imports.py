@@ -21,7 +21,7 @@ ROWS = [
     {"datasets"},
     {"config", "models"},
     {"runs"},
-    {"evaluation", "report"},
+    {"evaluation", "report", "statistics"},
     {"pages", "doctor"},
     {"training"},
 ]
