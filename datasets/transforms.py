@@ -6,6 +6,7 @@ resolution. Labels are only ever resized by nearest neighbour.
 """
 
 import os
+import random
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -82,9 +83,10 @@ def train_transform(
     ]
     if augmentations is not None:
         own = read_augmentations(augmentations)
-        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations)
+        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, own, augmentations)
     scale = _scale(*(image_scale * factor for factor in scale_range))
-    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
+    colors = COLORS[color]()
+    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *colors], seed, colors[1:])
 
 
 def _scale(low: float, high: float) -> A.RandomScale:
@@ -98,11 +100,16 @@ class TrainTransform:
     Args:
         steps: the last of them gives uint8 images of one size.
         seed: any non-negative integer.
+        independent: those of the steps that share one stream of random numbers. Each of the others begins the same
+            stream anew, as albumentations seeds them: scale, height of the crop and brightness are drawn alike.
         source: the file some steps came from, for messages.
     """
 
-    def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None):
+    def __init__(
+        self, steps: Sequence[Any], seed: int, independent: Sequence[Any] = (), source: str | Path | None = None
+    ):
         self.compose = A.Compose(steps, mask_interpolation=cv2.INTER_NEAREST)
+        self.independent = independent
         self.seed = seed
         self.source = source
 
@@ -110,8 +117,11 @@ class TrainTransform:
         self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         # Left to itself albumentations replays one stream in every worker and every epoch.
-        state = np.random.SeedSequence([self.seed, *key]).generate_state(1)
-        self.compose.set_random_seed(int(state[0]))
+        first, second = map(int, np.random.SeedSequence([self.seed, *key]).generate_state(2))
+        self.compose.set_random_seed(first)
+        stream = np.random.default_rng(second), random.Random(second)
+        for step in self.independent:
+            step.set_random_state(*stream)
         out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
 
@@ -132,10 +142,10 @@ class TrainTransform:
 class GuidedCrop(A.RandomCrop):
     """A crop that looks at the labels.
 
-    With probability ``guided`` it is placed around a pixel of a rare class: a class c of those present is drawn with
-    probability proportional to 1 / class_pixels[c], a pixel of it uniformly, and the pixel's place in the crop
-    uniformly as far as the image's edges allow. Any other crop is drawn again, at most ``CROP_REDRAWS`` times, while
-    one class holds more than ``cat_max_ratio`` of its labelled pixels or none is labelled.
+    With probability ``guided`` it is one around a pixel of a rare class: a class c of those present is drawn with
+    probability proportional to 1 / class_pixels[c], then a pixel of it, then one of the crops that hold the pixel. Any
+    other crop is drawn again, at most ``CROP_REDRAWS`` times, while one class holds more than ``cat_max_ratio`` of its
+    labelled pixels or none is labelled.
 
     Args:
         height, width: of the crop.
@@ -154,7 +164,8 @@ class GuidedCrop(A.RandomCrop):
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         labels = data["mask"]
-        if self.guided > 0 and self.py_random.random() < self.guided:
+        # Its own draws come from the other generator: a crop that is not guided is the one of a run without guiding.
+        if self.guided > 0 and self.random_generator.random() < self.guided:
             present = class_histogram(labels, len(self.rarity))[:-1]
             if present.any():
                 box = self._around(*self._rare_pixel(labels, present), labels.shape)
@@ -168,13 +179,15 @@ class GuidedCrop(A.RandomCrop):
 
     def _rare_pixel(self, labels: np.ndarray, present: np.ndarray) -> tuple[int, int]:
         weights = self.rarity * (present > 0)
-        label = self.py_random.choices(range(len(weights)), weights)[0]
-        place = np.flatnonzero(labels == label)[self.py_random.randrange(present[label])]
+        label = self.random_generator.choice(len(weights), p=weights / weights.sum())
+        place = self.random_generator.choice(np.flatnonzero(labels == label))
         return divmod(int(place), labels.shape[1])
 
     def _around(self, row: int, column: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        top = min(max(row - self.py_random.randrange(self.height), 0), size[0] - self.height)
-        left = min(max(column - self.py_random.randrange(self.width), 0), size[1] - self.width)
+        # Among the places inside the image: one cut off at its edges would lie in a corner most of the time.
+        draw = self.random_generator.integers
+        top = int(draw(max(0, row - self.height + 1), min(row, size[0] - self.height) + 1))
+        left = int(draw(max(0, column - self.width + 1), min(column, size[1] - self.width) + 1))
         return left, top, left + self.width, top + self.height
 
     def _mixed(self, labels: np.ndarray, box: tuple[int, int, int, int]) -> bool:

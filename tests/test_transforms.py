@@ -199,6 +199,14 @@ def test_the_place_of_the_rare_pixel_in_a_guided_crop_is_uniform():
         assert np.histogram(found[:, axis], 4, (0, 32))[0].min() > 60  # 100 each
 
 
+def test_guided_crops_of_nearly_the_whole_image_do_not_stick_to_its_corners():
+    labels = np.zeros((48, 48), np.uint8)
+    labels[24, 24] = 1
+    found, _ = places(train_transform((40, 40), 0, guided_crops=1, class_pixels=(10**9, 1)), labels, 400)
+    counts = np.bincount(found[:, 0], minlength=25)
+    assert counts[:16].sum() == 0 and counts[16:].min() > 20  # nine places, 44 each
+
+
 def test_the_class_of_a_guided_crop_is_drawn_by_its_rarity():
     """Two single pixels so far apart that a crop holds one of them: 3 : 1 as their training counts say."""
     labels = np.full((40, 400), 255, np.uint8)
@@ -207,6 +215,30 @@ def test_the_class_of_a_guided_crop_is_drawn_by_its_rarity():
     crops = [transform(painted(labels % 5), labels, (0, index))[1] for index in range(400)]
     assert all((crop < 255).any() for crop in crops)
     assert abs(np.mean([(crop == 0).any() for crop in crops]) - 0.75) < 4 * 0.0217
+
+
+def test_crops_that_are_not_guided_are_those_of_a_run_without_guiding():
+    labels = blocks(0, (96, 128), side=16)
+    plain = train_transform((32, 32), 1, scale_range=(0.75, 1.6))
+    guided = train_transform((32, 32), 1, scale_range=(0.75, 1.6), guided_crops=0.5, class_pixels=(5,) * 5)
+    same = [
+        np.array_equal(*(transform(painted(labels), labels, (0, index))[0] for transform in (plain, guided)))
+        for index in range(200)
+    ]
+    assert 0.35 < np.mean(same) < 0.65
+
+
+def test_guiding_does_not_depend_on_the_random_scale():
+    labels = np.zeros((400, 400), np.uint8)
+    labels[190:194, 190:194] = 1  # of a size that any scale keeps, and that plain crops seldom meet
+    transform = train_transform((32, 32), 1, scale_range=(0.5, 1.5), guided_crops=0.5, class_pixels=(10**9, 1))
+    scale = transform.compose.transforms[0]
+    draw, scales = scale.get_params, []
+    scale.get_params = lambda: scales.append(draw()["scale"]) or {"scale": scales[-1]}
+    guided = np.array([(transform(painted(labels), labels, (0, i))[1] == 1).any() for i in range(400)])
+    small = np.array(scales) < 1
+    assert 120 < small.sum() < 280
+    assert abs(guided[small].mean() - guided[~small].mean()) < 4 * 0.05
 
 
 def test_the_share_of_guided_crops_is_the_one_asked_for():
@@ -296,6 +328,28 @@ def test_samples_of_a_pipeline_of_the_users_have_the_crop_size_and_no_new_label(
         again = transform(painted(labels // 40), labels, (0, index))
         for part, expected in zip(again, samples[index], strict=True):
             np.testing.assert_array_equal(part, expected)
+
+
+def test_the_steps_of_a_pipeline_are_drawn_independently(tmp_path):
+    """Two flips, each in half of the samples: each of the four pictures in a quarter of them."""
+    (tmp_path / "own.yaml").write_text("- HorizontalFlip\n- VerticalFlip\n")
+    labels = np.arange(4, dtype=np.uint8).reshape(2, 2).repeat(32, 0).repeat(32, 1)
+    transform = train_transform((64, 64), 0, augmentations=tmp_path / "own.yaml")
+    corners = [int(transform(painted(labels), labels, (0, index))[1][0, 0]) for index in range(400)]
+    assert np.bincount(corners, minlength=4).min() > 100 - 4 * 8.7  # four standard deviations
+
+
+def test_blur_and_noise_are_drawn_independently():
+    transform = train_transform((64, 64), 0, color="strong")
+    applied: dict[str, set[int]] = {"GaussianBlur": set(), "GaussNoise": set()}
+    for step in transform.compose.transforms[-2:]:
+        indices = applied[type(step).__name__]
+        step.get_params = lambda at=indices: at.add(index) or {}  # asked for only where the step is applied
+    for index in range(400):
+        transform(np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64), np.uint8), (0, index))
+    blurred, noisy = applied.values()
+    for some, share in ((blurred, 0.3), (noisy, 0.3), (blurred & noisy, 0.09)):
+        assert abs(len(some) / 400 - share) < 4 * 0.023
 
 
 def test_a_saved_pipeline_is_read_as_its_plain_list(own, tmp_path):
@@ -488,6 +542,7 @@ def varied_split(request, train_split, own):
     return split
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # more than this machine's cores
 @pytest.mark.parametrize("repeat", [None, REPEAT], ids=["once", "repeated"])
 def test_samples_do_not_depend_on_the_number_of_workers_nor_on_resuming(varied_split, repeat):
     def loader(workers: int):
