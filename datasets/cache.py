@@ -25,7 +25,6 @@ Pair = tuple[np.ndarray, np.ndarray | None]
 BYTES_PER_PIXEL = 4  # RGB and label
 SHARE_TO_FILL = 0.9  # the rest is left to the batches, which workers send through the same memory
 SHARED_MEMORY, MEMINFO = Path("/dev/shm"), Path("/proc/meminfo")  # of Linux; elsewhere nothing is asked
-EMPTY, IMAGE_ALONE, WITH_LABELS = 0, 1, 2
 
 
 @dataclass
@@ -34,7 +33,7 @@ class RamCache:
 
     Attributes:
         memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)``.
-        ready: shared, uint8, one per pair: ``EMPTY``, ``IMAGE_ALONE`` or ``WITH_LABELS``.
+        ready: shared, bool: the pairs that are there.
         sizes: (H, W) of each pair, from the files' headers.
         starts: of each pair in ``memory``.
     """
@@ -45,15 +44,14 @@ class RamCache:
     starts: Sequence[int]
 
     def read(self, index: int, decode: Callable[[int], Pair], path: Path) -> Pair:
-        """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time.
+        """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time (without labels: always).
 
         Raises:
             InputError: the image that ``path`` decodes to has not the size of its header; or as ``decode``.
         """
         image, labels = self._views(index)
-        state = int(self.ready[index])
-        if state != EMPTY:
-            return image.copy(), labels.copy() if state == WITH_LABELS else None
+        if self.ready[index]:
+            return image.copy(), labels.copy()
         pair = decode(index)
         if pair[0].shape != image.shape:
             (height, width), (real_height, real_width) = self.sizes[index], pair[0].shape[:2]
@@ -61,10 +59,9 @@ class RamCache:
                 f"{path}: is {real_width}x{real_height} but was {width}x{height} (width x height) when its header was "
                 "read; replace the file, or leave --cache out"
             )
-        image[:] = pair[0]
         if pair[1] is not None:
-            labels[:] = pair[1]
-        self.ready[index] = IMAGE_ALONE if pair[1] is None else WITH_LABELS  # last: two may fill it, none reads half
+            image[:], labels[:] = pair
+            self.ready[index] = True  # last: two processes may fill a pair at once, none reads half of one
         return pair
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +76,7 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
 
     Args:
         datasets: of any kind and image sizes.
-        copies: processes on this machine that do the same, one per device.
+        copies: processes on this machine that have done so when all have, beside those that have already.
 
     Raises:
         InputError: it would not fit into memory; or a file is no image.
@@ -88,7 +85,7 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
     starts = list(accumulate((BYTES_PER_PIXEL * h * w for some in sizes for h, w in some), initial=0))
     require_memory(starts[-1] * copies)
     memory = torch.empty(starts[-1], dtype=torch.uint8).share_memory_()
-    ready = torch.zeros(len(starts) - 1, dtype=torch.uint8).share_memory_()
+    ready = torch.zeros(len(starts) - 1, dtype=torch.bool).share_memory_()
     first = 0
     for dataset, some in zip(datasets, sizes, strict=True):
         last = first + len(some)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -392,7 +393,10 @@ def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -
     if config.repeat_threshold > 0:
         splits.repeat = repeat_factors(image_histograms(splits.train)[0], config.repeat_threshold)
     if config.cache == "ram":
-        cache_in_ram([splits.train, splits.val], copies=config.devices)
+        first = (
+            int(os.environ.get("LOCAL_RANK", 0)) == 0
+        )  # looks at what all need: the others start when it has its own
+        cache_in_ram([splits.train, splits.val], copies=config.devices if first else 1)
 
 
 def build_trainer(config: TrainConfig, folder: Path, console) -> L.Trainer:

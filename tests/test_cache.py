@@ -9,7 +9,7 @@ import torch
 from data_trees import folder_tree, random_image, write_png
 
 from segloss.datasets import build_dataset, cache
-from segloss.datasets.cache import EMPTY, WITH_LABELS, cache_in_ram
+from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import evaluation_loader, training_loader
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.transforms import EvalTransform, train_transform
@@ -33,7 +33,7 @@ def opened(root: Path, cached: bool = True):
     return train, val
 
 
-def states(dataset) -> list[int]:
+def states(dataset) -> list[bool]:
     return dataset.cache.ready.tolist()
 
 
@@ -82,9 +82,9 @@ def test_what_a_worker_reads_all_processes_have(root, start_method):
     loader, val_loader = training_loader(train, 1, seed=5, workers=2), evaluation_loader(val, 1, workers=2)
     for each in (loader, val_loader):
         each.multiprocessing_context = start_method
-    assert set(states(train)) == {EMPTY}
+    assert set(states(train)) == {False}
     assert equal(batches(loader, 0), expected[0]) and equal(list(val_loader), expected_val)
-    assert states(train) == [WITH_LABELS] * 5 and states(val) == [WITH_LABELS] * 2  # seen from this process
+    assert states(train) == [True] * 5 and states(val) == [True] * 2  # seen from this process
     shutil.rmtree(root)
     for epoch in (1, 2):  # in another order, so by other workers
         assert equal(batches(loader, epoch), expected[epoch])
@@ -124,7 +124,7 @@ def test_a_file_of_another_size_than_its_header_said_is_refused_and_harms_no_nei
     write_png(root / "masks" / "train" / "t1.png", np.zeros((80, 90), np.uint8))
     with pytest.raises(InputError, match=r"t1\.jpg: is 90x80 but was 50x40 \(width x height\) .*; replace the file"):
         train[0, 1]
-    assert states(train) == [WITH_LABELS, EMPTY, *[WITH_LABELS] * 3]
+    assert states(train) == [True, False, *[True] * 3]
     assert equal([train[0, index] for index in (0, 2, 3, 4)], others)
 
 
@@ -133,16 +133,17 @@ def test_a_mask_of_another_size_than_its_image_is_refused_as_without_cache(root)
     write_png(root / "masks" / "train" / "t1.png", np.zeros((80, 90), np.uint8))
     with pytest.raises(InputError, match="mask is 90x80 but its image"):
         train[0, 1]
-    assert states(train)[1] == EMPTY
+    assert not states(train)[1]
 
 
-def test_images_without_labels_are_kept_without(root):
+def test_images_without_labels_are_read_each_time(root):
     val = build_dataset("folder", root, "val")
     val.pairs = [(image, None) for image, _ in val.pairs]
     cache_in_ram([val])
     for _ in range(2):
         image, labels = val.read_pair(0)
         assert labels is None and image.shape == (21, 34, 3)
+    assert states(val) == [False, False]
 
 
 def test_made_up_scenes_can_be_kept_too():
@@ -150,7 +151,7 @@ def test_made_up_scenes_can_be_kept_too():
     cache_in_ram([cached])
     for _ in range(2):
         assert equal([cached[index] for index in range(3)], [plain[index] for index in range(3)])
-    assert states(cached) == [WITH_LABELS] * 3
+    assert states(cached) == [True] * 3
 
 
 @pytest.mark.parametrize("place", ["shared", "machine"])
