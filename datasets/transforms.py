@@ -83,10 +83,9 @@ def train_transform(
     ]
     if augmentations is not None:
         own = read_augmentations(augmentations)
-        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, own, augmentations)
+        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations)
     scale = _scale(*(image_scale * factor for factor in scale_range))
-    colors = COLORS[color]()
-    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *colors], seed, colors[1:])
+    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
 
 
 def _scale(low: float, high: float) -> A.RandomScale:
@@ -100,28 +99,24 @@ class TrainTransform:
     Args:
         steps: the last of them gives uint8 images of one size.
         seed: any non-negative integer.
-        independent: those of the steps that share one stream of random numbers. Each of the others begins the same
-            stream anew, as albumentations seeds them: scale, height of the crop and brightness are drawn alike.
         source: the file some steps came from, for messages.
     """
 
-    def __init__(
-        self, steps: Sequence[Any], seed: int, independent: Sequence[Any] = (), source: str | Path | None = None
-    ):
+    def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None):
         self.compose = A.Compose(steps, mask_interpolation=cv2.INTER_NEAREST)
-        self.independent = independent
+        self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        # Left to itself albumentations replays one stream in every worker and every epoch.
-        first, second = map(int, np.random.SeedSequence([self.seed, *key]).generate_state(2))
-        self.compose.set_random_seed(first)
-        stream = np.random.default_rng(second), random.Random(second)
-        for step in self.independent:
-            step.set_random_state(*stream)
+        # Left to itself albumentations replays one stream in every worker and every epoch; set_random_seed would begin
+        # the same stream anew for each step, so that scale, place of the crop and brightness were drawn alike.
+        first, second, third = map(int, np.random.SeedSequence([self.seed, *key]).generate_state(3))
+        self.compose.set_random_state(np.random.default_rng(first), random.Random(second))
+        for step in self.guided:
+            step.draws = np.random.default_rng(third)
         out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
 
@@ -161,11 +156,12 @@ class GuidedCrop(A.RandomCrop):
         self.guided = guided
         self.cat_max_ratio = cat_max_ratio
         self.rarity = 1 / np.maximum(class_pixels, 1)
+        # Numbers of its own, so that a crop that is not guided is the one of a run without guiding.
+        self.draws = np.random.default_rng(0)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         labels = data["mask"]
-        # Its own draws come from the other generator: a crop that is not guided is the one of a run without guiding.
-        if self.guided > 0 and self.random_generator.random() < self.guided:
+        if self.guided > 0 and self.draws.random() < self.guided:
             present = class_histogram(labels, len(self.rarity))[:-1]
             if present.any():
                 box = self._around(*self._rare_pixel(labels, present), labels.shape)
@@ -179,13 +175,13 @@ class GuidedCrop(A.RandomCrop):
 
     def _rare_pixel(self, labels: np.ndarray, present: np.ndarray) -> tuple[int, int]:
         weights = self.rarity * (present > 0)
-        label = self.random_generator.choice(len(weights), p=weights / weights.sum())
-        place = self.random_generator.choice(np.flatnonzero(labels == label))
+        label = self.draws.choice(len(weights), p=weights / weights.sum())
+        place = self.draws.choice(np.flatnonzero(labels == label))
         return divmod(int(place), labels.shape[1])
 
     def _around(self, row: int, column: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         # Among the places inside the image: one cut off at its edges would lie in a corner most of the time.
-        draw = self.random_generator.integers
+        draw = self.draws.integers
         top = int(draw(max(0, row - self.height + 1), min(row, size[0] - self.height) + 1))
         left = int(draw(max(0, column - self.width + 1), min(column, size[1] - self.width) + 1))
         return left, top, left + self.width, top + self.height

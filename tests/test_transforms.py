@@ -339,6 +339,26 @@ def test_the_steps_of_a_pipeline_are_drawn_independently(tmp_path):
     assert np.bincount(corners, minlength=4).min() > 100 - 4 * 8.7  # four standard deviations
 
 
+def test_scale_place_flip_and_brightness_are_drawn_independently():
+    """Seeded step by step, albumentations draws them all from the beginning of one stream: correlation 1."""
+    size, crop = (200, 200), (80, 80)
+    rows, columns = np.indices(size)
+    labels = np.zeros(size, np.uint8)
+    ramp = np.stack([rows, columns, np.full(size, 128)], -1).astype(np.uint8)
+    transform = train_transform(crop, 0, scale_range=(0.75, 1.6), color="none")
+    bright = train_transform(crop, 0, scale_range=(0.75, 1.6))
+    drawn = []
+    for index in range(300):
+        out = transform(ramp, labels, (0, index))[0].astype(float)
+        height = out[-1, 0, 0] - out[0, 0, 0]  # of the source that the crop shows: the scale
+        flipped = out[0, 0, 1] > out[0, -1, 1]
+        grey = bright(np.full((*size, 3), 128, np.uint8), labels, (0, index))[0].mean()
+        top, left = out[0, 0, 0], min(out[0, 0, 1], out[0, -1, 1])
+        drawn.append((height, top / (199 - height), left / (199 - height), flipped, grey))
+    correlation = np.corrcoef(np.array(drawn).T)
+    assert np.abs(correlation - np.eye(5)).max() < 4 / 300**0.5  # four standard deviations of no correlation
+
+
 def test_blur_and_noise_are_drawn_independently():
     transform = train_transform((64, 64), 0, color="strong")
     applied: dict[str, set[int]] = {"GaussianBlur": set(), "GaussNoise": set()}
