@@ -1,67 +1,71 @@
-"""Score trained models on a labelled split: checkpoints -> confusion matrices -> tables, JSON, CSV, pictures.
+"""Score trained runs or folders of predicted masks: per-image results -> scores, intervals, comparison, report.
 
 python eval_seg.py --checkpoint runs/A runs/B --split test
+python eval_seg.py --predictions masks/A masks/B --labels masks/true
 """
 
 import time
 from pathlib import Path
 
 
-def evaluate_runs(argv: list[str] | None = None) -> None:
+def evaluate(argv: list[str] | None = None) -> None:
     from segloss.config import EvalConfig, parse_config
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
-    from segloss.doctor import check_before
-    from segloss.evaluation import (
-        dataset_for_run,
-        distinct_names,
-        pick_device,
-        resolve_precision,
-        save_index_png,
-        score,
-    )
-    from segloss.report import console, print_scores, progress_bar, write_evaluation
-    from segloss.runs import load_run
+    from segloss.comparison import compare
+    from segloss.evaluation import score, sources_of_masks, sources_of_runs
+    from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
 
-    device = pick_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
-    runs = [load_run(path) for path in config.checkpoint]
-    names = distinct_names(runs)
-    datasets = [dataset_for_run(run, config) for run in runs]  # all checked before the first is scored
-    for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
-        check_before([dataset], config.check, console.print)
-    folder = output_folder(config, runs)
-
+    folder = output_folder(config)
+    sources = (sources_of_runs if config.checkpoint else sources_of_masks)(config, folder, console.print)
     folder.mkdir(parents=True, exist_ok=True)  # an impossible folder is answered before the work, not after it
-    results = {}
-    for name, run, dataset in zip(names, runs, datasets, strict=True):
-        ids = dataset.classes.ids
-        results[name] = score(
-            run.model,
-            run.criterion,
-            dataset,
-            device=device,
-            precision=precision,
-            decision_tau=config.decision_tau,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            progress=progress_bar(f"scoring {name}"),
-            on_sample=save_index_png(folder / "predictions" / name, ids) if config.save_predictions else None,
+    metrics, totals = {}, {}
+    for source in sources:  # all checked before the first is scored
+        metrics[source.name], totals[source.name] = score(
+            source,
+            store=folder / f"{source.name}.sqlite",
+            protocol=config.protocol,
+            progress=progress_bar(f"scoring {source.name}"),
         )
-        metrics = results[name][0]
-        console.print(f"form: {dataset.found.form}", soft_wrap=True)
-        print_scores(metrics, f"{name} on {dataset.name} {dataset.split}: {metrics['images']} images")
-    write_evaluation(folder, results, runs[0].classes)
+        print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
+
+    groups: dict[str, list] = {}
+    for name, group in zip(metrics, config.group or list(metrics), strict=True):
+        groups.setdefault(group, []).append(totals[name].counts)
+    comparison = compare(groups, block=config.block)
+    print_comparison(comparison)
+    sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}
+    write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
     console.print(f"results: {folder}", soft_wrap=True)
 
 
-def output_folder(config, runs) -> Path:
+def sweep(config, sources, totals, folder: Path) -> dict:
+    """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
+    from segloss.evaluation import totals_of_some
+    from segloss.metrics import class_groups
+    from segloss.operating_point import choose, save_operating_point, sweep_table
+    from segloss.report import console
+
+    tables = {}
+    for source in sources:
+        tail = class_groups(source.training_pixels)["tail"]
+        tables[source.name] = sweep_table(totals[source.name], tail)
+        if config.choose_metric:
+            some = totals_of_some(source, folder, config.choose_on)
+            row = choose(sweep_table(some, tail), config.choose_metric)
+            path = save_operating_point(source.run_folder, row, config, some.images)
+            said = f"{source.name}: {row['rule']} {row['value']:g} for {config.choose_metric} on {some.images} images"
+            console.print(f"{said}, kept in {path}", soft_wrap=True)
+    return tables
+
+
+def output_folder(config) -> Path:
     """--output-dir, else a folder inside the one run, else one for the comparison."""
     if config.output_dir:
         return Path(config.output_dir)
-    if len(runs) == 1 and Path(config.checkpoint[0]).is_dir():
-        tau = "" if config.decision_tau == 1 else f"-tau{config.decision_tau:g}"
+    if len(config.checkpoint) == 1 and Path(config.checkpoint[0]).is_dir():
+        tau = "" if config.decision_tau == "1" else f"-tau{config.decision_tau}"
         return Path(config.checkpoint[0]) / f"eval-{config.split}{tau}"
     return Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -69,7 +73,7 @@ def output_folder(config, runs) -> Path:
 def main() -> None:
     from segloss.errors import exit_on_input_error
 
-    exit_on_input_error(evaluate_runs)
+    exit_on_input_error(evaluate)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ def train(argv: list[str] | None = None) -> None:
     config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
 
     from segloss.doctor import check_before
-    from segloss.evaluation import check_same_classes, pick_device, resolve_precision
+    from segloss.evaluation import check_same_classes
     from segloss.frequency import load_or_count, require_two_classes
+    from segloss.inference import pick_device, resolve_precision
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
     from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, load_run, open_run_folder
@@ -66,7 +67,7 @@ def train(argv: list[str] | None = None) -> None:
 
 def score_run(folder: Path, splits, config, device) -> None:
     """Score the best weights on val and, where it has labels, on test; draw the pictures."""
-    from segloss.evaluation import KeepSome, score
+    from segloss.evaluation import KeepSome, Measures, RunSource, score
     from segloss.files import write_json
     from segloss.report import console, draw_run, print_scores, progress_bar
     from segloss.runs import load_run
@@ -74,16 +75,17 @@ def score_run(folder: Path, splits, config, device) -> None:
     run = load_run(folder)
     for dataset in filter(None, (splits.val, splits.test)):
         kept = KeepSome(dataset, 4)
-        metrics, _ = score(
-            run.model,
-            run.criterion,
+        source = RunSource(
+            run.name,
+            run,
             dataset,
+            Measures(calibration=True),
             device=device,
             batch_size=config.batch_size,
             workers=config.workers,
-            progress=progress_bar(f"scoring {dataset.split}"),
             on_sample=kept,
         )
+        metrics, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))
         write_json(folder / f"{dataset.split}_metrics.json", metrics)
     draw_run(folder, metrics, run.classes, kept.samples)
     print_scores(metrics, f"{dataset.name} {dataset.split}: {metrics['images']} images, {run.path.name}")

@@ -1,7 +1,7 @@
 """Samplers and collation: who sees which sample when, the same for any number of workers or devices."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -153,13 +153,20 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: SegmentationDataset, batch_size: int, *, workers: int, rank: int = 0, world_size: int = 1
+    dataset: SegmentationDataset,
+    batch_size: int,
+    *,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    places: Sequence[int] | None = None,
 ) -> DataLoader:
-    """Every sample once, in order, as lists of samples."""
+    """Every sample once, or those of ``places``, in order, as lists of samples."""
+    everything = EpochSampler(len(dataset), shuffle=False, rank=rank, world_size=world_size)
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), shuffle=False, rank=rank, world_size=world_size),
+        sampler=everything if places is None else [(0, place) for place in places],
         num_workers=workers,
         collate_fn=collate_samples,
         persistent_workers=workers > 0,

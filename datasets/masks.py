@@ -88,6 +88,11 @@ def _color_table(pairs: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndar
     return table
 
 
+def id_table(classes: ClassTable) -> np.ndarray:
+    """uint8 ``(65536,)``: value in a mask file -> class, 255 where ignored, ``STRAY`` where unknown."""
+    return _id_table(classes.mask_ids)
+
+
 def _packed(mask: np.ndarray) -> np.ndarray:
     """RGB as one number each, R + 256 G + 65536 B, ``(H, W)``."""
     wide = cv2.cvtColor(mask, cv2.COLOR_RGB2RGBA)

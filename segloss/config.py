@@ -18,11 +18,14 @@ from segloss.errors import InputError, unknown_name
 from segloss.frequency import available_cores
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
 from segloss.losses.by_name import LOSSES_HELP
+from segloss.metrics import PROTOCOLS
 
 DATASET_HELP = ", ".join(DATASETS)
 VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
 CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
 WORKERS_HELP = "default: two less than the cores, at most 8"
+PREDICTION_IDS = ("auto", "labelIds", "trainIds")
+CHOICES = ("miou", "mean_accuracy", "pixel_accuracy", "tail_miou")
 CHECKS = ("all", "sample", "off")
 CHECK_HELP = "files that the data doctor decodes: all, sample (16 of each split), off (in training)"
 COLORS = ("none", "light", "strong")
@@ -242,16 +245,37 @@ class TrainConfig(LabelValueOptions, DataOptions):
 
 @dataclass
 class EvalConfig:
-    """``eval_seg.py``: score trained models on a labelled split."""
+    """``eval_seg.py``: score trained runs, or folders of predicted masks, and compare them."""
 
     checkpoint: list[str] = option([], "run folders or checkpoint files", nargs="+", metavar="RUN")
+    predictions: list[str] = option([], "or folders of predicted masks, from anywhere", nargs="+", metavar="DIR")
+    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR")
+    class_table: str | None = option(
+        None,
+        "of --predictions: camvid, camvid-32, cityscapes, ade20k, voc or a class file; default: the one at the labels",
+        metavar="NAME|FILE",
+    )
+    prediction_ids: str = option("auto", f"of predictions for Cityscapes: {', '.join(PREDICTION_IDS)}")
+    skip_bad: bool = option(False, "leave out predictions that cannot be read, and report them")
+    names: list[str] = option([], "of the runs or folders, in tables and files", nargs="+", metavar="NAME")
+    group: list[str] = option([], "setting of each run: its seeds are compared together", nargs="+", metavar="NAME")
     dataset: str | None = option(None, f"{DATASET_HELP}; default: the one the run was trained on")
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR")
     split: str = option("test", "train, val or test")
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's")
     val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's")
-    decision_tau: float = option(
-        1.0, "operating point: 1 is the plain argmax of the scores, 0 the decision of highest pixel accuracy"
+    protocol: str = option("cityscapes", f"definition of the means: {', '.join(PROTOCOLS)}")
+    boundary: bool = option(False, "boundary IoU too")
+    block: int = option(1, "consecutive images drawn together for intervals; 20 for frames of a video")
+    decision_tau: str = option(
+        "1",
+        "operating point: 1 is the plain argmax of the scores, 0 the decision of highest pixel accuracy; auto: the "
+        "one chosen before",
+    )
+    sweep_tau: bool = option(False, "score a grid of operating points in the same pass")
+    choose_metric: str | None = option(None, f"choose the operating point for {', '.join(CHOICES)}")
+    choose_on: list[str] = option(
+        [], "choose on the images whose names begin so, or that a file lists; default: all", nargs="+", metavar="NAME"
     )
     image_scale: float | None = option(None, "resize images by this factor; default: the run's")
     batch_size: int = option(8, "images per step")
@@ -265,18 +289,42 @@ class EvalConfig:
     )
 
     def validate(self) -> None:
-        if not self.checkpoint:
-            raise InputError("--checkpoint is missing; give one or more run folders or .ckpt files")
-        _require_name("check", self.check, CHECKS)
+        if bool(self.checkpoint) == bool(self.predictions):
+            raise InputError("give either --checkpoint, run folders or .ckpt files, or --predictions, folders of masks")
+        if self.predictions and self.labels is None:
+            raise InputError("--labels is missing: the folder of true masks that --predictions are scored against")
+        count = len(self.checkpoint or self.predictions)
+        for flag, given in (("names", self.names), ("group", self.group)):
+            _require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
+        _require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
         _require_name("precision", self.precision, PRECISIONS)
         _require_name("accelerator", self.accelerator, ACCELERATORS)
-        _require(math.isfinite(self.decision_tau), "decision-tau", "a finite number", self.decision_tau)
+        _require_name("check", self.check, CHECKS)
+        _require_name("protocol", self.protocol, PROTOCOLS)
+        _require_name("prediction-ids", self.prediction_ids, PREDICTION_IDS)
         _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
+        _require(self.block >= 1, "block", "at least 1", self.block)
+        self._check_operating_point()
         if self.image_scale is not None:
             _require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:
             _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
         self.workers = resolve_workers(self.workers)
+
+    def _check_operating_point(self) -> None:
+        if self.decision_tau != "auto":
+            try:
+                finite = math.isfinite(float(self.decision_tau))
+            except ValueError:
+                finite = False
+            _require(finite, "decision-tau", "a finite number or auto", self.decision_tau)
+        if self.choose_metric is None:
+            _require(not self.choose_on, "choose-on", "given with --choose-metric", " ".join(self.choose_on))
+            return
+        _require_name("choose-metric", self.choose_metric, CHOICES)
+        _require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
+        if self.split == "test":
+            raise InputError("--choose-metric on the test split would tune on it; choose with --split val or train")
 
 
 def to_plain_dict(config: Any) -> dict:

@@ -1,125 +1,197 @@
-"""A model and a data set -> predictions and a confusion matrix, at the labels' own resolution."""
+"""Runs and folders of masks -> results of each image -> totals and scores, at the labels' own resolution."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
-from segloss.datasets import SegmentationDataset
+from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
+from segloss.doctor import check_before
 from segloss.errors import InputError
 from segloss.files import write_bytes
-from segloss.losses import Criterion
-from segloss.metrics import ConfusionMatrix
-from segloss.models import logits_at_size
-from segloss.runs import Run
+from segloss.inference import infer, pick_device, resolve_precision
+from segloss.mask_folders import MaskSource, class_table
+from segloss.operating_point import Decision, decide, load_operating_point, sweep_counts, training_prior
+from segloss.results import BINS, ImageResult, ResultStore, Totals, boundary_of, confusion_of
+from segloss.runs import Run, load_run
+from segloss.summary import summarise
 
 Progress = Callable[[Iterable, int], Iterable]
+OnSample = Callable[[dict, Tensor], None]
 
 
-def pick_device(accelerator: str) -> torch.device:
-    """``auto`` takes CUDA, then MPS, then the CPU; InputError for an accelerator that is not there."""
-    has_mps = torch.backends.mps.is_available()
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-        return torch.device("cuda")
-    if has_mps and accelerator in ("auto", "gpu", "mps"):
-        return torch.device("mps")
-    if accelerator == "auto":
-        return torch.device("cpu")
-    raise InputError(f"--accelerator {accelerator}: there is no such device here; use cpu or auto")
+class Source(Protocol):
+    """Where results come from: a trained run, or a folder of predicted masks."""
+
+    name: str
+    classes: ClassTable
+    training_pixels: tuple[int, ...] | None  # orders the classes for head, middle and tail
+
+    def __len__(self) -> int: ...
+
+    def describe(self) -> dict:
+        """What was scored, for the metrics schema."""
+
+    def key(self) -> dict:
+        """All that the results depend on."""
+
+    def results(self, done: Collection[str]) -> Iterator[tuple[int, ImageResult]]:
+        """(place, result) of every image whose name is not among those done."""
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else float32."""
-    if precision == "16-mixed" and device.type == "cpu":
-        raise InputError("--precision 16-mixed needs a GPU; use bf16-mixed or 32-true on the CPU")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    if device.type == "cpu" and any(check() for check in checks if check is not None):
-        return "bf16-mixed"
-    return "32-true"
+@dataclass(frozen=True)
+class Measures:
+    """What is counted beside the confusion matrix, and how classes are decided on."""
+
+    decision: Decision = field(default_factory=Decision)
+    boundary: bool = False
+    calibration: bool = False
+    sweep: bool = False
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The autocast of a precision's name."""
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
+def image_result(
+    sample: dict, logits: Tensor, run: Run, prior: Tensor, measures: Measures
+) -> tuple[ImageResult, Tensor]:
+    """The counts of one image from its logits ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
+    num_classes = logits.shape[1]
+    predicted = decide(run.criterion, logits, prior, measures.decision)[0].cpu()
+    labels, decided = sample["labels"].numpy().astype(np.uint8), predicted.numpy().astype(np.uint8)
+    matrix, ignored = confusion_of(decided, labels, num_classes)
+    result = ImageResult(sample["name"], matrix, ignored)
+    if measures.boundary:
+        result.boundary = boundary_of(decided, labels, num_classes)
+    if measures.calibration:
+        result.calibration, result.brier = calibration_counts(run.criterion.posterior(logits)[0], sample["labels"])
+    if measures.sweep:
+        result.sweep = sweep_counts(run.criterion, logits, sample["labels"].to(logits.device), prior)
+    return result, predicted
 
 
-def same_shape_groups(samples: list[dict]) -> Iterator[list[dict]]:
-    """Runs of neighbouring samples that can be stacked: equal image shape and equal label size."""
-    group: list[dict] = []
-    for sample in samples:
-        if group and (sample["image"].shape, sample["size"]) != (group[0]["image"].shape, group[0]["size"]):
-            yield group
-            group = []
-        group.append(sample)
-    if group:
-        yield group
+def calibration_counts(posterior: Tensor, labels: Tensor) -> tuple[np.ndarray, float]:
+    """Pixels, sum of confidence and right ones per bin ``(BINS, 3)``, and the sum of squared distances to one-hot."""
+    valid = labels.to(posterior.device) < len(posterior)
+    p, true = posterior[:, valid].double(), labels.to(posterior.device)[valid]
+    confidence, predicted = p.max(0)
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    columns = (torch.ones_like(confidence), confidence, (predicted == true).double())
+    counts = torch.stack([torch.bincount(bins, column, minlength=BINS) for column in columns], 1)
+    brier = (p.square().sum(0) - 2 * p.gather(0, true[None])[0] + 1).sum()
+    return counts.cpu().numpy(), float(brier)
 
 
-@torch.inference_mode()
-def predict(
-    model: nn.Module,
-    criterion: Criterion,
-    batches: Iterable[list[dict]],
-    *,
-    device: torch.device,
-    precision: str = "32-true",
-    decision_tau: float = 1.0,
-) -> Iterator[tuple[dict, Tensor]]:
-    """Yield each sample with its predicted class numbers, int64 ``size`` on the CPU.
-
-    Args:
-        model: in whatever mode; it is put into eval mode and left there.
-        criterion: whose decision rule is used.
-        batches: lists of samples, as :func:`segloss.datasets.loading.evaluation_loader` makes them.
-        device, precision: where and how the network runs; decisions are made in float32.
-        decision_tau: operating point, as in :meth:`Criterion.decide`.
-    """
-    model.to(device).eval()
-    criterion.to(device)
-    for samples in batches:
-        for group in same_shape_groups(samples):
-            images = torch.stack([sample["image"] for sample in group]).to(device)
-            with autocast(precision, device):
-                logits = logits_at_size(model, images, group[0]["size"])
-            yield from zip(group, criterion.decide(logits, decision_tau).cpu(), strict=True)
-
-
-def evaluate(
-    predictions: Iterable[tuple[dict, Tensor]],
-    num_classes: int,
-    *,
-    length: int,
-    progress: Progress | None = None,
-    on_sample: Callable[[dict, Tensor], None] | None = None,
-) -> ConfusionMatrix:
-    """Confusion matrix of everything :func:`predict` yields.
+class RunSource:
+    """A trained run on a labelled split.
 
     Args:
-        predictions: samples with ``labels``, and predicted class numbers of the same size.
-        num_classes: C.
-        length: number of samples, for ``progress``.
-        progress: wraps the iteration, see :func:`segloss.report.progress_bar`.
-        on_sample: called with each sample and prediction, for instance to save or draw them.
+        name: in tables and files.
+        run, dataset: the model, and the split read as the run needs it.
+        measures: what to count.
+        device, precision, batch_size, workers: how the network runs.
+        on_sample: called with each sample and its class numbers, for instance to save or draw them.
     """
-    confusion = ConfusionMatrix(num_classes)
-    for sample, predicted in progress(predictions, length) if progress else predictions:
-        confusion.update(predicted, sample["labels"])
-        if on_sample is not None:
-            on_sample(sample, predicted)
-    return confusion
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        dataset: SegmentationDataset,
+        measures: Measures | None = None,
+        *,
+        device: torch.device,
+        precision: str = "32-true",
+        batch_size: int = 8,
+        workers: int = 0,
+        on_sample: OnSample | None = None,
+    ):
+        if not dataset.has_labels:
+            raise no_labels(dataset)
+        self.name, self.run, self.dataset = name, run, dataset
+        self.measures = measures or Measures()
+        self.device, self.precision = device, precision
+        self.batch_size, self.workers = batch_size, workers
+        self.on_sample = on_sample
+        self.classes = dataset.classes
+        self.training_pixels: tuple[int, ...] | None = run.counts.pixels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def run_folder(self) -> Path:
+        return self.run.folder
+
+    def describe(self) -> dict:
+        decision = self.measures.decision
+        tau = decision.value if decision.rule == "tau" else None
+        return {
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "decision": str(decision),
+            "decision_tau": tau,
+        }
+
+    def key(self) -> dict:
+        status = self.run.path.stat()
+        return {
+            "checkpoint": [str(self.run.path.resolve()), status.st_size, status.st_mtime_ns],
+            "data": self.dataset.fingerprint(),
+            "images": hash_names(self.dataset),
+            "image_scale": getattr(self.dataset.transform, "image_scale", 1.0),
+            "measures": repr(self.measures),
+            "precision": self.precision,
+        }
+
+    def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
+        loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
+        self.run.criterion.to(self.device)
+        prior = training_prior(self.run.counts.pixels).to(self.device)
+        for sample, logits in infer(self.run.model, loader, device=self.device, precision=self.precision):
+            result, predicted = image_result(sample, logits, self.run, prior, self.measures)
+            if self.on_sample is not None:
+                self.on_sample(sample, predicted)
+            yield places[sample["name"]], result
+
+
+def hash_names(dataset: SegmentationDataset) -> str:
+    """Changes when an image file is replaced; the fingerprint of a data set looks at the masks alone."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for image, _ in dataset.pairs:
+        status = image.stat() if image.is_file() else None
+        digest.update(repr((image.name, status and (status.st_size, status.st_mtime_ns))).encode())
+    return digest.hexdigest()
+
+
+def measure(source: Source, store: Path | None = None, progress: Progress | None = None) -> Totals:
+    """The totals of a source; with a ``store`` its results go through that file, and those there are not made again."""
+    if store is None:
+        return Totals.of(result for _, result in _with_progress(source, (), progress))
+    with ResultStore(store, source.key()) as kept:
+        kept.add_all(_with_progress(source, kept.names(), progress))
+        return Totals.of(kept)
+
+
+def _with_progress(source: Source, done: Collection[str], progress: Progress | None) -> Iterable:
+    results = source.results(done)
+    return results if progress is None else progress(results, len(source) - len(done))
+
+
+def score(
+    source: Source, *, store: Path | None = None, protocol: str = "cityscapes", progress: Progress | None = None
+) -> tuple[dict, Totals]:
+    """The metrics schema of docs/metrics.md, and the totals it was read from."""
+    totals = measure(source, store, progress)
+    metrics = summarise(totals, source.classes, training_pixels=source.training_pixels, protocol=protocol)
+    return {**source.describe(), **metrics}, totals
 
 
 def save_index_png(folder: Path, ids: tuple[int, ...]) -> Callable[[dict, Tensor], None]:
@@ -161,42 +233,81 @@ def no_labels(dataset: SegmentationDataset) -> InputError:
     return InputError(f"{dataset.name}: split {dataset.split!r} has no labels to score against; choose another --split")
 
 
-def score(
-    model: nn.Module,
-    criterion: Criterion,
-    dataset: SegmentationDataset,
-    *,
-    device: torch.device,
-    precision: str = "32-true",
-    decision_tau: float = 1.0,
-    batch_size: int = 8,
-    workers: int = 0,
-    progress: Progress | None = None,
-    on_sample: Callable[[dict, Tensor], None] | None = None,
-) -> tuple[dict, ConfusionMatrix]:
-    """Score a model on a data set with labels.
-
-    Returns:
-        The metrics schema of docs/metrics.md, and the confusion matrix it was read from.
+def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[RunSource]:
+    """One source per ``--checkpoint``, every data set checked.
 
     Raises:
-        InputError: the split has no labels.
+        InputError: a run, its data or its operating point cannot be used.
     """
-    if not dataset.has_labels:
-        raise no_labels(dataset)
-    loader = evaluation_loader(dataset, batch_size, workers=workers)
-    predictions = predict(model, criterion, loader, device=device, precision=precision, decision_tau=decision_tau)
-    confusion = evaluate(predictions, len(dataset.classes), length=len(dataset), progress=progress, on_sample=on_sample)
-    metrics = {
-        "dataset": dataset.name,
-        "split": dataset.split,
-        "images": confusion.images,
-        "ignored_pixels": confusion.ignored,
-        "protocol": "cityscapes",
-        "decision_tau": decision_tau,
-        **confusion.compute().to_dict(list(dataset.classes.names)),
-    }
-    return metrics, confusion
+    device = pick_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    runs = [load_run(path) for path in config.checkpoint]
+    datasets = [dataset_for_run(run, config) for run in runs]
+    for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
+        say(f"form: {dataset.found.form}")
+        check_before([dataset], config.check, say)
+    sources = []
+    for name, run, dataset in zip(config.names or distinct_names(runs), runs, datasets, strict=True):
+        auto = config.decision_tau == "auto"
+        decision = load_operating_point(run.folder) if auto else Decision("tau", float(config.decision_tau))
+        measures = Measures(decision, boundary=config.boundary, calibration=True, sweep=config.sweep_tau)
+        save = save_index_png(folder / "predictions" / name, dataset.classes.ids) if config.save_predictions else None
+        sources.append(
+            RunSource(
+                name,
+                run,
+                dataset,
+                measures,
+                device=device,
+                precision=precision,
+                batch_size=config.batch_size,
+                workers=config.workers or 0,
+                on_sample=save,
+            )
+        )
+    return sources
+
+
+def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:
+    """One source per ``--predictions``.
+
+    Raises:
+        InputError: files do not match, or nothing says what the ids mean.
+    """
+    labels = Path(str(config.labels))
+    classes = class_table(config.class_table, labels)
+    say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
+    names: list[str] = []
+    for path in config.predictions:
+        names.append(_distinct(Path(path).resolve().name, names))
+    return [
+        MaskSource(
+            name,
+            Path(path),
+            labels,
+            classes,
+            prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
+            boundary=config.boundary,
+            skip_bad=config.skip_bad,
+        )
+        for name, path in zip(config.names or names, config.predictions, strict=True)
+    ]
+
+
+def totals_of_some(source: RunSource, folder: Path, chosen: Sequence[str]) -> Totals:
+    """Totals of the images whose names begin with one of the words, or are listed in a file of that name; all if none.
+
+    Raises:
+        InputError: no image does.
+    """
+    words: list[str] = []
+    for word in chosen:
+        words += Path(word).read_text(encoding="utf-8-sig").split() if Path(word).is_file() else [word]
+    with ResultStore(folder / f"{source.name}.sqlite", source.key()) as kept:
+        some = [result for result in kept if not words or result.name.startswith(tuple(words))]
+    if not some:
+        raise InputError(f"--choose-on {' '.join(chosen)}: no image of {source.dataset.split} is called so")
+    return Totals.of(some)
 
 
 def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
@@ -239,8 +350,12 @@ def distinct_names(runs: list[Run]) -> list[str]:
     """One name per run, told apart by number where two are the same."""
     names: list[str] = []
     for run in runs:
-        name, number = run.name, 2
-        while name in names:
-            name, number = f"{run.name}-{number}", number + 1
-        names.append(name)
+        names.append(_distinct(run.name, names))
     return names
+
+
+def _distinct(wanted: str, taken: Sequence[str]) -> str:
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}-{number}", number + 1
+    return name

@@ -9,15 +9,29 @@ Definition (the one of ``cityscapesscripts.evaluation.evalPixelLevelSemanticLabe
   averaged stands beside every mean;
 * a class that is predicted but not in the truth has IoU 0 and counts;
 * a prediction that is no class id, on a valid pixel, is a miss of the true class and nobody's false positive.
+
+The same counts give other means elsewhere. ``protocol`` names whose:
+
+============== ==================================================================================================
+``cityscapes`` as above
+``mmseg``      the same; mmsegmentation 1.x, Hugging Face's evaluate
+``torchvision`` its reference scripts: plain means, so that one absent class makes them NaN
+``segnet``     an absent class has IoU and recall 0 and counts: SegNet, semseg, PaddleSeg
+``smp``        ``get_stats`` and ``iou_score(reduction="macro")``: an absent class has IoU 1 and counts
+``per-image``  torchmetrics' MeanIoU: mean of the IoUs of all pairs of an image and a class with a union
+============== ==================================================================================================
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from segloss.losses.reduction import IGNORE_INDEX
+
+PROTOCOLS = ("cityscapes", "mmseg", "torchvision", "segnet", "smp", "per-image")
 
 
 class ConfusionMatrix:
@@ -90,60 +104,115 @@ class Scores:
     """Scores in [0, 1], float64, NaN where a denominator is 0; per-class tensors have shape ``(C,)``.
 
     Attributes:
-        iou, recall, precision: per class. Recall is also called class accuracy.
+        iou, recall, precision, f1: per class. Recall is also called class accuracy, F1 is also called Dice.
         pixels: int64, true pixels per class.
-        miou: mean of the IoUs that are not NaN; ``classes_averaged`` says how many.
-        mean_accuracy: mean recall of the classes that have true pixels.
+        miou: mean of the IoUs by the protocol; ``classes_averaged`` says of how many.
+        mean_accuracy: mean recall, of the classes that have true pixels unless the protocol says otherwise.
         pixel_accuracy: share of valid pixels that are right.
+        frequency_weighted_iou: mean IoU, each class weighted by its share of the true pixels.
+        protocol: one of ``PROTOCOLS``.
     """
 
     iou: Tensor
     recall: Tensor
     precision: Tensor
+    f1: Tensor
     pixels: Tensor
     miou: float
     classes_averaged: int
     mean_accuracy: float
     pixel_accuracy: float
+    frequency_weighted_iou: float
+    protocol: str = "cityscapes"
 
     @classmethod
-    def from_confusion(cls, matrix: Tensor) -> "Scores":
-        """From ``confusion[true, predicted]``: ``(C, C)``, or more columns for what is no class."""
-        hits = matrix.diagonal().double()
-        true = matrix.sum(1)
-        predicted = matrix[:, : len(matrix)].sum(0)
-        iou = hits / (true + predicted - hits)
-        recall = hits / true
+    def from_confusion(cls, matrix: Tensor, protocol: str = "cityscapes") -> "Scores":
+        """From ``confusion[true, predicted]``: ``(C, C)``, or more columns for what is no class.
+
+        Raises:
+            ValueError: an unknown protocol, or ``per-image``, which needs more than the sum: :meth:`from_counts`.
+        """
+        if protocol == "per-image":
+            raise ValueError("protocol per-image needs the counts of each image: Scores.from_counts")
+        hits = matrix.diagonal()
+        return cls.from_counts(hits, matrix.sum(1), matrix[:, : len(matrix)].sum(0), protocol)
+
+    @classmethod
+    def from_counts(cls, hits: Tensor, true: Tensor, predicted: Tensor, protocol: str = "cityscapes") -> "Scores":
+        """From the counts of right, true and predicted pixels per class, ``(C,)`` or ``(images, C)``."""
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+        of_images = [count.double().reshape(-1, count.shape[-1]) for count in (hits, true, predicted)]
+        hits, true, predicted = (count.sum(0) for count in of_images)
+        iou, recall = hits / (true + predicted - hits), hits / true
+        averaged, accuracies = _averaged(iou, protocol), _averaged(recall, protocol)
+        if protocol == "per-image":
+            averaged = (of_images[0] / (of_images[1] + of_images[2] - of_images[0])).view(-1)
+            averaged = averaged[~averaged.isnan()]
+        if protocol == "smp":
+            accuracies = recall[~recall.isnan()]
         return cls(
             iou=iou,
             recall=recall,
             precision=hits / predicted,
-            pixels=true,
-            miou=float(iou.nanmean()),
-            classes_averaged=int((~iou.isnan()).sum()),
-            mean_accuracy=float(recall.nanmean()),
+            f1=2 * hits / (true + predicted),
+            pixels=true.long(),
+            miou=float(averaged.mean()),
+            classes_averaged=len(iou) if protocol in ("torchvision", "segnet", "smp") else int((~iou.isnan()).sum()),
+            mean_accuracy=float(accuracies.mean()),
             pixel_accuracy=float(hits.sum() / true.sum()),
+            frequency_weighted_iou=float((true * iou.nan_to_num(0)).sum() / true.sum()),
+            protocol=protocol,
         )
 
     def to_dict(self, class_names: list[str]) -> dict:
         """The metrics schema (docs/metrics.md): plain numbers in [0, 1], None where NaN."""
-        per_class = zip(class_names, self.iou, self.recall, self.precision, self.pixels, strict=True)
+        if len(class_names) != len(self.iou):
+            raise ValueError(f"class_names must hold {len(self.iou)} names, got {len(class_names)}")
+        ratios = {"iou": self.iou, "recall": self.recall, "precision": self.precision, "f1": self.f1}
+        means = ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
         return {
-            "miou": none_if_nan(self.miou),
-            "mean_accuracy": none_if_nan(self.mean_accuracy),
-            "pixel_accuracy": none_if_nan(self.pixel_accuracy),
+            "protocol": self.protocol,
+            **{key: none_if_nan(getattr(self, key)) for key in means},
             "classes_averaged": self.classes_averaged,
             "classes": [
                 {
                     "name": name,
-                    "iou": none_if_nan(float(iou)),
-                    "recall": none_if_nan(float(recall)),
-                    "precision": none_if_nan(float(precision)),
-                    "pixels": int(pixels),
+                    **{key: none_if_nan(float(values[c])) for key, values in ratios.items()},
+                    "pixels": int(self.pixels[c]),
                 }
-                for name, iou, recall, precision, pixels in per_class
+                for c, name in enumerate(class_names)
             ],
         }
+
+
+def _averaged(ratios: Tensor, protocol: str) -> Tensor:
+    """The ratios of classes that enter a protocol's mean."""
+    if protocol == "torchvision":
+        return ratios
+    if protocol in ("segnet", "smp"):
+        return ratios.nan_to_num(1.0 if protocol == "smp" else 0.0)
+    return ratios[~ratios.isnan()]
+
+
+def class_groups(counts: Sequence[int]) -> dict[str, list[int]]:
+    """Class numbers of ``head``, ``middle`` and ``tail``: the first and last ceil(C/3) by training pixels, the rest."""
+    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    third = -(-len(order) // 3)
+    return {
+        "head": sorted(order[:third]),
+        "middle": sorted(order[third : len(order) - third]),
+        "tail": sorted(order[len(order) - third :]),
+    }
+
+
+def grouped_confusion(matrix: Tensor, groups: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The confusion matrix of categories, ``(K, K + 1)``, from that of classes and the category of each."""
+    names = list(dict.fromkeys(groups))
+    number = torch.tensor([names.index(group) for group in groups])
+    columns = torch.cat([number, torch.tensor([len(names)])])[: matrix.shape[1]]
+    rows = matrix.new_zeros(len(names), matrix.shape[1]).index_add(0, number, matrix)
+    return names, matrix.new_zeros(len(names), len(names) + 1).index_add(1, columns, rows)
 
 
 def none_if_nan(value: float) -> float | None:

@@ -115,24 +115,74 @@ def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
     console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
 
 
+def title_of(name: str, metrics: dict) -> str:
+    """``ce on camvid test: 233 images``."""
+    where = f" on {metrics['dataset']} {metrics['split']}" if "dataset" in metrics else ""
+    skipped = f", {len(metrics['skipped'])} left out" if metrics.get("skipped") else ""
+    return f"{name}{where}: {metrics['images']} images{skipped}"
+
+
 def print_scores(metrics: dict, title: str) -> None:
-    """The per-class table and the three means of one evaluation, from the metrics schema."""
+    """The per-class table and the means of one evaluation, from the metrics schema."""
     table = _table(title)
-    for column in ("IoU %", "recall %", "precision %", "pixels"):
+    columns = {"IoU %": "iou", "recall %": "recall", "precision %": "precision", "F1 %": "f1"}
+    if "boundary_miou" in metrics:
+        columns["boundary %"] = "boundary_iou"
+    for column in (*columns, "pixels", "images"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in metrics["classes"]:
-        ratios = [percent(row[key]) for key in ("iou", "recall", "precision")]
-        table.add_row(row["name"], *ratios, f"{row['pixels']:,}")
+        ratios = [percent(row[key]) for key in columns.values()]
+        table.add_row(escape(row["name"]), *ratios, f"{row['pixels']:,}", f"{row['images']:,}")
     console.print(table)
-    console.print(summary_line(metrics))
+    for line in summary_lines(metrics):
+        console.print(line, soft_wrap=True)
+    for skipped in metrics.get("skipped", ()):
+        console.print(f"left out: {escape(skipped)}", soft_wrap=True)
 
 
-def summary_line(metrics: dict) -> str:
-    """``mIoU 45.9 over 11 of 11 classes, mean accuracy 58.4, pixel accuracy 85.4``."""
-    return (
-        f"mIoU {percent(metrics['miou'])} over {metrics['classes_averaged']} of {len(metrics['classes'])} classes, "
-        f"mean accuracy {percent(metrics['mean_accuracy'])}, pixel accuracy {percent(metrics['pixel_accuracy'])}"
-    )
+def summary_lines(metrics: dict) -> list[str]:
+    """``mIoU 45.9 over 11 of 11 classes, mean accuracy 58.4, pixel accuracy 85.4`` and what else was counted."""
+    name = "" if metrics["protocol"] == "cityscapes" else f" ({metrics['protocol']})"
+    averaged = f"{metrics['classes_averaged']} of {len(metrics['classes'])} classes"
+    lines = [
+        f"mIoU{name} {percent(metrics['miou'])} over {averaged}, mean accuracy {percent(metrics['mean_accuracy'])}, "
+        f"pixel accuracy {percent(metrics['pixel_accuracy'])}, frequency-weighted IoU "
+        f"{percent(metrics['frequency_weighted_iou'])}"
+    ]
+    groups = ", ".join(f"{key} {percent(metrics['groups'][key]['miou'])}" for key in ("head", "middle", "tail"))
+    worst = metrics.get("worst_class")
+    lines.append(f"mIoU of {groups}" + (f"; worst class {worst['name']} {percent(worst['iou'])}" if worst else ""))
+    if "categories" in metrics:
+        of_each = ", ".join(f"{name} {percent(iou)}" for name, iou in metrics["categories"]["iou"].items())
+        lines.append(f"category mIoU {percent(metrics['categories']['miou'])}: {of_each}")
+    if "boundary_miou" in metrics:
+        lines.append(f"boundary mIoU {percent(metrics['boundary_miou'])}")
+    if "calibration" in metrics:
+        found = metrics["calibration"]
+        lines.append(f"calibration error {percent(found['ece'])}, Brier score {found['brier']:.3f}")
+    return lines
+
+
+def interval_text(row: dict) -> str:
+    """``46.4 [44.1, 48.2]``."""
+    return f"{percent(row['estimate'])} [{percent(row['low'])}, {percent(row['high'])}]"
+
+
+def print_comparison(comparison: dict) -> None:
+    """mIoU of every setting with its interval, ranked, and the differences of all pairs."""
+    blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} images"
+    title = f"mIoU % with {100 * comparison['level']:.0f} % intervals ({comparison['resamples']} resamples of {blocks})"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    seeds = any(row["runs"] > 1 for row in comparison["ranking"])
+    for column in ("mIoU %", *(["runs"] if seeds else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in comparison["ranking"]:
+        table.add_row(escape(row["name"]), interval_text(row["miou"]), *([str(row["runs"])] if seeds else []))
+    console.print(table)
+    for row in comparison["pairs"]:
+        text = f"{row['a']} - {row['b']}: {interval_text(row['miou'])} points, ahead in {percent(row['a_leads'])} %"
+        console.print(escape(text), soft_wrap=True)
 
 
 def announce(config, splits, counts: PixelCounts, source: str, criterion, model, trainer, folder: Path) -> None:
@@ -172,28 +222,68 @@ def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> 
     plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
 
 
-def write_evaluation(folder: Path, results: dict, classes) -> None:
-    """metrics.json, per_class.csv and each run's confusion matrix (CSV, picture) of an evaluation.
+def write_evaluation(
+    folder: Path, sources: Sequence, metrics: dict[str, dict], totals: dict, comparison: dict, sweeps: dict
+) -> None:
+    """metrics.json, per_class.csv, comparison.csv, each run's confusion matrix (CSV, picture) and sweep.
 
     Args:
         folder: made if need be.
-        results: name -> (metrics schema, ConfusionMatrix).
-        classes: the class table.
+        sources: what was scored, in the order of ``metrics``.
+        metrics, totals: by name: the metrics schema, and what it was read from.
+        comparison: of :func:`segloss.comparison.compare`.
+        sweeps: by name: rows of :func:`segloss.operating_point.sweep_table`; empty if there was none.
     """
-    header = ("run", "class", "iou", "recall", "precision", "pixels")
-    rows = [
-        (name, row["name"], row["iou"], row["recall"], row["precision"], row["pixels"])
-        for name, (metrics, _) in results.items()
-        for row in metrics["classes"]
+    keys = ("iou", "recall", "precision", "f1", "pixels", "images")
+    rows = [(name, row["name"], *(row[key] for key in keys)) for name, m in metrics.items() for row in m["classes"]]
+    write_csv(folder / "per_class.csv", ("run", "class", *keys), rows)
+    for source in sources:
+        names, matrix = source.classes.names, totals[source.name].matrix
+        table = [[true, *cells] for true, cells in zip(names, matrix.tolist(), strict=True)]
+        write_csv(folder / f"confusion-{source.name}.csv", ("true \\ predicted", *names, "other"), table)
+        plot_confusion(
+            matrix, names, title_of(source.name, metrics[source.name]), folder / f"confusion-{source.name}.png"
+        )
+    names = sources[0].classes.names
+    spread = ("estimate", "low", "high")
+    differences = [
+        (row["a"], row["b"], name, *(found[key] for key in spread), row["a_leads"] if name == "mIoU" else None)
+        for row in comparison["pairs"]
+        for name, found in zip(("mIoU", *names), (row["miou"], *row["classes"]), strict=True)
     ]
-    write_csv(folder / "per_class.csv", header, rows)
-    for name, (metrics, confusion) in results.items():
-        matrix = confusion.matrix.tolist()
-        table = [[true, *cells] for true, cells in zip(classes.names, matrix, strict=True)]
-        write_csv(folder / f"confusion-{name}.csv", ("true \\ predicted", *classes.names, "other"), table)
-        title = f"{name}: {metrics['dataset']} {metrics['split']}"
-        plot_confusion(confusion.matrix, classes.names, title, folder / f"confusion-{name}.png")
-    write_json(folder / "metrics.json", {"runs": {name: metrics for name, (metrics, _) in results.items()}})
+    write_csv(folder / "comparison.csv", ("a", "b", "class", *spread, "a_leads"), differences)
+    if sweeps:
+        points = [(name, *row.values()) for name, rows in sweeps.items() for row in rows]
+        write_csv(folder / "sweep.csv", ("run", *next(iter(sweeps.values()))[0]), points)
+        plot_sweeps(sweeps, folder / "sweep.png")
+    write_json(folder / "metrics.json", {"runs": metrics, "comparison": comparison})
+
+
+def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
+    """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
+    rules = list(dict.fromkeys(row["rule"] for rows in sweeps.values() for row in rows))
+    keys = {
+        "miou": "mIoU",
+        "tail_miou": "tail mIoU",
+        "mean_accuracy": "mean accuracy",
+        "pixel_accuracy": "pixel accuracy",
+    }
+    labels = {"tau": "tau: argmax of tilt^tau P(c|x)", "prior": "s: argmax of P(c|x) / prior^s"}
+    figure, grid = _figure(13, 3.2 * len(rules) + 0.4, nrows=len(rules), ncols=4, squeeze=False, sharey="col")
+    for axes_row, rule in zip(grid, rules, strict=True):
+        for ax, (key, title) in zip(axes_row, keys.items(), strict=True):
+            for place, (name, rows) in enumerate(sweeps.items()):
+                points = [
+                    (row["value"], 100 * row[key]) for row in rows if row["rule"] == rule and row[key] is not None
+                ]
+                if points:
+                    ax.plot(*zip(*points, strict=True), marker=".", color=f"C{place}", label=name)
+            ax.set_title(f"{title} (%)", fontsize=10)
+            ax.set_xlabel(labels[rule], fontsize=9)
+            ax.grid(alpha=0.3)
+    lines = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    _save(figure, path)
 
 
 def _figure(width: float, height: float, **subplots):
@@ -235,7 +325,9 @@ def plot_class_counts(
     left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
     for (name, other), marker in zip([item for item in splits.items() if item[0] != split], "o^s", strict=False):
         shares = [100 * other["share"][c] or np.nan for c in order]
-        left.plot(shares, names, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name)
+        left.plot(
+            shares, names, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name
+        )
     if len(splits) > 1:
         left.legend(fontsize=8)
     left.set_xscale("log")
@@ -315,10 +407,9 @@ def plot_class_iou(metrics: dict, colors: Sequence[Sequence[int]], title: str, p
     _save(figure, path)
 
 
-def plot_confusion(matrix: Tensor, class_names: Sequence[str], title: str, path: Path) -> None:
+def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
     """Row-normalised confusion matrix: where the pixels of each true class went (%)."""
-    counts = matrix[:, : len(class_names)].double().numpy()
-    shares = 100 * counts / np.maximum(matrix.sum(1, keepdim=True).numpy(), 1)
+    shares = 100 * matrix[:, : len(class_names)] / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.55 * len(class_names) + 2
     figure, axes = _figure(size + 1, size)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)

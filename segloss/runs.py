@@ -126,6 +126,11 @@ class Run:
         stem = "" if self.path.name == BEST.name else f"-{self.path.stem}"
         return f"{self.path.resolve().parent.parent.name}{stem}" if in_run else self.path.stem
 
+    @property
+    def folder(self) -> Path:
+        """The run folder, or that of a checkpoint file that lies in none."""
+        return self.path.parent.parent if self.path.parent.name == LAST.parent.name else self.path.parent
+
     @torch.inference_mode()
     def predict(self, image: np.ndarray, tau: float = 1.0) -> np.ndarray:
         """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale."""

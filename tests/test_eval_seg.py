@@ -41,7 +41,7 @@ def run(runs, tmp_path) -> Path:
 
 
 def evaluate(*argv: object) -> None:
-    eval_seg.evaluate_runs([*map(str, argv), "--workers", "0"])
+    eval_seg.evaluate([*map(str, argv), "--workers", "0"])
 
 
 def refused(capsys, *argv: object) -> str:

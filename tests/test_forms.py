@@ -329,7 +329,7 @@ def ready(kind: str, root):
 
 @pytest.mark.parametrize("kind", ["cityscapes", "camvid-32", "camvid-11", "voc"])
 def test_every_form_trains_and_is_evaluated(kind, tmp_path, monkeypatch, capsys):
-    from eval_seg import evaluate_runs
+    from eval_seg import evaluate
     from train_seg import train
 
     monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
@@ -340,7 +340,7 @@ def test_every_form_trains_and_is_evaluated(kind, tmp_path, monkeypatch, capsys)
     train([*data, *model, *crop, "--output-dir", str(run)])
     said = capsys.readouterr().out
     assert "form " in said
-    evaluate_runs(["--checkpoint", str(run), "--split", "val", "--save-predictions", "--accelerator", "cpu"])
+    evaluate(["--checkpoint", str(run), "--split", "val", "--save-predictions", "--accelerator", "cpu"])
     pictures = sorted((run / "eval-val/predictions").rglob("*.png"))
     expected = {"cityscapes": 2, "camvid-32": 2, "camvid-11": 2, "voc": 1}[kind]
     assert len(pictures) == expected

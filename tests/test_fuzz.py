@@ -1,7 +1,7 @@
-"""Damaged files: 500 truncations and 500 byte flips each of masks and images never crash or hang a loader.
+"""Damaged files: 500 truncations and 500 byte flips each of masks and images crash or hang no loader.
 
-Where the format has checksums (PNG) every change is named. A JPEG has none: flips inside its data give other pixels, and
-nothing can tell; what must hold is that reading ends, with an image of the right size or an InputError with the name.
+Where the format has checksums (PNG) every change is named. A JPEG has none: flips inside its data give other pixels,
+and nothing can tell; what must hold is that reading ends, with an image of the right size or an error with the name.
 """
 
 import cv2

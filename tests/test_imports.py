@@ -20,10 +20,11 @@ ROWS = [
     {"frequency"},
     {"datasets"},
     {"config", "models"},
-    {"runs"},
-    {"evaluation", "report", "statistics"},
+    {"runs", "inference", "results", "summary", "comparison"},
+    {"operating_point", "mask_folders"},
+    {"report", "statistics"},
     {"pages", "doctor"},
-    {"training"},
+    {"evaluation", "training"},
 ]
 
 

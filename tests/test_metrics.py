@@ -257,9 +257,11 @@ def test_to_dict_is_json_with_null_for_nan():
     text = json.dumps(scores.to_dict(names), allow_nan=False)
     read = json.loads(text)
     assert [entry["name"] for entry in read["classes"]] == names
-    assert read["classes"][0] == {"name": "road", "iou": 1 / 3, "recall": 0.5, "precision": 0.5, "pixels": 2}
-    assert read["classes"][2] == {"name": "pole", "iou": 0.0, "recall": None, "precision": 0.0, "pixels": 0}
-    assert read["classes"][3] == {"name": "bus", "iou": None, "recall": None, "precision": None, "pixels": 0}
+    road = {"name": "road", "iou": 1 / 3, "recall": 0.5, "precision": 0.5, "f1": 0.5, "pixels": 2}
+    assert read["classes"][0] == road
+    pole = {"name": "pole", "iou": 0.0, "recall": None, "precision": 0.0, "f1": 0.0, "pixels": 0}
+    bus = {"name": "bus", "iou": None, "recall": None, "precision": None, "f1": None, "pixels": 0}
+    assert read["classes"][2:] == [pole, bus]
     assert read["classes_averaged"] == 3
     assert (read["miou"], read["mean_accuracy"], read["pixel_accuracy"]) == (
         scores.miou,
@@ -274,7 +276,7 @@ def test_to_dict_of_nothing_seen_is_json():
 
 
 def test_to_dict_refuses_a_wrong_number_of_names():
-    with pytest.raises(ValueError, match="argument"):
+    with pytest.raises(ValueError, match="class_names must hold 4 names, got 2"):
         ConfusionMatrix(4).compute().to_dict(["a", "b"])
 
 

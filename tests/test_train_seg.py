@@ -106,12 +106,13 @@ def test_metrics_follow_the_documented_schema(finished):
         assert set(metrics) == {
             *("dataset", "split", "images", "ignored_pixels", "protocol", "decision_tau"),
             *("miou", "mean_accuracy", "pixel_accuracy", "classes_averaged", "classes"),
+            *("frequency_weighted_iou", "groups", "worst_class", "calibration", "decision"),
         }
         assert (metrics["split"], metrics["images"], metrics["decision_tau"]) == (split, images, 1.0)
         assert [row["name"] for row in metrics["classes"]][:3] == ["sky", "building", "pole"]
         total = sum(row["pixels"] for row in metrics["classes"]) + metrics["ignored_pixels"]
         assert total == images * 64 * 96  # every pixel at the label's own resolution, each image once
-        ratios = [row[key] for row in metrics["classes"] for key in ("iou", "recall", "precision")]
+        ratios = [row[key] for row in metrics["classes"] for key in ("iou", "recall", "precision", "f1")]
         assert all(ratio is None or 0 <= ratio <= 1 for ratio in ratios)
         averaged = [row["iou"] for row in metrics["classes"] if row["iou"] is not None]
         assert metrics["classes_averaged"] == len(averaged)

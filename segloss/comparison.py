@@ -1,0 +1,101 @@
+"""Intervals and comparisons: a paired bootstrap over blocks of consecutive images, and over seeds.
+
+Frames of a video resemble their neighbours, so whole blocks of consecutive images are drawn, not single ones (Künsch
+1989, without overlap). Every run is scored on the same resampled images, so a difference between two runs is not
+blurred by which images are hard. Where a setting was trained with several seeds, these are drawn too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+def block_weights(images: int, block: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each block of consecutive images is drawn, ``(resamples, blocks)``."""
+    blocks = -(-images // block)
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+
+
+def block_counts(counts: np.ndarray, block: int) -> np.ndarray:
+    """``(images, 3, C)`` right, true and predicted pixels of images, added up over blocks: ``(blocks, 3, C)``."""
+    return np.add.reduceat(counts, np.arange(0, len(counts), block), axis=0)
+
+
+def class_ious(counts: np.ndarray) -> np.ndarray:
+    """IoU per class ``(..., C)`` of ``(..., 3, C)``; NaN for a class in neither truth nor prediction."""
+    hits, true, predicted = (counts[..., k, :].astype(np.float64) for k in range(3))
+    with np.errstate(invalid="ignore"):
+        return hits / (true + predicted - hits)
+
+
+def resampled_ious(counts: np.ndarray, block: int, weights: np.ndarray) -> np.ndarray:
+    """IoU per class of each resample, ``(resamples, C)``; from ``(images, 3, C)``."""
+    blocks = block_counts(counts, block)
+    sums = weights.astype(np.float64) @ blocks.reshape(len(blocks), -1).astype(np.float64)  # exact up to 2^53 pixels
+    return class_ious(sums.reshape(len(weights), *blocks.shape[1:]))
+
+
+def _with_mean(ious: np.ndarray) -> np.ndarray:
+    """The mean of the classes that are there, before the classes: ``(..., 1 + C)``."""
+    there = ~np.isnan(ious)
+    mean = np.where(there, ious, 0).sum(-1) / np.maximum(there.sum(-1), 1)
+    return np.concatenate([mean[..., None], ious], axis=-1)
+
+
+def _interval(values: np.ndarray, estimate: np.ndarray) -> list[dict[str, float | None]]:
+    """Estimate and percentile interval of each column."""
+    tail = 100 * (1 - LEVEL) / 2
+    rows = []
+    for column, value in zip(values.T, estimate, strict=True):
+        known = column[~np.isnan(column)]
+        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
+        numbers = {"estimate": value, "low": low, "high": high}
+        rows.append({key: None if np.isnan(number) else float(number) for key, number in numbers.items()})
+    return rows
+
+
+def compare(
+    groups: dict[str, Sequence[np.ndarray]], *, block: int = 1, resamples: int = RESAMPLES, seed: int = 0
+) -> dict:
+    """Intervals of every group of runs, and the paired differences of all pairs, ranked by mIoU.
+
+    Args:
+        groups: name -> ``(images, 3, C)`` right, true and predicted pixels per class of each of its runs (seeds); the
+            same images in the same order everywhere.
+        block: consecutive images drawn together; 1 for images that have nothing to do with each other.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        ``level``, ``block``, ``resamples``; ``ranking``: for each group ``name``, ``runs``, ``miou`` and ``classes``
+        (estimate, low, high), best first; ``pairs``: for each pair ``a``, ``b`` (the better one first) the same of
+        the difference a - b, and ``a_leads``: the share of resamples in which the mIoU of a is higher.
+
+    Raises:
+        ValueError: the runs were not scored on the same number of images or classes.
+    """
+    shapes = {counts.shape for runs in groups.values() for counts in runs}
+    if len(shapes) != 1:
+        raise ValueError(f"all runs must have scored the same images and classes, got shapes {sorted(shapes)}")
+    images = next(iter(shapes))[0]
+    weights = block_weights(images, block, resamples, seed)
+    generator = np.random.default_rng([seed, 1])
+    estimates, draws = {}, {}
+    for name, runs in groups.items():
+        estimates[name] = np.mean([_with_mean(class_ious(counts.sum(0))) for counts in runs], axis=0)
+        of_seeds = np.stack([_with_mean(resampled_ious(counts, block, weights)) for counts in runs])
+        chosen = generator.integers(0, len(runs), (len(runs), resamples))
+        draws[name] = of_seeds[chosen, np.arange(resamples)].mean(0)
+    ranked = sorted(groups, key=lambda name: -estimates[name][0])
+    ranking, pairs = [], []
+    for place, a in enumerate(ranked):
+        miou, *classes = _interval(draws[a], estimates[a])
+        ranking.append({"name": a, "runs": len(groups[a]), "miou": miou, "classes": classes})
+        for b in ranked[place + 1 :]:
+            miou, *classes = _interval(draws[a] - draws[b], estimates[a] - estimates[b])
+            leads = float((draws[a][:, 0] > draws[b][:, 0]).mean())
+            pairs.append({"a": a, "b": b, "miou": miou, "classes": classes, "a_leads": leads})
+    return {"level": LEVEL, "block": block, "resamples": resamples, "ranking": ranking, "pairs": pairs}

@@ -1,0 +1,213 @@
+"""Folders of predicted masks, from anywhere, against a folder of labels."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from segloss.datasets.base import require_folder, size_mismatch
+from segloss.datasets.classes import STRAY, ClassTable, read_class_file
+from segloss.datasets.folder import CLASS_FILES
+from segloss.datasets.images import list_images
+from segloss.datasets.masks import id_table, lookup, map_mask, read_mask, stray_error
+from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
+from segloss.errors import InputError, unknown_name
+from segloss.frequency import available_cores
+from segloss.losses.reduction import IGNORE_INDEX
+from segloss.results import ImageResult, boundary_of, confusion_of, pair_histogram
+
+TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}
+KINDS = ("labelIds", "labelTrainIds")
+FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
+SHOWN = 5  # names in the message on files without partner
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One image: its name, the predicted mask and the true one."""
+
+    name: str
+    predicted: Path
+    true: Path
+
+
+def class_table(choice: str | None, labels: Path) -> ClassTable:
+    """A built-in table, a class file, or the one beside the labels; Cityscapes is known by its file names.
+
+    Raises:
+        InputError: nothing says what the ids mean.
+    """
+    if choice in TABLES:
+        return TABLES[choice]
+    if choice is not None:
+        if not Path(choice).is_file():
+            raise unknown_name("--class-table", choice, (*TABLES, "a class file"))
+        return read_class_file(Path(choice))
+    for folder in (labels, labels.parent, labels.parent.parent):
+        for name in CLASS_FILES:
+            if (folder / name).is_file():
+                return read_class_file(folder / name)
+    if any(name.endswith(KINDS) for name in list_images(labels)):
+        return CITYSCAPES
+    raise InputError(
+        f"{labels}: no class file says what the ids mean; give --class-table {', '.join(TABLES)} or a class file"
+    )
+
+
+def _labels_of(folder: Path) -> tuple[dict[str, Path], str | None]:
+    """True masks by name, and the kind of Cityscapes' masks where they are such."""
+    files = list_images(require_folder(folder, "folder of labels"))
+    for kind in KINDS:
+        chosen = {name: path for name, path in files.items() if name.endswith(f"_{kind}")}
+        if chosen:
+            return {_frame(name): path for name, path in chosen.items()}, kind
+    if not files:
+        raise InputError(f"{folder}: holds no masks; check --labels")
+    return files, None
+
+
+def _frame(name: str) -> str:
+    found = FRAME.search(name.rsplit("/", 1)[-1])
+    return found[0] if found else name
+
+
+def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
+    """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
+
+    Raises:
+        InputError: predictions are missing or belong to no label; the message lists them.
+    """
+    true, kind = _labels_of(labels)
+    files = list_images(require_folder(predictions, "folder of predictions"))
+    if kind is not None and any(name.endswith(KINDS) for name in files):
+        files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
+    predicted: dict[str, Path] = {}
+    for name, path in files.items():
+        key = name if kind is None else _frame(name)
+        if key in predicted:
+            raise InputError(f"{path}: a second prediction of {key} beside {predicted[key].name}; keep one of the two")
+        predicted[key] = path
+    for what, names in (("no prediction of", set(true) - set(predicted)), ("no label of", set(predicted) - set(true))):
+        if names:
+            some = sorted(names)
+            more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+            where = predictions if what.startswith("no pred") else labels
+            raise InputError(
+                f"{where}: {what} {', '.join(some[:SHOWN])}{more}; masks are matched by their name without suffix, add "
+                "them or take out their partners"
+            )
+    return [Triple(name, predicted[name], path) for name, path in sorted(true.items())], kind
+
+
+class MaskSource:
+    """A folder of predicted masks against a folder of labels; as :class:`segloss.evaluation.RunSource`.
+
+    Args:
+        name: in tables and files.
+        predictions, labels: the folders.
+        classes: what the ids and colours of both mean.
+        prediction_ids: of Cityscapes: ``labelIds``, ``labelTrainIds``; ``auto``: by the file names, else labelIds.
+        boundary: count boundary bands too.
+        skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
+        workers: threads; default: one per core.
+
+    Raises:
+        InputError: files do not match.
+    """
+
+    training_pixels = None
+
+    def __init__(
+        self,
+        name: str,
+        predictions: Path,
+        labels: Path,
+        classes: ClassTable,
+        *,
+        prediction_ids: str = "auto",
+        boundary: bool = False,
+        skip_bad: bool = False,
+        workers: int | None = None,
+    ):
+        self.name, self.predictions, self.labels = name, predictions, labels
+        self.triples, kind = match(predictions, labels)
+        self.classes = replace(classes, mask_ids=TRAIN_IDS) if kind == "labelTrainIds" else classes
+        self.predicted_classes = classes
+        by_name = all(triple.predicted.stem.endswith("labelTrainIds") for triple in self.triples)
+        if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
+            self.predicted_classes = replace(classes, mask_ids=TRAIN_IDS)
+        self.boundary, self.skip_bad = boundary, skip_bad
+        self.workers = workers or available_cores()
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.triples)
+
+    def describe(self) -> dict:
+        return {"predictions": str(self.predictions), "labels": str(self.labels), "skipped": list(self.skipped)}
+
+    def key(self) -> dict:
+        stats = [(path.stat().st_size, path.stat().st_mtime_ns) for t in self.triples for path in (t.predicted, t.true)]
+        return {
+            "predictions": str(self.predictions.resolve()),
+            "labels": str(self.labels.resolve()),
+            "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
+            "classes": repr((self.classes, self.predicted_classes)),
+            "boundary": self.boundary,
+        }
+
+    def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
+        with ThreadPoolExecutor(self.workers) as pool:
+            while some := list(islice(left, 16 * self.workers)):  # so that few results wait, however many there are
+                for (place, triple), result in zip(some, pool.map(self._result, some), strict=True):
+                    if isinstance(result, InputError):
+                        if not self.skip_bad:
+                            raise InputError(f"{result} (--skip-bad leaves such images out)") from result
+                        self.skipped.append(f"{triple.name}: {result}")
+                    else:
+                        yield place, result
+
+    def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
+        triple = item[1]
+        true = read_mask(triple.true)
+        try:
+            predicted = read_mask(triple.predicted)
+            if predicted.shape[:2] != true.shape[:2]:
+                raise size_mismatch(triple.predicted, predicted.shape, triple.true, true.shape)
+        except InputError as error:
+            return error
+        return self._counts(triple, true, predicted)
+
+    def _counts(self, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
+        plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
+        if plain and not self.boundary:  # counted before mapped: two passes less
+            matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
+            if stray:
+                raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
+            return ImageResult(triple.name, matrix, ignored)
+        labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
+        matrix, ignored = confusion_of(decided, labels, len(self.classes))
+        result = ImageResult(triple.name, matrix, ignored)
+        if self.boundary:
+            result.boundary = boundary_of(decided, labels, len(self.classes))
+        return result
+
+
+def folded(raw: np.ndarray, classes: ClassTable, predicted_classes: ClassTable) -> tuple[np.ndarray, int, int]:
+    """Confusion ``(C, C + 1)``, ignored and unknown true pixels from the counts of raw ids ``(256, 256)``."""
+    rows, columns = id_table(classes)[:256], id_table(predicted_classes)[:256]
+    by_class = np.zeros((256, 256), dtype=np.int64)
+    np.add.at(by_class, rows, raw)
+    matrix = np.zeros((256, 256), dtype=np.int64)
+    np.add.at(matrix.T, columns, by_class.T)
+    count = len(classes)
+    known = matrix[:count]
+    other = known[:, count:].sum(1, keepdims=True)
+    ignored, stray = int(matrix[IGNORE_INDEX].sum()), int(matrix[STRAY].sum())
+    return np.concatenate([known[:, :count], other], axis=1), ignored, stray
