@@ -5,6 +5,7 @@ python eval_seg.py --predictions masks/A masks/B --labels masks/true
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 
@@ -15,10 +16,12 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     from segloss.comparison import compare
     from segloss.evaluation import score, sources_of_masks, sources_of_runs
+    from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
 
     folder = output_folder(config)
-    sources = (sources_of_runs if config.checkpoint else sources_of_masks)(config, folder, console.print)
+    say = partial(console.print, soft_wrap=True)
+    sources = (sources_of_runs if config.checkpoint else sources_of_masks)(config, folder, say)
     folder.mkdir(parents=True, exist_ok=True)  # an impossible folder is answered before the work, not after it
     metrics, totals = {}, {}
     for source in sources:  # all checked before the first is scored
@@ -36,8 +39,9 @@ def evaluate(argv: list[str] | None = None) -> None:
     comparison = compare(groups, block=config.block)
     print_comparison(comparison)
     sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}
-    write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
-    console.print(f"results: {folder}", soft_wrap=True)
+    plots = write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
+    write_report(folder / "report.html", sources, metrics, totals, comparison, plots)
+    console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 
 def sweep(config, sources, totals, folder: Path) -> dict:

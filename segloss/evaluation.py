@@ -148,6 +148,16 @@ class RunSource:
             "precision": self.precision,
         }
 
+    def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, labels and class numbers decided on, of one sample."""
+        place = self.dataset.names.index(name)
+        loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
+        ((_, logits),) = infer(self.run.model, loader, device=self.device, precision=self.precision)
+        prior = training_prior(self.run.counts.pixels).to(self.device)
+        predicted = decide(self.run.criterion, logits, prior, self.measures.decision)[0]
+        image, labels = self.dataset.read_pair(place)
+        return image, labels, predicted.byte().cpu().numpy()
+
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))

@@ -161,6 +161,12 @@ class MaskSource:
             "boundary": self.boundary,
         }
 
+    def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
+        """No image; labels and predicted class numbers of one sample."""
+        triple = next(triple for triple in self.triples if triple.name == name)
+        labels = map_mask(read_mask(triple.true), self.classes, triple.true)
+        return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
+
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
         with ThreadPoolExecutor(self.workers) as pool:

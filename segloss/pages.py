@@ -8,8 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from segloss.comparison import class_ious
 from segloss.files import write_text
-from segloss.report import paint
+from segloss.report import interval_text, paint, paint_errors, percent
 
 PICTURE_WIDTH = 480  # pixels; wider pictures are scaled down
 
@@ -26,11 +27,11 @@ def overlay(
     return mixed.astype(np.uint8)
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """An RGB picture as a JPEG inside the page."""
+def data_uri(picture: np.ndarray, most: int = PICTURE_WIDTH) -> str:
+    """An RGB picture as a JPEG inside the page, at most so many pixels wide."""
     height, width = picture.shape[:2]
-    if width > PICTURE_WIDTH:
-        size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
+    if width > most:
+        size = (most, max(1, round(height * most / width)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
@@ -43,3 +44,107 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     places = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=places, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     write_text(path, environment.get_template(template).render(**content))
+
+
+def png_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+EXTREMES = 3  # worst and best images of each run
+MOST_RUNS = 4  # whose images are shown
+
+
+def write_report(
+    path: Path, sources: Sequence, metrics: dict[str, dict], totals: dict, comparison: dict, plots: dict[str, Path]
+) -> None:
+    """The page of an evaluation: who is best, by how much, on which classes, and what it looks like.
+
+    Args:
+        path: of the HTML file.
+        sources: what was scored; they make the pictures of their worst and best images.
+        metrics, totals: by name of the source.
+        comparison: of :func:`segloss.comparison.compare`.
+        plots: title -> PNG file.
+    """
+    classes = sources[0].classes
+    first = next(iter(metrics.values()))
+    rows = [
+        {
+            **{key: first["classes"][c][key] for key in ("name", "pixels", "images")},
+            "color": classes.colors[c],
+            "ious": [m["classes"][c]["iou"] for m in metrics.values()],
+        }
+        for c in range(len(classes))
+    ]
+    where = f"{first['dataset']} {first['split']}" if "dataset" in first else f"masks of {Path(first['labels']).name}"
+    always = {"mIoU", "head", "middle", "tail", "mean accuracy", "pixel accuracy", "frequency-weighted IoU"}
+    if any("calibration" in m for m in metrics.values()):
+        always.add("calibration error")
+    if any("boundary_miou" in m for m in metrics.values()):
+        always.add("boundary mIoU")
+    blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} consecutive images"
+    resampled = f"{100 * comparison['level']:.0f} % intervals from {comparison['resamples']} resamples of {blocks}."
+    grouped = f"by the classes' pixels in {first['groups']['by_pixels_of']}"
+    write_page(
+        path,
+        "report.html",
+        title=f"{where}: {first['images']} images, {len(metrics)} run{'s' if len(metrics) > 1 else ''}",
+        answer=answer(comparison),
+        how=f"Protocol {first['protocol']}; head, middle and tail {grouped}. {resampled}",
+        shown=always,
+        runs=metrics,
+        intervals={row["name"]: row["miou"] for row in comparison["ranking"]},
+        pairs=comparison["pairs"],
+        resampled=resampled,
+        classes=sorted(rows, key=lambda row: -row["pixels"]),
+        plots={title: png_uri(picture) for title, picture in plots.items()},
+        confusion=[_heat_map(source, totals[source.name].matrix) for source in sources],
+        images=[_extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]],
+        colors=list(zip(classes.names, classes.colors, strict=True)),
+    )
+
+
+def answer(comparison: dict) -> str:
+    """One sentence: which is best, and how sure that is."""
+    best, *others = comparison["ranking"]
+    text = f"{best['name']}: mIoU {interval_text(best['miou'])}"
+    if not others:
+        return text + "."
+    pair = next(row for row in comparison["pairs"] if row["b"] == others[0]["name"] and row["a"] == best["name"])
+    low, high = pair["miou"]["low"], pair["miou"]["high"]
+    sure = low is not None and (low > 0 or high < 0)
+    verdict = "the interval of the difference leaves out 0" if sure else "the difference could be chance"
+    return (
+        f"{text}, ahead of {others[0]['name']} by {interval_text(pair['miou'])} points: {verdict} "
+        f"(ahead in {percent(pair['a_leads'])} % of the resamples)."
+    )
+
+
+def _heat_map(source: Any, matrix: np.ndarray) -> dict:
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    other = bool(matrix[:, -1].any())
+    columns = [*source.classes.names, *(["no class"] if other else [])]
+    rows = zip(source.classes.names, shares[:, : len(columns)].tolist(), strict=True)
+    return {"name": source.name, "columns": columns, "rows": [{"name": name, "shares": row} for name, row in rows]}
+
+
+def _extremes(source: Any, totals: Any) -> dict:
+    """The images of lowest and highest mean IoU, as image, truth, prediction and errors side by side."""
+    ious = np.nanmean(np.where(totals.counts[:, 1].any(1)[:, None], class_ious(totals.counts), -1), axis=1)
+    order = [int(place) for place in np.argsort(ious, kind="stable") if ious[place] >= 0]
+    worst, best = order[:EXTREMES], order[::-1][: max(0, min(EXTREMES, len(order) - EXTREMES))]
+    pictures = []
+    for kind, places in (("worst", worst), ("best", best)):
+        for place in places:
+            name = totals.names[place]
+            image, labels, predicted = source.picture(name)
+            panels = {
+                "truth": paint(labels, source.classes.colors),
+                "prediction": paint(predicted, source.classes.colors),
+                "errors": paint_errors(predicted, labels, len(source.classes)),
+            }
+            if image is not None:
+                panels = {"image": image, **panels}
+            uri = data_uri(np.concatenate(list(panels.values()), axis=1), len(panels) * PICTURE_WIDTH * 3 // 4)
+            pictures.append({"uri": uri, "name": name, "kind": kind, "miou": ious[place], "panels": ", ".join(panels)})
+    return {"name": source.name, "pictures": pictures}

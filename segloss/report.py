@@ -125,9 +125,9 @@ def title_of(name: str, metrics: dict) -> str:
 def print_scores(metrics: dict, title: str) -> None:
     """The per-class table and the means of one evaluation, from the metrics schema."""
     table = _table(title)
-    columns = {"IoU %": "iou", "recall %": "recall", "precision %": "precision", "F1 %": "f1"}
+    columns = {"IoU %": "iou", "recall": "recall", "precision": "precision", "F1": "f1"}
     if "boundary_miou" in metrics:
-        columns["boundary %"] = "boundary_iou"
+        columns["boundary"] = "boundary_iou"
     for column in (*columns, "pixels", "images"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in metrics["classes"]:
@@ -159,7 +159,7 @@ def summary_lines(metrics: dict) -> list[str]:
         lines.append(f"boundary mIoU {percent(metrics['boundary_miou'])}")
     if "calibration" in metrics:
         found = metrics["calibration"]
-        lines.append(f"calibration error {percent(found['ece'])}, Brier score {found['brier']:.3f}")
+        lines.append(f"calibration error {percent(found['ece'])} %, Brier score {found['brier']:.3f}")
     return lines
 
 
@@ -172,7 +172,8 @@ def print_comparison(comparison: dict) -> None:
     """mIoU of every setting with its interval, ranked, and the differences of all pairs."""
     blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} images"
     title = f"mIoU % with {100 * comparison['level']:.0f} % intervals ({comparison['resamples']} resamples of {blocks})"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    console.print(title, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="fold")
     seeds = any(row["runs"] > 1 for row in comparison["ranking"])
     for column in ("mIoU %", *(["runs"] if seeds else [])):
@@ -224,7 +225,7 @@ def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> 
 
 def write_evaluation(
     folder: Path, sources: Sequence, metrics: dict[str, dict], totals: dict, comparison: dict, sweeps: dict
-) -> None:
+) -> dict[str, Path]:
     """metrics.json, per_class.csv, comparison.csv, each run's confusion matrix (CSV, picture) and sweep.
 
     Args:
@@ -233,6 +234,9 @@ def write_evaluation(
         metrics, totals: by name: the metrics schema, and what it was read from.
         comparison: of :func:`segloss.comparison.compare`.
         sweeps: by name: rows of :func:`segloss.operating_point.sweep_table`; empty if there was none.
+
+    Returns:
+        The plots that the report shows, by title.
     """
     keys = ("iou", "recall", "precision", "f1", "pixels", "images")
     rows = [(name, row["name"], *(row[key] for key in keys)) for name, m in metrics.items() for row in m["classes"]]
@@ -252,11 +256,36 @@ def write_evaluation(
         for name, found in zip(("mIoU", *names), (row["miou"], *row["classes"]), strict=True)
     ]
     write_csv(folder / "comparison.csv", ("a", "b", "class", *spread, "a_leads"), differences)
+    plots: dict[str, Path] = {}
     if sweeps:
         points = [(name, *row.values()) for name, rows in sweeps.items() for row in rows]
         write_csv(folder / "sweep.csv", ("run", *next(iter(sweeps.values()))[0]), points)
         plot_sweeps(sweeps, folder / "sweep.png")
+        plots["Scores over the operating point"] = folder / "sweep.png"
+    calibrated = {name: m["calibration"]["bins"] for name, m in metrics.items() if "calibration" in m}
+    if calibrated:
+        plot_reliability(calibrated, folder / "reliability.png")
+        plots["Reliability of the posterior"] = folder / "reliability.png"
     write_json(folder / "metrics.json", {"runs": metrics, "comparison": comparison})
+    return plots
+
+
+def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
+    """Accuracy over confidence, a line for each run; below, how many pixels are that confident."""
+    figure, (top, bottom) = _figure(5.5, 6, nrows=2, height_ratios=[3, 1], sharex=True)
+    top.plot([0, 100], [0, 100], color="0.5", linestyle="--", linewidth=1)
+    for place, (name, rows) in enumerate(bins.items()):
+        confidence = [100 * row["confidence"] for row in rows]
+        top.plot(confidence, [100 * row["accuracy"] for row in rows], marker="o", color=f"C{place}", label=name)
+        bottom.plot(confidence, [100 * row["share"] for row in rows], marker=".", color=f"C{place}")
+    top.set_ylabel("right (%)")
+    bottom.set_ylabel("pixels (%)")
+    bottom.set_yscale("log")
+    bottom.set_xlabel("confidence: the posterior's maximum (%)")
+    top.legend()
+    for ax in (top, bottom):
+        ax.grid(alpha=0.3)
+    _save(figure, path)
 
 
 def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
