@@ -17,8 +17,9 @@ The same counts give other means elsewhere. ``protocol`` names whose:
 ``mmseg``      the same; mmsegmentation 1.x, Hugging Face's evaluate
 ``torchvision`` its reference scripts: plain means, so that one absent class makes them NaN
 ``segnet``     an absent class has IoU and recall 0 and counts: SegNet, semseg, PaddleSeg
-``smp``        ``get_stats`` and ``iou_score(reduction="macro")``: an absent class has IoU 1 and counts
-``per-image``  torchmetrics' MeanIoU: mean of the IoUs of all pairs of an image and a class with a union
+``smp``        ``get_stats`` and ``iou_score`` and ``recall(reduction="macro")``: an absent class has 1 and counts
+``per-image``  torchmetrics' ``MeanIoU(per_class=False)``: mean of the IoUs of all pairs of an image and a class with
+               a union, however many classes an image has; accuracies as in cityscapes
 ============== ==================================================================================================
 """
 
@@ -149,8 +150,6 @@ class Scores:
         if protocol == "per-image":
             averaged = (of_images[0] / (of_images[1] + of_images[2] - of_images[0])).view(-1)
             averaged = averaged[~averaged.isnan()]
-        if protocol == "smp":
-            accuracies = recall[~recall.isnan()]
         return cls(
             iou=iou,
             recall=recall,
