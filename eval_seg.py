@@ -14,6 +14,9 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
+    if config.images:
+        return predict(config)
+
     from segloss.comparison import compare
     from segloss.evaluation import score, sources_of_masks, sources_of_runs
     from segloss.pages import write_report
@@ -44,6 +47,15 @@ def evaluate(argv: list[str] | None = None) -> None:
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 
+def predict(config) -> None:
+    """Class maps of a folder of images without labels."""
+    from segloss.evaluation import predict_images
+    from segloss.report import console, progress_bar
+
+    for written in predict_images(config, output_folder(config), progress_bar):
+        console.print(f"predictions: {written}", soft_wrap=True)
+
+
 def sweep(config, sources, totals, folder: Path) -> dict:
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
     from segloss.evaluation import totals_of_some
@@ -68,6 +80,8 @@ def output_folder(config) -> Path:
     """--output-dir, else a folder inside the one run, else one for the comparison."""
     if config.output_dir:
         return Path(config.output_dir)
+    if config.images:
+        return Path("runs") / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
     if len(config.checkpoint) == 1 and Path(config.checkpoint[0]).is_dir():
         tau = "" if config.decision_tau == "1" else f"-tau{config.decision_tau}"
         return Path(config.checkpoint[0]) / f"eval-{config.split}{tau}"

@@ -278,12 +278,22 @@ class EvalConfig:
         [], "choose on the images whose names begin so, or that a file lists; default: all", nargs="+", metavar="NAME"
     )
     image_scale: float | None = option(None, "resize images by this factor; default: the run's")
+    tta_scales: list[float] = option([1.0], "average the posterior over these sizes", nargs="+", metavar="FACTOR")
+    tta_flip: bool = option(False, "average the posterior over the mirrored image too")
+    tile: list[int] | None = option(
+        None, "see larger images in windows of this size", nargs=2, metavar=("H", "W"), type=int
+    )
+    tile_overlap: float = option(0.5, "share of a window that it has in common with the next")
     batch_size: int = option(8, "images per step")
     workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
     precision: str = option("32-true", ", ".join(PRECISIONS))
     accelerator: str = option("auto", ", ".join(ACCELERATORS))
     check: str = option("sample", CHECK_HELP)
-    save_predictions: bool = option(False, "write predicted class ids as PNG, in the data set's own ids")
+    images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
+    save_predictions: bool = option(False, "write predictions as PNG")
+    save: list[str] = option(
+        ["ids"], "what to write: ids (the data set's own), color, overlay", nargs="+", metavar="KIND"
+    )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
     )
@@ -305,6 +315,13 @@ class EvalConfig:
         _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
         _require(self.block >= 1, "block", "at least 1", self.block)
         self._check_operating_point()
+        for kind in self.save:
+            _require_name("save", kind, ("ids", "color", "overlay"))
+        if self.images is not None and not self.checkpoint:
+            raise InputError("--images needs --checkpoint, the run that predicts them")
+        _require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
+        _require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
+        _require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
         if self.image_scale is not None:
             _require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:
@@ -354,7 +371,7 @@ def check_types(config: Any, where: str) -> None:
             continue
         try:
             if item is not None:
-                if len(value) != f.metadata["nargs"]:
+                if isinstance(f.metadata["nargs"], int) and len(value) != f.metadata["nargs"]:
                     raise TypeError
                 value = [_as_type(item, element) for element in value]
             elif not hasattr(f.type, "__origin__"):

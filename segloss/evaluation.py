@@ -11,12 +11,15 @@ from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.base import pair, require_folder
+from segloss.datasets.images import list_images
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.doctor import check_before
 from segloss.errors import InputError
 from segloss.files import write_bytes
-from segloss.inference import infer, pick_device, resolve_precision
+from segloss.inference import Views, infer, pick_device, reader_of, resolve_precision
+from segloss.losses import Criterion
 from segloss.mask_folders import MaskSource, class_table
 from segloss.operating_point import Decision, decide, load_operating_point, sweep_counts, training_prior
 from segloss.results import BINS, ImageResult, ResultStore, Totals, boundary_of, confusion_of
@@ -57,20 +60,20 @@ class Measures:
 
 
 def image_result(
-    sample: dict, logits: Tensor, run: Run, prior: Tensor, measures: Measures
+    sample: dict, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
 ) -> tuple[ImageResult, Tensor]:
-    """The counts of one image from its logits ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
+    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
     num_classes = logits.shape[1]
-    predicted = decide(run.criterion, logits, prior, measures.decision)[0].cpu()
+    predicted = decide(criterion, logits, prior, measures.decision)[0].cpu()
     labels, decided = sample["labels"].numpy().astype(np.uint8), predicted.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
     result = ImageResult(sample["name"], matrix, ignored)
     if measures.boundary:
         result.boundary = boundary_of(decided, labels, num_classes)
     if measures.calibration:
-        result.calibration, result.brier = calibration_counts(run.criterion.posterior(logits)[0], sample["labels"])
+        result.calibration, result.brier = calibration_counts(criterion.posterior(logits)[0], sample["labels"])
     if measures.sweep:
-        result.sweep = sweep_counts(run.criterion, logits, sample["labels"].to(logits.device), prior)
+        result.sweep = sweep_counts(criterion, logits, sample["labels"].to(logits.device), prior)
     return result, predicted
 
 
@@ -93,7 +96,7 @@ class RunSource:
         name: in tables and files.
         run, dataset: the model, and the split read as the run needs it.
         measures: what to count.
-        device, precision, batch_size, workers: how the network runs.
+        device, precision, batch_size, workers, views: how the network runs.
         on_sample: called with each sample and its class numbers, for instance to save or draw them.
     """
 
@@ -108,14 +111,14 @@ class RunSource:
         precision: str = "32-true",
         batch_size: int = 8,
         workers: int = 0,
+        views: Views | None = None,
         on_sample: OnSample | None = None,
     ):
-        if not dataset.has_labels:
-            raise no_labels(dataset)
         self.name, self.run, self.dataset = name, run, dataset
         self.measures = measures or Measures()
         self.device, self.precision = device, precision
         self.batch_size, self.workers = batch_size, workers
+        self.views = views or Views()
         self.on_sample = on_sample
         self.classes = dataset.classes
         self.training_pixels: tuple[int, ...] | None = run.counts.pixels
@@ -144,7 +147,7 @@ class RunSource:
             "data": self.dataset.fingerprint(),
             "images": hash_names(self.dataset),
             "image_scale": getattr(self.dataset.transform, "image_scale", 1.0),
-            "measures": repr(self.measures),
+            "measures": repr((self.measures, self.views)),
             "precision": self.precision,
         }
 
@@ -152,19 +155,28 @@ class RunSource:
         """Image, labels and class numbers decided on, of one sample."""
         place = self.dataset.names.index(name)
         loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
-        ((_, logits),) = infer(self.run.model, loader, device=self.device, precision=self.precision)
-        prior = training_prior(self.run.counts.pixels).to(self.device)
-        predicted = decide(self.run.criterion, logits, prior, self.measures.decision)[0]
+        ((_, predicted),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
-        return image, labels, predicted.byte().cpu().numpy()
+        return image, labels, predicted.byte().numpy()
+
+    def decisions(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
+        """Class numbers of samples, labelled or not."""
+        reader = reader_of(self.run.criterion, self.views)
+        prior = training_prior(self.run.counts.pixels).to(self.device)
+        for sample, scores in self._infer(loader):
+            yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
+
+    def _infer(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
+        how = {"device": self.device, "precision": self.precision, "views": self.views}
+        return infer(self.run.model, self.run.criterion, loader, **how)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
-        self.run.criterion.to(self.device)
+        reader = reader_of(self.run.criterion, self.views)
         prior = training_prior(self.run.counts.pixels).to(self.device)
-        for sample, logits in infer(self.run.model, loader, device=self.device, precision=self.precision):
-            result, predicted = image_result(sample, logits, self.run, prior, self.measures)
+        for sample, scores in self._infer(loader):
+            result, predicted = image_result(sample, scores, reader, prior, self.measures)
             if self.on_sample is not None:
                 self.on_sample(sample, predicted)
             yield places[sample["name"]], result
@@ -204,17 +216,33 @@ def score(
     return {**source.describe(), **metrics}, totals
 
 
-def save_index_png(folder: Path, ids: tuple[int, ...]) -> Callable[[dict, Tensor], None]:
-    """A callback for :func:`evaluate` that writes ``folder/NAME.png``, in the data set's own ids, 8 or 16 bit."""
-    import cv2
+class PredictionWriter:
+    """A callback that writes predictions as PNG: ``ids`` in the data set's own ids (8 or 16 bit), ``color``, ``overlay``.
 
-    table = np.asarray(ids, dtype=np.uint8 if max(ids) < 256 else np.uint16)
+    One kind goes straight into the folder, several into a folder each.
+    """
 
-    def save(sample: dict, predicted: Tensor) -> None:
-        encoded = cv2.imencode(".png", table[predicted.numpy()])[1]
-        write_bytes(folder / f"{sample['name']}.png", encoded.tobytes())
+    def __init__(self, folder: Path, classes: ClassTable, kinds: Sequence[str], dataset: SegmentationDataset):
+        self.folders = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
+        self.classes, self.dataset = classes, dataset
+        self.ids = np.asarray(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
 
-    return save
+    def __call__(self, sample: dict, predicted: Tensor) -> None:
+        import cv2
+
+        from segloss.pages import overlay
+        from segloss.report import paint
+
+        class_map = predicted.byte().numpy()
+        for kind, folder in self.folders.items():
+            if kind == "ids":
+                pixels = self.ids[class_map]
+            elif kind == "color":
+                pixels = cv2.cvtColor(paint(class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
+            else:
+                image = self.dataset.read_image(self.dataset.names.index(sample["name"]))
+                pixels = cv2.cvtColor(overlay(image, class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
+            write_bytes(folder / f"{sample['name']}.png", cv2.imencode(".png", pixels)[1].tobytes())
 
 
 class KeepSome:
@@ -258,24 +286,55 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         check_before([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(config.names or distinct_names(runs), runs, datasets, strict=True):
-        auto = config.decision_tau == "auto"
-        decision = load_operating_point(run.folder) if auto else Decision("tau", float(config.decision_tau))
-        measures = Measures(decision, boundary=config.boundary, calibration=True, sweep=config.sweep_tau)
-        save = save_index_png(folder / "predictions" / name, dataset.classes.ids) if config.save_predictions else None
-        sources.append(
-            RunSource(
-                name,
-                run,
-                dataset,
-                measures,
-                device=device,
-                precision=precision,
-                batch_size=config.batch_size,
-                workers=config.workers or 0,
-                on_sample=save,
-            )
+        measures = Measures(
+            decision_of(config, run), boundary=config.boundary, calibration=True, sweep=config.sweep_tau
         )
+        saving = config.save_predictions
+        save = (
+            PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset) if saving else None
+        )
+        how = {"device": device, "precision": precision, "views": views_of(config)}
+        loading = {"batch_size": config.batch_size, "workers": config.workers or 0}
+        sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))
     return sources
+
+
+def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], Progress]) -> list[Path]:
+    """Class maps of a folder of images without labels, for each ``--checkpoint``; the folders they were written to.
+
+    Raises:
+        InputError: a run cannot be used, or the folder holds no images.
+    """
+    device = pick_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    runs = [load_run(path) for path in config.checkpoint]
+    place = require_folder(Path(str(config.images)), "folder of images")
+    found = pair(list_images(place), None, place.name, place, place)
+    written = []
+    for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
+        scale = run.config.image_scale if config.image_scale is None else config.image_scale
+        dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
+        measures = Measures(decision_of(config, run))
+        how = {"device": device, "precision": precision, "views": views_of(config)}
+        source = RunSource(name, run, dataset, measures, batch_size=config.batch_size, **how)
+        loader = evaluation_loader(dataset, config.batch_size, workers=config.workers or 0)
+        written.append(folder / "predictions" / name)
+        save = PredictionWriter(written[-1], run.classes, config.save, dataset)
+        for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
+            save(sample, predicted)
+    return written
+
+
+def decision_of(config: EvalConfig, run: Run) -> Decision:
+    """The operating point asked for; ``auto`` is the one chosen for the run before."""
+    if config.decision_tau == "auto":
+        return load_operating_point(run.folder)
+    return Decision("tau", float(config.decision_tau))
+
+
+def views_of(config: EvalConfig) -> Views:
+    tile = None if config.tile is None else (config.tile[0], config.tile[1])
+    return Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap)
 
 
 def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:

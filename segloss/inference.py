@@ -1,12 +1,16 @@
-"""A model and batches of samples -> logits at the labels' size, on whatever device and precision."""
+"""A model and batches of samples -> scores at the labels' size: whole images, windows, test-time augmentation."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.errors import InputError
+from segloss.losses import Criterion
+from segloss.losses.criterion import per_class
 from segloss.models import logits_at_size
 
 
@@ -56,21 +60,131 @@ def same_shape_groups(samples: list[dict]) -> Iterator[list[dict]]:
         yield group
 
 
+@dataclass(frozen=True)
+class Views:
+    """How a network looks at an image: whole or in windows, once or several times.
+
+    Attributes:
+        scales: factors on the image's size; several are test-time augmentation.
+        flip: look at the mirrored image too.
+        tile: ``(h, w)`` of windows, for images larger than memory allows; None: whole images.
+        overlap: share that neighbouring windows have in common, in [0, 1).
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    tile: tuple[int, int] | None = None
+    overlap: float = 0.5
+
+    @property
+    def several(self) -> bool:
+        return self.flip or self.scales != (1.0,)
+
+
+class AveragedPosterior(Criterion):
+    """Reads posteriors averaged over several views as another criterion reads logits; its ``logits`` are P(c|x).
+
+    Logits of different views have no common scale that all losses share; their posteriors do.
+    """
+
+    def __init__(self, criterion: Criterion):
+        super().__init__()
+        self.of = criterion
+
+    @property
+    def tilt(self) -> Tensor | None:
+        return self.of.tilt
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        return logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+
+    def softmax_scores(self, logits: Tensor) -> Tensor:
+        natural = self.natural_scores(logits)
+        return natural if self.tilt is None else natural + per_class(self.tilt, natural).log()
+
+    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
+        return self.natural_scores(logits).lerp(self.softmax_scores(logits), tau).argmax(1)
+
+
+def reader_of(criterion: Criterion, views: Views) -> Criterion:
+    """What reads the scores that :func:`infer` yields."""
+    return AveragedPosterior(criterion) if views.several else criterion
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin, so that they cover ``length``; the last ends with it."""
+    if length <= window:
+        return [0]
+    step = max(1, int(window * (1 - overlap)))
+    return [*range(0, length - window, step), length - window]
+
+
+def windowed(model: nn.Module, images: Tensor, tile: tuple[int, int], overlap: float) -> Tensor:
+    """Logits ``(N, C, h, w)`` of images ``(N, 3, h, w)``, seen in windows; where they overlap, their mean."""
+    height, width = images.shape[-2:]
+    total, seen = None, images.new_zeros(height, width, dtype=torch.float32)
+    for top in window_starts(height, tile[0], overlap):
+        for left in window_starts(width, tile[1], overlap):
+            place = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
+            logits = logits_at_size(model, images[place], tuple(images[place].shape[-2:]))
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[place] += logits
+            seen[place] += 1
+    assert total is not None
+    return total / seen
+
+
+def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, criterion: Criterion) -> Tensor:
+    """float32 logits ``(N, C, *size)``, or the mean posterior where there are several views."""
+
+    def once(seen: Tensor) -> Tensor:
+        if views.tile is None or (seen.shape[-2] <= views.tile[0] and seen.shape[-1] <= views.tile[1]):
+            return logits_at_size(model, seen, size)
+        logits = windowed(model, seen, views.tile, views.overlap)
+        return logits_at_size(lambda _: logits, seen, size)
+
+    if not views.several:
+        return once(images)
+    total = torch.zeros((), device=images.device)
+    for scale in views.scales:
+        seen = images
+        if scale != 1:
+            new = [max(1, round(side * scale)) for side in images.shape[-2:]]
+            seen = F.interpolate(images.float(), new, mode="bilinear", antialias=scale < 1, align_corners=False)
+        total = total + criterion.posterior(once(seen))
+        if views.flip:
+            total = total + criterion.posterior(once(seen.flip(-1))).flip(-1)
+    return total / (len(views.scales) * (2 if views.flip else 1))
+
+
 @torch.inference_mode()
 def infer(
-    model: nn.Module, batches: Iterable[list[dict]], *, device: torch.device, precision: str = "32-true"
+    model: nn.Module,
+    criterion: Criterion,
+    batches: Iterable[list[dict]],
+    *,
+    device: torch.device,
+    precision: str = "32-true",
+    views: Views | None = None,
 ) -> Iterator[tuple[dict, Tensor]]:
-    """Yield each sample with its logits ``(1, C, H, W)`` at its label's size, float32, on the device.
+    """Yield each sample with its scores ``(1, C, H, W)`` at its label's size, float32, on the device.
 
     Args:
         model: in whatever mode; it is put into eval mode and left there.
+        criterion: makes the posterior of several views; the scores are read by :func:`reader_of` it.
         batches: lists of samples, as :func:`segloss.datasets.loading.evaluation_loader` makes them.
         device, precision: where and how the network runs.
+        views: default: the whole image once.
     """
     model.to(device).eval()
+    criterion.to(device)
     for samples in batches:
         for group in same_shape_groups(samples):
             images = torch.stack([sample["image"] for sample in group]).to(device)
             with autocast(precision, device):
-                logits = logits_at_size(model, images, group[0]["size"])
-            yield from zip(group, logits.float().split(1), strict=True)
+                scores = look(model, images, group[0]["size"], views or Views(), criterion)
+            yield from zip(group, scores.float().split(1), strict=True)
