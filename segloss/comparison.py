@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segloss.errors import InputError
+
 LEVEL = 0.95
 RESAMPLES = 2000
+AT_ONCE = 100  # resamples: 8 MB of weights for 10,000 images
 
 
 def block_weights(images: int, block: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -35,24 +38,27 @@ def class_ious(counts: np.ndarray) -> np.ndarray:
 def resampled_ious(counts: np.ndarray, block: int, weights: np.ndarray) -> np.ndarray:
     """IoU per class of each resample, ``(resamples, C)``; from ``(images, 3, C)``."""
     blocks = block_counts(counts, block)
-    sums = weights.astype(np.float64) @ blocks.reshape(len(blocks), -1).astype(np.float64)  # exact up to 2^53 pixels
+    flat = blocks.reshape(len(blocks), -1).astype(np.float64)  # exact up to 2^53 pixels
+    parts = np.array_split(weights, -(-len(weights) // AT_ONCE))
+    sums = np.concatenate([part.astype(np.float64) @ flat for part in parts])
     return class_ious(sums.reshape(len(weights), *blocks.shape[1:]))
 
 
 def _with_mean(ious: np.ndarray) -> np.ndarray:
-    """The mean of the classes that are there, before the classes: ``(..., 1 + C)``."""
+    """The mean of the classes that are there, before the classes: ``(..., 1 + C)``; NaN where none is."""
     there = ~np.isnan(ious)
-    mean = np.where(there, ious, 0).sum(-1) / np.maximum(there.sum(-1), 1)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(there, ious, 0).sum(-1) / there.sum(-1)
     return np.concatenate([mean[..., None], ious], axis=-1)
 
 
-def _interval(values: np.ndarray, estimate: np.ndarray) -> list[dict[str, float | None]]:
-    """Estimate and percentile interval of each column."""
+def _interval(values: np.ndarray, estimate: np.ndarray, resampled: bool) -> list[dict[str, float | None]]:
+    """Estimate and percentile interval of each column; no interval where nothing was there to draw from."""
     tail = 100 * (1 - LEVEL) / 2
     rows = []
     for column, value in zip(values.T, estimate, strict=True):
         known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
+        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) and resampled else (np.nan, np.nan)
         numbers = {"estimate": value, "low": low, "high": high}
         rows.append({key: None if np.isnan(number) else float(number) for key, number in numbers.items()})
     return rows
@@ -72,15 +78,18 @@ def compare(
     Returns:
         ``level``, ``block``, ``resamples``; ``ranking``: for each group ``name``, ``runs``, ``miou`` and ``classes``
         (estimate, low, high), best first; ``pairs``: for each pair ``a``, ``b`` (the better one first) the same of
-        the difference a - b, and ``a_leads``: the share of resamples in which the mIoU of a is higher.
+        the difference a - b, and ``a_leads``: the share of resamples in which the mIoU of a is higher. One block
+        alone says nothing about other images: low, high and a_leads are None.
 
     Raises:
-        ValueError: the runs were not scored on the same number of images or classes.
+        InputError: the runs were not scored on the same number of images or classes.
     """
     shapes = {counts.shape for runs in groups.values() for counts in runs}
     if len(shapes) != 1:
-        raise ValueError(f"all runs must have scored the same images and classes, got shapes {sorted(shapes)}")
+        found = " and ".join(f"{shape[0]} images of {shape[-1]} classes" for shape in sorted(shapes))
+        raise InputError(f"only runs on the same images and classes can be compared, got {found}; score them apart")
     images = next(iter(shapes))[0]
+    resampled = images > block
     weights = block_weights(images, block, resamples, seed)
     generator = np.random.default_rng([seed, 1])
     estimates, draws = {}, {}
@@ -89,13 +98,15 @@ def compare(
         of_seeds = np.stack([_with_mean(resampled_ious(counts, block, weights)) for counts in runs])
         chosen = generator.integers(0, len(runs), (len(runs), resamples))
         draws[name] = of_seeds[chosen, np.arange(resamples)].mean(0)
-    ranked = sorted(groups, key=lambda name: -estimates[name][0])
+    ranked = sorted(groups, key=lambda name: (np.isnan(estimates[name][0]), -estimates[name][0]))
     ranking, pairs = [], []
     for place, a in enumerate(ranked):
-        miou, *classes = _interval(draws[a], estimates[a])
+        miou, *classes = _interval(draws[a], estimates[a], resampled)
         ranking.append({"name": a, "runs": len(groups[a]), "miou": miou, "classes": classes})
         for b in ranked[place + 1 :]:
-            miou, *classes = _interval(draws[a] - draws[b], estimates[a] - estimates[b])
-            leads = float((draws[a][:, 0] > draws[b][:, 0]).mean())
+            differences = draws[a] - draws[b]
+            miou, *classes = _interval(differences, estimates[a] - estimates[b], resampled)
+            known = differences[~np.isnan(differences[:, 0]), 0]
+            leads = float((known > 0).mean()) if len(known) and resampled else None
             pairs.append({"a": a, "b": b, "miou": miou, "classes": classes, "a_leads": leads})
     return {"level": LEVEL, "block": block, "resamples": resamples, "ranking": ranking, "pairs": pairs}
