@@ -12,6 +12,7 @@ Source of the second: Menon et al., "Long-tail learning via logit adjustment", I
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from segloss.errors import InputError
 from segloss.files import write_json
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
+from segloss.losses.reduction import first_largest
 from segloss.metrics import Scores, none_if_nan
 from segloss.results import Totals
 from segloss.summary import mean_of
@@ -52,12 +54,17 @@ def decide(criterion: Criterion, logits: Tensor, prior: Tensor, decision: Decisi
 
 
 def _by_prior(posterior: Tensor, prior: Tensor, exponent: float) -> Tensor:
-    return (posterior * per_class(prior**-exponent, posterior)).argmax(1)
+    return first_largest(posterior * per_class(prior**-exponent, posterior))
 
 
 def training_prior(pixels: Sequence[int]) -> Tensor:
-    """Share of each class in the training pixels; a class without any takes the smallest share there is."""
+    """Share of each class in the training pixels; a class without any takes the smallest share there is.
+
+    Without any pixel at all the shares are equal.
+    """
     counts = torch.tensor(pixels, dtype=torch.float64)
+    if not counts.any():
+        counts = torch.ones_like(counts)
     return (torch.where(counts > 0, counts, counts[counts > 0].min()) / counts.sum()).float()
 
 
@@ -127,7 +134,9 @@ def load_operating_point(folder: Path) -> Decision:
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        decision = Decision(content["rule"], float(content["value"]))
+        decision = Decision(str(content["rule"]), float(content["value"]))
+        if not math.isfinite(decision.value):
+            raise ValueError(f"{decision.value} is no operating point")
     except FileNotFoundError:
         raise InputError(
             f"{path}: no operating point was chosen; run eval_seg.py --checkpoint {folder} --split val --sweep-tau "
