@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.base import require_folder, size_mismatch
+from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images
-from segloss.datasets.masks import id_table, lookup, map_mask, read_mask, stray_error
+from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
 from segloss.errors import InputError, unknown_name
 from segloss.frequency import available_cores
@@ -48,6 +48,7 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
         if not Path(choice).is_file():
             raise unknown_name("--class-table", choice, (*TABLES, "a class file"))
         return read_class_file(Path(choice))
+    _require_folder(labels, "labels")
     for folder in (labels, labels.parent, labels.parent.parent):
         for name in CLASS_FILES:
             if (folder / name).is_file():
@@ -59,13 +60,30 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
     )
 
 
+def _require_folder(path: Path, flag: str) -> Path:
+    if not path.is_dir():
+        raise InputError(f"{path}: is no folder; check --{flag}")
+    return path
+
+
+def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path]:
+    """Files by name, or by their CITY_SEQ_FRAME; InputError for two of one."""
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        key = _frame(name) if by_frame else name
+        if key in found:
+            raise InputError(f"{path}: a second {what} of {key} beside {found[key]}; keep one of the two")
+        found[key] = path
+    return found
+
+
 def _labels_of(folder: Path) -> tuple[dict[str, Path], str | None]:
     """True masks by name, and the kind of Cityscapes' masks where they are such."""
-    files = list_images(require_folder(folder, "folder of labels"))
+    files = list_images(_require_folder(folder, "labels"))
     for kind in KINDS:
         chosen = {name: path for name, path in files.items() if name.endswith(f"_{kind}")}
         if chosen:
-            return {_frame(name): path for name, path in chosen.items()}, kind
+            return _by_key(chosen, True, "label"), kind
     if not files:
         raise InputError(f"{folder}: holds no masks; check --labels")
     return files, None
@@ -83,15 +101,10 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
         InputError: predictions are missing or belong to no label; the message lists them.
     """
     true, kind = _labels_of(labels)
-    files = list_images(require_folder(predictions, "folder of predictions"))
+    files = list_images(_require_folder(predictions, "predictions"))
     if kind is not None and any(name.endswith(KINDS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
-    predicted: dict[str, Path] = {}
-    for name, path in files.items():
-        key = name if kind is None else _frame(name)
-        if key in predicted:
-            raise InputError(f"{path}: a second prediction of {key} beside {predicted[key].name}; keep one of the two")
-        predicted[key] = path
+    predicted = _by_key(files, kind is not None, "prediction")
     for what, names in (("no prediction of", set(true) - set(predicted)), ("no label of", set(predicted) - set(true))):
         if names:
             some = sorted(names)
@@ -136,11 +149,15 @@ class MaskSource:
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.triples, kind = match(predictions, labels)
-        self.classes = replace(classes, mask_ids=TRAIN_IDS) if kind == "labelTrainIds" else classes
+        cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
+        if prediction_ids == "labelTrainIds" and not cityscapes:
+            raise InputError("--prediction-ids trainIds are those of Cityscapes; give --class-table cityscapes")
+        in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
+        self.classes = in_train_ids if kind == "labelTrainIds" else classes
         self.predicted_classes = classes
         by_name = all(triple.predicted.stem.endswith("labelTrainIds") for triple in self.triples)
         if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
-            self.predicted_classes = replace(classes, mask_ids=TRAIN_IDS)
+            self.predicted_classes = in_train_ids
         self.boundary, self.skip_bad = boundary, skip_bad
         self.workers = workers or available_cores()
         self.skipped: list[str] = []
@@ -152,7 +169,11 @@ class MaskSource:
         return {"predictions": str(self.predictions), "labels": str(self.labels), "skipped": list(self.skipped)}
 
     def key(self) -> dict:
-        stats = [(path.stat().st_size, path.stat().st_mtime_ns) for t in self.triples for path in (t.predicted, t.true)]
+        stats = [
+            (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
+            for t in self.triples
+            for path in (t.predicted, t.true)
+        ]
         return {
             "predictions": str(self.predictions.resolve()),
             "labels": str(self.labels.resolve()),
@@ -168,6 +189,7 @@ class MaskSource:
         return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        self.skipped.clear()
         left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
         with ThreadPoolExecutor(self.workers) as pool:
             while some := list(islice(left, 16 * self.workers)):  # so that few results wait, however many there are
@@ -186,6 +208,9 @@ class MaskSource:
             predicted = read_mask(triple.predicted)
             if predicted.shape[:2] != true.shape[:2]:
                 raise size_mismatch(triple.predicted, predicted.shape, triple.true, true.shape)
+            if predicted.ndim == 3 and not self.predicted_classes.mask_colors:
+                what, cure = describe_strays(predicted, np.ones(predicted.shape[:2], bool), self.predicted_classes)
+                raise InputError(f"{triple.predicted}: {what}; {cure}")
         except InputError as error:
             return error
         return self._counts(triple, true, predicted)
