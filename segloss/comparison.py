@@ -5,6 +5,7 @@ Frames of a video resemble their neighbours, so whole blocks of consecutive imag
 blurred by which images are hard. Where a setting was trained with several seeds, these are drawn too.
 """
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,10 @@ def block_weights(images: int, block: int, resamples: int = RESAMPLES, seed: int
     """How often each block of consecutive images is drawn, ``(resamples, blocks)``."""
     blocks = -(-images // block)
     generator = np.random.default_rng(seed)
-    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+    weights = np.empty((resamples, blocks), np.int32)
+    for row in weights:
+        row[:] = generator.multinomial(blocks, np.full(blocks, 1 / blocks))
+    return weights
 
 
 def block_counts(counts: np.ndarray, block: int) -> np.ndarray:
@@ -91,11 +95,11 @@ def compare(
     images = next(iter(shapes))[0]
     resampled = images > block
     weights = block_weights(images, block, resamples, seed)
-    generator = np.random.default_rng([seed, 1])
     estimates, draws = {}, {}
     for name, runs in groups.items():
         estimates[name] = np.mean([_with_mean(class_ious(counts.sum(0))) for counts in runs], axis=0)
         of_seeds = np.stack([_with_mean(resampled_ious(counts, block, weights)) for counts in runs])
+        generator = np.random.default_rng([seed, zlib.crc32(repr(name).encode())])  # whatever other groups there are
         chosen = generator.integers(0, len(runs), (len(runs), resamples))
         draws[name] = of_seeds[chosen, np.arange(resamples)].mean(0)
     ranked = sorted(groups, key=lambda name: (np.isnan(estimates[name][0]), -estimates[name][0]))

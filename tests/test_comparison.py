@@ -158,7 +158,8 @@ def test_a_difference_changes_its_sign_with_the_order_of_the_pair():
 
 
 def test_order_and_company_of_runs_do_not_change_a_comparison():
-    runs = {name: [run(seed=seed, share=share)] for name, seed, share in (("a", 1, 0.9), ("b", 2, 0.8), ("c", 3, 0.6))}
+    shares = {"a": 0.9, "b": 0.8, "c": 0.6}
+    runs = {name: [run(seed=seed, share=share) for seed in range(3)] for name, share in shares.items()}
     whole = compare(runs)
     assert compare(dict(reversed(runs.items()))) == whole
     alone = compare({name: runs[name] for name in ("c", "a")})
