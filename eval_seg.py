@@ -15,7 +15,8 @@ def evaluate(argv: list[str] | None = None) -> None:
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
     if config.images:
-        return predict(config)
+        predict(config)
+        return
 
     from segloss.comparison import compare
     from segloss.evaluation import score, sources_of_masks, sources_of_runs

@@ -4,6 +4,7 @@ python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resne
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 
@@ -18,7 +19,15 @@ def train(argv: list[str] | None = None) -> None:
     from segloss.inference import pick_device, resolve_precision
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
-    from segloss.runs import LAST, checkpoint_content, choose_run_folder, criterion_of, load_run, open_run_folder
+    from segloss.runs import (
+        LAST,
+        check_same_counts,
+        checkpoint_content,
+        choose_run_folder,
+        criterion_of,
+        load_run,
+        open_run_folder,
+    )
     from segloss.training import (
         SegmentationData,
         SegmentationTask,
@@ -33,14 +42,17 @@ def train(argv: list[str] | None = None) -> None:
     config.precision = resolve_precision(config.precision, device)
     seed_everything(config.seed)
 
+    say = partial(console.print, soft_wrap=True)
     splits = training_data(config)
-    check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, console.print)
+    check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, say)
     classes = splits.train.classes
     counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
     for dataset in filter(None, (splits.val, splits.test)):
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
     criterion = criterion_of(config, require_two_classes(counts))
     prepare_training(config, splits, counts)
+    if config.resume:
+        check_same_counts(folder, counts)
     last = folder / LAST
     resuming = config.resume and last.is_file()
     if resuming:

@@ -1,6 +1,7 @@
 """Pairs of image and mask files as samples: read, checked, mapped to classes, transformed."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -175,7 +176,8 @@ class SegmentationDataset(Dataset):
         digest.update(repr((self.classes.mask_ids, self.classes.mask_colors)).encode())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
             status = mask.stat() if mask is not None else None
-            digest.update(repr((name, status and (status.st_size, status.st_mtime_ns))).encode())
+            # Also when it last changed in any way: archives and copies set the time of writing as they like.
+            digest.update(repr((name, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns))).encode())
         return digest.hexdigest()
 
 
@@ -219,10 +221,12 @@ def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, plac
 
 
 def _common_ending(images: dict[str, Path], masks: dict[str, Path]) -> str:
-    if not masks or any(name in masks for name in images):
+    """What most masks have after their image's name, where no mask has just the name."""
+    if any(name in masks for name in images):
         return ""
-    mask = min(masks)
-    for ending in (mask.removeprefix(name) for name in images if mask.startswith(name)):
-        if all(name + ending in masks for name in images):
-            return ending
-    return ""
+    endings: Counter[str] = Counter()
+    for mask in masks:
+        cuts = [cut for cut in range(1, len(mask)) if mask[:cut] in images]
+        endings.update(mask[cut:] for cut in cuts[-1:])
+    ending, count = endings.most_common(1)[0] if endings else ("", 0)
+    return ending if 2 * count > len(images) else ""

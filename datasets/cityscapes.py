@@ -46,6 +46,8 @@ def cityscapes(
         found = _labelled(root, split, labels)
         if coarse and split == "train" and (root / IMAGES / "train_extra").is_dir():
             found = _joined(found, _labelled(root, "train_extra", COARSE))
+            if "labelTrainIds" in found.form and "labelIds" in found.form:
+                raise InputError(f"{root / COARSE}: {found.form}; make both parts of one kind")
     train_ids = any(mask is not None and "labelTrainIds" in mask.name for _, mask in found.pairs)
     classes = replace(CITYSCAPES, mask_ids=TRAIN_IDS) if train_ids else CITYSCAPES
     found.form = f"Cityscapes, {found.form}"

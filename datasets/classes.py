@@ -137,7 +137,7 @@ def read_class_file(path: Path) -> ClassTable:
         _require_keys(content, {"classes", "ignore"})
         entries = [_entry(e) for e in content["classes"]]
         ignored = content.get("ignore", [IGNORE_INDEX])
-        ignored_colors = [tuple(_whole_number(value) for value in i) for i in ignored if isinstance(i, list)]
+        ignored_colors = [_color(i) for i in ignored if isinstance(i, list)]
         has_categories = any("category" in e for e in entries)
         return ClassTable(
             names=tuple(e["name"] for e in entries),
@@ -156,30 +156,40 @@ def read_class_file(path: Path) -> ClassTable:
 
 
 def _read_text(text: str) -> dict:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     colored = [re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)", line) for line in lines]
     if not all(colored):
+        odd = next((line for line in lines if re.match(r"\d+[\s:,]", line)), None)
+        if odd is not None:
+            raise ValueError(
+                f"line {odd!r} begins with a number; write names only, or ids and colors into classes.yaml"
+            )
         return {"classes": lines}
     return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored if row])
 
 
 def _read_csv(text: str) -> dict:
     rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    lower = [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
-    return _split_ignored([{"name": row["name"].strip(), "color": [int(row[k]) for k in "rgb"]} for row in lower])
+    lower = [{str(key).strip().lower(): str(value or "").strip() for key, value in row.items()} for row in rows]
+    missing = [key for key in ("name", "r", "g", "b") if any(not row.get(key) for row in lower)]
+    if missing:
+        raise ValueError(f"a row has no {missing[0]!r}; the columns are name, r, g, b")
+    return _split_ignored([{"name": row["name"], "color": [int(row[k]) for k in "rgb"]} for row in lower])
 
 
-def _split_ignored(entries: list[dict]) -> dict:
+def _split_ignored(rows: list[dict]) -> dict:
+    """Rows named void are ignored; the others keep their row's number as id, as index masks have it."""
+    entries = [{**row, "id": place} for place, row in enumerate(rows)]
     ignored = [e for e in entries if e["name"].lower() in IGNORED_NAMES]
     kept = [e for e in entries if e not in ignored]
-    return {"classes": kept, "ignore": [IGNORE_INDEX, *(e["color"] for e in ignored)]}
+    return {"classes": kept, "ignore": [IGNORE_INDEX, *(e["id"] for e in ignored), *(e["color"] for e in ignored)]}
 
 
 def _mask_colors(entries: list[dict], ignored: list[tuple]) -> tuple[tuple[Color, int], ...]:
     """Colours of RGB masks, if each class has one of its own."""
     if not all(e.get("color") is not None for e in entries):
         return ()
-    own = [(tuple(int(value) for value in e["color"]), place) for place, e in enumerate(entries)]
+    own = [(_color(e["color"]), place) for place, e in enumerate(entries)]
     return (*own, *((color, IGNORE_INDEX) for color in ignored))
 
 
@@ -208,6 +218,10 @@ def _whole_number(value: object) -> int:
 def _colors_of(entries: list[dict]) -> tuple[Color, ...]:
     given = [e.get("color") for e in entries]
     automatic = distinct_colors(len(entries))
-    return tuple(
-        automatic[place] if color is None else tuple(int(value) for value in color) for place, color in enumerate(given)
-    )
+    return tuple(automatic[place] if color is None else _color(color) for place, color in enumerate(given))
+
+
+def _color(value: object) -> Color:
+    if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
+        raise InputError(f"a color is three numbers in 0..255 each, [r, g, b], got {value!r}")
+    return tuple(value)

@@ -1,18 +1,21 @@
 """Anybody's data: images, masks of the same names, and a class file (classes.yaml, .json, .txt or class_dict.csv).
 
 images/train/a.jpg    masks/train/a.png                   split folders (or labels/, annotations/; img_dir/, ann_dir/)
+train/images/a.jpg    train/masks/a.png                   the same, the other way round
 images/a.jpg          masks/a.png, train.txt              a list file a split: names, or "image mask" paths
 JPEGImages/a.jpg      SegmentationClass/a.png             Pascal VOC, ImageSets/Segmentation/train.txt
 images/a.jpg          masks/a.png                         nothing else: a hash of the name decides who is in val
 """
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform, pair, require_folder
 from segloss.datasets.classes import ClassTable, read_class_file
-from segloss.datasets.images import list_images
+from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.errors import InputError
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
@@ -50,7 +53,10 @@ def folder(
     images = root / next((name for name in IMAGE_FOLDERS if (root / name).is_dir()), IMAGE_FOLDERS[0])
     masks = root / next((name for name in MASK_FOLDERS if (root / name).is_dir()), MASK_FOLDERS[0])
     lists = _list_file(root, split)
-    if lists is not None:
+    inside = _split_folder(root, "train")
+    if lists is None and inside is not None and _kind_folder(inside, IMAGE_FOLDERS) is not None:
+        found = _folders_in_splits(root, split)
+    elif lists is not None:
         found = _listed(root, lists, images, masks, split)
     elif any(_split_folder(require_folder(images, "folder of images"), s) for s in (*SPLIT_NAMES, split)):
         found = _split_folders(root, images, masks, split)
@@ -84,48 +90,105 @@ def _list_file(root: Path, split: str) -> Path | None:
 
 def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> Pairing:
     """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask."""
-    text = lists.read_text(encoding="utf-8-sig", errors="replace")
-    lines = [line.split() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _text_of(lists).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise InputError(f"{lists}: lists nothing; write one name, or image and mask, a line")
-    form = f"{lists.relative_to(root).as_posix()}"
-    if all(len(line) == 2 for line in lines):
-        pairs = [(_rebased(root, image, lists), _rebased(root, mask, lists)) for image, mask in lines]
-        return Pairing(f"{form} of images and masks", pairs, _unique_names([image for image, _ in pairs]))
-    images_of = list_images(require_folder(images, "folder of images"))
-    names = [_without_suffix(line[0]) for line in lines]
-    missing = [name for name in names if name not in images_of]
-    if missing:
-        raise InputError(f"{lists}: lists {missing[0]} ({len(missing)} in all) that is not in {images}")
+    form = lists.relative_to(root).as_posix()
+    images_of = list_images(images) if images.is_dir() else {}
+    names = [_listed_name(root, line, images, images_of) for line in lines]
+    if None in names:
+        split_lines = [_two_paths(root, line) for line in lines]
+        wrong = next(
+            (line for line, pair, name in zip(lines, split_lines, names, strict=True) if not (pair or name)), ""
+        )
+        if wrong or None in split_lines:
+            line = wrong or lines[split_lines.index(None)]
+            count = sum(not pair for pair in split_lines)
+            where = f"no image of {images} and no image and mask below {root}"
+            raise InputError(f"{lists}: lists {line} ({count} in all), which is {where}")
+        pairs = [pair for pair in split_lines if pair]
+        return Pairing(f"{form} of images and masks", pairs, _unique_names(root, [image for image, _ in pairs]))
     masks_of = list_images(masks) if masks.is_dir() else None
-    if masks_of is not None and split == "test" and not any(name in masks_of for name in names):
+    chosen = {name: images_of[name] for name in sorted({name for name in names if name})}
+    if masks_of is not None and split == "test" and not any(name in masks_of for name in chosen):
         masks_of = None
     if masks_of is None and split != "test":
         raise InputError(f"{masks}: masks of split {split!r} are missing")
-    form = f"names from {form}, {images.name}/ and {masks.name}/"
-    found = pair({name: images_of[name] for name in sorted(names)}, masks_of, form, images, masks)
+    found = pair(chosen, masks_of, f"names from {form}, {images.name}/ and {masks.name}/", images, masks)
     found.lonely_masks = []  # of other splits
     return found
 
 
+def _text_of(path: Path) -> str:
+    content = path.read_bytes()
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+
+
+def _listed_name(root: Path, line: str, images: Path, images_of: dict[str, Path]) -> str | None:
+    """The image that a line of one name or path means; None if it is none."""
+    plain = unicodedata.normalize("NFC", PureWindowsPath(line).as_posix())
+    for name in (plain, _without_suffix(plain)):
+        if name in images_of:
+            return name
+    path = _rebased(root, line)
+    if path is None or images not in path.parents:
+        return None
+    return unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
+
+
 def _without_suffix(name: str) -> str:
-    plain = PureWindowsPath(name).as_posix()
-    return plain if "." not in plain.rsplit("/", 1)[-1] else plain.rsplit(".", 1)[0]
+    return name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
-def _rebased(root: Path, text: str, lists: Path) -> Path:
-    """A path of a list below ``root``, whatever prefix its writer had."""
-    parts = PureWindowsPath(text).parts
+def _two_paths(root: Path, line: str) -> tuple[Path, Path | None] | None:
+    """Image and mask of a line, parted by a tab, a comma or a space, of which names may hold some too."""
+    for found in re.finditer(r"\t+|,\s*|;\s*| +", line):
+        image, mask = _rebased(root, line[: found.start()]), _rebased(root, line[found.end() :])
+        if image is not None and mask is not None:
+            return image, mask
+    return None
+
+
+def _rebased(root: Path, text: str) -> Path | None:
+    """A file of a list below ``root``, whatever prefix its writer had."""
+    parts = PureWindowsPath(text.strip()).parts
     for start in range(len(parts)):
         path = root.joinpath(*parts[start:])
-        if start + 1 <= len(parts) and not PureWindowsPath(*parts[start:]).anchor and path.is_file():
+        if not PureWindowsPath(*parts[start:]).anchor and path.is_file():
             return path
-    raise InputError(f"{lists}: lists {text}, which is not below {root}")
+    return None
 
 
-def _unique_names(images: list[Path]) -> list[str]:
+def _unique_names(root: Path, images: list[Path]) -> list[str]:
+    """The stems, or where two are alike the paths below ``root``."""
     stems = [image.stem for image in images]
-    return stems if len(set(stems)) == len(stems) else [f"{image.parent.name}/{image.stem}" for image in images]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [image.relative_to(root).with_suffix("").as_posix() for image in images]
+
+
+def _kind_folder(place: Path, names: Sequence[str]) -> Path | None:
+    return next((place / name for name in names if (place / name).is_dir()), None)
+
+
+def _folders_in_splits(root: Path, split: str) -> Pairing:
+    """``train/images`` and ``train/masks``."""
+    place = _split_folder(root, split)
+    if place is None:
+        raise MissingSplitError(f"{root / split}: split {split!r} is missing; add the folder, or check --data-path")
+    images, masks = _kind_folder(place, IMAGE_FOLDERS), _kind_folder(place, MASK_FOLDERS)
+    if images is None or (masks is None and split != "test"):
+        raise InputError(f"{place}: folder of {'images' if images is None else 'masks'} is missing")
+    form = f"{place.name}/{images.name}/ and {place.name}/{(masks or images).name}/"
+    return pair(list_images(images), _masks_of(masks, split), form, images, masks or place)
+
+
+def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
+    """Masks of a folder; None where a test split has none."""
+    listed = None if folder is None else list_images(folder)
+    return None if split == "test" and not listed else listed
 
 
 def _split_folder(folder: Path, split: str) -> Path | None:
@@ -135,13 +198,12 @@ def _split_folder(folder: Path, split: str) -> Path | None:
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:
     image_folder = _split_folder(images, split)
     if image_folder is None:
-        raise MissingSplitError(f"{images / split}: split {split!r} is missing")
+        raise MissingSplitError(f"{images / split}: split {split!r} is missing; add the folder, or check --data-path")
     mask_folder = _split_folder(_existing_masks(root, masks), split)
     if mask_folder is None and split != "test":
         raise InputError(f"{masks / image_folder.name}: masks of split {split!r} are missing")
     form = f"{images.name}/{image_folder.name} and {masks.name}/{(mask_folder or image_folder).name}"
-    listed = None if mask_folder is None else list_images(mask_folder)
-    return pair(list_images(image_folder), listed, form, image_folder, mask_folder or masks)
+    return pair(list_images(image_folder), _masks_of(mask_folder, split), form, image_folder, mask_folder or masks)
 
 
 def _existing_masks(root: Path, masks: Path) -> Path:

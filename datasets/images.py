@@ -1,13 +1,21 @@
 """Image files: found, measured, decoded, and refused where they are damaged."""
 
 import os
+import unicodedata
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from segloss.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -18,12 +26,19 @@ ENDING = 1024  # bytes at a file's end in which its end mark must lie; some came
 def list_images(folder: Path) -> dict[str, Path]:
     """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
     found: dict[str, Path] = {}
+    seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder above it
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
             if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                key = path.relative_to(folder).with_suffix("").as_posix()
+                # Macs write an umlaut as two characters, others as one.
+                key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
                 if key in found:
                     raise InputError(f"{path}: same stem as {found[key].name}; keep one of the two")
                 found[key] = path
@@ -43,7 +58,7 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     try:
         data = path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}; restore the file or mend the link") from error
     require_whole(path, data)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -85,12 +100,35 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_header(path: Path) -> tuple[int, int, int]:
     """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
+    with opened(path) as picture:
+        return picture.height, picture.width, picture.getexif().get(0x0112, 1)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether an image has more than 8 bits a channel."""
+    with path.open("rb") as file:
+        start = file.read(25)
+    if start.startswith(PNG_START):
+        return start[24] == 16
+    with opened(path) as picture:
+        return picture.mode.startswith(("I", "F"))
+
+
+@contextmanager
+def opened(path: Path) -> "Iterator[Image]":
+    """The file by Pillow, its header read only; InputError if it is no image."""
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width, picture.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are no attack here
+            with Image.open(path) as picture:
+                yield picture
+    except InputError:  # of the caller's
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: has more pixels than Pillow opens; cut it into tiles") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise unreadable(path) from error
 
 

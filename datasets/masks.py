@@ -7,11 +7,9 @@ import cv2
 import numpy as np
 
 from segloss.datasets.classes import STRAY, ClassTable
-from segloss.datasets.images import PNG_START, read_file, unreadable
+from segloss.datasets.images import PNG_START, opened, read_file
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
-
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -20,15 +18,27 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is damaged, or JPEG, which changes ids and colours where classes meet.
     """
-    if path.suffix.lower() in LOSSY_SUFFIXES:
-        raise InputError(f"{path}: a JPEG does not keep ids or colours; export the mask as PNG from its source")
     mask = read_file(path, cv2.IMREAD_UNCHANGED)
+    if _png_header(path) is None:
+        plain = _by_pillow(path)
+        if plain is not None:
+            return plain
     if mask.ndim == 3:
         return _palette_indices(path) if _has_palette(path) else _rgb(mask, path)
     if mask.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: mask has {mask.dtype} pixels; save class ids as 8- or 16-bit single-channel PNG")
     step = _grey_step(path)
     return mask if step == 1 else mask // step
+
+
+def _by_pillow(path: Path) -> np.ndarray | None:
+    """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for JPEG, whatever its name."""
+    with opened(path) as picture:
+        if picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg":
+            raise InputError(f"{path}: a JPEG does not keep ids or colours; export the mask as PNG from its source")
+        if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
+            return np.array(picture).astype(np.uint8)
+    return None
 
 
 def _rgb(mask: np.ndarray, path: Path) -> np.ndarray:
@@ -45,12 +55,10 @@ def _png_header(path: Path) -> tuple[int, int] | None:
 
 
 def _has_palette(path: Path) -> bool:
-    from PIL import Image
-
     header = _png_header(path)
     if header is not None:
         return header[1] == 3
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         return picture.mode == "P"
 
 
@@ -61,13 +69,8 @@ def _grey_step(path: Path) -> int:
 
 
 def _palette_indices(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture)  # cv2 hands out a palette's colours, not its indices
-    except (OSError, ValueError, SyntaxError) as error:
-        raise unreadable(path) from error
+    with opened(path) as picture:
+        return np.array(picture)  # cv2 hands out a palette's colours, not its indices
 
 
 @lru_cache(maxsize=8)
@@ -179,7 +182,7 @@ def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classe
     if set(strays) <= {128, *range(250, 256)} and len(classes) <= 3:
         return "a mask of 0 and 255 must be saved as 0 and 1"
     if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
-        return "these look like Cityscapes labelIds, not trainIds; read them with --dataset cityscapes"
+        return "these look like Cityscapes labelIds, not trainIds; name them *_labelIds.png, for --dataset cityscapes"
     if strays == [len(classes)] and 0 not in values:
         return "ids seem to begin at 1: give each class its id in the class file"
     if len(strays) >= 8 and stray.mean() < 0.5:
@@ -189,11 +192,9 @@ def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classe
 
 def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
     """Whether a palette image's colours, by the class table, mean other classes than its indices do."""
-    from PIL import Image
-
     if not classes.mask_colors or not _has_palette(path):
         return False
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     values = np.unique(mask)
     values = values[values < len(palette)]

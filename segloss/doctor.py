@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from segloss.config import DoctorConfig, parse_config
 from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
-from segloss.datasets.images import read_header, read_image
+from segloss.datasets.images import is_deep, read_header, read_image
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, read_mask
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
 from segloss.errors import InputError
@@ -32,6 +33,7 @@ from segloss.losses.reduction import IGNORE_INDEX
 SAMPLE = 16  # files of each split that `--check sample` decodes
 MOSTLY_IGNORED = 0.8
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
+MOST_LINES = 5  # on stray values of one split
 FRAME = re.compile(r"(.*?)(\d+)\D*")  # a sequence's name and the number of the frame
 
 Progress = Callable[[Iterable, int], Iterable]
@@ -47,7 +49,13 @@ class Finding:
     cure: str
 
     def __str__(self) -> str:
-        return f"{self.split}: {self.what}; {self.cure}"
+        return f"{self.split}: {self.what}" + (f"; {self.cure}" if self.cure else "")
+
+    @classmethod
+    def of(cls, split: str, error: InputError) -> "Finding":
+        """An error of the loaders; what follows its last semicolon is the cure."""
+        what, _, cure = str(error).rpartition("; ")
+        return cls("error", split, what or cure, cure if what else "")
 
 
 @dataclass
@@ -60,8 +68,8 @@ class PairFacts:
     digest: str = ""
 
     def add(self, kind: str, error: InputError, severity: str = "error") -> None:
-        what, _, cure = str(error).rpartition("; ")
-        self.faults.append((kind, severity, what, cure))
+        found = Finding.of("", error)
+        self.faults.append((kind, severity, found.what, found.cure))
 
 
 @dataclass
@@ -126,6 +134,9 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         if read_header(image_path)[2] != 1:
             turned = InputError(f"{image_path}: is turned by its EXIF orientation, masks are not; save it upright")
             facts.add("orientation", turned, "warning")
+        if is_deep(image_path):
+            deep = InputError(f"{image_path}: has 16 bits, of which the upper 8 are read; scale it to 8 bits")
+            facts.add("depth", deep, "warning")
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
     except InputError as error:
@@ -143,8 +154,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if mask.ndim == 2:
         facts.values = frozenset(np.unique(mask).tolist())
         if other_palette(mask_path, mask, dataset.classes):
-            text = "its palette shows other classes' colours than its indices say; save the mask as RGB"
-            facts.add("palette", InputError(f"{mask_path}: {text}"), "warning")
+            text = "its palette shows other classes than its indices; give each class its id in the class file"
+            facts.add("palette", InputError(f"{mask_path}: {text}"))
     stray = labels == STRAY
     if stray.any():
         what, cure = describe_strays(mask, stray, dataset.classes)
@@ -171,15 +182,18 @@ def _more(files: Sequence) -> str:
 
 
 def _faults_of_files(facts: SplitFacts) -> list[Finding]:
-    """One finding per kind of fault: the first file, and how many more."""
-    kinds: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
+    """One finding per kind of fault, cure and, of stray values, what they are: the first file, and how many more."""
+    kinds: dict[tuple, list[tuple[str, str, str, str]]] = defaultdict(list)
     for pair in facts.pairs:
-        for fault in pair.faults:
-            kinds[fault[0]].append(fault)
-    return [
+        for kind, severity, what, cure in pair.faults:
+            values = what.rpartition(": ")[2].partition(" on ")[0] if kind == "stray" else ""
+            kinds[kind, cure, values].append((kind, severity, what, cure))
+    findings = [
         Finding(faults[0][1], facts.dataset.split, f"{faults[0][2]}{_more(faults)}", faults[0][3])
         for faults in kinds.values()
     ]
+    strays = [finding for finding, key in zip(findings, kinds, strict=True) if key[0] == "stray"]
+    return [finding for finding in findings if finding not in strays[MOST_LINES:]]
 
 
 def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
@@ -191,12 +205,14 @@ def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
     present = [name for name, pixels in zip(classes.names, counts[:-1], strict=True) if pixels]
     findings = []
     if len(present) < 2:
-        two = values == {0, 255} or values == {255}
-        cure = "check the ids in the class file"
-        if two:
-            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
         what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
-        findings.append(Finding("error", split, what + (", which hold 0 and 255 alone" if two else ""), cure))
+        if values == {0, 255}:
+            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
+            findings.append(Finding("error", split, f"{what}, which hold 0 and 255 alone", cure))
+        else:  # a rare class may be in none of a sample, and in none of a small split
+            severity = "error" if split == "train" and check == "all" else "warning"
+            cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
+            findings.append(Finding(severity, split, what, cure))
     elif check == "all" and len(present) < len(classes):
         absent = [name for name in classes.names if name not in present]
         what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
@@ -217,32 +233,51 @@ def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
 
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.blake2b(file.read(ENDS), digest_size=16)
+        return hashlib.file_digest(file, hashlib.sha1).hexdigest() if hasattr(hashlib, "file_digest") else _sha1(file)
+
+
+def _sha1(file: BinaryIO) -> str:
+    digest = hashlib.sha1()
+    while piece := file.read(2**20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _ends_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha1(file.read(ENDS))
         file.seek(max(0, path.stat().st_size - ENDS))
         digest.update(file.read())
     return digest.hexdigest()
 
 
+def _alike(members: list[tuple[str, Path]], mark: Callable[[Path], object]) -> list[list[tuple[str, Path]]]:
+    """The files that share a mark with another."""
+    groups: dict[object, list[tuple[str, Path]]] = defaultdict(list)
+    for split, path in members:
+        groups[mark(path)].append((split, path))
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def _same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
     """Images that occur twice: by their pixels where all were decoded, else by file size and both ends of the file."""
-    groups: dict[tuple, list[tuple[str, Path]]] = defaultdict(list)
-    for facts in splits:
-        for place, pair in zip(facts.places, facts.pairs, strict=True):
-            if pair.digest:
-                groups[(pair.digest,)].append((facts.dataset.split, facts.dataset.pairs[place][0]))
-    if check != "all":
-        for facts in splits:
-            for path, _ in facts.dataset.pairs:
-                groups[(path.stat().st_size,)].append((facts.dataset.split, path))
-        alike = [member for members in groups.values() if len(members) > 1 for member in members]
-        groups = defaultdict(list)
-        for split, path in alike:
-            groups[path.stat().st_size, _file_digest(path)].append((split, path))
+    if check == "all":
+        marks = {
+            facts.dataset.pairs[place][0]: pair.digest
+            for facts in splits
+            for place, pair in zip(facts.places, facts.pairs, strict=True)
+            if pair.digest
+        }
+        decoded = [(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path in marks]
+        groups = _alike(decoded, marks.__getitem__)
+    else:  # ever dearer looks at ever fewer files
+        groups = [[(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path.is_file()]]
+        for mark in (lambda path: path.stat().st_size, _ends_digest, _file_digest):
+            groups = [alike for group in groups for alike in _alike(group, mark)]
     twins: dict[tuple[str, ...], list[tuple[Path, Path]]] = defaultdict(list)
-    for members in groups.values():
-        if len(members) > 1:
-            (split, path), (other, twin) = members[0], members[-1]
-            twins[(other, split) if other != split else (split,)].append((path, twin))
+    for members in groups:
+        (split, path), (other, twin) = members[0], members[-1]
+        twins[(other, split) if other != split else (split,)].append((path, twin))
     findings = []
     for names, pairs in twins.items():
         first, second = pairs[0]
@@ -339,15 +374,11 @@ def open_splits(config: DoctorConfig) -> tuple[list[SegmentationDataset], list[F
     for split in ("train", "val", "test"):
         try:
             datasets.append(config.open(split, lonely=True))
-        except MissingSplitError as error:
-            if split != "test":
-                what, _, cure = str(error).rpartition("; ")
-                findings.append(Finding("error", split, what or cure, cure if what else "check --data-path"))
         except InputError as error:
-            what, _, cure = str(error).rpartition("; ")
-            findings.append(Finding("error", split, what or cure, cure if what else "check --data-path"))
+            if split != "test" or not isinstance(error, MissingSplitError):
+                findings.append(Finding.of(split, error))
     if not datasets:
-        raise InputError(f"{findings[0].what}; {findings[0].cure}")
+        raise InputError(str(findings[0]).partition(": ")[2])
     return datasets, findings
 
 
@@ -390,7 +421,7 @@ def write_doctor_page(
     from segloss.pages import data_uri, overlay, write_page
 
     pictures = []
-    for facts in splits:
+    for facts in splits if config.overlays else ():
         dataset = facts.dataset
         for place in facts.places[:: max(1, len(facts.places) // config.overlays)][: config.overlays]:
             try:

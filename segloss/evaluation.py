@@ -171,6 +171,7 @@ class RunSource:
         return infer(self.run.model, self.run.criterion, loader, **how)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
         reader = reader_of(self.run.criterion, self.views)
@@ -204,7 +205,7 @@ def measure(source: Source, store: Path | None = None, progress: Progress | None
 
 def _with_progress(source: Source, done: Collection[str], progress: Progress | None) -> Iterable:
     results = source.results(done)
-    return results if progress is None else progress(results, len(source) - len(done))
+    return results if progress is None else progress(results, len(source))
 
 
 def score(
@@ -217,7 +218,7 @@ def score(
 
 
 class PredictionWriter:
-    """A callback that writes predictions as PNG: ``ids`` in the data set's own ids (8 or 16 bit), ``color``, ``overlay``.
+    """A callback that writes predictions as PNG: ``ids``, the data set's own (8 or 16 bit), ``color`` and ``overlay``.
 
     One kind goes straight into the folder, several into a folder each.
     """
@@ -281,18 +282,18 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     precision = resolve_precision(config.precision, device)
     runs = [load_run(path) for path in config.checkpoint]
     datasets = [dataset_for_run(run, config) for run in runs]
+    for run, dataset in zip(runs, datasets, strict=True):
+        if dataset.classes.names != datasets[0].classes.names:
+            raise InputError(f"{run.path}: has other classes than {runs[0].path}; score the two apart")
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
         check_before([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(config.names or distinct_names(runs), runs, datasets, strict=True):
-        measures = Measures(
-            decision_of(config, run), boundary=config.boundary, calibration=True, sweep=config.sweep_tau
-        )
-        saving = config.save_predictions
-        save = (
-            PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset) if saving else None
-        )
+        counted = {"boundary": config.boundary, "calibration": True, "sweep": config.sweep_tau}
+        measures, save = Measures(decision_of(config, run), **counted), None
+        if config.save_predictions:
+            save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
         how = {"device": device, "precision": precision, "views": views_of(config)}
         loading = {"batch_size": config.batch_size, "workers": config.workers or 0}
         sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))

@@ -272,6 +272,11 @@ def main(argv: list[str] | None = None) -> None:
 
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
     datasets = [config.open(split) for split in config.split]
+    for dataset in datasets:
+        if not dataset.has_labels:
+            raise InputError(
+                f"{config.dataset}: split {dataset.split!r} has no masks to count; leave it out of --split"
+            )
     splits = []
     for dataset in datasets:
         histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
@@ -284,13 +289,13 @@ def main(argv: list[str] | None = None) -> None:
             label_values=config.label_values_argument(),
             power=config.label_power,
         )
-        pairs = [(counts, histograms) for counts, histograms, _ in splits]
+        pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
         statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
     except ValueError as error:
         raise InputError(f"{config.dataset} {counts.split}: {error}") from error
-    for place, (dataset, (counts, _, source)) in enumerate(zip(datasets, splits, strict=True)):
+    for place, (dataset, (of_split, _, source)) in enumerate(zip(datasets, splits, strict=True)):
         print(f"form: {dataset.found.form}")
-        print_class_counts(counts, values if place == 0 else None, source)
+        print_class_counts(of_split, values if place == 0 else None, source)
     if config.recipes:
         print_recipes(statistics)
     _write_outputs(config, statistics, values, datasets[0].classes.colors, plot_class_counts)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from segloss.files import write_bytes, write_csv, write_json
@@ -28,13 +28,13 @@ ERROR_COLOR = (220, 40, 40)
 IGNORED_COLOR = (0, 0, 0)
 CORRECT_COLOR = (225, 225, 225)
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
 
 
 def new_progress(on: Console = console) -> Progress:
     """A bar that disappears when it is done."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -106,10 +106,10 @@ def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
     console.print(table)
     for form in dict.fromkeys(row["form"] for row in rows):
         splits = ", ".join(row["name"] for row in rows if row["form"] == form)
-        console.print(f"{splits}: {escape(form)}", soft_wrap=True)
+        console.print(f"{splits}: {form}", soft_wrap=True)
     for finding in findings:
         style = "bold red" if finding.severity == "error" else "yellow"
-        console.print(f"[{style}]{finding.severity:<7}[/] {escape(str(finding))}", soft_wrap=True)
+        console.print(Text.assemble((f"{finding.severity:<7}", style), f" {finding}"), soft_wrap=True)
     errors = sum(finding.severity == "error" for finding in findings)
     warnings = len(findings) - errors
     console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
@@ -132,12 +132,12 @@ def print_scores(metrics: dict, title: str) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in metrics["classes"]:
         ratios = [percent(row[key]) for key in columns.values()]
-        table.add_row(escape(row["name"]), *ratios, f"{row['pixels']:,}", f"{row['images']:,}")
+        table.add_row(row["name"], *ratios, f"{row['pixels']:,}", f"{row['images']:,}")
     console.print(table)
     for line in summary_lines(metrics):
         console.print(line, soft_wrap=True)
     for skipped in metrics.get("skipped", ()):
-        console.print(f"left out: {escape(skipped)}", soft_wrap=True)
+        console.print(f"left out: {skipped}", soft_wrap=True)
 
 
 def summary_lines(metrics: dict) -> list[str]:
@@ -179,11 +179,11 @@ def print_comparison(comparison: dict) -> None:
     for column in ("mIoU %", *(["runs"] if seeds else [])):
         table.add_column(column, justify="right", no_wrap=True)
     for row in comparison["ranking"]:
-        table.add_row(escape(row["name"]), interval_text(row["miou"]), *([str(row["runs"])] if seeds else []))
+        table.add_row(row["name"], interval_text(row["miou"]), *([str(row["runs"])] if seeds else []))
     console.print(table)
     for row in comparison["pairs"]:
         text = f"{row['a']} - {row['b']}: {interval_text(row['miou'])} points, ahead in {percent(row['a_leads'])} %"
-        console.print(escape(text), soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
 
 def announce(config, splits, counts: PixelCounts, source: str, criterion, model, trainer, folder: Path) -> None:

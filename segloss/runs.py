@@ -1,6 +1,6 @@
 """The run folder: what a training run leaves behind, and how to get a model back from it.
 
-config.yaml           every option of the run
+config.yaml           every option of the run; augmentations.yaml: a copy of the user's pipeline
 pixel_counts.json     class statistics of the training split
 history.csv           one row per epoch
 checkpoints/last.ckpt to resume from; checkpoints/best.ckpt: the weights of the best validation score
@@ -21,7 +21,7 @@ from torch import Tensor
 from segloss.config import TrainConfig, from_plain_dict, to_plain_dict
 from segloss.datasets.classes import ClassTable
 from segloss.errors import InputError
-from segloss.files import write_text
+from segloss.files import write_bytes, write_text
 from segloss.frequency import PixelCounts
 from segloss.losses import Criterion, build_criterion
 from segloss.models import SegmentationModel, build_model, logits_at_size
@@ -29,6 +29,7 @@ from segloss.models import SegmentationModel, build_model, logits_at_size
 CHECKPOINT_FORMAT = 1
 LAST = Path("checkpoints/last.ckpt")
 BEST = Path("checkpoints/best.ckpt")
+KEPT_AUGMENTATIONS = "augmentations.yaml"
 _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
 
 
@@ -61,9 +62,37 @@ def open_run_folder(folder: Path, config: TrainConfig, counts: PixelCounts) -> N
     try:
         saved = replace(config, resume=False, output_dir=str(folder))
         counts.save(folder / "pixel_counts.json")
+        if config.augmentations is not None and not config.resume:
+            write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
         write_text(folder / "config.yaml", yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another --output-dir") from error
+
+
+def augmentations_file(config: TrainConfig) -> Path | None:
+    """The user's pipeline; a run that goes on reads its own copy, and refuses a file that has changed since."""
+    if config.augmentations is None:
+        return None
+    path = Path(config.augmentations)
+    kept = Path(str(config.output_dir)) / KEPT_AUGMENTATIONS
+    if not config.resume or not kept.is_file():
+        return path
+    if path.is_file() and path.read_bytes() != kept.read_bytes():
+        raise InputError(f"{path}: has changed since the run began; restore it from {kept}, or start another run")
+    return kept
+
+
+def check_same_counts(folder: Path, counts: PixelCounts) -> None:
+    """InputError if the run in the folder was begun on masks that counted otherwise."""
+    path = folder / "pixel_counts.json"
+    if not path.is_file():
+        return
+    saved = PixelCounts.load(path)
+    if (saved.pixels, saved.class_names) != (counts.pixels, counts.class_names):
+        raise InputError(
+            f"{folder}: began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
+            f"{sum(counts.pixels):,} in {counts.image_count}); restore them, or start another run"
+        )
 
 
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:

@@ -27,7 +27,7 @@ from segloss.inference import same_shape_groups
 from segloss.losses import Criterion
 from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size
-from segloss.runs import BEST, LAST
+from segloss.runs import BEST, LAST, augmentations_file
 
 # Options of Lightning's Trainer that the run folder, the plan or the schedule depend on.
 OWNED_OPTIONS = {
@@ -383,7 +383,7 @@ def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -
         image_scale=config.image_scale,
         scale_range=tuple(config.scale_range),
         color=config.color,
-        augmentations=config.augmentations,
+        augmentations=augmentations_file(config),
         guided_crops=config.guided_crops,
         cat_max_ratio=config.cat_max_ratio,
         class_pixels=counts.pixels,

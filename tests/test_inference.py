@@ -1,0 +1,179 @@
+"""Windows, test-time augmentation and predictions: equal to what they stand for where that can be said."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_trees import random_image, write_png
+from street_trees import TINY, street_tree
+from torch import nn
+
+import eval_seg
+import segloss
+import train_seg
+from segloss.errors import InputError
+from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, window_starts, windowed
+from segloss.losses import OutlyingMSELoss, build_criterion
+
+COUNTS = (1000, 100, 10)
+
+
+class Local(nn.Module):
+    """A network whose score of a pixel depends on that pixel alone, so that windows change nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        return self.head(images.float() / 255)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Local().eval()
+
+
+def images(size=(37, 53), count=2):
+    return torch.from_numpy(np.stack([random_image(k, size).transpose(2, 0, 1) for k in range(count)]))
+
+
+@pytest.mark.parametrize(("length", "window", "overlap"), [(10, 10, 0.5), (7, 10, 0.5), (100, 32, 0), (101, 33, 0.9)])
+def test_windows_cover_everything_and_end_at_the_end(length, window, overlap):
+    starts = window_starts(length, window, overlap)
+    assert starts[0] == 0 and len(set(starts)) == len(starts)
+    covered = {at for start in starts for at in range(start, min(start + window, length))}
+    assert covered == set(range(length)) and max(starts) + window >= length
+    assert all(start + window <= length for start in starts) or length <= window
+
+
+@pytest.mark.parametrize("tile", [(16, 16), (32, 48), (37, 20)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
+def test_windows_of_a_pixelwise_network_give_the_whole_image(model, tile, overlap):
+    with torch.inference_mode():
+        torch.testing.assert_close(windowed(model, images(), tile, overlap), model(images()))
+
+
+def test_a_window_that_covers_the_image_is_whole_image_inference(model):
+    with torch.inference_mode():
+        whole = look(model, images(), (74, 106), Views(), build_criterion("ce", COUNTS))
+        covered = look(model, images(), (74, 106), Views(tile=(64, 64)), build_criterion("ce", COUNTS))
+    assert torch.equal(whole, covered)
+
+
+@pytest.mark.parametrize("name", ["outlying_mse", "ce", "weighted_ce", "logit_adjusted", "vector_scaling", "ce+dice"])
+def test_several_views_are_averaged_as_posteriors(model, name):
+    criterion, views = build_criterion(name, COUNTS), Views(scales=(1.0, 2.0), flip=True)
+    seen, size = images().float(), (37, 53)
+    with torch.inference_mode():
+        got = look(model, seen, size, views, criterion)
+        large = nn.functional.interpolate(seen, (74, 106), mode="bilinear")
+        expected = []
+        for view in (seen, large):
+            for flip in (False, True):
+                logits = model(view.flip(-1) if flip else view)
+                logits = logits.flip(-1) if flip else logits
+                logits = nn.functional.interpolate(logits, size, mode="bilinear")
+                expected.append(criterion.posterior(logits))
+    torch.testing.assert_close(got, torch.stack(expected).mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.sum(1), torch.ones(2, *size))
+
+
+def test_a_network_that_mirrors_gains_nothing_from_flips(model):
+    criterion = build_criterion("ce", COUNTS)
+    with torch.inference_mode():
+        flipped = look(model, images(), (37, 53), Views(flip=True), criterion)
+        torch.testing.assert_close(flipped, criterion.posterior(model(images())))
+
+
+@pytest.mark.parametrize("name", ["outlying_mse", "ce", "weighted_ce", "logit_adjusted"])
+@pytest.mark.parametrize("tau", [0.0, 0.4, 1.0])
+def test_an_averaged_posterior_is_decided_on_like_the_logits_it_came_from(name, tau):
+    torch.manual_seed(1)
+    criterion = build_criterion(name, COUNTS)
+    logits = torch.rand(2, 3, 20, 30) * 3 + 0.1  # positive: the outlying label's posterior clips at 0
+    reader = reader_of(criterion, Views(flip=True))
+    assert isinstance(reader, AveragedPosterior)
+    posterior = criterion.posterior(logits)
+    assert (reader.decide(posterior, tau) == criterion.decide(logits, tau)).float().mean() > 0.9999  # rounding at ties
+    assert torch.equal(reader.posterior(posterior), posterior)
+    assert reader_of(criterion, Views(tile=(32, 32))) is criterion
+
+
+def test_samples_of_any_size_come_back_at_their_label_size(model):
+    samples = [
+        {"name": str(k), "image": images((h, w), 1)[0], "size": (2 * h, 2 * w)}
+        for k, (h, w) in enumerate([(20, 30), (20, 30), (33, 17)])
+    ]
+    criterion = OutlyingMSELoss.from_counts(COUNTS)
+    got = list(infer(model, criterion, [samples], device=torch.device("cpu")))
+    assert [sample["name"] for sample, _ in got] == ["0", "1", "2"]
+    assert [tuple(scores.shape) for _, scores in got] == [(1, 3, 40, 60), (1, 3, 40, 60), (1, 3, 66, 34)]
+
+
+# ---- from the command line
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    data = street_tree(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
+        train_seg.train([*flags, "--epochs", "1"])
+    return root / "run"
+
+
+def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
+    for name, size in (("a b", (64, 96)), ("sub/ü", (50, 70))):
+        write_png(tmp_path / f"images/{name}.png", random_image(1, size))
+    flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), "--workers", "0"]
+    eval_seg.evaluate([*flags, "--save", "ids", "color", "overlay", "--output-dir", str(tmp_path / "out")])
+    loaded = segloss.load_run(run)
+    for name, size in (("a b", (64, 96)), ("sub/ü", (50, 70))):
+        read = {}
+        for kind in ("ids", "color", "overlay"):
+            content = (tmp_path / f"out/predictions/run/{kind}/{name}.png").read_bytes()
+            read[kind] = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        expected = loaded.predict(random_image(1, size)[..., ::-1])
+        np.testing.assert_array_equal(read["ids"], np.array(loaded.classes.ids)[expected])
+        np.testing.assert_array_equal(read["color"][..., ::-1], np.array(loaded.classes.colors, np.uint8)[expected])
+        assert read["overlay"].shape == (*size, 3)
+    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "one")])
+    assert (tmp_path / "one/predictions/run/a b.png").is_file()
+
+
+def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, tmp_path):
+    import json
+
+    found = {}
+    for name, flags in {
+        "plain": [],
+        "covered": ["--tile", "512", "512"],
+        "tiles": ["--tile", "48", "48", "--tile-overlap", "0.25"],
+        "tta": ["--tta-flip", "--tta-scales", "0.75", "1.25", "--sweep-tau"],
+    }.items():
+        out = tmp_path / name
+        eval_seg.evaluate(["--checkpoint", str(run), "--output-dir", str(out), "--workers", "0", *flags])
+        found[name] = json.loads((out / "metrics.json").read_text())["runs"]["run"]
+    assert found["plain"] == found["covered"]
+    assert found["tiles"]["classes"] != found["plain"]["classes"] != found["tta"]["classes"]
+    assert 0 <= found["tta"]["calibration"]["ece"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--images", "nowhere"], "nowhere: folder of images is missing"),
+        (["--save", "pdf"], "choose one of ids, color, overlay"),
+        (["--tile", "8", "8"], "--tile must be at least 32 each"),
+        (["--tile-overlap", "1"], "--tile-overlap must be in"),
+        (["--tta-scales", "0"], "--tta-scales must be positive"),
+    ],
+)
+def test_bad_flags_are_refused(run, flags, message):
+    with pytest.raises(InputError, match=message):
+        eval_seg.evaluate(["--checkpoint", str(run), *flags])
