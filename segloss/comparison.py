@@ -6,11 +6,12 @@ blurred by which images are hard. Where a setting was trained with several seeds
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from segloss.errors import InputError
+from segloss.results import Totals
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -66,6 +67,26 @@ def _interval(values: np.ndarray, estimate: np.ndarray, resampled: bool) -> list
         numbers = {"estimate": value, "low": low, "high": high}
         rows.append({key: None if np.isnan(number) else float(number) for key, number in numbers.items()})
     return rows
+
+
+def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
+    """``(images, 3, C)`` counts of each run, of the images that all have, in the first one's order.
+
+    Where bad predictions are left out, two folders can lack different images; by place they would be paired wrongly.
+
+    Raises:
+        InputError: no image is in all of them.
+    """
+    every = list(runs.values())
+    common = set(every[0].names).intersection(*(totals.names for totals in every[1:]))
+    names = [name for name in every[0].names if name in common]
+    if not names:
+        raise InputError(f"no image was scored in all of {', '.join(runs)}; score them apart")
+    places = [{name: place for place, name in enumerate(totals.names)} for totals in every]
+    return {
+        run: totals.counts[[place[name] for name in names]]
+        for (run, totals), place in zip(runs.items(), places, strict=True)
+    }
 
 
 def compare(

@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from segloss.comparison import RESAMPLES, block_weights, class_ious, compare, resampled_ious
+from segloss.comparison import RESAMPLES, block_weights, class_ious, compare, on_common_images, resampled_ious
 from segloss.errors import InputError
 from segloss.metrics import Scores
+from segloss.results import ImageResult, Totals
 
 # Independent float64 quotients of the same sums.
 CLOSE = {"rtol": 1e-12, "equal_nan": True}
@@ -209,6 +210,36 @@ def test_seeds_follow_the_loop_over_all_ways_to_draw_them():
     row = only(compare({"x": [low, high]}, resamples=500))
     assert (row["low"], row["high"]) == pytest.approx((a, b), rel=1e-12)
     assert row["estimate"] == pytest.approx((a + b) / 2, rel=1e-12)
+
+
+# Images.
+
+
+def totals(names, seed=0):
+    """Of images whose counts tell them apart."""
+    matrices = {name: np.full((2, 3), 10 * (ord(name) - ord("a")) + seed + 1) for name in names}
+    return Totals.of(ImageResult(name, matrix, 0) for name, matrix in matrices.items())
+
+
+def test_runs_are_compared_on_the_images_that_all_have_paired_by_name():
+    runs = {"x": totals("dacb", 0), "y": totals("abcf", 1), "z": totals("cebd", 2)}
+    counts = on_common_images(runs)
+    assert list(counts) == ["x", "y", "z"]
+    expected = [[ord(name) - ord("a")] for name in "cb"]  # in the order of the first
+    for seed, run_counts in enumerate(counts.values()):
+        np.testing.assert_array_equal(run_counts[:, 0, 0], 10 * np.ravel(expected) + seed + 1)
+
+
+def test_runs_on_the_same_images_are_compared_on_all_of_them():
+    runs = {"x": totals("abc", 0), "y": totals("abc", 1)}
+    for name, counts in on_common_images(runs).items():
+        np.testing.assert_array_equal(counts, runs[name].counts)
+    assert on_common_images({"x": totals("a")})["x"].shape == (1, 3, 2)
+
+
+def test_runs_without_a_common_image_are_refused():
+    with pytest.raises(InputError, match="no image was scored in all of x, y; score them apart"):
+        on_common_images({"x": totals("ab"), "y": totals("cd")})
 
 
 # What cannot be compared.
