@@ -353,8 +353,9 @@ def training_data(config: TrainConfig) -> Splits:
     def build(split: str) -> SegmentationDataset:
         return config.open(split, EvalTransform(config.image_scale))
 
-    if config.augmentations is not None:
-        read_augmentations(config.augmentations)  # before minutes are spent on the data
+    own = augmentations_file(config)
+    if own is not None:
+        read_augmentations(own)  # before minutes are spent on the data
     if config.data_path is not None:
         config.data_path = str(Path(config.data_path).absolute())  # a run is evaluated from other folders too
     train, val = build("train"), build("val")

@@ -1,0 +1,330 @@
+"""Odd data that people bring: each of these was once read wrongly, refused wrongly or answered with a traceback."""
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from data_trees import folder_tree, random_image, random_mask, write_png
+from PIL import Image
+from street_trees import TINY, street_tree
+
+import eval_seg
+import train_seg
+from segloss.datasets import build_dataset
+from segloss.datasets.classes import read_class_file
+from segloss.datasets.images import list_images
+from segloss.datasets.masks import map_mask, read_mask
+from segloss.doctor import examine, main
+from segloss.errors import InputError
+
+SIZE = (48, 64)
+
+
+def tree(root, names="abcdef", ids=(0, 1, 2), suffix=".png"):
+    """Flat images/ and masks/ of distinct pixels and three classes."""
+    for place, name in enumerate(names):
+        write_png(root / f"images/{name}{suffix}", random_image(place, SIZE))
+        write_png(root / f"masks/{name}.png", random_mask(place, SIZE, ids))
+    (root / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    return root
+
+
+def splits(root, check="all"):
+    datasets = [build_dataset("folder", root, split, lonely=True) for split in ("train", "val")]
+    return [f"{finding.severity} {finding}" for finding in examine(datasets, check)[0]]
+
+
+# ---- class files
+
+
+@pytest.mark.parametrize("name", ["class_dict.csv", "label_colors.txt"])
+def test_the_id_of_a_class_is_its_row_though_a_row_above_it_is_void(tmp_path, name):
+    rows = [("unlabeled", 0, 0, 0), ("road", 128, 64, 128), ("car", 0, 0, 142), ("rider", 255, 0, 0)]
+    lines = ["name,r,g,b", *(",".join(map(str, row)) for row in rows)]
+    if name.endswith("txt"):
+        lines = ["# R G B name", *(f"{r} {g} {b}\t{label}" for label, r, g, b in rows)]
+    (tmp_path / name).write_text("\n".join(lines))
+    table = read_class_file(tmp_path / name)
+    assert (table.names, table.ids) == (("road", "car", "rider"), (1, 2, 3))
+    labels = map_mask(np.array([[0, 1, 2, 3, 255]], np.uint8), table, None)
+    assert labels.tolist() == [[255, 0, 1, 2, 255]]
+    rgb = np.array([[row[1:] for row in rows]], np.uint8)
+    assert map_mask(rgb, table, None).tolist() == [[255, 0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("class_dict.csv", "name,r,g,b\na,0,0\nb,1,1,1", "a row has no 'b'"),
+        ("class_dict.csv", "label,r,g,b\na,0,0,0\n", "a row has no 'name'"),
+        ("classes.yaml", "classes: [a, b]\nignore: [[1, 2]]", "a color is three numbers in 0..255"),
+        ("classes.yaml", "classes: [a, b]\nignore: [[300, 0, 0]]", "a color is three numbers in 0..255"),
+        ("classes.yaml", "- {name: a, color: [0.5, 0, 0]}\n- {name: b, color: [1, 1, 1]}", "a color is three numbers"),
+        ("classes.txt", "0 road\n7 car\n", "line '0 road' begins with a number; write names only"),
+    ],
+)
+def test_class_files_that_cannot_be_meant_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_class_file(tmp_path / name)
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+    tree(tmp_path / "[b]data")
+    (tmp_path / "[b]data/classes.txt").write_text("[/x]\nroad [dead]\n:smile:\n")
+    main(["--dataset", "folder", "--data-path", str(tmp_path / "[b]data"), "--output", str(tmp_path / "[b]out.html")])
+    assert f"page: {tmp_path}/[b]out.html" in capsys.readouterr().out
+    from segloss.frequency import main as frequency
+
+    frequency(["--dataset", "folder", "--data-path", str(tmp_path / "[b]data"), "--recipes"])
+    printed = capsys.readouterr().out
+    assert printed.count("[/x]") == 3 and printed.count("road [dead]") == 3 and ":smile:" in printed
+
+
+# ---- masks
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif"])
+@pytest.mark.parametrize("mode", ["1", "P", "L"])
+def test_masks_that_are_no_png_keep_their_ids(tmp_path, suffix, mode):
+    ids = random_mask(0, SIZE, (0, 1) if mode == "1" else (0, 1, 7))
+    picture = Image.fromarray(ids * 255).convert("1") if mode == "1" else Image.fromarray(ids, mode=mode)
+    if mode == "P":
+        picture.putpalette([5, 5, 5, 90, 90, 90, 200, 10, 10] + [0] * 759)
+    picture.save(tmp_path / f"mask{suffix}")
+    np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}"), ids)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.bmp"])
+def test_a_jpeg_is_refused_whatever_its_name(tmp_path, name):
+    Image.fromarray(random_mask(0, SIZE)).save(tmp_path / "mask.jpg")
+    (tmp_path / "mask.jpg").rename(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: a JPEG does not keep ids"):
+        read_mask(tmp_path / name)
+
+
+def test_jpeg_inside_a_tiff_is_refused(tmp_path):
+    Image.fromarray(random_mask(0, SIZE)).save(tmp_path / "mask.tif", compression="jpeg")
+    with pytest.raises(InputError, match=r"mask\.tif: a JPEG does not keep ids"):
+        read_mask(tmp_path / "mask.tif")
+
+
+# ---- names and lists
+
+
+def listed(root, lines, encoding="utf-8"):
+    (root / "train.txt").write_bytes("\n".join(lines).encode(encoding))
+    (root / "val.txt").write_text("images/a.png masks/a.png")
+    return build_dataset("folder", root, "train")
+
+
+def test_names_with_dots_are_not_cut(tmp_path):
+    tree(tmp_path, ("f0", "f0.5", "f1.5", "a"))
+    dataset = listed(tmp_path, ["f0.5", "f1.5.png"])
+    assert [image.name for image, _ in dataset.pairs] == ["f0.5.png", "f1.5.png"]
+
+
+@pytest.mark.parametrize("between", ["\t", " ", ", ", ","])
+def test_names_with_spaces_in_lists_of_pairs(tmp_path, between):
+    tree(tmp_path, ("Straße am Fluss", "b c", "a"))
+    dataset = listed(tmp_path, [f"images/{n}.png{between}masks/{n}.png" for n in ("Straße am Fluss", "b c")])
+    assert [mask.name for _, mask in dataset.pairs] == ["Straße am Fluss.png", "b c.png"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.png", "images/{}.png", "/old/data/images/{}.png", "C:\\x\\images\\{}.png"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_names_and_paths_of_single_images(tmp_path, form, encoding):
+    tree(tmp_path, ("Straße 1", "b", "a"))
+    dataset = listed(tmp_path, ["# of today", form.format("Straße 1"), "", form.format("b")], encoding)
+    assert sorted(dataset.names) == ["Straße 1", "b"]
+
+
+def test_images_of_one_name_in_several_folders_keep_apart(tmp_path):
+    for place, folder in enumerate("AB"):
+        write_png(tmp_path / f"{folder}/rgb/0006.png", random_image(place, SIZE))
+        write_png(tmp_path / f"{folder}/gt/0006.png", random_mask(place, SIZE, (0, 1)))
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    lines = [f"{folder}/rgb/0006.png {folder}/gt/0006.png" for folder in "AB"]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    assert build_dataset("folder", tmp_path, "train").names == ["A/rgb/0006", "B/rgb/0006"]
+
+
+def test_one_missing_mask_of_many_with_an_ending_is_named_alone(tmp_path):
+    tree(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}_gt.png"))
+    (tmp_path / "masks/b_gt.png").unlink()
+    found = [line for line in splits(tmp_path) if "without" in line]
+    assert len(found) == 2 and all(f"{tmp_path}/images/b.png: image without mask;" in line for line in found)
+
+
+def test_a_link_to_a_folder_above_does_not_multiply_the_images(tmp_path):
+    tree(tmp_path)
+    (tmp_path / "images/all").symlink_to(tmp_path / "images")
+    assert list(list_images(tmp_path / "images")) == list("abcdef")
+
+
+def test_composed_and_decomposed_umlauts_are_one_name(tmp_path):
+    tree(tmp_path, ("a", "b"))
+    write_png(tmp_path / "images/u\u0308ber.png", random_image(5, SIZE))
+    write_png(tmp_path / "masks/\u00fcber.png", random_mask(5, SIZE, (0, 1)))
+    names = [build_dataset("folder", tmp_path, split).names for split in ("train", "val")]
+    assert "\u00fcber" in names[0] + names[1]
+
+
+def test_split_folders_above_images_and_masks(tmp_path):
+    for split, names in {"train": "abc", "valid": "d", "test": "e"}.items():
+        tree(tmp_path / split, names)
+    (tmp_path / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    for split, names in {"train": "abc", "val": "d", "test": "e"}.items():
+        assert build_dataset("folder", tmp_path, split).names == list(names)
+    shutil.rmtree(tmp_path / "test/masks")
+    assert not build_dataset("folder", tmp_path, "test").has_labels
+
+
+def test_an_empty_folder_of_test_masks_is_an_unlabelled_split(tmp_path):
+    folder_tree(tmp_path, splits=("train", "val", "test"))
+    for path in (tmp_path / "masks/test").iterdir():
+        path.unlink()
+    assert not build_dataset("folder", tmp_path, "test").has_labels
+
+
+# ---- the doctor
+
+
+def test_a_class_that_is_in_few_images_is_no_error(tmp_path):
+    names = [f"n{k:02d}" for k in range(60)]
+    tree(tmp_path, names, ids=(0,))
+    train = build_dataset("folder", tmp_path, "train")
+    for place in (3, 30):  # neither is in the sample
+        write_png(train.pairs[place][1], random_mask(1, SIZE, (0, 1)))
+    for check in ("sample", "all"):
+        assert not [line for line in splits(tmp_path, check) if line.startswith("error")]
+    assert any("or look at all with --check all" in line for line in splits(tmp_path, "sample"))
+
+
+def test_images_that_differ_in_the_middle_alone_are_not_the_same(tmp_path):
+    tree(tmp_path)
+    for place, name in enumerate("abcdef"):
+        image = np.zeros((500, 300, 3), np.uint8)
+        image[200:300] = place
+        (tmp_path / f"images/{name}.png").unlink()
+        write_png(tmp_path / f"images/{name}.bmp", image)
+        write_png(tmp_path / f"masks/{name}.png", random_mask(place, (500, 300), (0, 1, 2)))
+    assert splits(tmp_path, "sample") == splits(tmp_path, "all") == []
+
+
+def test_stray_values_of_several_kinds_are_each_said(tmp_path):
+    tree(tmp_path, "abcdefgh")
+    for name, value in (("a", 99), ("b", 7)):
+        mask = random_mask(0, SIZE, (0, 1))
+        mask[:2] = value
+        write_png(tmp_path / f"masks/{name}.png", mask)
+    found = " ".join(splits(tmp_path))
+    assert "holds id 99" in found and "holds id 7" in found
+
+
+def test_no_overlays_and_a_dead_link(tmp_path, capsys):
+    tree(tmp_path)
+    (tmp_path / "images/a.png").unlink()
+    (tmp_path / "images/a.png").symlink_to(tmp_path / "gone.png")
+    flags = ["--dataset", "folder", "--data-path", str(tmp_path), "--overlays", "0"]
+    with pytest.raises(SystemExit):
+        main([*flags, "--output", str(tmp_path / "page.html")])
+    assert "a.png: cannot be read: No such file or directory; restore the file" in capsys.readouterr().out
+    assert "data:image" not in (tmp_path / "page.html").read_text()
+
+
+def test_deep_images_are_warned_of(tmp_path):
+    tree(tmp_path)
+    write_png(tmp_path / "images/a.png", random_image(0, SIZE).astype(np.uint16) * 4)
+    assert any("a.png: has 16 bits, of which the upper 8 are read" in line for line in splits(tmp_path))
+
+
+# ---- counts, resuming, comparing
+
+
+def test_masks_of_equal_size_and_time_of_writing_are_not_taken_for_others(tmp_path):
+    for name, ids in (("one", (0, 1)), ("two", (1, 2))):
+        for split in ("train",):
+            write_png(tmp_path / f"{name}/images/{split}/a.png", random_image(0, SIZE))
+            path = write_png(tmp_path / f"{name}/masks/{split}/a.bmp", random_mask(0, SIZE, ids))
+            os.utime(path, ns=(1, 1))
+        (tmp_path / name / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    one, two = (build_dataset("folder", tmp_path / name, "train").fingerprint() for name in ("one", "two"))
+    assert one != two
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A finished epoch on made-up streets, with a pipeline of the user's."""
+    root = tmp_path_factory.mktemp("begun")
+    data = street_tree(root / "data")
+    (root / "own.yaml").write_text("- HorizontalFlip\n")
+    flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
+    flags += ["--augmentations", str(root / "own.yaml"), "--epochs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        train_seg.train(flags)
+    return root
+
+
+def resumed(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    run = tmp_path / "run"
+    shutil.copytree(root / "run", run)
+    return lambda *more: train_seg.train(["--resume", "--output-dir", str(run), "--epochs", "2", *more])
+
+
+def test_a_run_does_not_go_on_with_other_masks(begun, tmp_path, monkeypatch):
+    go_on = resumed(begun, tmp_path, monkeypatch)
+    data = shutil.copytree(begun / "data", tmp_path / "data")
+    path = next((data / "trainannot").iterdir())
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    mask[:9] = 3
+    write_png(path, mask)
+    with pytest.raises(InputError, match="began on other masks"):
+        go_on("--data-path", str(data))
+
+
+def test_a_run_goes_on_with_its_own_copy_of_the_pipeline_and_refuses_another(begun, tmp_path, monkeypatch):
+    go_on = resumed(begun, tmp_path, monkeypatch)
+    own = (begun / "own.yaml").read_text()
+    try:
+        (begun / "own.yaml").write_text("- VerticalFlip\n")
+        with pytest.raises(InputError, match=r"own\.yaml: has changed since the run began; restore it from"):
+            go_on()
+        (begun / "own.yaml").unlink()
+        go_on()
+    finally:
+        (begun / "own.yaml").write_text(own)
+    assert (tmp_path / "run/augmentations.yaml").read_text() == own
+    assert len((tmp_path / "run/history.csv").read_text().splitlines()) == 3
+
+
+def test_runs_of_other_classes_are_refused_before_anything_is_scored(begun, tmp_path):
+    other = tmp_path / "other"
+    tree(other / "data", "abcdef")
+    flags = ["--dataset", "folder", "--data-path", str(other / "data"), "--output-dir", str(other / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        train_seg.train([*flags, *TINY, "--epochs", "1", "--crop-size", "32", "32"])
+    with pytest.raises(InputError, match="has other classes than"):
+        eval_seg.evaluate(
+            [
+                "--checkpoint",
+                str(begun / "run"),
+                str(other / "run"),
+                "--split",
+                "val",
+                "--output-dir",
+                str(tmp_path / "o"),
+            ]
+        )
+    assert not (tmp_path / "o").exists()
+    assert json.loads((other / "run/val_metrics.json").read_text())["images"] > 0
