@@ -18,7 +18,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         predict(config)
         return
 
-    from segloss.comparison import compare
+    from segloss.comparison import compare, on_common_images
     from segloss.evaluation import score, sources_of_masks, sources_of_runs
     from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
@@ -38,8 +38,9 @@ def evaluate(argv: list[str] | None = None) -> None:
         print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
 
     groups: dict[str, list] = {}
+    counts = on_common_images(totals)
     for name, group in zip(metrics, config.group or list(metrics), strict=True):
-        groups.setdefault(group, []).append(totals[name].counts)
+        groups.setdefault(group, []).append(counts[name])
     comparison = compare(groups, block=config.block)
     print_comparison(comparison)
     sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}

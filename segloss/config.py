@@ -306,6 +306,8 @@ class EvalConfig:
         count = len(self.checkpoint or self.predictions)
         for flag, given in (("names", self.names), ("group", self.group)):
             _require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
+        for name in self.names:
+            _require(Path(name).name == name and name not in ("", ".", ".."), "names", "names of files", repr(name))
         _require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
         _require_name("precision", self.precision, PRECISIONS)
         _require_name("accelerator", self.accelerator, ACCELERATORS)
@@ -342,6 +344,17 @@ class EvalConfig:
         _require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
         if self.split == "test":
             raise InputError("--choose-metric on the test split would tune on it; choose with --split val or train")
+
+
+@dataclass
+class ExportConfig:
+    """``python -m segloss.export``: a trained run as an ONNX file."""
+
+    checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
+    output: str = option("model.onnx", "the file to write", metavar="FILE")
+
+    def validate(self) -> None:
+        _require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")
 
 
 def to_plain_dict(config: Any) -> dict:

@@ -80,7 +80,7 @@ def image_result(
 def calibration_counts(posterior: Tensor, labels: Tensor) -> tuple[np.ndarray, float]:
     """Pixels, sum of confidence and right ones per bin ``(BINS, 3)``, and the sum of squared distances to one-hot."""
     valid = labels.to(posterior.device) < len(posterior)
-    p, true = posterior[:, valid].double(), labels.to(posterior.device)[valid]
+    p, true = posterior[:, valid].double().nan_to_num(0), labels.to(posterior.device)[valid]  # NaN: trained to pieces
     confidence, predicted = p.max(0)
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     columns = (torch.ones_like(confidence), confidence, (predicted == true).double())

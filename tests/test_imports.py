@@ -24,7 +24,7 @@ ROWS = [
     {"operating_point", "mask_folders"},
     {"report", "statistics"},
     {"pages", "doctor"},
-    {"evaluation", "training"},
+    {"evaluation", "training", "export"},
 ]
 
 

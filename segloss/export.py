@@ -1,0 +1,142 @@
+"""A trained run as an ONNX file, checked against the model with onnxruntime.
+
+python -m segloss.export --checkpoint RUN --output model.onnx
+
+Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, H and W multiples of the network's stride; the
+normalisation is part of the graph. Output ``logits`` ``(N, C, H, W)``. The metadata say how to read them: ``classes``,
+``ids``, ``loss``, ``tilt`` (u: the plain argmax is argmax u_c P(c|x); of the outlying label these are the label values)
+and ``prior`` (training shares), as JSON.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segloss.config import ExportConfig, parse_config
+from segloss.errors import InputError
+from segloss.operating_point import training_prior
+from segloss.runs import Run, load_run
+
+LARGEST_BATCH = 16
+SIZES_IN_STRIDES = ((2, 3), (5, 4))  # height and width of the two images that are compared
+TOLERANCE = 1e-4  # of the largest logit: float32, summed in another order
+
+
+class _Network(nn.Module):
+    """Normalisation and network, without the padding, whose width would have to be known."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.mean, self.std = run.model.mean, run.model.std
+        self.network = run.model.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images / 255 - self.mean) / self.std)
+
+
+def metadata_of(run: Run) -> dict[str, str]:
+    """What a reader of the logits must know, each as JSON."""
+    tilt = run.criterion.tilt
+    content = {
+        "classes": list(run.classes.names),
+        "ids": list(run.classes.ids),
+        "colors": [list(color) for color in run.classes.colors],
+        "loss": run.config.loss,
+        "tilt": None if tilt is None else tilt.tolist(),
+        "prior": training_prior(run.counts.pixels).tolist(),
+        "image_scale": run.config.image_scale,
+        "stride": run.model.stride,
+    }
+    return {key: json.dumps(value) for key, value in content.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's own running commentary."""
+    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings(), redirect_stdout(nowhere):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def export_onnx(run: Run, path: Path) -> float:
+    """Write the file, whole or not at all; the largest difference from the model, relative to its largest logit.
+
+    Raises:
+        InputError: onnx, onnxscript or onnxruntime is missing, or the file does not give the model's logits.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"export needs {error.name}; pip install onnx onnxscript onnxruntime") from error
+    network, stride = _Network(run).eval(), run.model.stride
+    shape = (2, 3, *(side * stride for side in SIZES_IN_STRIDES[0]))
+    sizes = {2: stride * torch.export.Dim("h", min=1, max=256), 3: stride * torch.export.Dim("w", min=1, max=256)}
+    dynamic = {0: torch.export.Dim("n", min=1, max=LARGEST_BATCH), **sizes}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (torch.zeros(shape),),
+                dynamo=True,
+                dynamic_shapes=(dynamic,),
+                input_names=["images"],
+                output_names=["logits"],
+            )
+            program.save(str(temporary), external_data=False)
+        content = onnx.load(str(temporary))
+        onnx.helper.set_model_props(content, metadata_of(run))
+        onnx.save(content, str(temporary))
+        difference = check_onnx(run, temporary)
+        if not difference <= TOLERANCE:
+            raise InputError(f"{path}: differs from the model by {difference:.1e} of its largest logit; not written")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+@torch.inference_mode()
+def check_onnx(run: Run, path: Path) -> float:
+    """Largest difference of the file's logits from the model's on two random batches of other sizes, relative."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for count, (height, width) in enumerate(SIZES_IN_STRIDES, start=1):
+        size = (count, 3, height * run.model.stride, width * run.model.stride)
+        images = torch.randint(0, 256, size, generator=generator).float()
+        expected = run.model(images)
+        (found,) = session.run(["logits"], {"images": images.numpy()})
+        worst = max(worst, float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()))
+    return worst
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``python -m segloss.export``."""
+    config = parse_config(ExportConfig, "python -m segloss.export", argv)
+    run, path = load_run(config.checkpoint), Path(config.output)
+    difference = export_onnx(run, path)
+    mib = path.stat().st_size / 2**20
+    print(f"{path}: {mib:.1f} MiB, largest difference from the model {difference:.1e} of its largest logit")
+
+
+if __name__ == "__main__":
+    from segloss.errors import exit_on_input_error
+
+    exit_on_input_error(main)
