@@ -1,0 +1,227 @@
+"""eval_seg.py on folders of masks and its operating points, from the command line to the files."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_trees import random_mask, write_png
+from street_trees import TINY, street_tree
+
+import eval_seg
+import train_seg
+from segloss.errors import InputError
+from segloss.metrics import PROTOCOLS, ConfusionMatrix
+
+ROOT = Path(__file__).resolve().parent.parent
+COUNT = 12
+
+
+@pytest.fixture
+def masks(tmp_path) -> Path:
+    """true/ and two folders of predictions, one worse than the other."""
+    for place in range(COUNT):
+        labels = random_mask(place, (20, 30))
+        write_png(tmp_path / f"true/f{place:03d}.png", labels)
+        for folder, wrong in (("good", 0.1), ("bad", 0.5)):
+            rng = np.random.default_rng(place)
+            predicted = np.where(rng.random(labels.shape) < wrong, rng.integers(0, 3, labels.shape), labels % 3)
+            write_png(tmp_path / f"{folder}/f{place:03d}.png", predicted.astype(np.uint8))
+    (tmp_path / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    return tmp_path
+
+
+def evaluated(masks: Path, *flags: str, folders=("bad", "good")) -> dict:
+    places = [str(masks / name) for name in folders]
+    eval_seg.evaluate(
+        ["--predictions", *places, "--labels", str(masks / "true"), "--output-dir", str(masks / "o"), *flags]
+    )
+    return json.loads((masks / "o/metrics.json").read_text())
+
+
+def by_hand(masks: Path, folder: str) -> ConfusionMatrix:
+    import cv2
+
+    confusion = ConfusionMatrix(3)
+    for path in sorted((masks / "true").iterdir()):
+        pair = [torch.from_numpy(cv2.imread(str(p), -1)).long() for p in (masks / folder / path.name, path)]
+        confusion.update(*pair)
+    return confusion
+
+
+def test_folders_of_masks_are_scored_and_compared(masks, capsys):
+    found = evaluated(masks, "--boundary", "--block", "3")
+    for folder in ("bad", "good"):
+        expected = by_hand(masks, folder).compute().to_dict(["wall", "floor", "lamp"])
+        metrics = found["runs"][folder]
+        assert metrics["miou"] == pytest.approx(expected["miou"], rel=1e-12)
+        assert [row["iou"] for row in metrics["classes"]] == [row["iou"] for row in expected["classes"]]
+        assert metrics["images"] == COUNT and 0 < metrics["boundary_miou"] < 1
+    comparison = found["comparison"]
+    assert [row["name"] for row in comparison["ranking"]] == ["good", "bad"] and comparison["block"] == 3
+    (pair,) = comparison["pairs"]
+    difference = found["runs"]["good"]["miou"] - found["runs"]["bad"]["miou"]
+    assert pair["miou"]["estimate"] == pytest.approx(difference) and pair["miou"]["low"] > 0 and pair["a_leads"] == 1
+    printed = capsys.readouterr().out
+    assert "good - bad: " in printed and "3 classes: wall, floor, lamp" in printed
+    with (masks / "o/comparison.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["mIoU", "wall", "floor", "lamp"]
+    assert (masks / "o/report.html").is_file()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_is_named_in_every_output(masks, protocol, capsys):
+    found = evaluated(masks, "--protocol", protocol, folders=("good",))
+    assert found["runs"]["good"]["protocol"] == protocol
+    assert (f"mIoU ({protocol})" in capsys.readouterr().out) == (protocol != "cityscapes")
+    assert f"Protocol {protocol};" in (masks / "o/report.html").read_text()
+
+
+def test_names_and_groups(masks, capsys):
+    shutil.copytree(masks / "good", masks / "good-again")
+    flags = ["--names", "x", "y 2", "z", "--group", "bad", "good", "good"]
+    found = evaluated(masks, *flags, folders=("bad", "good", "good-again"))
+    assert list(found["runs"]) == ["x", "y 2", "z"]
+    assert [(row["name"], row["runs"]) for row in found["comparison"]["ranking"]] == [("good", 2), ("bad", 1)]
+    for name in ("../../escape", "", "a/b"):
+        with pytest.raises(InputError, match="--names must be names of files"):
+            evaluated(masks, "--names", "x", name)
+
+
+def test_bad_predictions_stop_or_are_left_out_and_reported(masks, capsys):
+    (masks / "bad/f003.png").write_bytes((masks / "bad/f003.png").read_bytes()[:60])
+    write_png(masks / "good/f007.png", random_mask(0, (20, 29), (0, 1)))
+    with pytest.raises(InputError, match=r"bad/f003\.png: is cut off.*--skip-bad"):
+        evaluated(masks)
+    assert not (masks / "o/metrics.json").exists()
+    found = evaluated(masks, "--skip-bad")
+    assert [found["runs"][name]["images"] for name in ("bad", "good")] == [COUNT - 1] * 2
+    assert len(found["runs"]["bad"]["skipped"]) == 1 and "f003.png" in found["runs"]["bad"]["skipped"][0]
+    assert "left out: f007" in capsys.readouterr().out
+    # The two folders are compared on what both have, not place by place.
+    confusion = ConfusionMatrix(3)
+    import cv2
+
+    for path in sorted((masks / "true").iterdir()):
+        if path.stem not in ("f003", "f007"):
+            confusion.update(
+                *[torch.from_numpy(cv2.imread(str(p), -1)).long() for p in (masks / "good" / path.name, path)]
+            )
+    best = found["comparison"]["ranking"][0]
+    assert best["name"] == "good" and best["miou"]["estimate"] == pytest.approx(confusion.compute().miou)
+
+
+def test_a_killed_evaluation_writes_no_metrics_and_goes_on(tmp_path):
+    for place in range(400):
+        write_png(tmp_path / f"true/{place:04d}.png", random_mask(place, (40, 50)))
+    shutil.copytree(tmp_path / "true", tmp_path / "same")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    folders = ["--predictions", str(tmp_path / "same"), "--labels", str(tmp_path / "true"), "--boundary"]
+    command = [sys.executable, str(ROOT / "eval_seg.py"), *folders, "--output-dir", str(tmp_path / "o")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = tmp_path / "o/same.sqlite"
+    for _ in range(2000):
+        if (store.exists() and store.stat().st_size > 40_000) or child.poll() is not None:
+            break
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "o/metrics.json").exists() or child.returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "o/metrics.json").read_text())["runs"]["same"]
+    assert metrics["images"] == 400
+    truth = [random_mask(place, (40, 50)) for place in range(400)]
+    assert sum(row["pixels"] for row in metrics["classes"]) == sum(int((mask < 255).sum()) for mask in truth)
+
+
+# ---- the operating point of a run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    data = street_tree(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
+        train_seg.train([*flags, "--epochs", "1"])
+    return root / "run"
+
+
+def scores(run: Path, out: Path, *flags: str) -> dict:
+    eval_seg.evaluate(["--checkpoint", str(run), "--output-dir", str(out), "--workers", "0", *flags])
+    return json.loads((out / "metrics.json").read_text())["runs"]["run"]
+
+
+def test_a_point_chosen_on_one_split_is_used_on_another(run, tmp_path, capsys):
+    plain = scores(run, tmp_path / "plain", "--split", "val")
+    flags = ["--sweep-tau", "--choose-metric", "pixel_accuracy"]
+    swept = scores(run, tmp_path / "sweep", "--split", "val", *flags)
+    assert swept["classes"] == plain["classes"]  # a sweep changes no score
+    with (tmp_path / "sweep/sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["rule"] for row in rows} == {"tau", "prior"}
+    at_one = next(row for row in rows if (row["rule"], float(row["value"])) == ("tau", 1.0))
+    assert float(at_one["miou"]) == pytest.approx(plain["miou"], rel=1e-12)
+    kept = json.loads((run / "operating_point.json").read_text())
+    assert kept["score"] == max(float(row["pixel_accuracy"]) for row in rows)
+    chosen = scores(run, tmp_path / "auto", "--split", "val", "--decision-tau", "auto")
+    assert chosen["pixel_accuracy"] == pytest.approx(kept["score"], rel=1e-12)
+    assert chosen["decision"] == f"{kept['rule']} {kept['value']:g}"
+    assert "kept in" in capsys.readouterr().out
+
+
+def test_choosing_on_some_images(run, tmp_path):
+    names = sorted(path.stem for path in (run.parent / "data/val").iterdir())
+    (tmp_path / "list.txt").write_text("\n".join(names[:2]))
+    flags = ["--split", "val", "--sweep-tau", "--choose-metric", "miou", "--choose-on"]
+    scores(run, tmp_path / "a", *flags, str(tmp_path / "list.txt"))
+    kept = json.loads((run / "operating_point.json").read_text())
+    assert (kept["images"], kept["split"], kept["metric"]) == (2, "val", "miou")
+    with pytest.raises(InputError, match="--choose-on nobody: no image of val is called so"):
+        scores(run, tmp_path / "b", *flags, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split", "test", "--sweep-tau", "--choose-metric", "miou"], "would tune on it"),
+        (["--choose-metric", "miou"], "--choose-metric must be given with --sweep-tau"),
+        (["--choose-on", "x"], "--choose-on must be given with --choose-metric"),
+        (["--decision-tau", "some"], "--decision-tau must be a finite number or auto"),
+        (["--protocol", "voc"], "choose one of cityscapes, mmseg"),
+        (["--block", "0"], "--block must be at least 1"),
+        (["--predictions", "x"], "give either --checkpoint"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(run, flags, message):
+    with pytest.raises(InputError, match=message):
+        eval_seg.evaluate(["--checkpoint", str(run), *flags])
+
+
+def test_auto_without_a_choice_says_how_to_choose(run, tmp_path):
+    (run / "operating_point.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"no operating point was chosen; run eval_seg\.py --checkpoint"):
+        scores(run, tmp_path / "o", "--decision-tau", "auto")
+
+
+def test_a_second_evaluation_makes_nothing_again(run, tmp_path, monkeypatch):
+    first = scores(run, tmp_path / "o")
+    import segloss.evaluation
+
+    def refuse(*_, **__):
+        raise AssertionError("inferred again")
+
+    monkeypatch.setattr(segloss.evaluation, "image_result", refuse)
+    assert scores(run, tmp_path / "o") == first
+    with pytest.raises(AssertionError, match="inferred again"):
+        scores(run, tmp_path / "o", "--boundary")
