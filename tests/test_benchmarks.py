@@ -46,3 +46,19 @@ def test_bad_options_end_with_status_2(options):
     done = run(*options)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux")
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("memory", ("--batch", "1x64x64", "--repeats", "1"), "1x64x64"),
+        ("data", ("--masks", "8", "--workers", "1", "--repeats", "1"), "--cache ram"),
+        ("evaluation", ("--pairs", "2", "--repeats", "1"), "the per-class IoUs are equal"),
+    ],
+)
+def test_the_other_benchmarks_run(script, options, said):
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout and json.loads(done.stdout.splitlines()[-1])
