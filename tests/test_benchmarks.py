@@ -52,7 +52,7 @@ def test_bad_options_end_with_status_2(options):
 @pytest.mark.parametrize(
     ("script", "options", "said"),
     [
-        ("memory", ("--batch", "1x64x64", "--repeats", "1"), "1x64x64"),
+        ("memory", ("--batch", "2x64x64", "--repeats", "1"), "2x64x64"),
         ("data", ("--masks", "8", "--workers", "1", "--repeats", "1"), "--cache ram"),
         ("evaluation", ("--pairs", "2", "--repeats", "1"), "the per-class IoUs are equal"),
     ],
