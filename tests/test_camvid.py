@@ -57,5 +57,5 @@ def test_a_short_training_learns_and_its_evaluation_agrees(tmp_path, monkeypatch
     metrics = json.loads((folder / "test_metrics.json").read_text())
     assert metrics["pixel_accuracy"] > 0.4  # always answering "building" or "road" gives 27 %
     assert [row["pixels"] for row in metrics["classes"]] == list(TEST)
-    eval_seg.evaluate_runs(["--checkpoint", str(folder), "--workers", "0"])
+    eval_seg.evaluate(["--checkpoint", str(folder), "--workers", "0"])
     assert json.loads((folder / "eval-test/metrics.json").read_text())["runs"] == {"run": metrics}
