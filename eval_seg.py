@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 def evaluate(argv: list[str] | None = None) -> None:
-    from segloss.config import EvalConfig, parse_config
+    from segloss.config import EvalConfig
+    from segloss.flags import parse_config
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 

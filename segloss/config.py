@@ -1,20 +1,15 @@
 """The options of every command: dataclasses that are flags, YAML files and saved runs at once."""
 
 import math
-import re
-import sys
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from difflib import get_close_matches
-from itertools import islice, pairwise
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import yaml
 
 from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
 from segloss.errors import InputError, unknown_name
+from segloss.flags import flag_of, from_plain_dict, option, parse_config, require, require_name, to_plain_dict
 from segloss.frequency import available_cores
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
 from segloss.losses.by_name import LOSSES_HELP
@@ -34,31 +29,6 @@ MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
-Config = TypeVar("Config")
-
-
-def option(default: Any = MISSING, help: str = "", **flag: Any) -> Any:
-    """A dataclass field that also says what its flag looks like (``nargs``, ``metavar``, ``type``)."""
-    metadata = {"help": help, **flag}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def _flag(name: str) -> str:
-    """The command-line word of a field."""
-    return "--" + name.replace("_", "-")
-
-
-def _require(condition: bool, flag: str, expected: str, value: Any) -> None:
-    if not condition:
-        raise InputError(f"--{flag} must be {expected}, got {value}")
-
-
-def _require_name(flag: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown_name(f"--{flag}", value, known)
-
 
 def _require_loss(name: str) -> None:
     try:
@@ -71,7 +41,7 @@ def resolve_workers(workers: int | None) -> int:
     """The number asked for; by default two cores are left to the training process, which is fastest on two cores."""
     if workers is None:
         return max(0, min(8, available_cores() - 2))
-    _require(workers >= 0, "workers", "0 or more", workers)
+    require(workers >= 0, "workers", "0 or more", workers)
     return workers
 
 
@@ -80,7 +50,7 @@ class LabelValueOptions:
     """What turns pixel counts into label values; shared by training and the class table."""
 
     label_values: list[str] = option(
-        ["rank"], f"{', '.join(LABEL_VALUES)}, or one number per class", nargs="+", metavar="RECIPE"
+        ["rank"], f"{', '.join(LABEL_VALUES)}, or one number per class", nargs="+", metavar="RECIPE", lone=True
     )
     label_power: float = option(0.5, "exponent p of the recipe power")
     alpha: float = option(1.0, "scale of all label values")
@@ -98,8 +68,8 @@ class LabelValueOptions:
 
     def check_label_values(self) -> None:
         self.label_values = [str(value) for value in self.label_values]
-        _require(0 < self.alpha < math.inf, "alpha", "positive", self.alpha)
-        _require(0 <= self.label_power < math.inf, "label-power", ">= 0", self.label_power)
+        require(0 < self.alpha < math.inf, "alpha", "positive", self.alpha)
+        require(0 <= self.label_power < math.inf, "label-power", ">= 0", self.label_power)
         self.label_values_argument()
 
 
@@ -125,7 +95,7 @@ class DataOptions:
         )
 
     def check_data(self) -> None:
-        _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
+        require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
 
 
 @dataclass
@@ -154,8 +124,8 @@ class DoctorConfig(DataOptions):
 
     def validate(self) -> None:
         self.check_data()
-        _require_name("check", self.check, ("all", "sample"))
-        _require(self.overlays >= 0, "overlays", "0 or more", self.overlays)
+        require_name("check", self.check, ("all", "sample"))
+        require(self.overlays >= 0, "overlays", "0 or more", self.overlays)
 
 
 @dataclass
@@ -210,35 +180,35 @@ class TrainConfig(LabelValueOptions, DataOptions):
         """InputError for a value that cannot be, before anything is read or written."""
         self.check_label_values()
         _require_loss(self.loss)
-        _require_name("class-weights", self.class_weights, CLASS_WEIGHTS)
-        _require_name("monitor", self.monitor, MONITORS)
-        _require_name("color", self.color, COLORS)
-        _require_name("cache", self.cache, CACHES)
-        _require_name("check", self.check, CHECKS)
-        _require_name("precision", self.precision, PRECISIONS)
-        _require_name("accelerator", self.accelerator, ACCELERATORS)
+        require_name("class-weights", self.class_weights, CLASS_WEIGHTS)
+        require_name("monitor", self.monitor, MONITORS)
+        require_name("color", self.color, COLORS)
+        require_name("cache", self.cache, CACHES)
+        require_name("check", self.check, CHECKS)
+        require_name("precision", self.precision, PRECISIONS)
+        require_name("accelerator", self.accelerator, ACCELERATORS)
         for flag in ("epochs", "batch_size", "devices"):
-            _require(getattr(self, flag) >= 1, flag.replace("_", "-"), "at least 1", getattr(self, flag))
+            require(getattr(self, flag) >= 1, flag.replace("_", "-"), "at least 1", getattr(self, flag))
         self.workers = resolve_workers(self.workers)
         # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
-        _require(0 <= self.seed < 2**32, "seed", "in 0..4294967295", self.seed)
+        require(0 <= self.seed < 2**32, "seed", "in 0..4294967295", self.seed)
         for flag in ("lr", "image_scale"):
-            _require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
+            require(0 < getattr(self, flag) < math.inf, flag.replace("_", "-"), "positive", getattr(self, flag))
         for flag in ("encoder_lr_factor", "weight_decay", "gamma"):
-            _require(0 <= getattr(self, flag) < math.inf, flag.replace("_", "-"), ">= 0", getattr(self, flag))
-        _require(0 <= self.label_smoothing < 1, "label-smoothing", "in [0, 1)", self.label_smoothing)
-        _require(math.isfinite(self.adjustment), "adjustment", "finite", self.adjustment)
-        _require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
+            require(0 <= getattr(self, flag) < math.inf, flag.replace("_", "-"), ">= 0", getattr(self, flag))
+        require(0 <= self.label_smoothing < 1, "label-smoothing", "in [0, 1)", self.label_smoothing)
+        require(math.isfinite(self.adjustment), "adjustment", "finite", self.adjustment)
+        require(0 <= self.warmup_share < 1, "warmup-share", "in [0, 1)", self.warmup_share)
         for flag in ("guided_crops", "repeat_threshold"):
-            _require(0 <= getattr(self, flag) <= 1, flag.replace("_", "-"), "in [0, 1]", getattr(self, flag))
-        _require(0 < self.cat_max_ratio <= 1, "cat-max-ratio", "in (0, 1]", self.cat_max_ratio)
+            require(0 <= getattr(self, flag) <= 1, flag.replace("_", "-"), "in [0, 1]", getattr(self, flag))
+        require(0 < self.cat_max_ratio <= 1, "cat-max-ratio", "in (0, 1]", self.cat_max_ratio)
         if self.augmentations is not None:
             self.augmentations = str(Path(self.augmentations).absolute())  # a run is resumed from other folders too
         self.check_data()
         low, high = self.scale_range
-        _require(0 < low <= high, "scale-range", "two positive numbers, the smaller first", self.scale_range)
+        require(0 < low <= high, "scale-range", "two positive numbers, the smaller first", self.scale_range)
         if self.crop_size is not None:
-            _require(min(self.crop_size) >= 32, "crop-size", "at least 32 each", self.crop_size)
+            require(min(self.crop_size) >= 32, "crop-size", "at least 32 each", self.crop_size)
         if self.resume and self.output_dir is None:
             raise InputError("--resume needs --output-dir, the run folder to go on with")
 
@@ -305,29 +275,29 @@ class EvalConfig:
             raise InputError("--labels is missing: the folder of true masks that --predictions are scored against")
         count = len(self.checkpoint or self.predictions)
         for flag, given in (("names", self.names), ("group", self.group)):
-            _require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
+            require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
         for name in self.names:
-            _require(Path(name).name == name and name not in ("", ".", ".."), "names", "names of files", repr(name))
-        _require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
-        _require_name("precision", self.precision, PRECISIONS)
-        _require_name("accelerator", self.accelerator, ACCELERATORS)
-        _require_name("check", self.check, CHECKS)
-        _require_name("protocol", self.protocol, PROTOCOLS)
-        _require_name("prediction-ids", self.prediction_ids, PREDICTION_IDS)
-        _require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
-        _require(self.block >= 1, "block", "at least 1", self.block)
+            require(Path(name).name == name and name not in ("", ".", ".."), "names", "names of files", repr(name))
+        require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
+        require_name("precision", self.precision, PRECISIONS)
+        require_name("accelerator", self.accelerator, ACCELERATORS)
+        require_name("check", self.check, CHECKS)
+        require_name("protocol", self.protocol, PROTOCOLS)
+        require_name("prediction-ids", self.prediction_ids, PREDICTION_IDS)
+        require(self.batch_size >= 1, "batch-size", "at least 1", self.batch_size)
+        require(self.block >= 1, "block", "at least 1", self.block)
         self._check_operating_point()
         for kind in self.save:
-            _require_name("save", kind, ("ids", "color", "overlay"))
+            require_name("save", kind, ("ids", "color", "overlay"))
         if self.images is not None and not self.checkpoint:
             raise InputError("--images needs --checkpoint, the run that predicts them")
-        _require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
-        _require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
-        _require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
+        require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
+        require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
+        require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
         if self.image_scale is not None:
-            _require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
+            require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:
-            _require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
+            require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
         self.workers = resolve_workers(self.workers)
 
     def _check_operating_point(self) -> None:
@@ -336,12 +306,12 @@ class EvalConfig:
                 finite = math.isfinite(float(self.decision_tau))
             except ValueError:
                 finite = False
-            _require(finite, "decision-tau", "a finite number or auto", self.decision_tau)
+            require(finite, "decision-tau", "a finite number or auto", self.decision_tau)
         if self.choose_metric is None:
-            _require(not self.choose_on, "choose-on", "given with --choose-metric", " ".join(self.choose_on))
+            require(not self.choose_on, "choose-on", "given with --choose-metric", " ".join(self.choose_on))
             return
-        _require_name("choose-metric", self.choose_metric, CHOICES)
-        _require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
+        require_name("choose-metric", self.choose_metric, CHOICES)
+        require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
         if self.split == "test":
             raise InputError("--choose-metric on the test split would tune on it; choose with --split val or train")
 
@@ -354,145 +324,7 @@ class ExportConfig:
     output: str = option("model.onnx", "the file to write", metavar="FILE")
 
     def validate(self) -> None:
-        _require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")
-
-
-def to_plain_dict(config: Any) -> dict:
-    """Plain values, for YAML and checkpoints."""
-    return asdict(config)
-
-
-def from_plain_dict(kind: type[Config], values: dict, where: str) -> Config:
-    """A config from a saved dictionary; InputError for a key it does not have."""
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"{where}: unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    config = kind(**values)
-    check_types(config, where)
-    return config
-
-
-def check_types(config: Any, where: str) -> None:
-    """InputError for a value of another type than its field's; YAML files can hold anything. Ints become floats."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.name == "label_values" and not isinstance(value, list):
-            value = [value]  # the natural spelling of one word
-        item = {list[float]: float, list[int] | None: int}.get(f.type)
-        if value is None and "None" in str(f.type):
-            continue
-        try:
-            if item is not None:
-                if isinstance(f.metadata["nargs"], int) and len(value) != f.metadata["nargs"]:
-                    raise TypeError
-                value = [_as_type(item, element) for element in value]
-            elif not hasattr(f.type, "__origin__"):
-                value = _as_type(f.type, value)
-        except TypeError:
-            expected = f"{f.metadata.get('nargs', '')} {getattr(item or f.type, '__name__', f.type)}".strip()
-            raise InputError(f"{where}: {_flag(f.name)} must be {expected}, got {value!r}") from None
-        setattr(config, f.name, value)
-
-
-def _as_type(kind: Any, value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError
-    return value
-
-
-def build_parser(kind: type[Config], prog: str, defaults: dict | None = None):
-    """The command-line parser of a config class, by jsonargparse: one flag per field, and ``--config FILE``."""
-    from jsonargparse import ArgumentParser
-
-    class OneLineParser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> None:
-            message = re.sub(r"<class '(\w+)'>", r"\1", " ".join(message.split()))
-            message = re.sub(r'Parser key "(\w+)"', lambda found: _flag(found[1]), message)
-            unknown = re.match(r"(?:unrecognized arguments: --|Option ')([\w-]+)", message)
-            near = get_close_matches(_flag(unknown[1]), self._option_string_actions, 1, 0.75) if unknown else []
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"{message}{hint}; see {prog} --help") from ex
-
-    parser = OneLineParser(prog=prog, description=kind.__doc__, default_env=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    for f in sorted(fields(kind), key=lambda f: f.name not in kind.__annotations__):  # inherited flags come last
-        default = f.default if f.default is not MISSING else f.default_factory()
-        _add_flag(parser, f, (defaults or {}).get(f.name, default))
-    return parser
-
-
-def _add_flag(parser: Any, f: Any, default: Any) -> None:
-    flag = _flag(f.name)
-    extra = {key: value for key, value in f.metadata.items() if key != "help"}
-    if f.type in (bool, "bool"):
-        parser.add_argument(flag, action="store_true", default=default, help=f.metadata["help"])
-        return
-    if "nargs" in extra:
-        element = {list[float]: float, list[str]: str}.get(f.type, str)
-        extra.setdefault("type", element)
-    parser.add_argument(flag, default=default, help=f.metadata["help"], **{"type": f.type, **extra})
-
-
-def parse_config(kind: type[Config], prog: str, argv: list[str] | None, defaults: dict | None = None) -> Config:
-    """Flags over ``--config FILE`` over ``defaults`` over the class's own; checked.
-
-    Raises:
-        InputError: an unknown flag, a value of the wrong type or out of range.
-    """
-    parser = build_parser(kind, prog, defaults)
-    words = _files_first(sys.argv[1:] if argv is None else argv)
-    for flag, file in pairwise(words):
-        if flag == "--config":
-            _require_mapping(Path(file), kind)
-    try:
-        arguments = parser.parse_args(words).as_dict()
-    except UnicodeDecodeError as error:
-        raise InputError(f"--config: the file is not YAML text: {error}") from error
-    arguments.pop("config", None)
-    if arguments.get("trainer"):
-        arguments["trainer"] = {key: _parse_value(key, value) for key, value in arguments["trainer"].items()}
-    config = kind(**arguments)
-    check_types(config, prog)
-    config.validate()
-    return config
-
-
-def _require_mapping(path: Path, kind: type) -> None:
-    """InputError for a file that is no mapping of options, or gives one value where several belong."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # jsonargparse has a line for each of these
-    if not isinstance(values, dict):
-        raise InputError(f"--config {path}: expected options, one 'name: value' a line, got {values!r:.60}")
-    for f in fields(kind):
-        value = values.get(f.name)
-        if "nargs" in f.metadata and value is not None and not isinstance(value, list):
-            raise InputError(f"--config {path}: {_flag(f.name)} must be a list, got {value!r}")
-
-
-def _files_first(argv: list[str]) -> list[str]:
-    """``--config FILE`` before all flags: of a flag and a file, jsonargparse believes what comes last."""
-    files: list[str] = []
-    flags: list[str] = []
-    words: Iterator[str] = iter(argv)
-    for word in words:
-        if word == "--config":
-            files += [word, *islice(words, 1)]
-        else:
-            (files if word.startswith("--config=") else flags).append(word)
-    return files + flags
-
-
-def _parse_value(name: str, value: Any) -> Any:
-    """``--trainer.NAME VALUE`` arrives as a string; read it as YAML would."""
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
-        raise InputError(f"--trainer.{name} cannot be read as YAML: {value}") from error
+        require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")
 
 
 def parse_train_config(argv: list[str] | None = None) -> TrainConfig:
@@ -534,7 +366,7 @@ def _check_resumable(saved: dict, resumed: dict) -> None:
     if changed:
         key = changed[0]
         raise InputError(
-            f"{_flag(key)} was {saved.get(key)} in {resumed['output_dir']} and is {resumed[key]} now; "
+            f"{flag_of(key)} was {saved.get(key)} in {resumed['output_dir']} and is {resumed[key]} now; "
             "leave it out to go on with that run, or choose another --output-dir"
         )
 

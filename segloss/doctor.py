@@ -19,7 +19,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from segloss.config import DoctorConfig, parse_config
+from segloss.config import DoctorConfig
 from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
@@ -27,6 +27,7 @@ from segloss.datasets.images import is_deep, read_header, read_image
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, read_mask
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
 from segloss.errors import InputError
+from segloss.flags import parse_config
 from segloss.frequency import available_cores
 from segloss.losses.reduction import IGNORE_INDEX
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segloss.config import ExportConfig, parse_config
+from segloss.config import ExportConfig
 from segloss.errors import InputError
+from segloss.flags import parse_config
 from segloss.operating_point import training_prior
 from segloss.runs import Run, load_run
 

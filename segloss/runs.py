@@ -18,10 +18,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from segloss.config import TrainConfig, from_plain_dict, to_plain_dict
+from segloss.config import TrainConfig
 from segloss.datasets.classes import ClassTable
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
+from segloss.flags import from_plain_dict, to_plain_dict
 from segloss.frequency import PixelCounts
 from segloss.losses import Criterion, build_criterion
 from segloss.models import SegmentationModel, build_model, logits_at_size

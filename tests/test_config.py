@@ -11,14 +11,12 @@ from segloss.config import (
     EvalConfig,
     FrequencyConfig,
     TrainConfig,
-    from_plain_dict,
-    parse_config,
     parse_train_config,
     read_config_file,
     resolve_workers,
-    to_plain_dict,
 )
 from segloss.errors import InputError
+from segloss.flags import from_plain_dict, parse_config, to_plain_dict
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSSES
 
 KINDS = {"train_seg.py": TrainConfig, "eval_seg.py": EvalConfig, "python -m segloss.frequency": FrequencyConfig}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What each room of the house may import of segloss; `frequency` and `config` serve both worlds.
 ROWS = [
     {"errors", "files", "losses"},
-    {"metrics", "adapters"},
+    {"flags", "metrics", "adapters", "plots"},
     {"frequency"},
     {"datasets"},
     {"config", "models"},
