@@ -81,7 +81,8 @@ def score_run(folder: Path, splits, config, device) -> None:
     """Score the best weights on val and, where it has labels, on test; draw the pictures."""
     from segloss.evaluation import KeepSome, Measures, RunSource, score
     from segloss.files import write_json
-    from segloss.report import console, draw_run, print_scores, progress_bar
+    from segloss.plots import draw_run
+    from segloss.report import console, print_scores, progress_bar
     from segloss.runs import load_run
 
     run = load_run(folder)

@@ -232,7 +232,7 @@ class PredictionWriter:
         import cv2
 
         from segloss.pages import overlay
-        from segloss.report import paint
+        from segloss.plots import paint
 
         class_map = predicted.byte().numpy()
         for kind, folder in self.folders.items():

@@ -2,7 +2,7 @@
 
 ``count_labels`` serves any iterable of label tensors and needs torch alone. ``image_histograms`` reads the masks of a
 data set in parallel, or finds what an earlier call saved; ``load_or_count`` adds them up. ``python -m
-segloss.frequency`` prints and draws the class table.
+segloss.frequency`` prints and draws the class table (:mod:`segloss.statistics`).
 """
 
 import io
@@ -263,59 +263,8 @@ def load_or_count(
     return counts_of(dataset, histograms), source
 
 
-def main(argv: list[str] | None = None) -> None:
-    """``python -m segloss.frequency``: print, draw and save the class tables of one or several splits."""
-    from segloss.config import FrequencyConfig, parse_config
-    from segloss.losses import label_values_from_counts
-    from segloss.report import plot_class_counts, print_class_counts, print_recipes, progress_bar
-    from segloss.statistics import class_statistics
-
-    config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
-    datasets = [config.open(split) for split in config.split]
-    for dataset in datasets:
-        if not dataset.has_labels:
-            raise InputError(
-                f"{config.dataset}: split {dataset.split!r} has no masks to count; leave it out of --split"
-            )
-    splits = []
-    for dataset in datasets:
-        histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
-        splits.append((counts_of(dataset, histograms), histograms, source))
-    counts = splits[0][0]
-    try:
-        values = label_values_from_counts(
-            counts.pixels,
-            alpha=config.alpha,
-            label_values=config.label_values_argument(),
-            power=config.label_power,
-        )
-        pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
-        statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
-    except ValueError as error:
-        raise InputError(f"{config.dataset} {counts.split}: {error}") from error
-    for place, (dataset, (of_split, _, source)) in enumerate(zip(datasets, splits, strict=True)):
-        print(f"form: {dataset.found.form}")
-        print_class_counts(of_split, values if place == 0 else None, source)
-    if config.recipes:
-        print_recipes(statistics)
-    _write_outputs(config, statistics, values, datasets[0].classes.colors, plot_class_counts)
-
-
-def _write_outputs(config: Any, statistics: dict, values: Tensor, colors: Any, plot: Callable) -> None:
-    for flag, path in (("json", config.json), ("output", config.output)):
-        if path is None:
-            continue
-        try:
-            if flag == "json":
-                write_json(Path(path), statistics)
-            else:
-                plot(statistics, values.tolist(), colors, Path(path))
-        except OSError as error:
-            raise InputError(f"--{flag} {path} cannot be written: {error.strerror}") from error
-        print(f"{'statistics' if flag == 'json' else 'picture'}: {path}")
-
-
 if __name__ == "__main__":
     from segloss.errors import exit_on_input_error
+    from segloss.statistics import main
 
     exit_on_input_error(main)

@@ -10,7 +10,8 @@ import numpy as np
 
 from segloss.comparison import class_ious
 from segloss.files import write_text
-from segloss.report import interval_text, paint, paint_errors, percent
+from segloss.plots import paint, paint_errors, percent
+from segloss.report import interval_text
 
 PICTURE_WIDTH = 480  # pixels; wider pictures are scaled down
 

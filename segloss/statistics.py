@@ -4,10 +4,15 @@ python -m segloss.frequency --dataset camvid --data-path DIR --split train val t
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
-from segloss.frequency import PixelCounts
+from segloss.config import FrequencyConfig
+from segloss.errors import InputError
+from segloss.files import write_json
+from segloss.flags import parse_config
+from segloss.frequency import PixelCounts, counts_of, image_histograms
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_ranks, class_weights_from_counts, label_values_from_counts
 
 
@@ -65,3 +70,56 @@ def class_statistics(splits: Sequence[tuple[PixelCounts, Tensor]], *, alpha: flo
         "recipes_from": counts.split,
         **every_recipe(counts, alpha=alpha, power=power),
     }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``python -m segloss.frequency``: print, draw and save the class tables of one or several splits."""
+    from segloss.report import print_class_counts, print_recipes, progress_bar
+
+    config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
+    datasets = [config.open(split) for split in config.split]
+    for dataset in datasets:
+        if not dataset.has_labels:
+            raise InputError(
+                f"{config.dataset}: split {dataset.split!r} has no masks to count; leave it out of --split"
+            )
+    splits = []
+    for dataset in datasets:
+        histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
+        splits.append((counts_of(dataset, histograms), histograms, source))
+    counts = splits[0][0]
+    try:
+        values = label_values_from_counts(
+            counts.pixels,
+            alpha=config.alpha,
+            label_values=config.label_values_argument(),
+            power=config.label_power,
+        )
+        pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
+        statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
+    except ValueError as error:
+        raise InputError(f"{config.dataset} {counts.split}: {error}") from error
+    for place, (dataset, (of_split, _, source)) in enumerate(zip(datasets, splits, strict=True)):
+        print(f"form: {dataset.found.form}")
+        print_class_counts(of_split, values if place == 0 else None, source)
+    if config.recipes:
+        print_recipes(statistics)
+    _write_outputs(config, statistics, values.tolist(), datasets[0].classes.colors)
+
+
+def _write_outputs(
+    config: FrequencyConfig, statistics: dict, values: Sequence[float], colors: Sequence[Sequence[int]]
+) -> None:
+    from segloss.plots import plot_class_counts
+
+    for flag, path in (("json", config.json), ("output", config.output)):
+        if path is None:
+            continue
+        try:
+            if flag == "json":
+                write_json(Path(path), statistics)
+            else:
+                plot_class_counts(statistics, values, colors, Path(path))
+        except OSError as error:
+            raise InputError(f"--{flag} {path} cannot be written: {error.strerror}") from error
+        print(f"{'statistics' if flag == 'json' else 'picture'}: {path}")

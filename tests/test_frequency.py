@@ -22,8 +22,8 @@ from segloss.frequency import (
     count_dataset,
     count_labels,
     load_or_count,
-    main,
 )
+from segloss.statistics import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
