@@ -51,7 +51,7 @@ def plain_epoch(model, loader, optimizer, label_values, precision: str) -> float
     """Seconds of one epoch of the hand-written loop."""
     started = time.perf_counter()
     for batch in loader:
-        labels, valid = batch["labels"], batch["labels"] != 255
+        labels, valid = batch["labels"].long(), batch["labels"] != 255
         with autocast(precision, torch.device("cpu")):
             logits = model(batch["image"])
         teacher = F.one_hot(labels.where(valid, 0), len(label_values)) * label_values

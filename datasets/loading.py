@@ -116,14 +116,15 @@ class EpochSampler(Sampler):
         return order, torch.arange(self.length) - (counts.cumsum(0) - counts)[order]
 
 
-def collate_training(samples: list[dict]) -> dict:
-    """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` int64 ``(N, h, w)``."""
-    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
-
-
 def collate_samples(samples: list[dict]) -> list[dict]:
-    """Samples of any size stay a list."""
-    return samples
+    """Samples of any size stay a list; labels become uint8, an eighth of what goes between processes and devices."""
+    return [{**sample, "labels": sample["labels"].byte()} if "labels" in sample else sample for sample in samples]
+
+
+def collate_training(samples: list[dict]) -> dict:
+    """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` uint8 ``(N, h, w)``."""
+    samples = collate_samples(samples)
+    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
 
 
 def training_loader(

@@ -65,7 +65,7 @@ def image_result(
     """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
     num_classes = logits.shape[1]
     predicted = decide(criterion, logits, prior, measures.decision)[0].cpu()
-    labels, decided = sample["labels"].numpy().astype(np.uint8), predicted.numpy().astype(np.uint8)
+    labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
     result = ImageResult(sample["name"], matrix, ignored)
     if measures.boundary:
@@ -73,14 +73,15 @@ def image_result(
     if measures.calibration:
         result.calibration, result.brier = calibration_counts(criterion.posterior(logits)[0], sample["labels"])
     if measures.sweep:
-        result.sweep = sweep_counts(criterion, logits, sample["labels"].to(logits.device), prior)
+        result.sweep = sweep_counts(criterion, logits, sample["labels"].to(logits.device).long(), prior)
     return result, predicted
 
 
 def calibration_counts(posterior: Tensor, labels: Tensor) -> tuple[np.ndarray, float]:
     """Pixels, sum of confidence and right ones per bin ``(BINS, 3)``, and the sum of squared distances to one-hot."""
-    valid = labels.to(posterior.device) < len(posterior)
-    p, true = posterior[:, valid].double().nan_to_num(0), labels.to(posterior.device)[valid]  # NaN: trained to pieces
+    labels = labels.to(posterior.device).long()
+    valid = labels < len(posterior)
+    p, true = posterior[:, valid].double().nan_to_num(0), labels[valid]  # NaN: trained to pieces
     confidence, predicted = p.max(0)
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     columns = (torch.ones_like(confidence), confidence, (predicted == true).double())
@@ -262,7 +263,7 @@ class KeepSome:
 
     def __call__(self, sample: dict, predicted: Tensor) -> None:
         if self.seen in self.wanted:
-            labels = sample["labels"].numpy().astype(np.uint8)
+            labels = sample["labels"].numpy()
             image = self.dataset.read_image(self.seen)
             self.samples.append((sample["name"], image, labels, predicted.numpy().astype(np.uint8)))
         self.seen += 1

@@ -595,7 +595,7 @@ def test_training_batches_are_full_and_stacked(train_split):
     for batch in batches:
         assert set(batch) == {"image", "labels"}
         assert batch["image"].shape == (3, 3, 32, 40) and batch["image"].dtype == torch.uint8
-        assert batch["labels"].shape == (3, 32, 40) and batch["labels"].dtype == torch.int64
+        assert batch["labels"].shape == (3, 32, 40) and batch["labels"].dtype == torch.uint8
 
 
 def test_fewer_images_than_a_batch_give_one_batch_of_all(train_split):
@@ -617,4 +617,8 @@ def test_evaluation_sees_every_sample_once_in_order_at_its_own_size(tmp_path):
     assert [sample["size"] for sample in samples] == [(12, 17), (9, 30), (20, 8)]
     shares = [evaluation_loader(dataset, 2, workers=0, rank=rank, world_size=2) for rank in range(2)]
     assert sorted(sample["name"] for share in shares for batch in share for sample in batch) == ["i0", "i1", "i2"]
-    assert collate_samples(samples) is samples
+    assert all(sample["labels"].dtype == torch.uint8 for sample in samples)  # between processes: a byte each
+    for place, sample in enumerate(samples):
+        assert torch.equal(sample["labels"].long(), dataset[place]["labels"])
+    unlabelled = [{"image": sample["image"]} for sample in samples]
+    assert collate_samples(unlabelled) == unlabelled
