@@ -1,6 +1,6 @@
 """Time and memory of the outlying loss against the plain formula and F.cross_entropy, in one process.
 
-    python benchmarks/loss.py [--sizes cityscapes ...] [--device cpu|cuda] [--dtype float32|bfloat16] [--compile]
+    python benchmarks/loss.py [--sizes cityscapes ...] [--device cpu cuda] [--dtype float32 bfloat16] [--compile]
     python benchmarks/loss.py --sizes upsampled     # logits at a quarter of the labels' size
     python benchmarks/loss.py --losses              # every loss of the toolkit, at CamVid's size
     python benchmarks/loss.py --plot costs.png      # cost over pixels and over classes
@@ -14,6 +14,7 @@ machine hits all of them. Prints a table and one line of JSON.
 import argparse
 import ctypes
 import gc
+import itertools
 import json
 import math
 import platform
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from segloss import OutlyingMSELoss
 from segloss.losses import LOSSES, build_criterion
+from segloss.metrics import none_if_nan
 
 SIZES = {
     "camvid": (8, 11, 360, 480),
@@ -73,18 +75,22 @@ def contenders(num_classes: int, device: str, compiled: bool, upsampled: bool) -
     label_values = torch.arange(1.0, num_classes + 1, device=device)
     ours = OutlyingMSELoss(label_values).to(device)
     if upsampled:
-        return {
+        found: dict[str, Callable] = {
             "outlying_mse, upsample": OutlyingMSELoss(label_values, upsample="bilinear").to(device),
             "interpolate + outlying_mse": interpolated(ours),
             BASE: interpolated(cross_entropy),
         }
-    found = {"outlying_mse": ours, "plain formula": plain_formula(label_values), BASE: cross_entropy}
+    else:
+        found = {"outlying_mse": ours, "plain formula": plain_formula(label_values), BASE: cross_entropy}
     if compiled:
         torch.compiler.reset()  # each size its own kernels, not those of sizes before it
-        found["outlying_mse, compiled"] = torch.compile(lambda logits, labels: ours(logits, labels))
-        found["plain, compiled"] = torch.compile(plain_formula(label_values))
-        found["F.cross_entropy, compiled"] = torch.compile(cross_entropy)
+        found |= {f"{name}, compiled": torch.compile(plain_call(loss)) for name, loss in found.items()}
     return found
+
+
+def plain_call(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function, which torch.compile takes whatever the loss is."""
+    return lambda logits, labels: loss(logits, labels)
 
 
 def all_losses(num_classes: int, device: str) -> dict[str, Callable]:
@@ -112,9 +118,11 @@ def step_ms(loss: Callable, logits: Tensor, labels: Tensor) -> tuple[float, floa
 
 
 def extra_peak_mib(loss: Callable, logits: Tensor, labels: Tensor) -> float:
-    """Peak memory of one step beyond the logits and the gradient that it must leave."""
+    """Peak memory of one step beyond the logits and the gradient that it must leave; NaN if too small to be seen."""
     logits.grad = None
     gradient = logits.numel() * logits.element_size()
+    if gradient < 2**20 and not logits.is_cuda:  # of a process's memory, kept in pages and pools
+        return math.nan
     if logits.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -192,7 +200,7 @@ def measure(losses: dict[str, Callable], logits: Tensor, labels: Tensor, repeats
             "backward_ms": backward,
             "step_ms": statistics.median(both),
             "step_ms_range": [min(both), max(both)],
-            "extra_peak_over_logits": extra_peak_mib(loss, logits, labels) / full_mib,
+            "extra_peak_over_logits": none_if_nan(extra_peak_mib(loss, logits, labels) / full_mib),
             "share_of_copy_bandwidth": copying / statistics.median(both),
             # Where the passes are apart, as on CUDA: one read in forward, one read and one write in backward.
             "forward_share": copying / 2 / forward,
@@ -213,12 +221,13 @@ def print_table(name: str, result: dict, dtype: str) -> None:
     print(f"\n{name} {shape} {dtype}, labels {result['labels'][1:]}, one copy {result['copy_ms']:.1f} ms")
     apart = "cuda" in result["device"]  # on CPU the forward pass may make the gradient too
     columns = " forward backward    both         range   x CE  extra  bandwidth"
-    print(f"{'milliseconds':26}{columns}{' (fwd, bwd)' if apart else ''}")
+    print(f"{'milliseconds':34}{columns}{' (fwd, bwd)' if apart else ''}")
     for loss, row in result["losses"].items():
         low, high = row["step_ms_range"]
+        extra = "-" if row["extra_peak_over_logits"] is None else f"{row['extra_peak_over_logits']:.2f}"
         print(
-            f"{loss:26} {row['forward_ms']:7.1f} {row['backward_ms']:8.1f} {row['step_ms']:7.1f} "
-            f"{low:6.1f}-{high:6.1f}  {row['step_ms'] / base:5.2f} {row['extra_peak_over_logits']:6.2f}  "
+            f"{loss:34} {row['forward_ms']:7.1f} {row['backward_ms']:8.1f} {row['step_ms']:7.1f} "
+            f"{low:6.1f}-{high:6.1f}  {row['step_ms'] / base:5.2f} {extra:>6}  "
             f"{row['share_of_copy_bandwidth']:8.0%}"
             + (f" ({row['forward_share']:.0%}, {row['backward_share']:.0%})" if apart else "")
         )
@@ -270,11 +279,22 @@ def device_name(device: str) -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
+def commit() -> str:
+    """Of the toolkit measured; empty outside its repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+        )
+    except OSError:  # no git
+        return ""
+    return done.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help=f"default: {' '.join(USUAL)}")
     parser.add_argument("--losses", action="store_true", help="every loss of the toolkit, at CamVid's size or --sizes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", nargs="+", choices=("cpu", "cuda"), help="default: the CPU, and CUDA where it is")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="also torch.compile of all three; needs a compiler")
@@ -285,22 +305,26 @@ def main() -> None:
         parser.error("--repeats must be at least 1")
     if args.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         parser.error("--compile needs a C++ compiler and finds none; install g++ or leave it out")
+    if args.losses and set(args.sizes or ()) & set(UPSAMPLED_BY):
+        parser.error("--losses needs logits of the labels' size; choose other --sizes")
+    devices = args.device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     results = {}
     if args.plot:
+        args.device = devices[-1]
         results["plot"] = draw(args.plot, args)
     else:
-        for dtype in args.dtype:
+        for device, dtype in itertools.product(devices, args.dtype):
             for name in args.sizes or (["camvid"] if args.losses else USUAL):
                 shape, scale = SIZES[name], UPSAMPLED_BY.get(name, 1)
-                logits, labels = example(shape, scale, args.device, dtype)
-                found = contenders(shape[1], args.device, args.compile, scale > 1)
-                losses = all_losses(shape[1], args.device) if args.losses else found
-                results[f"{name} {dtype}"] = result = measure(losses, logits, labels, args.repeats)
+                logits, labels = example(shape, scale, device, dtype)
+                found = contenders(shape[1], device, args.compile, scale > 1)
+                losses = all_losses(shape[1], device) if args.losses else found
+                key = f"{name} {dtype}" if device == "cpu" else f"{name} {dtype} {device}"
+                results[key] = result = measure(losses, logits, labels, args.repeats)
                 print_table(name, result, dtype)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     environment = {
-        "commit": commit,
-        "device": device_name(args.device),
+        "commit": commit(),
+        "devices": {device: device_name(device) for device in devices},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -29,7 +29,10 @@ def test_a_table_and_json_of_every_contender(tmp_path):
         for row in result["losses"].values():
             assert row["forward_ms"] > 0 and row["backward_ms"] > 0
             assert row["step_ms_range"][0] <= row["step_ms"] <= row["step_ms_range"][1]
-    assert {"commit", "device", "threads", "torch", "python"} <= set(saved["environment"])
+            assert row["extra_peak_over_logits"] is None  # less than a page or two
+            assert row["share_of_copy_bandwidth"] > 0 and row["forward_share"] > 0 and row["backward_share"] > 0
+    assert {"commit", "devices", "threads", "torch", "python"} <= set(saved["environment"])
+    assert saved["environment"]["devices"].keys() == {"cpu"}
     assert all(len(line) <= 100 for line in done.stdout.splitlines()[:-1])
 
 
@@ -41,9 +44,11 @@ def test_every_loss_has_a_row():
     assert set(rows) == {"F.cross_entropy", *LOSSES}
 
 
-@pytest.mark.parametrize("options", [("--repeats", "0"), ("--sizes", "huge"), ("--device", "abacus")])
+@pytest.mark.parametrize(
+    "options", [("--repeats", "0"), ("--sizes", "huge"), ("--device", "abacus"), ("--losses", "--sizes", "upsampled")]
+)
 def test_bad_options_end_with_status_2(options):
-    done = run(*options)
+    done = run(*options.split())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
