@@ -89,7 +89,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
         loss = criterion.to(logits.device)(logits, squeeze_labels(logits, labels))
         if num_items_in_batch is None:
             return loss
-        items = labels.ne(HUGGING_FACE_IGNORED).sum()
+        items = labels.long().ne(HUGGING_FACE_IGNORED).sum()  # in uint8 -100 would be 156
         return loss * (items / torch.as_tensor(num_items_in_batch, device=items.device).clamp(min=1)).to(loss.dtype)
 
     return loss_of_outputs
@@ -122,6 +122,8 @@ class MMSegOutlyingMSELoss(nn.Module):
         **options: Any,
     ):
         super().__init__()
+        if foreign := {"ignore_index", "upsample", "align_corners"} & set(options):
+            raise ValueError(f"{min(foreign)} belongs to mmseg's decode head, which hands it over; leave it out here")
         self.criterion = OutlyingMSELoss.from_counts(counts, reduction=reduction, **options)
         self.loss_weight = loss_weight
         self.loss_name = loss_name

@@ -164,3 +164,17 @@ def test_mmseg_avg_factor_is_the_number_of_pixels_the_mean_divides_by():
     assert loss(logits, torch.full_like(labels, 255), avg_factor=0.0) == 0
     with pytest.raises(ValueError, match='avg_factor must be None with reduction "sum"'):
         loss(logits, labels, avg_factor=50.0, reduction_override="sum")
+
+
+@pytest.mark.parametrize("option", [{"ignore_index": 9}, {"upsample": "bilinear"}, {"align_corners": True}])
+def test_mmseg_options_that_its_decode_head_hands_over_are_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} belongs to mmseg's decode head"):
+        MMSegOutlyingMSELoss([3, 2, 1], **option)
+
+
+def test_class_156_in_uint8_labels_is_not_taken_for_minus_100():
+    counts = [2] * 157
+    logits, labels = torch.randn(1, 157, 4, 5), torch.full((1, 4, 5), 156, dtype=torch.uint8)
+    criterion = OutlyingMSELoss.from_counts(counts)
+    found = compute_loss_func(criterion)({"logits": logits}, labels, num_items_in_batch=20)
+    assert torch.equal(found, criterion(logits, labels))
