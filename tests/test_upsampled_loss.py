@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segloss.losses import OutlyingMSELoss, outlying_mse_loss, outlying_op
 
@@ -165,20 +166,24 @@ def test_the_module_says_and_does_the_same():
     assert counted.upsample == "bilinear" and counted.align_corners
 
 
+class Largest(TorchDispatchMode):
+    """Counts the elements of every tensor that torch makes, and keeps the largest number but for some."""
+
+    def __init__(self, but: int = 0):
+        super().__init__()
+        self.elements, self.but = 0, but
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+                self.elements = max(self.elements, elements if elements != self.but else 0)
+        return out
+
+
 def test_no_tensor_of_the_full_size_is_ever_made():
     """Every tensor that torch makes in a step is counted: none has the elements of the interpolated logits."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Largest(TorchDispatchMode):
-        elements = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves(out):
-                if isinstance(tensor, torch.Tensor):
-                    self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
-            return out
-
     logits, labels = torch.randn(1, 19, 256, 256, requires_grad=True), torch.randint(0, 19, (1, 1024, 1024))
     values = torch.arange(1.0, 20.0)
     with Largest() as watch:
@@ -188,3 +193,11 @@ def test_no_tensor_of_the_full_size_is_ever_made():
         full = F.interpolate(logits, (1024, 1024), mode="bilinear")
         outlying_mse_loss(full, labels, values).backward()
     assert watch.elements == 19 * 1024 * 1024  # the watch does see one
+
+
+@pytest.mark.parametrize("shape", [(1, 19, 1024, 512), (1, 19, 1, 512, 1024), (1, 19, 2, 256, 1024), (1, 19, 1, 2**19)])
+def test_beside_the_gradient_no_tensor_grows_with_the_logits_whatever_their_shape(shape):
+    logits, labels = torch.randn(shape, requires_grad=True), torch.randint(0, 19, (1, *shape[2:]))
+    with Largest(but=logits.numel()) as watch:  # the logits' own storage and that of their gradient
+        outlying_mse_loss(logits, labels, torch.arange(1.0, 20.0)).backward()
+    assert 0 < watch.elements <= outlying_op.BAND_ELEMENTS < logits.numel() / 4

@@ -40,7 +40,7 @@ class _Axis:
         self.sources, self.shares = sources.to(device), shares.to(device, dtype)
 
 
-_axis = lru_cache(maxsize=64)(_Axis)  # so that a training step copies nothing to the device
+_axis = lru_cache(maxsize=1024)(_Axis)  # a few KB each; so that a training step copies nothing to the device
 
 
 class BilinearRows:

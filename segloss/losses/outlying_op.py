@@ -10,6 +10,7 @@ one node each in a compiled graph.
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -173,19 +174,39 @@ def _banded_pass(
             value += squares.sum()
 
 
-def _as_images(tensor: Tensor, dim: int) -> Tensor:
-    """``(N, C)`` logits and ``(N,)`` labels seen as one image of N pixels, so that it is cut into bands too."""
-    if tensor.ndim != dim:
-        return tensor
-    return tensor.t().unsqueeze(0) if dim == 2 else tensor.unsqueeze(0)
+class _Grid:
+    """How tensors of any shape are seen so that they are cut into bands: their pixels as one dimension.
+
+    ``(N, C)`` is one image of N pixels. Logits whose pixels cannot be one dimension without a copy keep theirs, and
+    so do those that are interpolated by rows.
+    """
+
+    def __init__(self, logits: Tensor, align_corners: bool | None):
+        self.flat = False
+        if align_corners is None and logits.ndim > 3:
+            with suppress(RuntimeError):  # no view
+                logits.view(*logits.shape[:2], -1)
+                self.flat = True
+
+    def logits(self, tensor: Tensor) -> Tensor:
+        """Logits or their gradient ``(N, C, *)``; always a view."""
+        if tensor.ndim == 2:
+            return tensor.t().unsqueeze(0)
+        return tensor.view(*tensor.shape[:2], -1) if self.flat else tensor
+
+    def pixels(self, tensor: Tensor) -> Tensor:
+        """Labels, weights or factors ``(N, *)``, or a scalar."""
+        if tensor.ndim == 1:
+            return tensor.unsqueeze(0)
+        return tensor.flatten(1) if self.flat and tensor.ndim else tensor
 
 
 def _pixels_of(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, ignore: int
+    grid: _Grid, logits: Tensor, labels: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, ignore: int
 ) -> _Pixels:
     if pixel_weight is not None:
-        pixel_weight = _as_images(pixel_weight, 1)
-    return _Pixels(_as_images(labels, 1), weight, pixel_weight, logits.shape[1], ignore)
+        pixel_weight = grid.pixels(pixel_weight)
+    return _Pixels(grid.pixels(labels), weight, pixel_weight, logits.shape[1], ignore)
 
 
 def _divisor(weight_sum: Tensor, num_classes: int, reduction: str) -> Tensor:
@@ -219,8 +240,8 @@ def _value(
 ) -> tuple[Tensor, Tensor]:
     """The loss and its divisor; ``gradient``, if given, becomes that of the value (not for ``"none"``)."""
     dtype, per_pixel = working_dtype(logits), reduction == "none"
-    images = _as_images(logits, 2)
-    pixels = _pixels_of(logits, labels, weight, pixel_weight, ignore_index)
+    grid = _Grid(logits, align_corners)
+    images, pixels = grid.logits(logits), _pixels_of(grid, logits, labels, weight, pixel_weight, ignore_index)
     kernels = None if gradient is not None else _kernels(logits, align_corners)
     if kernels:
         value, weight_sum = kernels.value_sums(
@@ -231,7 +252,7 @@ def _value(
         divisor = _divisor(pixels.weight_sum(dtype), pixels.num_classes, reduction)
         value = torch.empty(pixels.labels.shape, dtype=dtype, device=logits.device) if per_pixel else divisor * 0
         if gradient is not None:
-            gradient = _as_images(gradient, 2)
+            gradient = grid.logits(gradient)
         factor = (2 / divisor).to(dtype)
         _banded_pass(images, pixels, label_values, align_corners, value=value, gradient=gradient, factor=factor)
     return (value / divisor).to(dtype).view(labels.shape if per_pixel else ()), divisor
@@ -252,9 +273,10 @@ def _gradient(
     dtype = working_dtype(logits)
     # An upsampled gradient is added up over bands, which half precision would round each time.
     result = torch.empty_like(logits) if align_corners is None else torch.zeros_like(logits, dtype=dtype)
-    images, gradient = _as_images(logits, 2), _as_images(result, 2)
-    pixels = _pixels_of(logits, labels, weight, pixel_weight, ignore_index)
-    factor = _as_images((2 * grad / divisor).to(dtype), 1)
+    grid = _Grid(logits, align_corners)
+    images, gradient = grid.logits(logits), grid.logits(result)
+    pixels = _pixels_of(grid, logits, labels, weight, pixel_weight, ignore_index)
+    factor = grid.pixels((2 * grad / divisor).to(dtype))
     if kernels := _kernels(logits, align_corners):
         kernels.write_gradient(
             gradient, images, pixels.labels, label_values, weight, pixels.pixel_weight, factor, ignore_index
