@@ -8,6 +8,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segloss.losses import (
     CLASS_WEIGHTS,
@@ -116,6 +118,83 @@ def test_labels_of_any_integer_type_and_none_out_of_range(name):
         criterion(logits, labels.unsqueeze(1))
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stray", [7, -100, -1])
+def test_a_label_out_of_range_stops_a_compiled_loss_too(name, stray):
+    criterion = build_criterion(name, COUNTS)
+    logits, labels = example((1, 4, 7))
+    labels[0, 3] = stray
+    for loss in (criterion, torch.compile(criterion, backend="aot_eager", fullgraph=True)):
+        with pytest.raises((IndexError, RuntimeError), match=r"outside \[0, 4\)"):
+            loss(logits, labels)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_at_an_ignored_pixel_changes_neither_value_nor_gradient(name, value):
+    criterion = build_criterion(name, COUNTS)
+    logits, labels = example()
+    stray = logits.clone()
+    stray.movedim(1, -1)[labels == 255] = value
+    torch.testing.assert_close(criterion(stray, labels), criterion(logits, labels), rtol=0, atol=0)
+    expected = gradient(criterion, logits, labels)
+    torch.testing.assert_close(gradient(criterion, stray, labels), expected, rtol=0, atol=0)
+    assert not expected.movedim(1, -1)[labels == 255].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_nan_score_at_a_valid_pixel_shows(name):
+    logits, labels = example()
+    logits[:, 0][labels == 1] = math.nan
+    assert build_criterion(name, COUNTS)(logits, labels).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_buffers_stay_float32_when_a_model_is_cast_with_its_criterion(name, dtype):
+    counts = [10**9, 10**6, 10, 3]  # priors and weights beyond float16
+    criterion, cast = (build_criterion(name, counts) for _ in range(2))
+    cast.to(dtype)
+    logits, labels = example()
+    assert torch.equal(cast(logits, labels), criterion(logits, labels))
+    assert all(buffer.dtype == torch.float32 for buffer in cast.buffers())
+    assert all(buffer.dtype == torch.float64 for buffer in cast.double().buffers())
+    assert all(buffer.device.type == "meta" for buffer in cast.half().to("meta").buffers())
+
+
+@pytest.mark.parametrize("state", ["random", "confident", "converged"])
+@pytest.mark.parametrize("name", NAMES)
+def test_error_of_value_and_gradient_against_float64(name, state):
+    criterion = build_criterion(name, COUNTS)
+    logits, labels = example((2, 4, 40, 50))
+    hot = F.one_hot(labels.where(labels != 255, 0), 4).movedim(-1, 1)
+    if state != "random":
+        logits = logits + (300 if state == "confident" else 12) * hot
+    exact = logits.double()
+    value, expected = criterion(logits, labels).double(), criterion(exact, labels)
+    # Of terms near 0, -log p = log(1 + e^-12), float32 keeps what is left beside 1.
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    got, wanted = gradient(criterion, logits, labels).double(), gradient(criterion, exact, labels)
+    assert (got - wanted).norm() <= 1e-4 * wanted.norm() + 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_loss_of_any_shape_and_dtype_is_that_of_float64(data):
+    name = data.draw(st.sampled_from([name for name in NAMES if "lovasz" not in name]))  # its order ties in half
+    shape = tuple(data.draw(st.lists(st.integers(1, 5), min_size=0, max_size=3)))
+    batch, dtype = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([torch.float64, torch.float32, torch.half]))
+    logits, labels = example((batch, 4, *shape), seed=data.draw(st.integers(0, 99)), dtype=dtype)
+    labels = labels.to(data.draw(st.sampled_from([torch.uint8, torch.int16, torch.int64])))
+    criterion = build_criterion(name, COUNTS)
+    torch.testing.assert_close(
+        criterion(logits, labels).double(), criterion(logits.double(), labels), rtol=1e-5, atol=1e-6
+    )
+    got, wanted = gradient(criterion, logits, labels), gradient(criterion, logits.double(), labels)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), wanted, rtol=2e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_reductions_belong_together(name):
     logits, labels = example()
@@ -166,7 +245,7 @@ def test_readings_of_the_scores_agree(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_repr_names_the_options(name):
-    assert "reduction='mean'" in repr(build_criterion(name, COUNTS)) or "+" in name
+    assert ("factors=[" if "+" in name else "reduction='mean'") in repr(build_criterion(name, COUNTS))
 
 
 @pytest.mark.parametrize("recipe", CLASS_WEIGHTS)

@@ -1,6 +1,7 @@
 """The squared error to outlying labels against its equation, from one pixel to the size of a Cityscapes batch."""
 
 import io
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segloss.losses import OutlyingMSELoss, label_values_from_counts, outlying_mse_loss
+from segloss.losses import OutlyingMSELoss, build_criterion, label_values_from_counts, outlying_mse_loss
 
 # float32: every term and every partial sum is rounded once, 6e-8 each, and all terms are positive (nothing cancels).
 RTOL = 1e-6
@@ -294,6 +295,22 @@ def test_dtypes_that_do_not_fit_are_refused():
     for dtype in (torch.float32, torch.bool, torch.complex64):
         with pytest.raises(TypeError, match=f"labels must hold integer class ids, got {dtype}"):
             outlying_mse_loss(torch.zeros(1, 3, 2), labels.to(dtype), torch.ones(3))
+
+
+def test_what_is_no_tensor_or_lies_elsewhere_is_named_with_its_cure():
+    logits, labels, values = torch.zeros(1, 3, 2), torch.zeros(1, 2, dtype=torch.long), torch.ones(3)
+    with pytest.raises(TypeError, match=r"label_values must be a torch.Tensor, got list; take torch.as_tensor of it"):
+        outlying_mse_loss(logits, labels, [1.0, 1.0, 1.0])
+    with pytest.raises(TypeError, match=r"labels must be a torch.Tensor, got ndarray"):
+        outlying_mse_loss(logits, labels.numpy(), values)
+    with pytest.raises(ValueError, match=r"labels must be on cpu like logits, got meta; labels.to\('cpu'\)"):
+        outlying_mse_loss(logits, labels.to("meta"), values)
+    with pytest.raises(ValueError, match=r"label_values must be on meta like logits, got cpu"):
+        outlying_mse_loss(logits.to("meta"), labels.to("meta"), values)
+    with pytest.raises(ValueError, match=r"weight must be on cpu like logits, got meta"):
+        outlying_mse_loss(logits, labels, values, weight=values.to("meta"))
+    with pytest.raises(ValueError, match=r"pixel_weight must be on cpu like logits, got meta"):
+        outlying_mse_loss(logits, labels, values, pixel_weight=torch.ones(1, 2, device="meta"))
 
 
 def test_an_unknown_reduction_names_the_choices():
@@ -636,6 +653,20 @@ def test_a_compiled_model_keeps_one_graph_and_gets_the_same_numbers(fullgraph_of
     (got,) = torch.autograd.grad(compiled, head.weight)
     assert torch.equal(compiled, eager)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+@pytest.mark.parametrize("name", ["outlying_mse", "ce"])
+def test_generated_code_gets_the_same_numbers_for_images_of_any_size(name):
+    criterion = build_criterion(name, [100, 20, 3])
+    compiled = torch.compile(criterion, dynamic=True, fullgraph=True)
+    for size in ((2, 8, 9), (1, 16, 5), (3, 7, 21)):
+        logits, labels = torch.randn(size[0], 3, *size[1:], requires_grad=True), torch.randint(0, 3, size)
+        labels[0, 0] = 255
+        expected, found = criterion(logits, labels), compiled(logits, labels)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        (wanted,), (got,) = torch.autograd.grad(expected, logits), torch.autograd.grad(found, logits)
+        torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 70, 33), (40, 4, 5), (300, 4), (2, 4, 6, 7, 9)])

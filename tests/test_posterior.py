@@ -5,7 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segloss.losses import CrossEntropyLoss, FocalLoss, OutlyingMSELoss, decide, posterior
+from segloss.losses import (
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    JaccardLoss,
+    OutlyingMSELoss,
+    TverskyLoss,
+    decide,
+    posterior,
+)
 
 T = torch.tensor([1.0, 4.0, 2.0, 66.0, 7.0])
 WEIGHTS = [0.2, 1.0, 3.0, 0.7, 12.0]
@@ -165,12 +174,8 @@ def test_label_values_of_the_wrong_shape_are_refused():
 # The contract of every criterion: at its optimum the raw argmax is argmax u P, with u its tilt.
 
 OUTLYING = OutlyingMSELoss(T)
-SOFTMAX = [
-    CrossEntropyLoss(),
-    CrossEntropyLoss(weight=WEIGHTS),
-    FocalLoss(),
-    FocalLoss(weight=WEIGHTS),
-]
+SOFTMAX = [CrossEntropyLoss(), CrossEntropyLoss(weight=WEIGHTS)]
+FOCAL = [FocalLoss(), FocalLoss(weight=WEIGHTS), FocalLoss(gamma=0.5), FocalLoss(gamma=0, weight=WEIGHTS)]
 
 
 def optimum(criterion, probability):
@@ -200,7 +205,7 @@ def test_criterion_decides_by_the_probabilities_times_its_tilt_to_the_tau(criter
     assert torch.equal(criterion.decide(optimum(criterion, probability), tau), expected)
 
 
-@pytest.mark.parametrize("criterion", [OUTLYING, *SOFTMAX], ids=repr)
+@pytest.mark.parametrize("criterion", [OUTLYING, *SOFTMAX, *FOCAL], ids=repr)
 def test_criterion_decides_by_plain_argmax_unless_told_otherwise(criterion):
     logits = torch.randn(4, 5, 9, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(criterion.decide(logits), logits.argmax(1))
@@ -219,14 +224,14 @@ def test_module_reads_scores_as_the_functions_do():
     assert torch.equal(OUTLYING.decide(logits, 0.25), decide(logits, T, 0.25))
 
 
-@pytest.mark.parametrize("criterion", SOFTMAX, ids=repr)
+@pytest.mark.parametrize("criterion", [*SOFTMAX, *FOCAL], ids=repr)
 def test_posterior_of_narrow_softmax_scores_is_float32(criterion):
     logits = torch.randn(4, 5, 9, generator=torch.Generator().manual_seed(0)).half()
     assert criterion.posterior(logits).dtype == torch.float32
     assert torch.equal(criterion.posterior(logits), criterion.posterior(logits.float()))
 
 
-@pytest.mark.parametrize("criterion", [OUTLYING, *SOFTMAX[:2]], ids=repr)
+@pytest.mark.parametrize("criterion", [OUTLYING, *SOFTMAX], ids=repr)
 def test_the_declared_optimum_is_where_the_gradient_vanishes(criterion):
     """All pixels look alike and carry the classes in proportions P: the loss must be stationary at ``optimum``."""
     pixels = torch.tensor([50, 30, 15, 4, 1])
@@ -240,24 +245,49 @@ def test_the_declared_optimum_is_where_the_gradient_vanishes(criterion):
     assert float(loss.detach()) > 0
 
 
-@pytest.mark.parametrize("weight", [None, WEIGHTS])
-def test_focal_scores_order_the_classes_by_weight_times_probability_at_the_optimum(weight):
-    """What tau = 1 rests on: the focal factor flattens the probabilities but keeps their order."""
-    criterion = FocalLoss(weight=weight)
-    pixels = torch.tensor([30, 50, 15, 4, 1])
-    labels = torch.arange(5).repeat_interleave(pixels).view(1, -1)
-    score = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
-    exact = {"tolerance_grad": 1e-10, "tolerance_change": 0}
-    optimizer = torch.optim.LBFGS([score], max_iter=200, line_search_fn="strong_wolfe", **exact)
+def fitted(criterion, labels: torch.Tensor, groups: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Scores ``(1, C, G)`` at which the loss is smallest when all pixels of a group must have the same."""
+    score = torch.zeros(1, num_classes, int(groups.max()) + 1, dtype=torch.float64, requires_grad=True)
+    exact = {"tolerance_grad": 1e-11, "tolerance_change": 0}
+    optimizer = torch.optim.LBFGS([score], max_iter=500, line_search_fn="strong_wolfe", **exact)
 
     def step():
         optimizer.zero_grad()
-        loss = criterion(score.unsqueeze(2).expand(1, 5, labels.numel()), labels)
+        loss = criterion(score[:, :, groups], labels)
         loss.backward()
         return loss
 
     optimizer.step(step)
-    step()
-    assert float(score.grad.abs().max()) < 1e-6  # converged
-    tilted = pixels * (1 if weight is None else torch.tensor(weight))
-    assert score[0].argsort().tolist() == tilted.argsort().tolist()
+    return score.detach()
+
+
+@pytest.mark.parametrize("criterion", FOCAL, ids=repr)
+def test_focal_scores_give_the_probabilities_back_where_the_loss_is_smallest(criterion):
+    pixels = torch.tensor([30, 50, 15, 4, 1])
+    labels = torch.arange(5).repeat_interleave(pixels).view(1, -1)
+    score = fitted(criterion, labels, torch.zeros(100, dtype=torch.int64), 5)
+    torch.testing.assert_close(
+        criterion.posterior(score)[0, :, 0], pixels / 100.0, rtol=1e-5, atol=0, check_dtype=False
+    )
+    assert int(criterion.decide(score, 0.0)) == 1
+    if criterion.weight is None:  # what tau = 1 rests on: the factor flattens the probabilities, but keeps their order
+        assert score[0, :, 0].argsort().tolist() == pixels.argsort().tolist()
+
+
+def test_certain_focal_scores_are_finite():
+    score = torch.tensor([[[200.0], [0.0], [-200.0]]])
+    for gamma in (0.5, 2.0, 5.0):
+        found = FocalLoss(gamma=gamma).posterior(score)
+        torch.testing.assert_close(found, torch.tensor([[[1.0], [0.0], [0.0]]]))
+
+
+@pytest.mark.parametrize("loss", [DiceLoss, JaccardLoss, TverskyLoss])
+def test_losses_of_regions_decide_for_a_class_that_is_not_the_most_probable(loss):
+    """What their docstrings say: 900 pixels with P = 0.02 of the second class, 100 with 0.4, which all go to it."""
+    labels = torch.zeros(1, 1000, dtype=torch.int64)
+    labels[0, :18] = 1
+    labels[0, 900:940] = 1
+    groups = (torch.arange(1000) >= 900).long()
+    score = fitted(loss(), labels, groups, 2)
+    assert loss().decide(score).tolist() == [[0, 1]]
+    assert CrossEntropyLoss().decide(fitted(CrossEntropyLoss(), labels, groups, 2)).tolist() == [[0, 0]]

@@ -1,6 +1,6 @@
 """The contract every loss module keeps: options, and how its scores are read as posterior and decision."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +24,15 @@ class Criterion(nn.Module):
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.ignore_index = ignore_index
         self.reduction = reduction
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
+        """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.is_floating_point() and buffer.itemsize < 4:
+                self._buffers[name] = before[name].to(buffer.device)
+        return self
 
     @property
     def tilt(self) -> Tensor | None:

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segloss.losses.criterion import WeightedCriterion, with_class_weights
+from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
     reduce_pixels,
+    select_valid,
     valid_pixels,
     working_dtype,
 )
@@ -22,8 +23,9 @@ from segloss.losses.reduction import (
 def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
     """-log softmax(z)_y per pixel, 0 where ignored; with ``valid`` and ``safe`` of :func:`valid_pixels`."""
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    scores = select_valid(logits, valid).to(working_dtype(logits))
     target = torch.where(valid, safe, -100)  # torch's own default ignore_index
-    return F.cross_entropy(logits.to(working_dtype(logits)), target, reduction="none"), valid, safe
+    return F.cross_entropy(scores, target, reduction="none"), valid, safe
 
 
 def weigh_and_reduce(
@@ -104,7 +106,7 @@ def cross_entropy_loss(
         return focal_loss(logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
     check_logits_and_labels(logits, labels, reduction)
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
-    scores, weight_sum = logits.to(working_dtype(logits)), None
+    scores, weight_sum = select_valid(logits, valid).to(working_dtype(logits)), None
     if weight is not None:
         check_class_vector("weight", weight, logits)
         weight = weight.detach().to(scores)
@@ -144,6 +146,7 @@ def ohem_cross_entropy_loss(
     count = math.ceil(min_share * labels.numel())
     if count:
         kept |= hardness >= hardness.flatten().topk(count).values[-1]
+    kept |= hardness.isnan()  # a network trained to pieces shows
     kept &= valid
     return weigh_and_reduce(torch.where(kept, per_pixel, 0), kept, safe, weight, logits, reduction)
 
@@ -161,10 +164,15 @@ def _check_hardness(threshold: float, min_share: float) -> None:
 
 
 class FocalLoss(WeightedCriterion):
-    """Module form of :func:`focal_loss`.
+    r"""Module form of :func:`focal_loss`.
 
-    Its posterior is read as softmax(z - log w): the focal factor keeps the order of the classes but makes the
-    probabilities less confident than they are (Charoenphakdee et al., CVPR 2021).
+    The focal factor makes q = softmax(z) less confident than P. Where the loss is smallest
+
+    .. math:: P_c \propto \frac{1}{w_c\, g(q_c)}, \qquad g(q) = (1 - q)^\gamma / q - \gamma (1 - q)^{\gamma - 1} \log q,
+
+    which :meth:`posterior` and :meth:`decide` at tau = 0 read. Without weights the order of q is that of P; with them
+    the declared tilt ``weight`` is approximate. Source: stationarity of the loss; without weights it is the
+    transformation of Charoenphakdee et al., CVPR 2021.
     """
 
     def __init__(self, *, gamma: float = 2.0, **options: Any):
@@ -181,6 +189,15 @@ class FocalLoss(WeightedCriterion):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, gamma=self.gamma, **self.options())
 
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        scores = self.softmax_scores(logits)
+        if self.gamma > 0:
+            loss = -scores.log_softmax(1).clamp(max=-torch.finfo(scores.dtype).tiny)  # -log q, never quite 0
+            miss = -torch.expm1(-loss)  # 1 - q
+            log_g = (self.gamma - 1) * miss.log() + loss + torch.log(miss + self.gamma * loss * torch.exp(-loss))
+            scores = -log_g
+        return scores if self.weight is None else scores - per_class(self.weight, scores).log()
+
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, {super().extra_repr()}"
 
@@ -189,7 +206,7 @@ class CrossEntropyLoss(WeightedCriterion):
     """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``.
 
     With label smoothing the optimum is softmax(z)_c proportional to w_c ((1 - epsilon) P_c + epsilon / C);
-    :meth:`posterior` takes both out.
+    :meth:`posterior` takes both out, and the tilt of weighted and smoothed scores is approximate.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0, **options: Any):

@@ -12,6 +12,7 @@ from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
+    check_device,
     check_logits_and_labels,
     check_upsample,
     class_vector,
@@ -73,6 +74,7 @@ def outlying_mse_loss(
         check_class_vector("weight", weight, logits)
         weight = weight.detach()
     if pixel_weight is not None:
+        check_device("pixel_weight", pixel_weight, logits)
         if pixel_weight.shape != labels.shape:
             raise ValueError(
                 f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"

@@ -20,6 +20,9 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
     check_upsample(upsample)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    check_tensor("logits", logits)
+    check_tensor("labels", labels)
+    check_device("labels", labels, logits)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -49,8 +52,22 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
         )
 
 
+def check_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; take torch.as_tensor of it")
+
+
+def check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
+    """ValueError unless both are in the same memory: a kernel would read a foreign address."""
+    if tensor.device != logits.device:
+        cure = f"{name}.to({str(logits.device)!r}), or criterion.to(...) for what a criterion holds"
+        raise ValueError(f"{name} must be on {logits.device} like logits, got {tensor.device}; {cure}")
+
+
 def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: bool = True) -> None:
     """Raise ValueError unless ``values`` has shape ``(C,)``. Their sign is checked on CPU only: no device sync."""
+    check_tensor(name, values)
+    check_device(name, values, logits)
     if tuple(values.shape) != (logits.shape[1],):
         raise ValueError(
             f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
@@ -75,8 +92,8 @@ def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int |
 def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     """``(valid, safe)``: which labels count, and int64 labels with 0 where they do not.
 
-    On CPU a label that is neither in ``[0, C)`` nor ``ignore_index`` raises IndexError. On other devices the
-    gather or scatter that follows asserts on the device, without a synchronisation here.
+    A label that is neither in ``[0, C)`` nor ``ignore_index`` raises IndexError on CPU; in a compiled graph and on
+    other devices an assertion fails there, without a synchronisation here.
     """
     labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
     valid = labels != ignore_index
@@ -86,11 +103,12 @@ def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[T
 
 
 def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """IndexError unless all labels, ignored ones already replaced, are in ``[0, C)``; on CPU only: no device sync.
-
-    Not in a compiled graph, which would break here; the gather or scatter that follows checks there too.
-    """
-    if labels.device.type != "cpu" or not labels.numel() or torch.compiler.is_compiling():
+    """IndexError unless all labels, ignored ones already replaced, are in ``[0, C)``; see :func:`valid_pixels`."""
+    if not labels.numel() or labels.device.type == "meta":
+        return
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        inside = ((labels >= 0) & (labels < num_classes)).all()
+        torch._assert_async(inside, f"labels outside [0, {num_classes}) and not ignore_index={ignore_index}")
         return
     low, high = (int(x) for x in labels.aminmax())
     if low < 0 or high >= num_classes:
@@ -98,6 +116,11 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
             f"labels hold {low if low < 0 else high}, outside [0, {num_classes}) and not "
             f"ignore_index={ignore_index}; map the label or ignore it"
         )
+
+
+def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
+    """Scores ``(N, C, *)``, 0 where not valid ``(N, *)``: a NaN at an ignored pixel stays out of the gradient too."""
+    return torch.where(valid.unsqueeze(1), scores, 0)
 
 
 def exact_sum(values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_logits_and_labels,
+    select_valid,
     valid_pixels,
     wide_dtype,
     working_dtype,
@@ -144,11 +145,11 @@ def lovasz_softmax_loss(
 def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
     """By how much each pixel raises one minus the intersection over union when it is added in order of error."""
     order = error.argsort(descending=True, stable=True)
-    mistaken = is_class[order].to(wide_dtype(error.device, error.dtype))
+    mistaken = is_class[order].long()  # integers: exact, and their cumulative sum repeats on a GPU
     total = mistaken.sum()
     intersection = total - mistaken.cumsum(0)
     union = total + (1 - mistaken).cumsum(0)
-    jaccard = 1 - intersection / union.clamp(min=1)
+    jaccard = 1 - intersection.to(wide_dtype(error.device, error.dtype)) / union.clamp(min=1)
     steps = jaccard.diff(prepend=jaccard.new_zeros(1))
     return torch.empty_like(error).scatter_(0, order, steps.to(error.dtype))
 
@@ -159,7 +160,8 @@ def _probabilities(logits: Tensor, labels: Tensor, ignore_index: int, reduction:
     if logits.ndim == 2:
         logits, labels = logits.unsqueeze(2), labels.unsqueeze(1)
     valid, safe = valid_pixels(labels.flatten(1), logits.shape[1], ignore_index)
-    return logits.to(working_dtype(logits)).flatten(2).softmax(1), valid, safe
+    scores = select_valid(logits.flatten(2), valid).to(working_dtype(logits))
+    return scores.softmax(1), valid, safe
 
 
 def _reduce_classes(terms: Tensor, present: Tensor, weight: Tensor | None, logits: Tensor, reduction: str) -> Tensor:
@@ -177,7 +179,11 @@ def _reduce_classes(terms: Tensor, present: Tensor, weight: Tensor | None, logit
 
 
 class _RegionLoss(WeightedCriterion):
-    """A loss of regions is no proper score: its posterior is read as softmax(z), its weights are no tilt."""
+    """A loss of regions is no proper score, and its weights are no tilt.
+
+    Its scores aim at overlap: a class is decided on where that raises its own index, which for a rare one begins well
+    below P = 1/2. The posterior is read as softmax(z), for want of a better one: too confident, and of that other aim.
+    """
 
     @classmethod
     def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "_RegionLoss":
@@ -190,7 +196,7 @@ class _RegionLoss(WeightedCriterion):
 
 
 class TverskyLoss(_RegionLoss):
-    """Module form of :func:`tversky_loss`. The posterior is read as softmax(z): right in order, too confident."""
+    """Module form of :func:`tversky_loss`; its scores aim at overlap, not at P."""
 
     def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, **options: Any):
         super().__init__(**options)
@@ -206,21 +212,21 @@ class TverskyLoss(_RegionLoss):
 
 
 class DiceLoss(_RegionLoss):
-    """Module form of :func:`dice_loss`. The posterior is read as softmax(z): right in order, too confident."""
+    """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return dice_loss(logits, labels, **self.options())
 
 
 class JaccardLoss(_RegionLoss):
-    """Module form of :func:`jaccard_loss`. The posterior is read as softmax(z): right in order, too confident."""
+    """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return jaccard_loss(logits, labels, **self.options())
 
 
 class LovaszSoftmaxLoss(_RegionLoss):
-    """Module form of :func:`lovasz_softmax_loss`. The posterior is read as softmax(z): order right, too confident."""
+    """Module form of :func:`lovasz_softmax_loss`; its scores aim at overlap, not at P."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return lovasz_softmax_loss(logits, labels, **self.options())
