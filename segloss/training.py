@@ -161,6 +161,10 @@ class SegmentationTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["segloss"] = self.checkpoint_content
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        # Lightning lets the workers read ahead (to count the steps) before it knows which epoch it goes on with.
+        self.trainer.datamodule.first_epoch = checkpoint["epoch"] + 1
+
 
 class SegmentationData(L.LightningDataModule):
     """Training and validation loaders that know their process's rank."""
@@ -174,13 +178,14 @@ class SegmentationData(L.LightningDataModule):
     ):
         super().__init__()
         self.train, self.val, self.config, self.repeat = train, val, config, repeat
+        self.first_epoch = 0  # of a resumed run: the one it goes on with
 
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def train_dataloader(self):
         config = self.config
-        return training_loader(
+        loader = training_loader(
             self.train,
             config.batch_size,
             seed=config.seed,
@@ -188,6 +193,8 @@ class SegmentationData(L.LightningDataModule):
             repeat=self.repeat,
             **self._place(),
         )
+        loader.sampler.set_epoch(self.first_epoch)
+        return loader
 
     def val_dataloader(self):
         return evaluation_loader(self.val, self.config.batch_size, workers=self.config.workers, **self._place())

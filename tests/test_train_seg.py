@@ -159,7 +159,8 @@ def test_the_saved_config_repeats_the_run_exactly(finished, data, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_an_interrupted_run_resumes_as_if_it_had_not_been(finished, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_an_interrupted_run_resumes_as_if_it_had_not_been(finished, data, tmp_path, monkeypatch, workers):
     folder = tmp_path / "cut"
     step = SegmentationTask.training_step
 
@@ -172,7 +173,9 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been(finished, data, tmp_pa
         patch.setattr(SegmentationTask, "training_step", power_cut)
         run_main(arguments(data, folder))
     assert [row["epoch"] for row in history(folder)] == ["1"]
-    run_main(arguments(data, folder, "--resume"))  # the command that was interrupted, and --resume
+    run_main(
+        arguments(data, folder, "--resume", "--workers", workers)
+    )  # the command that was interrupted, and --resume
     whole = torch.load(finished[0] / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     resumed = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
