@@ -34,6 +34,7 @@ from segloss.losses.reduction import IGNORE_INDEX
 SAMPLE = 16  # files of each split that `--check sample` decodes
 MOSTLY_IGNORED = 0.8
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
+BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
 MOST_LINES = 5  # on stray values of one split
 FRAME = re.compile(r"(.*?)(\d+)\D*")  # a sequence's name and the number of the frame
 
@@ -72,6 +73,9 @@ class PairFacts:
         found = Finding.of("", error)
         self.faults.append((kind, severity, found.what, found.cure))
 
+    def has(self, kind: str) -> bool:
+        return any(fault[0] == kind for fault in self.faults)
+
 
 @dataclass
 class SplitFacts:
@@ -89,6 +93,11 @@ class SplitFacts:
     @property
     def values(self) -> set[int]:
         return set().union(*(facts.values for facts in self.pairs))
+
+    def masks_where(self, fits: Callable[[frozenset[int]], bool]) -> list[Path | None]:
+        """The mask files whose ids fit."""
+        pairs = zip(self.places, self.pairs, strict=True)
+        return [self.dataset.pairs[place][1] for place, facts in pairs if fits(facts.values)]
 
 
 def examine(
@@ -161,8 +170,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if stray.any():
         what, cure = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(("stray", "error", f"{mask_path}: {what}", cure))
-        labels[stray] = IGNORE_INDEX
-    facts.histogram = class_histogram(labels, len(dataset.classes))
+    facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
     return facts
 
 
@@ -199,37 +207,65 @@ def _faults_of_files(facts: SplitFacts) -> list[Finding]:
 
 def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
     """Faults that show only in what all masks hold together."""
-    dataset, counts, values = facts.dataset, facts.histogram, facts.values
-    if not dataset.has_labels or not counts.sum():
-        return []
-    classes, split, seen = dataset.classes, dataset.split, f"the {len(facts.pairs)} masks examined"
-    present = [name for name, pixels in zip(classes.names, counts[:-1], strict=True) if pixels]
+    dataset, counts = facts.dataset, facts.histogram
+    split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
     findings = []
-    if len(present) < 2:
-        what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
-        if values == {0, 255}:
-            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
-            findings.append(Finding("error", split, f"{what}, which hold 0 and 255 alone", cure))
-        else:  # a rare class may be in none of a sample, and in none of a small split
-            severity = "error" if split == "train" and check == "all" else "warning"
-            cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
-            findings.append(Finding(severity, split, what, cure))
-    elif check == "all" and len(present) < len(classes):
-        absent = [name for name in classes.names if name not in present]
-        what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
-        findings.append(Finding("warning", split, what, "check the class file, or accept that they are not scored"))
-    plain = values - {IGNORE_INDEX}
-    if classes.ids == CITYSCAPES.ids and classes.mask_ids != TRAIN_IDS and len(plain) > 3 and max(plain) <= 18:
-        what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
-        findings.append(Finding("error", split, what, "name trainId masks *_labelTrainIds.png"))
-    if counts[-1] > MOSTLY_IGNORED * counts.sum():
-        what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
-        findings.append(Finding("warning", split, what, "check the ids under ignore in the class file"))
-    void = [name for name in classes.names if name.lower() in IGNORED_NAMES]
-    if void:
+    if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
+        findings += _classes_present(facts, check, seen) + _black_and_white(facts) + _train_ids(facts, seen)
+        if counts[-1] > MOSTLY_IGNORED * counts.sum():
+            what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
+            findings.append(Finding("warning", split, what, "check the ids under ignore in the class file"))
+    void = [name for name in dataset.classes.names if name.lower() in IGNORED_NAMES]
+    if void and dataset.has_labels:
         what = f"class {void[0]!r} is trained and scored like any other"
         findings.append(Finding("warning", split, what, "put its id under ignore in the class file"))
     return findings
+
+
+def _classes_present(facts: SplitFacts, check: str, seen: str) -> list[Finding]:
+    names, split = facts.dataset.classes.names, facts.dataset.split
+    present = [name for name, pixels in zip(names, facts.histogram[:-1], strict=True) if pixels]
+    if len(present) < 2:
+        what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
+        if facts.values == BLACK_AND_WHITE:
+            what = f"{facts.masks_where(lambda values: IGNORE_INDEX in values)[0]}: {what}, which hold 0 and 255 alone"
+            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
+            return [Finding("error", split, what, cure)]
+        # A rare class may be in none of a sample, and in none of a small split.
+        severity = "error" if split == "train" and check == "all" else "warning"
+        cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
+        return [Finding(severity, split, what, cure)]
+    if check == "all" and len(present) < len(names):
+        absent = [name for name in names if name not in present]
+        what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
+        return [Finding("warning", split, what, "check the class file, or accept that they are not scored")]
+    return []
+
+
+def _black_and_white(facts: SplitFacts) -> list[Finding]:
+    """Masks of 0 and 255 among masks of 0 and 1: their second class would be ignored."""
+    files = facts.masks_where(lambda values: values == BLACK_AND_WHITE)
+    others = [pair.values for pair in facts.pairs if pair.values and pair.values != BLACK_AND_WHITE]
+    if len(facts.dataset.classes) > 2 or IGNORE_INDEX in facts.dataset.classes.ids or not files or not others:
+        return []
+    if any(IGNORE_INDEX in values for values in others) or not any(values - {0} for values in others):
+        return []  # 255 is ignored elsewhere too; or nothing else is there, which is said already
+    what = f"{files[0]}: holds 0 and 255 alone{_more(files)}, while other masks hold {_listed_ids(others)}"
+    cure = "save 255 as the second class, or --check off if it is meant to be ignored"
+    return [Finding("error", facts.dataset.split, what, cure)]
+
+
+def _listed_ids(values: list[frozenset[int]]) -> str:
+    return " and ".join(map(str, sorted(set().union(*values))))
+
+
+def _train_ids(facts: SplitFacts, seen: str) -> list[Finding]:
+    """Cityscapes' trainIds under the name of labelIds."""
+    classes, plain = facts.dataset.classes, facts.values - {IGNORE_INDEX}
+    if classes.ids != CITYSCAPES.ids or classes.mask_ids == TRAIN_IDS or len(plain) <= 3 or max(plain) > 18:
+        return []
+    what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
+    return [Finding("error", facts.dataset.split, what, "name trainId masks *_labelTrainIds.png")]
 
 
 def _file_digest(path: Path) -> str:

@@ -83,6 +83,12 @@ def black_and_white(root: Path) -> None:
         write_png(path, mask_of(1, (0, 255)))
 
 
+def some_black_and_white(root: Path) -> None:
+    classes("- background\n- crack\n")(root)
+    for path in (root / "masks").glob("*/*.png"):
+        write_png(path, mask_of(1, (0, 255) if path.stem in "bd" else (0, 1)))
+
+
 def in_colour(mask: np.ndarray) -> np.ndarray:
     return np.stack([mask * 20, mask * 7, mask * 3], -1)
 
@@ -153,7 +159,21 @@ FAULTS = {  # what is done to the tree; severity, split, file or value in the li
     ),
     "0 and 255": (
         lambda root: (classes("- background\n- crack\n")(root), black_and_white(root)),
-        ("error", "train", "in the 6 masks examined, which hold 0 and 255 alone", "id: 255 in the class file"),
+        (
+            "error",
+            "train",
+            "masks/train/a.png: only background in the 6 masks examined, which hold 0 and 255 alone",
+            "id: 255 in the class file",
+        ),
+    ),
+    "0 and 255 among 0 and 1": (
+        some_black_and_white,
+        (
+            "error",
+            "train",
+            "b.png: holds 0 and 255 alone (and 1 more files), while other masks hold 0 and 1",
+            "save 255 as the second",
+        ),
     ),
     "one class": (
         lambda root: repaint(root, lambda mask: mask * 0 + 1),
@@ -237,6 +257,20 @@ def test_faults_of_one_kind_are_one_line_with_their_number(tree, capsys):
     _, findings, _ = examined(tree, capsys)
     assert len([line for line in findings if "holds id 77" in line]) == 1
     assert "(and 5 more files)" in findings[0]
+
+
+def test_stray_ids_alone_are_the_finding_where_a_class_is_lost_by_them(tree, capsys):
+    for value in (77, 255):
+        repaint(tree, lambda mask, kept=value: np.where(mask == kept, kept, 77))
+        lines = [line for line in examined(tree, capsys)[1] if " train: " in line]
+        assert len(lines) == 1 and "holds id 77" in lines[0]
+
+
+def test_a_mask_without_the_second_class_but_with_ignored_pixels_is_right(tree, capsys):
+    classes("- background\n- crack\n")(tree)
+    for path in (tree / "masks").glob("*/*.png"):
+        write_png(path, mask_of(1, (0, 255) if path.stem == "b" else (0, 1, 255)))
+    assert examined(tree, capsys)[:2] == (0, [])
 
 
 # ---- label maps of Cityscapes and CamVid
