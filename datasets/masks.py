@@ -151,43 +151,72 @@ def stray_error(mask: np.ndarray, labels: np.ndarray, classes: ClassTable, path:
     return InputError(f"{path}: {what}; {cure}")
 
 
+CORRECT = "correct the mask"  # how the cure of a fault begins that lies in these very values, not in the whole set
+
+
 def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) -> tuple[str, str]:
     """What a mask holds that its class table does not know, and the likely cure."""
-    share = f"{stray.mean():.2%} of its pixels"
+    if mask.ndim == 3 and (mask == mask[..., :1]).all() and np.ptp(mask):  # a colour mask may be all black
+        grey = _turned_grey(np.unique(mask).tolist(), classes)
+        return "is a grey image of equal channels", grey or "save class ids as single-channel PNG"
+    if mask.ndim == 3 and not classes.mask_colors:
+        return "is a colour image, but the class table gives no colours", (
+            "give each class its color in the class file, or save class ids as single-channel PNG"
+        )
+    where = f"on {stray.mean():.2%} of its pixels, which the class table does not know"
     if mask.ndim == 3:
-        if not classes.mask_colors:
-            return "is a colour image, but the class table gives no colours", (
-                "give each class its color in the class file, or save class ids as single-channel PNG"
-            )
         packed, counts = np.unique(_packed(mask)[stray], return_counts=True)
         most = packed[counts.argsort(kind="stable")[::-1]]
         shown = "; ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
         more = f" and {len(most) - 3} more" if len(most) > 3 else ""
-        grey = bool((mask == mask[..., :1]).all())
-        cure = "add the colour to the class file, or correct the mask"
-        if grey:
-            cure = "all its channels are equal: save class ids as single-channel PNG"
-        elif len(most) > len(classes):
+        cure = f"{CORRECT}, or add the colour to the class file"
+        if len(most) > len(classes):
             cure = "so many colours come from smoothing or JPEG; export again, resize by nearest neighbour"
-        return f"holds colour {shown}{more} on {share}, which the class table does not know", cure
+        return f"holds colour {shown}{more} {where}", cure
     values = np.unique(mask[stray]).tolist()
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     known = f"(ids {ranges([v for v, c in classes.mask_ids if c != IGNORE_INDEX])}, ignored "
     known += f"{ranges([v for v, c in classes.mask_ids if c == IGNORE_INDEX])})"
-    what = f"holds id {shown} on {share}, which the class table does not know {known}"
-    return what, _cure_of_ids(values, np.unique(mask).tolist(), stray, classes)
+    return f"holds id {shown} {where} {known}", _cure_of_ids(values, np.unique(mask).tolist(), stray, classes)
 
 
 def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classes: ClassTable) -> str:
-    if set(strays) <= {128, *range(250, 256)} and len(classes) <= 3:
+    grey = _turned_grey(values, classes)
+    if grey:
+        return grey
+    if set(strays) <= {*range(250, 256)} and len(classes) <= 3:
         return "a mask of 0 and 255 must be saved as 0 and 1"
     if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
         return "these look like Cityscapes labelIds, not trainIds; name them *_labelIds.png, for --dataset cityscapes"
-    if strays == [len(classes)] and 0 not in values:
-        return "ids seem to begin at 1: give each class its id in the class file"
+    if strays == [len(classes)]:
+        if 0 not in values:
+            return "ids seem to begin at 1: give each class its id in the class file"
+        return "it is one past the last class: write it under ignore in the class file if it is void, or as a class"
     if len(strays) >= 8 and stray.mean() < 0.5:
         return "so many ids come from a smooth resize; resize masks by nearest neighbour"
-    return "correct the mask, or add the id as a class or to the ignored ids"
+    if len(values) == len(classes) == 2 and strays == values[1:]:
+        return "give each class the id that it has in the masks in the class file, or save ids that count from 0"
+    return f"{CORRECT}, or add the id as a class or to the ignored ids"
+
+
+def _turned_grey(values: list[int], classes: ClassTable) -> str:
+    """The cure of a mask whose every value is the grey of a class's colour; else nothing."""
+    greys = _greys(classes)
+    several = len({*values} - {0, 255}) > 1 or classes.mask_colors  # one value may be there by chance
+    if len(greys) > 64 or not several or not {*values} <= greys:
+        return ""
+    return "its values are the class colours turned to grey: export the palette or RGB mask itself"
+
+
+@lru_cache(maxsize=8)
+def _greys(classes: ClassTable) -> frozenset[int]:
+    """What the usual programs make of the class colours, and of black, white and VOC's border, in grey."""
+    from PIL import Image
+
+    colors = [*(color for color, _ in classes.mask_colors), *classes.colors, (0,) * 3, (255,) * 3, (224, 224, 192)]
+    row = np.array([colors], np.uint8)
+    pillow = np.array(Image.fromarray(row).convert("L"))
+    return frozenset(np.unique([cv2.cvtColor(row, cv2.COLOR_RGB2GRAY), pillow]).tolist())
 
 
 def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:

@@ -65,7 +65,8 @@ def flip(path: Path) -> None:
 def repaint(root: Path, change) -> None:
     """Every mask of train, changed."""
     for path in (root / "masks/train").iterdir():
-        write_png(path, change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+        changed = change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        write_png(path, changed if changed.dtype == np.uint16 else changed.astype(np.uint8))
 
 
 def smooth(mask: np.ndarray) -> np.ndarray:
@@ -91,6 +92,17 @@ def some_black_and_white(root: Path) -> None:
 
 def in_colour(mask: np.ndarray) -> np.ndarray:
     return np.stack([mask * 20, mask * 7, mask * 3], -1)
+
+
+COLORS = {"wall": (10, 20, 30), "floor": (0, 0, 255), "lamp": (200, 0, 0)}
+COLORED = "".join(f"- {{name: {name}, color: {list(color)}}}\n" for name, color in COLORS.items())
+ELEVEN = "".join(f"- class {c}\n" for c in range(11))
+
+
+def turned_grey(mask: np.ndarray) -> np.ndarray:
+    """As a program saves a colour mask that is asked for one channel."""
+    colors = np.array([*COLORS.values(), (0, 0, 0)], np.uint8)
+    return np.array(Image.fromarray(colors[np.minimum(mask, 3)]).convert("L"))
 
 
 def turned(root: Path) -> None:
@@ -186,6 +198,30 @@ FAULTS = {  # what is done to the tree; severity, split, file or value in the li
     "colours without a table": (
         lambda root: repaint(root, in_colour),
         ("error", "train", "a.png: is a colour image, but the class table gives no colours", "give each class"),
+    ),
+    "colours turned to grey": (
+        lambda root: (classes(COLORED)(root), repaint(root, turned_grey)),
+        ("error", "train", "a.png: holds id 18, 29, 60 on", "the class colours turned to grey: export the palette"),
+    ),
+    "grey in three channels": (
+        lambda root: repaint(root, lambda mask: cv2.merge([mask] * 3)),
+        ("error", "train", "a.png: is a grey image of equal channels", "save class ids as single-channel PNG"),
+    ),
+    "0 and 128": (
+        lambda root: (classes("- a\n- b\n")(root), repaint(root, lambda mask: np.where(mask == 0, 0, 128))),
+        ("error", "train", "a.png: holds id 128", "give each class the id that it has in the masks"),
+    ),
+    "0 and 65535": (
+        lambda root: (classes("- a\n- b\n")(root), repaint(root, lambda m: np.where(m == 0, 0, 65535).astype("u2"))),
+        ("error", "train", "a.png: holds id 65535", "give each class the id that it has in the masks"),
+    ),
+    "CamVid's void against 11 classes": (
+        lambda root: (classes(ELEVEN)(root), repaint(root, lambda mask: np.where(mask == 255, 11, mask))),
+        ("error", "train", "a.png: holds id 11 on", "write it under ignore in the class file if it is void"),
+    ),
+    "CamVid's void as a class": (
+        lambda root: (classes(ELEVEN + "- Void\n")(root), repaint(root, lambda m: np.where(m == 255, 11, m))),
+        ("warning", "train", "class 'Void' is trained and scored like any other", "put its id under ignore"),
     ),
     "jpeg mask": (
         as_jpeg,
@@ -327,12 +363,11 @@ def test_colours_off_the_palette(tmp_path, capsys, how):
 
 
 def test_a_palette_of_another_order_is_an_error(tree, capsys):
-    colors = {"wall": (10, 20, 30), "floor": (0, 0, 255), "lamp": (200, 0, 0)}
-    classes("".join(f"- {{name: {name}, color: {list(color)}}}\n" for name, color in colors.items()))(tree)
+    classes(COLORED)(tree)
     path = tree / "masks/train/a.png"
     for order, found in (("wall floor lamp", 0), ("floor wall lamp", 1)):
         mask = Image.fromarray(mask_of(0, (0, 1, 2)), mode="P")
-        mask.putpalette([value for name in order.split() for value in colors[name]])
+        mask.putpalette([value for name in order.split() for value in COLORS[name]])
         mask.save(path)
         status, findings, _ = examined(tree, capsys)
         assert status == found and len(findings) == found

@@ -284,7 +284,9 @@ def test_colours_of_a_class_file_read_colour_masks(tmp_path):
     assert count_dataset(dataset).ignored_pixels == len(dataset) * int((ids == 3).sum())
     rgb[-1, -1] = (1, 2, 3)
     write_png(tmp_path / "masks/b.png", rgb[..., ::-1])
-    with pytest.raises(InputError, match=r"b\.png: holds colour 1,2,3 on 0\.49% of its pixels, .*; add the colour"):
+    with pytest.raises(
+        InputError, match=r"b\.png: holds colour 1,2,3 on 0\.49% of its pixels, .*; correct the mask, or add"
+    ):
         count_dataset(build_dataset("folder", tmp_path, "train"))
 
 

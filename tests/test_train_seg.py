@@ -231,7 +231,7 @@ def test_a_folder_without_split_folders_trains_and_says_that_there_is_no_test(tm
     from street_trees import write_scene
 
     root = tmp_path / "data"
-    for index in range(8):
+    for index in range(20):
         write_scene(root / f"images/{index}.png", root / f"masks/{index}.png", "train", index)
     (root / "classes.txt").write_text("\n".join(segloss.datasets.tables.CAMVID_11.names))
     folder = tmp_path / "run"
