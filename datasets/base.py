@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,20 +31,27 @@ class Pairing:
         form: where and how they were found, in words.
         pairs: image file and mask file (or None) of each sample.
         names: of the samples, unique.
-        lonely_images, lonely_masks: files without partner, left out of ``pairs``.
+        lonely_images, lonely_masks: files without partner by name, left out of ``pairs``.
         mask_place: folder in which masks were looked for.
     """
 
     form: str
     pairs: list[tuple[Path, Path | None]]
     names: list[str]
-    lonely_images: list[Path] = field(default_factory=list)
-    lonely_masks: list[Path] = field(default_factory=list)
+    lonely_images: dict[str, Path] = field(default_factory=dict)
+    lonely_masks: dict[str, Path] = field(default_factory=dict)
     mask_place: Path = Path()
 
-    def only(self, chosen: Sequence[int]) -> "Pairing":
-        """The pairs of these numbers, in their order."""
-        return replace(self, pairs=[self.pairs[i] for i in chosen], names=[self.names[i] for i in chosen])
+    def only(self, belongs: Callable[[str], bool]) -> "Pairing":
+        """The files of one split, with partner or without."""
+        chosen = [place for place, name in enumerate(self.names) if belongs(name)]
+        return replace(
+            self,
+            pairs=[self.pairs[place] for place in chosen],
+            names=[self.names[place] for place in chosen],
+            lonely_images={name: path for name, path in self.lonely_images.items() if belongs(name)},
+            lonely_masks={name: path for name, path in self.lonely_masks.items() if belongs(name)},
+        )
 
 
 class SegmentationDataset(Dataset):
@@ -137,7 +144,7 @@ class SegmentationDataset(Dataset):
 
     def check_partners(self) -> None:
         """InputError for an image without mask."""
-        lonely = self.found.lonely_images
+        lonely = [*self.found.lonely_images.values()]
         if lonely:
             more = f" and {len(lonely) - 1} more" if len(lonely) > 1 else ""
             raise InputError(
@@ -214,8 +221,8 @@ def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, plac
         form,
         [(images[name], masks[name]) for name in both],
         both,
-        [path for name, path in images.items() if name not in masks],
-        [path for name, path in masks.items() if name not in images],
+        {name: path for name, path in images.items() if name not in masks},
+        {name: path for name, path in masks.items() if name not in images},
         mask_place,
     )
 

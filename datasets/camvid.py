@@ -74,8 +74,8 @@ def _original(root: Path, split: str) -> Pairing:
         raise MissingSplitError(f"{root}: no split {split!r}; CamVid has {', '.join(SPLITS)}")
     folder, mask_folder = root / STILLS, require_folder(root / LABELED, "folder of CamVid's masks")
     every = pair(list_images(folder), list_images(mask_folder), "original form, split by name", folder, mask_folder)
-    found = every.only([place for place, name in enumerate(every.names) if split_of(name) == split])
-    if not found.pairs:
+    found = every.only(lambda name: split_of(name) == split)
+    if not found.pairs and not found.lonely_images:
         raise InputError(f"{folder}: holds no image of split {split!r}; check --data-path")
     return found
 
@@ -83,7 +83,7 @@ def _original(root: Path, split: str) -> Pairing:
 def split_of(name: str) -> str:
     """The usual split of CamVid's frames: two drives test, one clip validates, the rest trains."""
     sequence, _, frame = name.partition("_")
-    number = int("".join(filter(str.isdigit, frame)) or 0)
+    number = int("".join(filter(str.isdecimal, frame)) or 0)
     if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
         return "test"
     return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"

@@ -86,7 +86,7 @@ def _joined(a: Pairing, b: Pairing) -> Pairing:
         f"{a.form}; {b.form}",
         a.pairs + b.pairs,
         a.names + b.names,
-        a.lonely_images + b.lonely_images,
-        a.lonely_masks + b.lonely_masks,
+        a.lonely_images | b.lonely_images,
+        a.lonely_masks | b.lonely_masks,
         a.mask_place,
     )

@@ -116,7 +116,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     if masks_of is None and split != "test":
         raise InputError(f"{masks}: masks of split {split!r} are missing")
     found = pair(chosen, masks_of, f"names from {form}, {images.name}/ and {masks.name}/", images, masks)
-    found.lonely_masks = []  # of other splits
+    found.lonely_masks = {}  # of other splits
     return found
 
 
@@ -228,7 +228,8 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
         if every.lonely_images:  # found out by the caller, who says more
             return every
         raise InputError(f"{every.pairs[0][0]}: is the only image; a training and a validation image are needed")
-    return every.only(hash_split(every.names, val_share)[split])
+    last = max(_stem_hash(every.names[place]) for place in hash_split(every.names, val_share)["val"])
+    return every.only(lambda name: (_stem_hash(name) <= last) == (split == "val"))
 
 
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -178,15 +178,16 @@ def _unpaired(dataset: SegmentationDataset) -> list[Finding]:
     found = dataset.found
     findings = []
     for severity, files, what, cure in (
-        ("error", found.lonely_images, "image without mask", "add the mask or remove the image"),
+        ("error", found.lonely_images, f"image without mask in {found.mask_place}", "add the mask or remove the image"),
         ("warning", found.lonely_masks, "mask without image, passed over", "add the image or remove the mask"),
     ):
         if files:
-            findings.append(Finding(severity, dataset.split, f"{files[0]}: {what}{_more(files)}", cure))
+            first = next(iter(files.values()))
+            findings.append(Finding(severity, dataset.split, f"{first}: {what}{_more(files)}", cure))
     return findings
 
 
-def _more(files: Sequence) -> str:
+def _more(files: Sized) -> str:
     return f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
 
 

@@ -165,6 +165,7 @@ def test_all_32_colours_of_camvid_are_known():
     [
         ("0001TP_008520", "train"), ("0001TP_008550", "test"), ("0006R0_f00930", "train"), ("Seq05VD_f05100", "test"),
         ("0016E5_07957", "train"), ("0016E5_07959", "val"), ("0016E5_08159", "val"), ("0016E5_08161", "train"),
+        ("0001TP_²1", "train"),
     ],
 )  # fmt: skip
 def test_the_original_form_is_split_by_name(name, split):

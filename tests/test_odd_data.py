@@ -7,7 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from data_trees import folder_tree, random_image, random_mask, write_png
+from data_trees import camvid_32_tree, folder_tree, random_image, random_mask, write_png
 from PIL import Image
 from street_trees import TINY, street_tree
 
@@ -158,7 +158,28 @@ def test_one_missing_mask_of_many_with_an_ending_is_named_alone(tmp_path):
         path.rename(path.with_name(f"{path.stem}_gt.png"))
     (tmp_path / "masks/b_gt.png").unlink()
     found = [line for line in splits(tmp_path) if "without" in line]
-    assert len(found) == 2 and all(f"{tmp_path}/images/b.png: image without mask;" in line for line in found)
+    assert len(found) == 1 and f"{tmp_path}/images/b.png: image without mask in {tmp_path}/masks;" in found[0]
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_lonely_file_is_charged_to_the_split_that_its_name_belongs_to(tmp_path, part):
+    tree(tmp_path / "data", [f"n{k}" for k in range(30)])
+    where = {s: build_dataset("folder", tmp_path / "data", s).names for s in ("train", "val")}
+    for split, names in where.items():
+        root = shutil.copytree(tmp_path / "data", tmp_path / split)
+        (root / part / f"{names[1]}.png").unlink()
+        found = [line for line in splits(root) if "without" in line]
+        assert len(found) == 1 and f" {split}: " in found[0] and f"/{names[1]}.png" in found[0]
+
+
+def test_camvids_lonely_frames_are_charged_to_their_own_split(tmp_path):
+    root = camvid_32_tree(tmp_path)
+    (root / "LabeledApproved_full/0016E5_07959_L.png").unlink()
+    (root / "701_StillsRaw_full/Seq05VD_f00000.png").unlink()
+    assert len(build_dataset("camvid", root, "train")) == 2
+    with pytest.raises(InputError, match=r"0016E5_07959\.png: image without mask"):
+        build_dataset("camvid", root, "val")
+    assert list(build_dataset("camvid", root, "test").found.lonely_masks) == ["Seq05VD_f00000"]
 
 
 def test_a_link_to_a_folder_above_does_not_multiply_the_images(tmp_path):
