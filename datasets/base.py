@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -200,6 +200,24 @@ def require_folder(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: {what} is missing; check --data-path")
     return path
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a list file, in UTF-8 or UTF-16, without empty ones and comments; InputError if none is left."""
+    content = path.read_bytes()
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    lines = [line.strip() for line in content.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"{path}: lists nothing; write one name, or image and mask, a line")
+    return lines
+
+
+def refuse_twice(path: Path, listed: Sequence[Path | str]) -> None:
+    """InputError if a list file names an image twice."""
+    twice = next((image for image, count in Counter(listed).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: listed twice in {path}; remove one of the lines")
 
 
 def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, place: Path, mask_place: Path) -> Pairing:

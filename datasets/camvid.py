@@ -10,8 +10,17 @@ high-definition ground truth database", 2009.
 
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform, pair, require_folder
-from segloss.datasets.images import list_images
+from segloss.datasets.base import (
+    MissingSplitError,
+    Pairing,
+    SegmentationDataset,
+    Transform,
+    pair,
+    read_list,
+    refuse_twice,
+    require_folder,
+)
+from segloss.datasets.images import list_images, without_suffix
 from segloss.datasets.tables import CAMVID_11, CAMVID_32
 from segloss.errors import InputError
 
@@ -90,11 +99,19 @@ def split_of(name: str) -> str:
 
 
 def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
-    text = list_file.read_text(encoding="utf-8-sig", errors="replace")
-    stems = [PureWindowsPath(line.split()[0]).stem for line in text.splitlines() if line.strip()]  # "/" and "\\" part
-    missing = [stem for stem in stems if stem not in images]
+    names = [_image_name(line, images) for line in read_list(list_file)]
+    missing = [name for name in names if name not in images]
     if missing:
         raise InputError(
             f"{list_file}: lists {missing[0]} ({len(missing)} in all) that is not in {list_file.with_suffix('')}"
         )
-    return {stem: images[stem] for stem in sorted(stems)}
+    refuse_twice(list_file, names)
+    return {name: images[name] for name in sorted(names)}
+
+
+def _image_name(line: str, images: dict[str, Path]) -> str:
+    """The name of the first file of a line; spaces part image and mask, and may be in names too."""
+    parts = line.split(" ") if "\t" not in line else line.split("\t")
+    texts = [" ".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    names = [without_suffix(PureWindowsPath(text).name) for text in texts]  # Windows paths are parted by "/" and "\\"
+    return next((name for name in names if name in images), names[0])

@@ -8,14 +8,24 @@ images/a.jpg          masks/a.png                         nothing else: a hash o
 """
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform, pair, require_folder
+from segloss.datasets.base import (
+    MissingSplitError,
+    Pairing,
+    SegmentationDataset,
+    Transform,
+    pair,
+    read_list,
+    refuse_twice,
+    require_folder,
+)
 from segloss.datasets.classes import ClassTable, read_class_file
-from segloss.datasets.images import IMAGE_SUFFIXES, list_images
+from segloss.datasets.images import image_files, list_images, without_suffix
 from segloss.errors import InputError
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
@@ -50,8 +60,8 @@ def folder(
     """
     require_folder(root, "data folder")
     classes, table = _class_table(root, classes)
-    images = root / next((name for name in IMAGE_FOLDERS if (root / name).is_dir()), IMAGE_FOLDERS[0])
-    masks = root / next((name for name in MASK_FOLDERS if (root / name).is_dir()), MASK_FOLDERS[0])
+    images = _kind_folder(root, IMAGE_FOLDERS) or root / IMAGE_FOLDERS[0]
+    masks = _kind_folder(root, MASK_FOLDERS) or root / MASK_FOLDERS[0]
     lists = _list_file(root, split)
     inside = _split_folder(root, "train")
     if lists is None and inside is not None and _kind_folder(inside, IMAGE_FOLDERS) is not None:
@@ -90,27 +100,17 @@ def _list_file(root: Path, split: str) -> Path | None:
 
 def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> Pairing:
     """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask."""
-    lines = [line.strip() for line in _text_of(lists).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise InputError(f"{lists}: lists nothing; write one name, or image and mask, a line")
+    lines = read_list(lists)
     form = lists.relative_to(root).as_posix()
     images_of = list_images(images) if images.is_dir() else {}
     names = [_listed_name(root, line, images, images_of) for line in lines]
     if None in names:
-        split_lines = [_two_paths(root, line) for line in lines]
-        wrong = next(
-            (line for line, pair, name in zip(lines, split_lines, names, strict=True) if not (pair or name)), ""
-        )
-        if wrong or None in split_lines:
-            line = wrong or lines[split_lines.index(None)]
-            count = sum(not pair for pair in split_lines)
-            where = f"no image of {images} and no image and mask below {root}"
-            raise InputError(f"{lists}: lists {line} ({count} in all), which is {where}")
-        pairs = [pair for pair in split_lines if pair]
+        pairs = _listed_pairs(root, lists, lines, names, images)
+        refuse_twice(lists, [image for image, _ in pairs])
         return Pairing(f"{form} of images and masks", pairs, _unique_names(root, [image for image, _ in pairs]))
+    chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
+    refuse_twice(lists, [images_of[name] for name in names if name])
     masks_of = list_images(masks) if masks.is_dir() else None
-    chosen = {name: images_of[name] for name in sorted({name for name in names if name})}
     if masks_of is not None and split == "test" and not any(name in masks_of for name in chosen):
         masks_of = None
     if masks_of is None and split != "test":
@@ -120,26 +120,31 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     return found
 
 
-def _text_of(path: Path) -> str:
-    content = path.read_bytes()
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+def _listed_pairs(
+    root: Path, lists: Path, lines: list[str], names: list[str | None], images: Path
+) -> list[tuple[Path, Path | None]]:
+    """Image and mask of every line; InputError for a line that is none, or is of one name though others are of two."""
+    pairs = [_two_paths(root, line) for line in lines]
+    unknown = [line for line, pair, name in zip(lines, pairs, names, strict=True) if not (pair or name)]
+    if unknown:
+        where = f"no image of {images} and no image and mask below {root}"
+        raise InputError(f"{lists}: lists {unknown[0]} ({len(unknown)} in all), which is {where}")
+    if None in pairs:
+        one, two = lines[pairs.index(None)], lines[names.index(None)]
+        raise InputError(f"{lists}: lists {one}, an image, and {two}, image and mask; write all lines in one form")
+    return [pair for pair in pairs if pair]
 
 
 def _listed_name(root: Path, line: str, images: Path, images_of: dict[str, Path]) -> str | None:
     """The image that a line of one name or path means; None if it is none."""
     plain = unicodedata.normalize("NFC", PureWindowsPath(line).as_posix())
-    for name in (plain, _without_suffix(plain)):
+    for name in (plain, without_suffix(plain)):
         if name in images_of:
             return name
     path = _rebased(root, line)
     if path is None or images not in path.parents:
         return None
     return unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
-
-
-def _without_suffix(name: str) -> str:
-    return name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
 def _two_paths(root: Path, line: str) -> tuple[Path, Path | None] | None:
@@ -154,7 +159,8 @@ def _two_paths(root: Path, line: str) -> tuple[Path, Path | None] | None:
 def _rebased(root: Path, text: str) -> Path | None:
     """A file of a list below ``root``, whatever prefix its writer had."""
     parts = PureWindowsPath(text.strip()).parts
-    for start in range(len(parts)):
+    above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)  # never out of the root
+    for start in range(above, len(parts)):
         path = root.joinpath(*parts[start:])
         if not PureWindowsPath(*parts[start:]).anchor and path.is_file():
             return path
@@ -162,15 +168,17 @@ def _rebased(root: Path, text: str) -> Path | None:
 
 
 def _unique_names(root: Path, images: list[Path]) -> list[str]:
-    """The stems, or where two are alike the paths below ``root``."""
-    stems = [image.stem for image in images]
-    if len(set(stems)) == len(stems):
-        return stems
-    return [image.relative_to(root).with_suffix("").as_posix() for image in images]
+    """The stems; where two are alike the paths below ``root``, and where these are too, with their endings."""
+    paths = [image.relative_to(root) for image in images]
+    stems = [path.stem for path in paths]
+    plain = [path.with_suffix("").as_posix() for path in paths]
+    return next((n for n in (stems, plain) if len({*n}) == len(n)), [path.as_posix() for path in paths])
 
 
 def _kind_folder(place: Path, names: Sequence[str]) -> Path | None:
-    return next((place / name for name in names if (place / name).is_dir()), None)
+    """The first of these folders that holds an image, else the first there is."""
+    there = [place / name for name in names if (place / name).is_dir()]
+    return next((folder for folder in there if any(image_files(folder))), there[0] if there else None)
 
 
 def _folders_in_splits(root: Path, split: str) -> Pairing:
@@ -192,7 +200,10 @@ def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
 
 
 def _split_folder(folder: Path, split: str) -> Path | None:
-    return next((folder / s for s in SPLIT_NAMES.get(split, (split,)) if (folder / s).is_dir()), None)
+    """The folder of a split by any of its names, in capitals or not."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
+    there = {entry.name.lower(): Path(entry.path) for entry in entries if entry.is_dir()}
+    return next((there[name] for name in SPLIT_NAMES.get(split, (split.lower(),)) if name in there), None)
 
 
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:
@@ -222,6 +233,7 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
         raise MissingSplitError(f"{images}: has no folder {split!r}; without split folders there are train and val")
     if not 0 < val_share < 1:
         raise InputError(f"--val-share must be between 0 and 1, got {val_share}")
+    _refuse_own_folders(images, masks)
     form = f"{images.name}/ and {masks.name}/, {val_share:.0%} of them for val by a hash of the name"
     every = pair(list_images(images), list_images(_existing_masks(root, masks)), form, images, masks)
     if len(every.pairs) < 2:
@@ -230,6 +242,17 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
         raise InputError(f"{every.pairs[0][0]}: is the only image; a training and a validation image are needed")
     last = max(_stem_hash(every.names[place]) for place in hash_split(every.names, val_share)["val"])
     return every.only(lambda name: (_stem_hash(name) <= last) == (split == "val"))
+
+
+def _refuse_own_folders(images: Path, masks: Path) -> None:
+    """InputError where all images lie in folders that the masks have too: splits that somebody made on purpose."""
+    places = [{path.relative_to(kind).parts[0] for path in image_files(kind)} for kind in (images, masks)]
+    if len(places[0]) > 1 and places[0] <= places[1] and all((images / name).is_dir() for name in places[0]):
+        shown = ", ".join(sorted(places[0])[:3])
+        raise InputError(
+            f"{images}: has the folders {shown}{' ...' if len(places[0]) > 3 else ''}, none of which is train or val; "
+            "rename them, or write train.txt and val.txt with a name or path a line"
+        )
 
 
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:

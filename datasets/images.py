@@ -23,9 +23,8 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 ENDING = 1024  # bytes at a file's end in which its end mark must lie; some cameras write a little behind it
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
-    found: dict[str, Path] = {}
+def image_files(folder: Path) -> Iterator[Path]:
+    """Image files below a folder, those of each folder sorted; hidden ones are left out."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -34,15 +33,28 @@ def list_images(folder: Path) -> dict[str, Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                # Macs write an umlaut as two characters, others as one.
-                key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-                if key in found:
-                    raise InputError(f"{path}: same stem as {found[key].name}; keep one of the two")
-                found[key] = path
+        yield from (
+            Path(parent, name)
+            for name in sorted(files)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        )
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        # Macs write an umlaut as two characters, others as one.
+        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if key in found:
+            raise InputError(f"{path}: same stem as {found[key].name}; keep one of the two")
+        found[key] = path
     return found
+
+
+def without_suffix(name: str) -> str:
+    """A name without the ending of an image file; other dots stay."""
+    return name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
 def unreadable(path: Path) -> InputError:

@@ -7,7 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from data_trees import camvid_32_tree, folder_tree, random_image, random_mask, write_png
+from data_trees import camvid_32_tree, camvid_tree, folder_tree, random_image, random_mask, write_png
 from PIL import Image
 from street_trees import TINY, street_tree
 
@@ -211,6 +211,100 @@ def test_an_empty_folder_of_test_masks_is_an_unlabelled_split(tmp_path):
     for path in (tmp_path / "masks/test").iterdir():
         path.unlink()
     assert not build_dataset("folder", tmp_path, "test").has_labels
+
+
+@pytest.mark.parametrize("names", [("Train", "Val"), ("TRAINING", "Validation")])
+@pytest.mark.parametrize("inside", [False, True])
+def test_split_folders_may_be_in_capitals(tmp_path, names, inside):
+    for split, files in zip(names, ("abc", "d"), strict=True):
+        tree(tmp_path / "data" if inside else tmp_path / split, files)
+        for kind in ("images", "masks") if inside else ():
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / "data" / kind).rename(tmp_path / kind / split)
+    (tmp_path / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    for split, files in {"train": "abc", "val": "d"}.items():
+        assert build_dataset("folder", tmp_path, split).names == list(files)
+
+
+def test_folders_that_are_no_known_split_are_not_split_anew(tmp_path):
+    for fold, files in {"fold1": "abc", "fold2": "de"}.items():
+        for place, name in enumerate(files):
+            write_png(tmp_path / f"images/{fold}/{name}.png", random_image(place, SIZE))
+            write_png(tmp_path / f"masks/{fold}/{name}.png", random_mask(place, SIZE, (0, 1)))
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    with pytest.raises(
+        InputError, match=r"images: has the folders fold1, fold2, none of which is train or val; rename"
+    ):
+        build_dataset("folder", tmp_path, "train")
+    (tmp_path / "train.txt").write_text("fold1/a\nfold1/b\nfold1/c\n")
+    (tmp_path / "val.txt").write_text("fold2/d\n")
+    assert build_dataset("folder", tmp_path, "train").names == ["fold1/a", "fold1/b", "fold1/c"]
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_an_empty_folder_does_not_win_over_a_filled_one(tmp_path, above):
+    tree(tmp_path, "abcd")
+    (tmp_path / "masks").rename(tmp_path / "SegmentationClass")
+    (tmp_path / "labels").mkdir()
+    if above:
+        (tmp_path / "images").rename(tmp_path / "JPEGImages")
+        (tmp_path / "images").mkdir()
+    form = build_dataset("folder", tmp_path, "train").found.form
+    assert form.startswith(f"{'JPEGImages' if above else 'images'}/ and SegmentationClass/")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["b", "c", "zzz"], r"train\.txt: lists zzz \(1 in all\), which is no image"),
+        (["b", "zzz", "yyy yyy"], r"train\.txt: lists zzz \(2 in all\), which is no image"),
+        (
+            ["images/b.png masks/b.png", "c"],
+            r"train\.txt: lists c, an image, and images/b\.png .*, image and mask; write",
+        ),
+        (["b", "c", "b.png"], r"images/b\.png: listed twice in .*train\.txt; remove one of the lines"),
+        (["images/b.png masks/b.png"] * 2, r"images/b\.png: listed twice in .*train\.txt; remove one of the lines"),
+        (["images/b.png masks/b.png", "images/b.png masks/c.png"], r"images/b\.png: listed twice in .*train\.txt"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(tmp_path, lines, message):
+    with pytest.raises(InputError, match=message):
+        listed(tree(tmp_path), lines)
+
+
+def test_images_of_one_stem_in_a_list_of_pairs_have_names_of_their_own(tmp_path):
+    tree(tmp_path)
+    for place, end in enumerate(("png", "jpg")):
+        write_png(tmp_path / f"rgb/b.{end}", random_image(place, SIZE))
+    names = listed(tmp_path, [f"rgb/b.{end} masks/b.png" for end in ("png", "jpg")]).names
+    assert names == ["rgb/b.png", "rgb/b.jpg"]
+
+
+def test_a_list_does_not_lead_out_of_the_data_folder(tmp_path):
+    tree(tmp_path / "data")
+    for place, folder in enumerate(("out", "data")):
+        for kind in "xm":
+            write_png(tmp_path / f"{folder}/{kind}.png", random_image(place, SIZE))
+    dataset = listed(tmp_path / "data", ["x.png m.png"])
+    assert dataset.names == ["x"]
+    with pytest.raises(InputError, match=r"train\.txt: lists \.\./out/y\.png .* \(1 in all\)"):
+        listed(tmp_path / "data", ["../out/y.png ../out/m.png"])
+    (tmp_path / "data/x.png").unlink()
+    with pytest.raises(InputError, match=r"train\.txt: lists \.\./out/x\.png"):
+        listed(tmp_path / "data", ["../out/x.png ../out/m.png"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("between", [" ", "\t"])
+def test_camvids_lists_may_hold_spaces_and_be_of_windows(tmp_path, encoding, between):
+    names = ["b c", "Straße 1", "f0.5", "f0"]
+    camvid_tree(tmp_path, images=names)
+    lines = [f"/CamVid/train/{name}.png{between}/CamVid/trainannot/{name}.png" for name in names[:3]]
+    (tmp_path / "train.txt").write_bytes("\n".join(lines).encode(encoding))
+    assert sorted(build_dataset("camvid", tmp_path, "train").names) == sorted(names[:3])
+    (tmp_path / "train.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"train\.txt: lists nothing"):
+        build_dataset("camvid", tmp_path, "train")
 
 
 # ---- the doctor
