@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from segloss.datasets.base import MissingSplitError, SegmentationDataset, Transform
+from segloss.datasets.base import MissingSplitError, NoDataError, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
 from segloss.errors import InputError, unknown_name
 
@@ -32,7 +32,8 @@ def build_dataset(
         lonely: leave out images without mask instead of refusing them.
 
     Raises:
-        InputError: unknown name, missing folder, empty split, image without mask.
+        NoDataError: missing folder or class file.
+        InputError: unknown name, missing or empty split, image without mask.
     """
     dataset = _build(name, root, split, transform, val_share, classes)
     if not lonely:
@@ -69,8 +70,8 @@ def _build(
 
 def _required_root(name: str, root: str | Path | None, also: str = "") -> Path:
     if root is None:
-        raise InputError(f"data set {name!r} needs --data-path{also}, the folder that holds it")
+        raise NoDataError(f"data set {name!r} needs --data-path{also}, the folder that holds it")
     return Path(root)
 
 
-__all__ = ["DATASETS", "ClassTable", "MissingSplitError", "SegmentationDataset", "build_dataset"]
+__all__ = ["DATASETS", "ClassTable", "MissingSplitError", "NoDataError", "SegmentationDataset", "build_dataset"]

@@ -23,6 +23,10 @@ class MissingSplitError(InputError):
     """The data set has no such split."""
 
 
+class NoDataError(InputError):
+    """There is no such data set: unknown name, no folder or no class file that can be read."""
+
+
 @dataclass
 class Pairing:
     """Images and masks brought together by name.
@@ -157,7 +161,7 @@ class SegmentationDataset(Dataset):
         for image, mask in self.pairs:
             size = image_size(image)
             if not has_end(image):
-                read_image(image)  # decoded only if the end is not where it should be
+                read_image(image)  # decoded only if the end is not where it mostly is
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
@@ -196,9 +200,9 @@ def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tup
 
 
 def require_folder(path: Path, what: str) -> Path:
-    """The path, or an InputError if it is no folder."""
+    """The path, or a NoDataError if it is no folder."""
     if not path.is_dir():
-        raise InputError(f"{path}: {what} is missing; check --data-path")
+        raise NoDataError(f"{path}: {what} is missing; check --data-path")
     return path
 
 

@@ -69,8 +69,10 @@ def _images(root: Path, split: str) -> dict[str, Path]:
 def _labelled(root: Path, split: str, labels: str) -> Pairing:
     folder = root / labels / split
     if not folder.is_dir():
-        other = " (there is gtCoarse: --dataset cityscapes-coarse)" if (root / COARSE / split).is_dir() else ""
-        raise InputError(f"{folder}: masks of split {split!r} are missing{other}; check --data-path")
+        cure = "check --data-path"
+        if (root / COARSE / split).is_dir():
+            cure = f"unpack gtFine there: with {COARSE} alone only train can be read, by --dataset cityscapes-coarse"
+        raise InputError(f"{folder}: masks of split {split!r} are missing; {cure}")
     files = list_images(folder)
     for kind in ("labelIds", "labelTrainIds"):
         masks = {_frame(name): path for name, path in files.items() if name.endswith(f"_{kind}")}

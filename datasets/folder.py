@@ -16,6 +16,7 @@ from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import (
     MissingSplitError,
+    NoDataError,
     Pairing,
     SegmentationDataset,
     Transform,
@@ -79,10 +80,13 @@ def folder(
 def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
     for name in CLASS_FILES:
         if (root / name).is_file():
-            return read_class_file(root / name), name
+            try:
+                return read_class_file(root / name), name
+            except InputError as error:
+                raise NoDataError(str(error)) from error
     if preset is not None:
         return preset, "the built-in table"
-    raise InputError(
+    raise NoDataError(
         f"{root / CLASS_FILES[0]}: class file is missing; write the class names there, one '- name' a line"
     )
 

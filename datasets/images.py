@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-ENDING = 1024  # bytes at a file's end in which its end mark must lie; some cameras write a little behind it
+ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
 def image_files(folder: Path) -> Iterator[Path]:
@@ -57,7 +57,9 @@ def without_suffix(name: str) -> str:
     return name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
-def unreadable(path: Path) -> InputError:
+def unreadable(path: Path, error: Exception | None = None) -> InputError:
+    if isinstance(error, OSError) and error.strerror:  # of the system, not of the decoder
+        return InputError(f"{path}: cannot be read: {error.strerror}; restore the file or mend the link")
     return InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
 
 
@@ -70,7 +72,7 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     try:
         data = path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; restore the file or mend the link") from error
+        raise unreadable(path, error) from error
     require_whole(path, data)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -100,8 +102,20 @@ def require_whole(path: Path, data: bytes) -> None:
                 return
             at = end + 4
         raise damaged(path, "is cut off")
-    if data.startswith(JPEG_START) and JPEG_END not in data[-ENDING:]:
+    if data.startswith(JPEG_START) and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
+
+
+def _scan(data: bytes) -> int:
+    """Where a JPEG's picture begins: behind the headers, one of which may hold a whole thumbnail, end mark and all.
+
+    In the picture the end mark stands for nothing else. Behind it anything may follow, as a film of some telephones.
+    """
+    at = len(JPEG_START)
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # SOS, start of scan
+        filler = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -141,11 +155,11 @@ def opened(path: Path) -> "Iterator[Image]":
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: has more pixels than Pillow opens; cut it into tiles") from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise unreadable(path) from error
+        raise unreadable(path, error) from error
 
 
 def has_end(path: Path) -> bool:
-    """Whether a JPEG's or PNG's end mark is where it should be; True for other formats. Reads both ends only."""
+    """Whether a JPEG's or PNG's end mark is where it mostly is; True for other formats. Reads both ends only."""
     with path.open("rb") as file:
         start = file.read(len(PNG_START))
         file.seek(max(0, path.stat().st_size - ENDING))

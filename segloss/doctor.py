@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,11 @@ import cv2
 import numpy as np
 
 from segloss.config import DoctorConfig
-from segloss.datasets import MissingSplitError, SegmentationDataset
+from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import is_deep, read_header, read_image
-from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, read_mask
+from segloss.datasets.masks import CORRECT, class_histogram, describe_strays, lookup, other_palette, read_mask
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
 from segloss.errors import InputError
 from segloss.flags import parse_config
@@ -35,7 +36,7 @@ SAMPLE = 16  # files of each split that `--check sample` decodes
 MOSTLY_IGNORED = 0.8
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
-MOST_LINES = 5  # on stray values of one split
+MOST_LINES = 5  # on stray values of one split that have no common cause
 FRAME = re.compile(r"(.*?)(\d+)\D*")  # a sequence's name and the number of the frame
 
 Progress = Callable[[Iterable, int], Iterable]
@@ -107,7 +108,8 @@ def examine(
 
     Args:
         datasets: the splits, built with ``lonely=True`` so that what does not pair is seen here.
-        check: ``"all"`` decodes every file; ``"sample"`` 16 of each split, and looks at the names and sizes of all.
+        check: ``"all"`` decodes every file; ``"sample"`` 16 of each split, and looks at the names of all and, for
+            images that occur twice, at both ends of files of one length.
         progress: wraps the iteration over the files.
 
     Returns:
@@ -192,18 +194,21 @@ def _more(files: Sized) -> str:
 
 
 def _faults_of_files(facts: SplitFacts) -> list[Finding]:
-    """One finding per kind of fault, cure and, of stray values, what they are: the first file, and how many more."""
+    """One finding per kind of fault and cure: the first file, and how many more.
+
+    Stray values that have no common cause are told apart, up to ``MOST_LINES`` of them.
+    """
     kinds: dict[tuple, list[tuple[str, str, str, str]]] = defaultdict(list)
     for pair in facts.pairs:
         for kind, severity, what, cure in pair.faults:
-            values = what.rpartition(": ")[2].partition(" on ")[0] if kind == "stray" else ""
-            kinds[kind, cure, values].append((kind, severity, what, cure))
-    findings = [
+            single = kind == "stray" and cure.startswith(CORRECT)
+            values = what.rpartition(": ")[2].partition(" on ")[0] if single else ""
+            few = sum(bool(key[2]) for key in kinds) < MOST_LINES or (kind, cure, values) in kinds
+            kinds[kind, cure, values if few else ""].append((kind, severity, what, cure))
+    return [
         Finding(faults[0][1], facts.dataset.split, f"{faults[0][2]}{_more(faults)}", faults[0][3])
         for faults in kinds.values()
     ]
-    strays = [finding for finding, key in zip(findings, kinds, strict=True) if key[0] == "stray"]
-    return [finding for finding in findings if finding not in strays[MOST_LINES:]]
 
 
 def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
@@ -293,7 +298,8 @@ def _alike(members: list[tuple[str, Path]], mark: Callable[[Path], object]) -> l
     """The files that share a mark with another."""
     groups: dict[object, list[tuple[str, Path]]] = defaultdict(list)
     for split, path in members:
-        groups[mark(path)].append((split, path))
+        with suppress(OSError):  # a file that cannot be read is a finding of its own, where it is examined
+            groups[mark(path)].append((split, path))
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -337,7 +343,7 @@ def _frames(dataset: SegmentationDataset) -> dict[str, dict[int, int]]:
 def _neighbours(datasets: Sequence[SegmentationDataset]) -> list[Finding]:
     """Frames of val or test next to a training frame of the same sequence that look alike."""
     train = next((dataset for dataset in datasets if dataset.split == "train"), None)
-    if train is None or not all(path.is_file() for path, _ in train.pairs[:1]):
+    if train is None:
         return []
     known = _frames(train)
     findings = []
@@ -394,10 +400,10 @@ def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Calla
     Raises:
         InputError: the first error, and how to see all of them.
     """
-    files = [dataset for dataset in datasets if all(path.is_file() for path, _ in dataset.pairs[:1])]
-    if check == "off" or not files:
+    made_up = all(dataset.name == "synthetic" for dataset in datasets)
+    if check == "off" or made_up:
         return
-    findings, _ = examine(files, check)
+    findings, _ = examine(datasets, check)
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings[len(errors) :]:
         say(f"warning: {finding}")
@@ -412,11 +418,11 @@ def open_splits(config: DoctorConfig) -> tuple[list[SegmentationDataset], list[F
     for split in ("train", "val", "test"):
         try:
             datasets.append(config.open(split, lonely=True))
+        except NoDataError:
+            raise  # no split is at fault
         except InputError as error:
             if split != "test" or not isinstance(error, MissingSplitError):
                 findings.append(Finding.of(split, error))
-    if not datasets:
-        raise InputError(str(findings[0]).partition(": ")[2])
     return datasets, findings
 
 
@@ -469,7 +475,7 @@ def write_doctor_page(
             if labels is not None:
                 uri = data_uri(overlay(image, labels, dataset.classes.colors))
                 pictures.append({"uri": uri, "name": dataset.names[place], "split": dataset.split})
-    classes = splits[0].dataset.classes
+    tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
     try:
         write_page(
             path,
@@ -479,7 +485,7 @@ def write_doctor_page(
             errors=sum(finding.severity == "error" for finding in findings),
             examined=f"{sum(len(facts.pairs) for facts in splits):,} images and their masks read ({config.check}).",
             splits=rows,
-            legend=list(zip(classes.names, classes.colors, strict=True)),
+            legend=[pair for table in tables for pair in zip(table.names, table.colors, strict=True)],
             pictures=pictures,
         )
     except OSError as error:

@@ -123,7 +123,11 @@ def test_what_is_missing_of_cityscapes_is_named(tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"gtFine/val: holds no \*_labelIds\.png or \*_labelTrainIds\.png"):
         build_dataset("cityscapes", root, "val")
-    (root / "gtFine").rename(root / "away")
+    (root / "gtFine").rename(root / "gtCoarse")
+    for name in ("cityscapes", "cityscapes-coarse"):
+        with pytest.raises(InputError, match=r"gtFine/val: masks of split 'val' are missing; unpack gtFine there"):
+            build_dataset(name, root, "val")
+    (root / "gtCoarse").rename(root / "away")
     with pytest.raises(InputError, match=r"gtFine/train: masks of split 'train' are missing"):
         build_dataset("cityscapes", root, "train")
 

@@ -1,8 +1,10 @@
 """Odd data that people bring: each of these was once read wrongly, refused wrongly or answered with a traceback."""
 
+import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,11 +15,11 @@ from street_trees import TINY, street_tree
 
 import eval_seg
 import train_seg
-from segloss.datasets import build_dataset
+from segloss.datasets import NoDataError, build_dataset
 from segloss.datasets.classes import read_class_file
-from segloss.datasets.images import list_images
+from segloss.datasets.images import list_images, read_image
 from segloss.datasets.masks import map_mask, read_mask
-from segloss.doctor import examine, main
+from segloss.doctor import check_before, examine, main
 from segloss.errors import InputError
 
 SIZE = (48, 64)
@@ -357,6 +359,94 @@ def test_deep_images_are_warned_of(tmp_path):
     tree(tmp_path)
     write_png(tmp_path / "images/a.png", random_image(0, SIZE).astype(np.uint16) * 4)
     assert any("a.png: has 16 bits, of which the upper 8 are read" in line for line in splits(tmp_path))
+
+
+def test_faults_in_every_split_are_findings_and_no_refusal(tmp_path, capsys):
+    tree(tmp_path)
+    write_png(tmp_path / "images/a.jpg", random_image(9, SIZE))
+    flags = ["--dataset", "folder", "--data-path", str(tmp_path), "--output", str(tmp_path / "page.html")]
+    with pytest.raises(SystemExit) as stop:
+        main(flags)
+    assert stop.value.code == 1
+    printed = capsys.readouterr().out
+    assert printed.count("a.png: same stem as a.jpg; keep one of the two") == 2 and "2 errors" in printed
+    assert "same stem as a.jpg" in (tmp_path / "page.html").read_text()
+    (tmp_path / "classes.txt").write_text("0 wall\n")
+    with pytest.raises(NoDataError, match=r"classes\.txt: cannot be read as a class file"):
+        main(flags)
+
+
+def test_files_that_cannot_be_read_are_findings_with_the_reason(tmp_path, monkeypatch):
+    tree(tmp_path)
+    train = build_dataset("folder", tmp_path, "train")
+    gone, shut = train.pairs[0][0], train.pairs[1][0]
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match=rf"{gone.name}: cannot be read: No such file or directory; restore the file"):
+        check_before([train], "sample")
+    with pytest.raises(InputError, match=rf"{gone.name}: cannot be read: No such file or directory; restore the file"):
+        train.check_files()
+    write_png(gone, random_image(9, SIZE))
+    shutil.copy(gone, train.pairs[2][0])  # of one length, so that both ends are looked at
+    shutil.copy(gone, shut)
+
+    def refuse(path, *arguments, **options):
+        if Path(path) == shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, *arguments, **options)
+
+    whole = io.open
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for check in ("sample", "all"):
+        found = splits(tmp_path, check)
+        assert any(f"{shut.name}: cannot be read: Permission denied; restore the file" in line for line in found)
+
+
+def test_a_smooth_resize_is_one_line_and_many_values_are_counted(tmp_path):
+    names = [f"n{k:02d}" for k in range(20)]
+    tree(tmp_path, names)
+    total = len(build_dataset("folder", tmp_path, "train"))
+    for place, name in enumerate(names):
+        mask = cv2.resize(np.kron(random_mask(place, (6, 8), (0, 150, 250)), np.ones((6, 6), np.uint8)), SIZE[::-1])
+        write_png(tmp_path / f"masks/{name}.png", np.where(random_mask(place, SIZE, range(2)), 0, mask))
+    found = [line for line in splits(tmp_path) if " train: " in line]
+    assert len(found) == 1 and f"(and {total - 1} more files); so many ids come from a smooth resize" in found[0]
+    for place, name in enumerate(names):
+        write_png(tmp_path / f"masks/{name}.png", random_mask(place, SIZE, (0, 1, 50 + place)))
+    found = [line for line in splits(tmp_path) if " train: " in line]
+    assert len(found) == 6 and f"(and {total - 6} more files); correct the mask" in found[5]
+
+
+# ---- JPEG
+
+
+def jpeg(seed: int, size=SIZE) -> bytes:
+    return cv2.imencode(".jpg", random_image(seed, size))[1].tobytes()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_the_end_of_a_jpeg_is_no_fault(tmp_path, progressive):
+    tree(tmp_path, suffix=".jpg")
+    path = tmp_path / "images/a.jpg"
+    Image.fromarray(random_image(0, SIZE)).save(path, progressive=progressive)
+    picture = read_image(path)
+    path.write_bytes(path.read_bytes() + b"ftypmp42" + bytes(5000))
+    np.testing.assert_array_equal(read_image(path), picture)
+    assert splits(tmp_path) == []
+    for split in ("train", "val"):
+        build_dataset("folder", tmp_path, split).check_files()
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(tmp_path):
+    whole, thumbnail = jpeg(0), jpeg(1, (12, 16))
+    header = b"\xff\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:2] + header + whole[2:])
+    read_image(path)
+    path.write_bytes((whole[:2] + header + whole[2:])[: len(header) + 700])
+    with pytest.raises(InputError, match=r"a\.jpg: is cut off"):
+        read_image(path)
 
 
 # ---- counts, resuming, comparing
