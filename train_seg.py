@@ -13,6 +13,8 @@ def train(argv: list[str] | None = None) -> None:
 
     config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
 
+    from lightning.pytorch.utilities import rank_zero_only
+
     from segloss.doctor import check_before
     from segloss.evaluation import check_same_classes
     from segloss.frequency import load_or_count, require_two_classes
@@ -42,7 +44,7 @@ def train(argv: list[str] | None = None) -> None:
     config.precision = resolve_precision(config.precision, device)
     seed_everything(config.seed)
 
-    say = partial(console.print, soft_wrap=True)
+    say = rank_zero_only(partial(console.print, soft_wrap=True))
     splits = training_data(config)
     check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, say)
     classes = splits.train.classes

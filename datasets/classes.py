@@ -116,10 +116,11 @@ def read_class_file(path: Path) -> ClassTable:
     """A class table from ``.yaml``, ``.json``, ``.txt`` or ``.csv``.
 
     YAML and JSON hold either a list or ``{"classes": [...], "ignore": [...]}``; a class is a name or
-    ``{"name": ..., "id": ..., "color": [r, g, b], "category": ...}``, an ignored entry an id or a colour. A text file
-    holds one name a line, or "R G B name" (CamVid's label_colors.txt). A CSV file has the columns name, r, g, b. Where
-    no id is given, the class's place in the list, from 0, is its id. If every class has a colour, masks may be
-    colour images. In the two forms that cannot say what is ignored, a class named void or unlabeled is.
+    ``{"name": ..., "id": ..., "color": [r, g, b], "category": ...}``, an ignored entry an id or a colour; a single id
+    needs no list. A text file holds one name a line, or "R G B name" (CamVid's label_colors.txt). A CSV file has the
+    columns name, r, g, b. Where no id is given, the class's place in the list, from 0, is its id. If every class has a
+    colour, masks may be colour images. In the two forms that cannot say what is ignored, a class named void or
+    unlabeled is.
 
     Raises:
         InputError: the file cannot be read as that.
@@ -136,7 +137,8 @@ def read_class_file(path: Path) -> ClassTable:
             raise TypeError  # the letters of a text or the keys of a mapping would be taken for names
         _require_keys(content, {"classes", "ignore"})
         entries = [_entry(e) for e in content["classes"]]
-        ignored = content.get("ignore", [IGNORE_INDEX])
+        ignored = content.get("ignore")
+        ignored = ignored if isinstance(ignored, list) else [] if ignored is None else [ignored]
         ignored_colors = [_color(i) for i in ignored if isinstance(i, list)]
         has_categories = any("category" in e for e in entries)
         return ClassTable(

@@ -37,7 +37,7 @@ MOSTLY_IGNORED = 0.8
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
 MOST_LINES = 5  # on stray values of one split that have no common cause
-FRAME = re.compile(r"(.*?)(\d+)\D*")  # a sequence's name and the number of the frame
+NUMBER = re.compile(r"(\d+)")
 
 Progress = Callable[[Iterable, int], Iterable]
 
@@ -331,13 +331,30 @@ def _same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
     return findings
 
 
-def _frames(dataset: SegmentationDataset) -> dict[str, dict[int, int]]:
-    """Sequence -> number of the frame -> place in the data set."""
-    sequences: dict[str, dict[int, int]] = defaultdict(dict)
-    for place, name in enumerate(dataset.names):
-        if parsed := FRAME.fullmatch(name):
-            sequences[parsed[1]][int(parsed[2])] = place
-    return sequences
+def _frames(datasets: Sequence[SegmentationDataset]) -> list[dict[str, dict[int, int]]]:
+    """Of each data set: sequence -> number of the frame -> place.
+
+    The frame's number is the last in a name that differs between names alike in all but numbers: in
+    ``drive_0001_cam2`` it is 1, unless there are more cameras.
+    """
+    numbers: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    for name in (name for dataset in datasets for name in dataset.names):
+        parts = NUMBER.split(name)
+        numbers[tuple(parts[::2])].append(tuple(parts[1::2]))
+    columns = {}
+    for texts, rows in numbers.items():
+        differing = [place for place, column in enumerate(zip(*rows, strict=True)) if len({*column}) > 1]
+        columns[texts] = differing[-1] if differing else len(rows[0]) - 1
+    found = []
+    for dataset in datasets:
+        sequences: dict[str, dict[int, int]] = defaultdict(dict)
+        for place, name in enumerate(dataset.names):
+            parts = NUMBER.split(name)
+            if len(parts) > 1:
+                at = 2 * columns[tuple(parts[::2])] + 1
+                sequences["".join([*parts[:at], "#", *parts[at + 1 :]])][int(parts[at])] = place
+        found.append(sequences)
+    return found
 
 
 def _neighbours(datasets: Sequence[SegmentationDataset]) -> list[Finding]:
@@ -345,10 +362,11 @@ def _neighbours(datasets: Sequence[SegmentationDataset]) -> list[Finding]:
     train = next((dataset for dataset in datasets if dataset.split == "train"), None)
     if train is None:
         return []
-    known = _frames(train)
+    frames = _frames(datasets)
+    known = frames[list(datasets).index(train)]
     findings = []
-    for dataset in datasets:
-        pairs = [] if dataset is train else _adjacent(known, _frames(dataset))
+    for dataset, sequences in zip(datasets, frames, strict=True):
+        pairs = [] if dataset is train else _adjacent(known, sequences)
         if pairs and _look_alike(train, dataset, pairs):
             ours, theirs = dataset.names[pairs[0][1]], train.names[pairs[0][0]]
             what = f"{ours}: a neighbouring frame of {theirs} in train; {len(pairs)} of {len(dataset)} images have one"

@@ -153,7 +153,7 @@ def test_every_form_of_a_class_file_is_read(tmp_path, name, text, expected, mark
         ("classes.yaml", b"- {id: 3}\n- b\n", "expected a list of names"),
         ("classes.yaml", b"classes: abc", "expected a list of names"),  # not the classes a, b, c
         ("classes.yaml", b"classes: {0: road, 1: car}", "expected a list of names"),  # not the classes 0 and 1
-        ("classes.yaml", b"classes: [a, b]\nignore: 11", "expected a list of names"),
+        ("classes.yaml", b"classes: [a, b]\nignore: sky", "an id must be a whole number"),
         ("classes.yaml", b"- {name: a, id: first}\n- b", "whole number"),
         ("classes.yaml", b"- {name: a, color: red}\n- b", "a color is three numbers in 0..255"),
         ("classes.yaml", b"- {name: a, color: [1, 2]}\n- b", "three numbers in 0..255"),

@@ -377,22 +377,24 @@ def test_a_palette_of_another_order_is_an_error(tree, capsys):
 # ---- one drive in two splits
 
 
-def drive(root: Path, similar: bool) -> Path:
+def drive(root: Path, similar: bool, name: str = "drive7_{:05d}") -> Path:
     """Frames of a drive, every third in val; each like the one before it, or all unlike."""
     big = cv2.GaussianBlur(random_image(0, (48, 400)), (0, 0), 9)
     for frame in range(30):
         split = "val" if frame % 3 == 0 else "train"
         image = big[:, 8 * frame : 8 * frame + 64] if similar else random_image(frame, SIZE)
         spread = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX) if similar else image
-        write_png(root / f"images/{split}/drive7_{frame * 30:05d}.png", spread)
-        write_png(root / f"masks/{split}/drive7_{frame * 30:05d}.png", mask_of(frame))
+        write_png(root / f"images/{split}/{name.format(frame * 30)}.png", spread)
+        write_png(root / f"masks/{split}/{name.format(frame * 30)}.png", mask_of(frame))
     (root / "classes.txt").write_text("wall\nfloor\nlamp\n")
     return root
 
 
-@pytest.mark.parametrize("check", ["all", "sample"])
-def test_neighbouring_frames_in_two_splits_are_warned_of(tmp_path, capsys, check):
-    status, findings, _ = examined(drive(tmp_path, similar=True), capsys, "--check", check)
+@pytest.mark.parametrize(
+    ("check", "name"), [("all", "drive7_{:05d}"), ("sample", "drive7_{:05d}"), ("sample", "drive7_{}_cam2")]
+)
+def test_neighbouring_frames_in_two_splits_are_warned_of(tmp_path, capsys, check, name):
+    status, findings, _ = examined(drive(tmp_path, similar=True, name=name), capsys, "--check", check)
     assert status == 0 and len(findings) == 1
     assert "a neighbouring frame of drive7_" in findings[0] and "10 of 10 images have one" in findings[0]
     assert "split by sequence" in findings[0]

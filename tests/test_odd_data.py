@@ -74,6 +74,12 @@ def test_class_files_that_cannot_be_meant_are_refused(tmp_path, name, content, m
         read_class_file(tmp_path / name)
 
 
+@pytest.mark.parametrize(("text", "ignored"), [("7", (7, 255)), ("", (255,)), ("[7, 9]", (7, 9, 255))])
+def test_what_is_ignored_may_be_one_id_or_nothing(tmp_path, text, ignored):
+    (tmp_path / "classes.yaml").write_text(f"classes: [a, b]\nignore: {text}\n")
+    assert read_class_file(tmp_path / "classes.yaml").ignore_ids == ignored
+
+
 def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     tree(tmp_path / "[b]data")
     (tmp_path / "[b]data/classes.txt").write_text("[/x]\nroad [dead]\n:smile:\n")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -38,8 +39,6 @@ def finished(data, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     command = [sys.executable, ROOT / "train_seg.py", *arguments(data, folder)]
     environment = {"SEGLOSS_CACHE": str(folder.parent / "cache"), "COLUMNS": "80"}
-    import os
-
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -239,6 +238,18 @@ def test_a_folder_without_split_folders_trains_and_says_that_there_is_no_test(tm
     assert not (folder / "test_metrics.json").exists()
     assert "test_metrics.json is not written" in capsys.readouterr().out.replace("\n", " ")
     assert (folder / "predictions.png").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_warnings_are_said_by_the_first_process_alone(data, tmp_path, rank):
+    root = broken(data, tmp_path)
+    (root / "val/val_0.png").unlink()
+    cv2.imwrite(str(root / "valannot/val_1.png"), np.full((64, 96), 77, np.uint8))
+    command = [sys.executable, ROOT / "train_seg.py", *arguments(root, tmp_path / "run")]
+    environment = {**os.environ, "LOCAL_RANK": rank, "COLUMNS": "80"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "holds id 77" in done.stderr
+    assert ("mask without image" in done.stdout) == (rank == "0")
 
 
 def truncate(path: Path) -> None:
