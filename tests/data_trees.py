@@ -156,3 +156,21 @@ def voc_tree(root: Path, size=(48, 64)) -> Path:
         with (lists / f"{split}.txt").open("a") as file:
             file.write(f"{name}\n")
     return root
+
+
+def ade20k_tree(root: Path, size=(40, 50)) -> Path:
+    """images/ and annotations/, two of training and one of validation; 0 is other."""
+    for place, name in enumerate(("training/ADE_train_1", "training/ADE_train_2", "validation/ADE_val_1")):
+        write_png(root / f"images/{name}.jpg", random_image(place, size))
+        write_png(root / f"annotations/{name}.png", random_mask(place, size, range(151)))
+    return root
+
+
+def mmseg_tree(root: Path, size=(48, 64)) -> Path:
+    """img_dir/SPLIT and ann_dir/SPLIT."""
+    for split, names in {"train": "ab", "val": "c"}.items():
+        folder_tree(root, names, (split,), size, masks="ann_dir")
+    for place, path in enumerate(sorted((root / "images").rglob("*.jpg"))):
+        write_png(path, random_image(10 + place, size))
+    (root / "images").rename(root / "img_dir")
+    return root

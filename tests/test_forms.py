@@ -1,5 +1,6 @@
 """The layouts and label maps that users bring: found, said, read, and trained on."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,11 +8,13 @@ from cityscapesscripts.helpers.labels import labels as CITY_LABELS
 from data_trees import (
     CAMVID_COLORS,
     CAMVID_FRAMES,
+    ade20k_tree,
     camvid_32_tree,
     camvid_tree,
     city_label_ids,
     cityscapes_tree,
     folder_tree,
+    mmseg_tree,
     random_image,
     random_mask,
     voc_tree,
@@ -37,8 +40,6 @@ MERGED = {  # the usual merge of the 32 classes, written out by hand
 
 def as_labels(dataset, colors_of_class) -> list[np.ndarray]:
     """Label maps of a data set of colour masks by a loop over its classes."""
-    import cv2
-
     maps = []
     for _, path in dataset.pairs:
         rgb = cv2.imread(str(path))[..., ::-1]
@@ -204,16 +205,12 @@ def test_pascal_voc_is_read_by_its_lists_with_its_table(tmp_path):
 
 
 def test_ade20k_ignores_other_and_has_150_classes(tmp_path):
-    for split, name in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
-        write_png(tmp_path / f"images/{split}/{name}.jpg", random_image(0, (40, 50)))
-        write_png(tmp_path / f"annotations/{split}/{name}.png", np.arange(151, dtype=np.uint8).repeat(10)[None])
-    write_png(tmp_path / "annotations/training/ADE_train_00000001.png", random_mask(0, (40, 50), range(151)))
-    dataset = build_dataset("ade20k", tmp_path, "train")
+    dataset = build_dataset("ade20k", ade20k_tree(tmp_path), "train")
     np.testing.assert_array_equal(
         dataset[0]["labels"].numpy(), (random_mask(0, (40, 50), range(151)).astype(int) - 1) % 256
     )
     assert len(ADE20K) == 150 and ADE20K.names[0] == "wall" and ADE20K.names[149] == "flag"
-    assert build_dataset("ade20k", tmp_path, "val").names == ["ADE_val_00000001"]
+    assert build_dataset("ade20k", tmp_path, "val").names == ["ADE_val_1"]
 
 
 @pytest.mark.parametrize("images", ["images", "img_dir"])
@@ -328,12 +325,18 @@ def ready(kind: str, root):
         "camvid-32": lambda: (camvid_32_tree(root, size=(96, 128)), ["--dataset", "camvid", "--classes", "32"]),
         "camvid-11": lambda: (camvid_32_tree(root, "kaggle", size=(96, 128)), ["--dataset", "camvid"]),
         "voc": lambda: (voc_tree(root, size=(96, 128)), ["--dataset", "voc"]),
+        "coarse": lambda: (cityscapes_tree(root, coarse=True, size=(96, 128)), ["--dataset", "cityscapes-coarse"]),
+        "ade20k": lambda: (ade20k_tree(root, size=(96, 128)), ["--dataset", "ade20k"]),
+        "mmseg": lambda: (mmseg_tree(root, size=(96, 128)), ["--dataset", "folder"]),
     }
     tree, flags = trees[kind]()
     return [*flags, "--data-path", str(tree)]
 
 
-@pytest.mark.parametrize("kind", ["cityscapes", "camvid-32", "camvid-11", "voc"])
+PREDICTIONS = {"cityscapes": 2, "coarse": 2, "camvid-32": 2, "camvid-11": 2, "voc": 1, "ade20k": 1, "mmseg": 1}
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
 def test_every_form_trains_and_is_evaluated(kind, tmp_path, monkeypatch, capsys):
     from eval_seg import evaluate
     from train_seg import train
@@ -348,10 +351,8 @@ def test_every_form_trains_and_is_evaluated(kind, tmp_path, monkeypatch, capsys)
     assert "form " in said
     evaluate(["--checkpoint", str(run), "--split", "val", "--save-predictions", "--accelerator", "cpu"])
     pictures = sorted((run / "eval-val/predictions").rglob("*.png"))
-    expected = {"cityscapes": 2, "camvid-32": 2, "camvid-11": 2, "voc": 1}[kind]
-    assert len(pictures) == expected
-    if kind == "cityscapes":
-        import cv2
-
-        assert set(np.unique(cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED))) <= set(CITYSCAPES.ids)
+    assert len(pictures) == PREDICTIONS[kind]
+    ids = {"cityscapes": CITYSCAPES.ids, "coarse": CITYSCAPES.ids, "ade20k": ADE20K.ids}.get(kind)
+    if ids:
+        assert set(np.unique(cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED))) <= set(ids)
     assert (run / "val_metrics.json").stat().st_size and torch.load(run / "checkpoints/best.ckpt", weights_only=True)

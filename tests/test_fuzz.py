@@ -4,12 +4,16 @@ Where the format has checksums (PNG) every change is named. A JPEG has none: fli
 and nothing can tell; what must hold is that reading ends, with an image of the right size or an error with the name.
 """
 
+import re
+from itertools import islice
+
 import cv2
 import numpy as np
 import pytest
 from data_trees import write_png
 
 from segloss.datasets.base import Pairing, SegmentationDataset
+from segloss.datasets.loading import training_loader
 from segloss.datasets.tables import CAMVID_11
 from segloss.doctor import examine_pair
 from segloss.errors import InputError
@@ -67,3 +71,20 @@ def test_damaged_files_are_named_or_read_and_never_crash(tmp_path, part, kind):
         assert silent > 0  # what docs/data.md says cannot be seen
     path.write_bytes(content)
     assert (dataset[0]["image"] == whole["image"]).all()
+
+
+@pytest.mark.parametrize(("part", "kind"), [("mask.png", "flip"), ("image.png", "cut"), ("image.jpg", "cut")])
+def test_a_damaged_file_met_by_a_worker_ends_the_epoch_with_its_name(tmp_path, part, kind):
+    image, mask = files(tmp_path, ".jpg" if part == "image.jpg" else ".png")
+    dataset = SegmentationDataset("fuzz", "train", Pairing("", [(image, mask)], ["a"]), CAMVID_11)
+    path = tmp_path / part
+    content = path.read_bytes()
+    for damaged in [*islice(damaged_copies(content, kind), 3), b"", content]:
+        path.write_bytes(damaged)
+        loader = training_loader(dataset, 1, seed=0, workers=1)
+        loader.timeout = 60  # seconds: a worker that hangs is an error too
+        if damaged == content:
+            assert [batch["image"].shape for batch in loader] == [(1, 3, *SIZE)]
+            continue
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            list(loader)

@@ -17,6 +17,9 @@ from street_trees import TINY, street_tree
 
 import segloss
 import train_seg
+from segloss.datasets import build_dataset
+from segloss.datasets.loading import epoch_length, repeat_factors
+from segloss.frequency import image_histograms
 from segloss.training import SegmentationTask, warmup_poly_factor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,16 +217,23 @@ def test_training_lowers_the_loss_on_what_it_sees(data, tmp_path):
     assert np.mean(losses[-3:]) < 0.75 * losses[0]  # crops differ from epoch to epoch
 
 
-def test_two_processes_score_every_validation_image_once(data, tmp_path):
+@pytest.mark.parametrize("rare", [False, True], ids=["plain", "for rare classes"])
+def test_two_processes_share_the_images_and_score_every_validation_image_once(data, tmp_path, rare):
     folder = tmp_path / "two"
+    images, more = 10, []
+    if rare:
+        histograms = image_histograms(build_dataset("camvid", data, "train"))[0]
+        images, more = epoch_length(10, repeat_factors(histograms, 1.0)), ["--repeat-threshold", "1"]
+        more += ["--guided-crops", "0.5", "--cat-max-ratio", "0.75"]
+        assert images // 4 > 2
     command = [sys.executable, ROOT / "train_seg.py", *arguments(data, folder, "--epochs", "1", "--batch-size", "2")]
-    command += ["--devices", "2", "--accelerator", "cpu", "--trainer.strategy", "ddp_fork"]
+    command += ["--devices", "2", "--accelerator", "cpu", "--trainer.strategy", "ddp_fork", *more]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (row,) = history(folder)
     alone = json.loads((folder / "val_metrics.json").read_text())
     assert float(row["val_pixel_accuracy"]) == pytest.approx(alone["pixel_accuracy"], abs=1e-3)
-    assert int(row["step"]) == 2  # 5 images for each of the two, in full batches of 2
+    assert int(row["step"]) == images // 2 // 2  # half of the images for each of the two, in full batches of 2
 
 
 def test_a_folder_without_split_folders_trains_and_says_that_there_is_no_test(tmp_path, capsys):
