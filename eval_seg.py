@@ -39,10 +39,12 @@ def evaluate(argv: list[str] | None = None) -> None:
         print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
 
     groups: dict[str, list] = {}
+    members: dict[str, list[str]] = {}
     counts = on_common_images(totals)
     for name, group in zip(metrics, config.group or list(metrics), strict=True):
         groups.setdefault(group, []).append(counts[name])
-    comparison = compare(groups, block=config.block)
+        members.setdefault(group, []).append(name)
+    comparison = compare(groups, block=config.block, protocol=config.protocol, members=members)
     print_comparison(comparison)
     sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}
     plots = write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
@@ -69,10 +71,10 @@ def sweep(config, sources, totals, folder: Path) -> dict:
     tables = {}
     for source in sources:
         tail = class_groups(source.training_pixels)["tail"]
-        tables[source.name] = sweep_table(totals[source.name], tail)
+        tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric:
             some = totals_of_some(source, folder, config.choose_on)
-            row = choose(sweep_table(some, tail), config.choose_metric)
+            row = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
             path = save_operating_point(source.run_folder, row, config, some.images)
             said = f"{source.name}: {row['rule']} {row['value']:g} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}, kept in {path}", soft_wrap=True)

@@ -96,15 +96,19 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
     return found
 
 
-def sweep_table(totals: Totals, tail: Sequence[int]) -> list[dict]:
-    """One row per rule and value: the scores there. ``tail``: the rarest classes in training."""
+def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[dict]:
+    """One row per rule and value: the scores there by a protocol. ``tail``: the rarest classes in training."""
     true = torch.from_numpy(totals.matrix.sum(1))
     rows = []
     for rule, counts in totals.sweep.items():
-        for value, point in zip(GRIDS[rule], torch.from_numpy(counts), strict=True):
-            scores = Scores.from_counts(point[:, 0], true, point[:, 1])
+        points = zip(GRIDS[rule], torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
+        for value, point, (ious, pairs) in points:
+            scores = Scores.from_counts(point[:, 0], true, point[:, 1], protocol)
             numbers = {key: getattr(scores, key) for key in CHOICES[:3]} | {"tail_miou": mean_of(scores.iou, tail)}
-            rows.append({"rule": rule, "value": value, **{k: none_if_nan(v) for k, v in numbers.items()}})
+            if protocol == "per-image":  # of the images, whose counts the sum has lost
+                numbers["miou"] = ious / pairs if pairs else math.nan
+            plain = {key: none_if_nan(number) for key, number in numbers.items()}
+            rows.append({"rule": rule, "value": value, "protocol": protocol, **plain})
     return rows
 
 
@@ -125,6 +129,7 @@ def save_operating_point(folder: Path, row: dict, config: EvalConfig, images: in
     """Write the choice into the run folder, where ``--decision-tau auto`` finds it; the file's path."""
     metric = str(config.choose_metric)
     chosen = {"rule": row["rule"], "value": row["value"], "metric": metric, "score": row[metric]}
+    chosen["protocol"] = config.protocol
     write_json(folder / FILE, {**chosen, "split": config.split, "images": images, "choose_on": config.choose_on})
     return folder / FILE
 

@@ -229,6 +229,8 @@ class Totals:
         counts: int64 ``(images, 3, C)``: right, true and predicted pixels of each class.
         names: of the images.
         boundary, calibration, brier, sweep: sums of those of the images; None or empty where not asked for.
+        sweep_pairs: rule -> float64 ``(T, 2)``: sum and number of the IoUs of all pairs of an image and a class with a
+            union, at each operating point.
     """
 
     matrix: np.ndarray
@@ -241,16 +243,20 @@ class Totals:
     calibration: np.ndarray | None
     brier: float
     sweep: dict[str, np.ndarray]
+    sweep_pairs: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, results: Iterable[ImageResult]) -> "Totals":
         """One pass; what is kept of an image is 3 C numbers."""
         total: ImageResult | None = None
         counts, names = [], []
+        pairs: dict[str, np.ndarray] = {}
         for result in results:
             matrix = result.matrix
             counts.append(np.stack([matrix.diagonal(), matrix.sum(1), matrix[:, : len(matrix)].sum(0)]))
             names.append(result.name)
+            for rule, points in result.sweep.items():
+                pairs[rule] = pairs.get(rule, 0) + _image_ious(matrix.sum(1), points)
             total = result if total is None else _added(total, result)
         if total is None:
             raise InputError("there is no image to score")
@@ -266,7 +272,15 @@ class Totals:
             total.calibration,
             total.brier,
             total.sweep,
+            pairs,
         )
+
+
+def _image_ious(true: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Sum and number of the IoUs of an image's classes with a union, ``(T, 2)``, of its sweep ``(T, C, 2)``."""
+    hits, predicted = points[..., 0], points[..., 1]
+    union = true + predicted - hits
+    return np.stack([(hits / np.maximum(union, 1)).sum(1), (union > 0).sum(1)], axis=1)
 
 
 def _added(a: ImageResult, b: ImageResult) -> ImageResult:

@@ -5,10 +5,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from segloss.comparison import RESAMPLES, block_weights, class_ious, compare, on_common_images, resampled_ious
+from segloss.comparison import (
+    RESAMPLES,
+    block_sums,
+    block_weights,
+    class_ious,
+    compare,
+    mean_and_ious,
+    on_common_images,
+    resampled,
+)
 from segloss.errors import InputError
-from segloss.metrics import Scores
+from segloss.metrics import PROTOCOLS, Scores
 from segloss.results import ImageResult, Totals
 
 # Independent float64 quotients of the same sums.
@@ -31,11 +41,15 @@ def mean_iou(counts):
     return sum(ious) / len(ious) if ious else math.nan
 
 
+def weights_of(*how):
+    return np.concatenate(list(block_weights(*how)))
+
+
 def looped(counts, block, weights):
     """mIoU of every resample: each block put in as often as it was drawn."""
     blocks = [counts[start : start + block] for start in range(0, len(counts), block)]
     found = []
-    for drawn in weights.tolist():
+    for drawn in weights.astype(int).tolist():
         images = [image for times, some in zip(drawn, blocks, strict=True) for _ in range(times) for image in some]
         found.append(mean_iou(np.sum(images, axis=0)))
     return found
@@ -52,7 +66,7 @@ def width(row):
 @pytest.mark.parametrize(("images", "block"), [(30, 1), (30, 7), (30, 10), (11, 10), (2, 1)])
 def test_intervals_follow_the_plain_loop(images, block):
     counts, resamples = run(images), 150
-    draws = looped(counts, block, block_weights(images, block, resamples, 5))
+    draws = looped(counts, block, weights_of(images, block, resamples, 5))
     expected = {"estimate": mean_iou(counts.sum(0))}
     expected["low"], expected["high"] = np.percentile(draws, [2.5, 97.5])
     actual = only(compare({"a": [counts]}, block=block, resamples=resamples, seed=5))
@@ -63,7 +77,7 @@ def test_intervals_follow_the_plain_loop(images, block):
 def test_differences_follow_the_plain_loop():
     a, b, resamples = run(seed=1, share=0.8), run(seed=2, share=0.78), 200
     comparison = compare({"b": [b], "a": [a]}, block=4, resamples=resamples, seed=3)
-    weights = block_weights(30, 4, resamples, 3)
+    weights = weights_of(30, 4, resamples, 3)
     first, second = np.array(looped(a, 4, weights)), np.array(looped(b, 4, weights))
     (pair,) = comparison["pairs"]
     assert [row["name"] for row in comparison["ranking"]] == [pair["a"], pair["b"]] == ["a", "b"]
@@ -74,8 +88,6 @@ def test_differences_follow_the_plain_loop():
 
 
 def test_estimates_are_the_scores_of_all_images():
-    import torch
-
     counts = run(classes=5)
     counts[:, :, 2] = 0
     row = compare({"a": [counts]}, resamples=10)["ranking"][0]
@@ -85,18 +97,66 @@ def test_estimates_are_the_scores_of_all_images():
     np.testing.assert_allclose(estimates, scores.iou, **CLOSE)
 
 
+def with_absent_classes():
+    """Three classes and one that is nowhere; the third is in some images only."""
+    counts = run(classes=4)
+    counts[:, :, 3] = 0
+    counts[::3, :, 2] = 0
+    return counts
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("block", [1, 7])
+def test_estimates_and_intervals_follow_the_protocol(protocol, block):
+    counts, resamples = with_absent_classes(), 60
+
+    def miou(some):
+        return Scores.from_counts(*(torch.from_numpy(some[:, k]) for k in range(3)), protocol).miou
+
+    found = compare({"a": [counts]}, block=block, resamples=resamples, seed=5, protocol=protocol)
+    assert (found["protocol"], found["images"]) == (protocol, len(counts))
+    blocks, draws = [counts[start : start + block] for start in range(0, len(counts), block)], []
+    for drawn in weights_of(len(counts), block, resamples, 5).astype(int).tolist():
+        draws.append(
+            miou(np.concatenate([some for some, times in zip(blocks, drawn, strict=True) for _ in range(times)]))
+        )
+    if protocol == "torchvision":
+        assert only(found) == {"estimate": None, "low": None, "high": None}
+        return
+    low, high = np.percentile(draws, [2.5, 97.5])
+    assert only(found) == pytest.approx({"estimate": miou(counts), "low": low, "high": high}, rel=1e-12)
+
+
+def test_a_protocol_changes_the_ranking_where_it_changes_the_scores():
+    """b is better but predicts a class that is not there, a 0 in its mean; only segnet gives a that 0 too."""
+    a = np.array([[[60, 60, 0], [100, 100, 0], [60, 60, 0]]])
+    b = np.array([[[70, 70, 0], [100, 100, 0], [70, 70, 1]]])
+    for protocol, best in (("cityscapes", "a"), ("smp", "a"), ("segnet", "b")):
+        assert compare({"a": [a], "b": [b]}, protocol=protocol)["ranking"][0]["name"] == best
+
+
+def test_rows_name_their_runs():
+    groups = {"a": [run(), run(seed=1)], "b": [run(seed=2)]}
+    for members, expected in ((None, [["a"], ["b"]]), ({"a": ["x", "y"], "b": ["z"]}, [["x", "y"], ["z"]])):
+        ranking = compare(groups, resamples=10, members=members)["ranking"]
+        assert sorted(row["members"] for row in ranking) == expected
+
+
 def test_every_resample_draws_as_many_blocks_as_there_are():
-    weights = block_weights(45, 10, 300)
+    weights = weights_of(45, 10, 310)
+    assert {len(part) for part in block_weights(45, 10, 310)} == {25, 10}  # few at a time
+    assert weights[:300].shape == (300, 5) and len(weights) == 310
+    weights = weights[:300]
     assert weights.shape == (300, 5) and (weights.sum(1) == 5).all() and weights.min() == 0
     np.testing.assert_allclose(weights.mean(0), 1, atol=0.25)  # four standard errors of 300 draws
-    np.testing.assert_array_equal(weights, block_weights(45, 10, 300))
-    assert (weights != block_weights(45, 10, 300, 1)).any()
+    np.testing.assert_array_equal(weights, weights_of(45, 10, 300))
+    assert (weights != weights_of(45, 10, 300, 1)).any()
 
 
 def test_counts_beyond_float32_and_int32_stay_exact():
     counts = np.full((3, 3, 2), 2**40 + 1, np.int64)
     counts[:, 0] -= np.array([[1], [2], [3]])
-    ious = resampled_ious(counts, 1, np.array([[3, 0, 0], [0, 0, 3]]))
+    ious = mean_and_ious(np.array([[3.0, 0, 0], [0, 0, 3]]) @ block_sums(counts, 1))[:, 1:]
     expected = [3 * 2**40 / (3 * 2**40 + 6), (3 * 2**40 - 6) / (3 * 2**40 + 12)]
     np.testing.assert_array_equal(ious, np.repeat(np.array(expected)[:, None], 2, axis=1))
 
@@ -151,8 +211,7 @@ def test_a_difference_changes_its_sign_with_the_order_of_the_pair():
     swapped = [np.ascontiguousarray(counts[:, :, ::-1]) for counts in (a, b)]
     (pair,), (other,) = (compare({"a": [x], "b": [y]})["pairs"] for x, y in ((a, b), swapped))
     assert pair["classes"] == other["classes"][::-1]
-    weights = block_weights(30, 1)
-    first, second = (resampled_ious(counts, 1, weights)[:, 0] for counts in (a, b))
+    first, second = (draws[:, 1] for draws in resampled([a, b], 1, RESAMPLES, 0))
     row = pair["classes"][0]
     low, high = np.percentile(second - first, [2.5, 97.5])
     assert (row["low"], row["high"]) == pytest.approx((-high, -low), rel=1e-12)
@@ -238,7 +297,7 @@ def test_runs_on_the_same_images_are_compared_on_all_of_them():
 
 
 def test_runs_without_a_common_image_are_refused():
-    with pytest.raises(InputError, match="no image was scored in all of x, y; score them apart"):
+    with pytest.raises(InputError, match="no image is in all of x, y; score them apart"):
         on_common_images({"x": totals("ab"), "y": totals("cd")})
 
 

@@ -78,8 +78,13 @@ def test_folders_of_masks_are_scored_and_compared(masks, capsys):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_is_named_in_every_output(masks, protocol, capsys):
+    (masks / "classes.txt").write_text("wall\nfloor\nlamp\ndoor\n")  # a class that is nowhere
     found = evaluated(masks, "--protocol", protocol, folders=("good",))
-    assert found["runs"]["good"]["protocol"] == protocol
+    assert found["runs"]["good"]["protocol"] == found["comparison"]["protocol"] == protocol
+    (row,) = found["comparison"]["ranking"]
+    miou = found["runs"]["good"]["miou"]  # ranked by the number that the class table shows
+    assert row["miou"]["estimate"] == (miou if miou is None else pytest.approx(miou, rel=1e-12))
+    assert row["members"] == ["good"] and found["comparison"]["images"] == COUNT
     assert (f"mIoU ({protocol})" in capsys.readouterr().out) == (protocol != "cityscapes")
     assert f"Protocol {protocol};" in (masks / "o/report.html").read_text()
 

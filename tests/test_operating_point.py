@@ -1,6 +1,7 @@
 """Operating points: what the sweep counts, what the rules decide, which point is chosen and how it is kept."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from segloss.config import EvalConfig
 from segloss.errors import InputError
 from segloss.losses import build_criterion
-from segloss.metrics import ConfusionMatrix, Scores
+from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
 from segloss.operating_point import (
     FILE,
     GRIDS,
@@ -192,6 +193,7 @@ def test_the_sweep_table_holds_the_scores_of_every_point():
                 matrix = confusion_of(decide(criterion, logits, prior, Decision(rule, value))[0], labels)
                 confusions[rule, value] = confusions.get((rule, value), 0) + matrix
     rows = sweep_table(Totals.of(kept), [2, 3])
+    assert {row["protocol"] for row in rows} == {"cityscapes"}
     assert [(row["rule"], row["value"]) for row in rows] == [(rule, v) for rule, grid in GRIDS.items() for v in grid]
     for row in rows:
         scores = Scores.from_confusion(confusions[row["rule"], row["value"]])
@@ -199,6 +201,33 @@ def test_the_sweep_table_holds_the_scores_of_every_point():
             assert row[key] == pytest.approx(getattr(scores, key), rel=1e-12)
         assert row["tail_miou"] == pytest.approx(float(scores.iou[2:].mean()), rel=1e-12)
     json.dumps(rows, allow_nan=False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_sweep_follows_the_protocol(protocol):
+    """Images of few of five classes each, so that all protocols differ; the scores come from the images' counts."""
+    criterion, prior, kept, matrices = build_criterion("ce", [*COUNTS, 1]), training_prior([*COUNTS, 1]), [], {}
+    for seed in range(3):
+        logits, labels = made_up(seed)
+        labels[labels == seed] = 255
+        logits = torch.cat([logits, torch.full_like(logits[:, :1], -99)], 1)  # the fifth class is nowhere
+        logits[:, seed] = -99
+        matrix = confusion_of(logits[0].argmax(0), labels)
+        result = ImageResult(str(seed), torch.nn.functional.pad(matrix, (0, 1, 0, 1)).numpy(), 0)
+        result.sweep = sweep_counts(criterion, logits, labels, prior)
+        kept.append(result)
+        for value in GRIDS["prior"]:
+            confusion = ConfusionMatrix(5)
+            confusion.update(decide(criterion, logits, prior, Decision("prior", value))[0], labels)
+            matrices.setdefault(value, []).append(confusion.matrix)
+    rows = sweep_table(Totals.of(kept), [2, 3], protocol)
+    for row in rows:
+        every = torch.stack(matrices[row["value"]])
+        counts = every.diagonal(dim1=1, dim2=2), every.sum(2), every[:, :, :5].sum(1)
+        scores = Scores.from_counts(*counts, protocol)
+        expected = None if protocol == "torchvision" else pytest.approx(scores.miou, rel=1e-12)
+        assert row["miou"] == expected and row["protocol"] == protocol
+        assert row["mean_accuracy"] == (None if math.isnan(scores.mean_accuracy) else scores.mean_accuracy)
 
 
 def test_a_tail_that_is_not_there_has_no_score():
