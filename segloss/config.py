@@ -213,6 +213,16 @@ class TrainConfig(LabelValueOptions, DataOptions):
             raise InputError("--resume needs --output-dir, the run folder to go on with")
 
 
+# Ways of evaluating -> the options that only they read; what is not here all read.
+OPTIONS_OF_MODES = {
+    "--predictions": "labels class_table prediction_ids skip_bad",
+    "--checkpoint": "dataset data_path split classes val_share check sweep_tau choose_metric choose_on save_predictions",
+    "--checkpoint or --predictions": "group protocol boundary block",
+    "--checkpoint or --images": "decision_tau image_scale tta_scales tta_flip tile tile_overlap batch_size precision "
+    "accelerator save",
+}
+
+
 @dataclass
 class EvalConfig:
     """``eval_seg.py``: score trained runs, or folders of predicted masks, and compare them."""
@@ -255,7 +265,9 @@ class EvalConfig:
     )
     tile_overlap: float = option(0.5, "share of a window that it has in common with the next")
     batch_size: int = option(8, "images per step")
-    workers: int | None = option(None, f"loader processes, 0: none; {WORKERS_HELP}")
+    workers: int | None = option(
+        None, f"loader processes, 0: none; {WORKERS_HELP}; of --predictions: threads, default: all cores"
+    )
     precision: str = option("32-true", ", ".join(PRECISIONS))
     accelerator: str = option("auto", ", ".join(ACCELERATORS))
     check: str = option("sample", CHECK_HELP)
@@ -273,11 +285,15 @@ class EvalConfig:
             raise InputError("give either --checkpoint, run folders or .ckpt files, or --predictions, folders of masks")
         if self.predictions and self.labels is None:
             raise InputError("--labels is missing: the folder of true masks that --predictions are scored against")
+        if self.images is not None and not self.checkpoint:
+            raise InputError("--images needs --checkpoint, the run that predicts them")
+        self._check_mode()
         count = len(self.checkpoint or self.predictions)
         for flag, given in (("names", self.names), ("group", self.group)):
             require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
         for name in self.names:
-            require(Path(name).name == name and name not in ("", ".", ".."), "names", "names of files", repr(name))
+            named = Path(name).name == name and name not in ("", ".", "..")
+            require(named, "names", "names of files: not empty, without '/'", repr(name))
         require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
         require_name("precision", self.precision, PRECISIONS)
         require_name("accelerator", self.accelerator, ACCELERATORS)
@@ -289,8 +305,8 @@ class EvalConfig:
         self._check_operating_point()
         for kind in self.save:
             require_name("save", kind, ("ids", "color", "overlay"))
-        if self.images is not None and not self.checkpoint:
-            raise InputError("--images needs --checkpoint, the run that predicts them")
+        if self.save != ["ids"] and self.images is None:
+            require(self.save_predictions, "save", "given with --save-predictions or --images", " ".join(self.save))
         require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
         require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
         require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
@@ -298,7 +314,17 @@ class EvalConfig:
             require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:
             require(0 < self.val_share < 1, "val-share", "between 0 and 1", self.val_share)
-        self.workers = resolve_workers(self.workers)
+        if self.checkpoint or self.workers is not None:
+            self.workers = resolve_workers(self.workers)
+
+    def _check_mode(self) -> None:
+        """InputError for an option that the way of evaluating would pass over in silence."""
+        mode = "--predictions" if self.predictions else "--images" if self.images is not None else "--checkpoint"
+        plain = EvalConfig()
+        for modes, names in OPTIONS_OF_MODES.items():
+            for name in names.split() if mode not in modes else ():
+                if getattr(self, name) != getattr(plain, name):
+                    raise InputError(f"{flag_of(name)} does nothing with {mode}, only with {modes}; leave it out")
 
     def _check_operating_point(self) -> None:
         if self.decision_tau != "auto":

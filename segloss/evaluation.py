@@ -360,6 +360,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
             boundary=config.boundary,
             skip_bad=config.skip_bad,
+            workers=config.workers,
         )
         for name, path in zip(config.names or names, config.predictions, strict=True)
     ]

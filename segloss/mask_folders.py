@@ -127,7 +127,7 @@ class MaskSource:
         prediction_ids: of Cityscapes: ``labelIds``, ``labelTrainIds``; ``auto``: by the file names, else labelIds.
         boundary: count boundary bands too.
         skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
-        workers: threads; default: one per core.
+        workers: threads, at least 1; default: one per core.
 
     Raises:
         InputError: files do not match.
@@ -159,7 +159,7 @@ class MaskSource:
         if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
         self.boundary, self.skip_bad = boundary, skip_bad
-        self.workers = workers or available_cores()
+        self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped: list[str] = []
 
     def __len__(self) -> int:

@@ -264,10 +264,79 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
         ("--checkpoint a --los ce", "unrecognized arguments: --los"),
+        ("--checkpoint a --predictions b --labels c", "give either --checkpoint"),
+        ("--predictions a --labels b --images c", "--images needs --checkpoint"),
+        ("--checkpoint a --save color", "--save must be given with --save-predictions or --images, got color"),
+        ("--checkpoint a --names b/c", "--names must be names of files: not empty, without '/', got 'b/c'"),
     ],
 )
 def test_wrong_evaluation_flags_are_answered_in_one_line(argv, part):
     assert part in refusal(argv.split(), parse_eval)
+
+
+MODES = {
+    "--checkpoint": "--checkpoint a",
+    "--predictions": "--predictions a --labels b",
+    "--images": "--checkpoint a --images b",
+}
+# option: the modes that read it, or None where all do
+EVERY_EVALUATION_FLAG = {
+    "labels x": ["--predictions"],
+    "class-table voc": ["--predictions"],
+    "prediction-ids trainIds": ["--predictions"],
+    "skip-bad": ["--predictions"],
+    "names x": None,
+    "group x": ["--checkpoint", "--predictions"],
+    "dataset folder": ["--checkpoint"],
+    "data-path x": ["--checkpoint"],
+    "split val": ["--checkpoint"],
+    "classes 11": ["--checkpoint"],
+    "val-share 0.3": ["--checkpoint"],
+    "check off": ["--checkpoint"],
+    "protocol smp": ["--checkpoint", "--predictions"],
+    "boundary": ["--checkpoint", "--predictions"],
+    "block 2": ["--checkpoint", "--predictions"],
+    "decision-tau 0": ["--checkpoint", "--images"],
+    "sweep-tau": ["--checkpoint"],
+    "choose-metric miou --sweep-tau --split val": ["--checkpoint"],
+    "choose-on x --choose-metric miou --sweep-tau --split val": ["--checkpoint"],
+    "image-scale 0.5": ["--checkpoint", "--images"],
+    "tta-scales 1 2": ["--checkpoint", "--images"],
+    "tta-flip": ["--checkpoint", "--images"],
+    "tile 64 64": ["--checkpoint", "--images"],
+    "tile-overlap 0.2": ["--checkpoint", "--images"],
+    "batch-size 2": ["--checkpoint", "--images"],
+    "workers 0": None,
+    "precision auto": ["--checkpoint", "--images"],
+    "accelerator cpu": ["--checkpoint", "--images"],
+    "save-predictions": ["--checkpoint"],
+    "save color --save-predictions": ["--checkpoint"],
+    "output-dir x": None,
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", EVERY_EVALUATION_FLAG)
+def test_a_flag_of_another_mode_is_refused(mode, flag):
+    """With --predictions, --sweep-tau ended in a traceback after all the scoring; most others were passed over."""
+    argv, modes = [*MODES[mode].split(), *f"--{flag}".split()], EVERY_EVALUATION_FLAG[flag]
+    if modes is None or mode in modes:
+        parse_eval(argv)
+        return
+    message = refusal(argv, parse_eval)
+    words = {word.split("=")[0] for word in argv if word.startswith("--")}
+    assert message.split()[0] in words and f"does nothing with {mode}, only with " in message
+
+
+def test_every_evaluation_flag_has_its_modes():
+    tried = {flag.split()[0].replace("-", "_") for flag in EVERY_EVALUATION_FLAG}
+    assert tried | {"checkpoint", "predictions", "images"} == {f.name for f in dataclasses.fields(EvalConfig)}
+
+
+def test_workers_of_masks_are_those_asked_for():
+    masks = MODES["--predictions"].split()
+    assert parse_eval([*masks, "--workers", "3"]).workers == 3 and parse_eval(masks).workers is None
+    assert parse_eval(["--checkpoint", "a"]).workers is not None
 
 
 @pytest.mark.parametrize(

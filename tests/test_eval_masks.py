@@ -96,7 +96,7 @@ def test_names_and_groups(masks, capsys):
     assert list(found["runs"]) == ["x", "y 2", "z"]
     assert [(row["name"], row["runs"]) for row in found["comparison"]["ranking"]] == [("good", 2), ("bad", 1)]
     for name in ("../../escape", "", "a/b"):
-        with pytest.raises(InputError, match="--names must be names of files"):
+        with pytest.raises(InputError, match="--names must be names of files: not empty, without '/'"):
             evaluated(masks, "--names", "x", name)
 
 
