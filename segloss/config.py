@@ -216,7 +216,8 @@ class TrainConfig(LabelValueOptions, DataOptions):
 # Ways of evaluating -> the options that only they read; what is not here all read.
 OPTIONS_OF_MODES = {
     "--predictions": "labels class_table prediction_ids skip_bad",
-    "--checkpoint": "dataset data_path split classes val_share check sweep_tau choose_metric choose_on save_predictions",
+    "--checkpoint": "dataset data_path split classes val_share check sweep_tau choose_metric choose_on "
+    "save_predictions",
     "--checkpoint or --predictions": "group protocol boundary block",
     "--checkpoint or --images": "decision_tau image_scale tta_scales tta_flip tile tile_overlap batch_size precision "
     "accelerator save",

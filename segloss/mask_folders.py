@@ -154,6 +154,9 @@ class MaskSource:
             raise InputError("--prediction-ids trainIds are those of Cityscapes; give --class-table cityscapes")
         in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
         self.classes = in_train_ids if kind == "labelTrainIds" else classes
+        if not classes.mask_colors and len(set(classes.colors)) == len(classes):  # as PredictionWriter paints them
+            colors = tuple(zip(classes.colors, range(len(classes)), strict=True))
+            classes, in_train_ids = (replace(table, mask_colors=colors) for table in (classes, in_train_ids))
         self.predicted_classes = classes
         by_name = all(triple.predicted.stem.endswith("labelTrainIds") for triple in self.triples)
         if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
@@ -208,7 +211,7 @@ class MaskSource:
             predicted = read_mask(triple.predicted)
             if predicted.shape[:2] != true.shape[:2]:
                 raise size_mismatch(triple.predicted, predicted.shape, triple.true, true.shape)
-            if predicted.ndim == 3 and not self.predicted_classes.mask_colors:
+            if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
                 what, cure = describe_strays(predicted, np.ones(predicted.shape[:2], bool), self.predicted_classes)
                 raise InputError(f"{triple.predicted}: {what}; {cure}")
         except InputError as error:

@@ -15,8 +15,9 @@ from data_trees import random_mask, write_png
 
 from segloss import mask_folders
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.tables import ADE20K, CAMVID_11, CITYSCAPES
+from segloss.datasets.tables import ADE20K, CAMVID_11, CITYSCAPES, VOC
 from segloss.errors import InputError
+from segloss.evaluation import PredictionWriter
 from segloss.mask_folders import MaskSource, class_table, match
 from segloss.metrics import ConfusionMatrix, Scores
 from segloss.results import ResultStore, Totals, boundary_of
@@ -137,6 +138,37 @@ def test_ids_in_another_order_and_the_ids_beyond_the_classes_are_sorted_out(tmp_
     pairs = index_folders(tmp_path, labels=range(151), predicted=range(160))
     expected = [(np.where(p == 0, 255, p - 1), np.where(y == 0, 255, y - 1).astype(int)) for p, y in pairs.values()]
     require_counts(source_of(tmp_path, ADE20K), [(np.where(p > 149, 200, p), y) for p, y in expected], 150)
+
+
+# What PredictionWriter writes.
+
+SIXTEEN_BIT = ClassTable(("x", "y", "z"), ids=(300, 7, 65535), colors=((1, 2, 3), (3, 2, 1), (0, 0, 9)))
+
+
+@pytest.mark.parametrize("kind", ["ids", "color"])
+@pytest.mark.parametrize("classes", [CITYSCAPES, VOC, ADE20K, CAMVID_11, SIXTEEN_BIT], ids=lambda table: table.names[0])
+def test_written_predictions_are_read_back(tmp_path, classes, kind):
+    """Ids that are not the class numbers, and colours of a table whose own masks are ids."""
+    pairs, ids = [], np.array(classes.ids, np.uint16)
+    write = PredictionWriter(tmp_path / "pred", classes, [kind], None)
+    for seed, name in enumerate("ab"):
+        found, true = (random_mask(2 * seed + k, SIZE, range(len(classes))) for k in range(2))
+        write({"name": name}, torch.from_numpy(found))
+        write_png(tmp_path / f"true/{name}.png", ids[true])
+        pairs.append((found, true))
+        if kind == "ids":
+            written = cv2.imread(str(tmp_path / f"pred/{name}.png"), cv2.IMREAD_UNCHANGED)
+            assert written.dtype == (np.uint16 if classes is SIXTEEN_BIT else np.uint8)
+            np.testing.assert_array_equal(written, ids[found])
+    require_counts(source_of(tmp_path, classes), pairs, len(classes))
+
+
+def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):
+    index_folders(tmp_path)
+    in_colour(tmp_path / "pred/a.png")
+    same = ClassTable(THREE.names, colors=((1, 1, 1), (1, 1, 1), (2, 2, 2)))
+    with pytest.raises(InputError, match="is a colour image, but the class table gives no colours"):
+        totals_of(source_of(tmp_path, same))
 
 
 # Cityscapes.
@@ -377,7 +409,7 @@ HARM = {
     no_image: "is not a readable image",
     empty: "is not a readable image",
     changed_byte: "is damaged",
-    in_colour: "is a colour image, but the class table gives no colours",
+    in_colour: "holds colour 0,0,0 on 100.00% of its pixels, which the class table does not know",
     floating: "mask has float32 pixels",
 }
 
