@@ -20,7 +20,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         return
 
     from segloss.comparison import compare, on_common_images
-    from segloss.evaluation import score, sources_of_masks, sources_of_runs
+    from segloss.evaluation import score, sources_of_masks, sources_of_runs, unknown_warning
     from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
 
@@ -37,6 +37,8 @@ def evaluate(argv: list[str] | None = None) -> None:
             progress=progress_bar(f"scoring {source.name}"),
         )
         print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
+        if warning := unknown_warning(source, metrics[source.name]):
+            say(warning)
 
     groups: dict[str, list] = {}
     members: dict[str, list[str]] = {}

@@ -28,6 +28,7 @@ from segloss.summary import summarise
 
 Progress = Callable[[Iterable, int], Iterable]
 OnSample = Callable[[dict, Tensor], None]
+UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 
 
 class Source(Protocol):
@@ -216,6 +217,15 @@ def score(
     totals = measure(source, store, progress)
     metrics = summarise(totals, source.classes, training_pixels=source.training_pixels, protocol=protocol)
     return {**source.describe(), **metrics}, totals
+
+
+def unknown_warning(source: Source, metrics: dict) -> str | None:
+    """A line where more than 1 % of the pixels were predicted as no class: other ids, and so a score of nothing."""
+    pixels = sum(row["pixels"] for row in metrics["classes"])
+    share = metrics["unknown_predictions"] / max(1, pixels)
+    if not isinstance(source, MaskSource) or share <= UNKNOWN_SHARE:
+        return None
+    return f"warning: {source.name}: {share:.1%} of the pixels are predicted as no class; {source.cause_of_unknown()}"
 
 
 class PredictionWriter:

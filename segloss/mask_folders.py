@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images
-from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
+from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
 from segloss.errors import InputError, unknown_name
 from segloss.frequency import available_cores
@@ -25,6 +26,7 @@ TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES,
 KINDS = ("labelIds", "labelTrainIds")
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
+LOOKED_AT = 20  # predictions, for the cause of ids that are no class
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,15 @@ class MaskSource:
     def describe(self) -> dict:
         return {"predictions": str(self.predictions), "labels": str(self.labels), "skipped": list(self.skipped)}
 
+    def cause_of_unknown(self) -> str:
+        """What the values of some predictions look like, if many are no class."""
+        values: set[int] = set()
+        for triple in self.triples[:: -(-len(self) // LOOKED_AT)]:
+            with suppress(InputError):
+                predicted = read_mask(triple.predicted)
+                values.update(np.unique(predicted).tolist() if predicted.ndim == 2 else ())
+        return _cause(values - {IGNORE_INDEX}, self.predicted_classes)
+
     def key(self) -> dict:
         stats = [
             (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
@@ -231,6 +242,21 @@ class MaskSource:
         if self.boundary:
             result.boundary = boundary_of(decided, labels, len(self.classes))
         return result
+
+
+def _cause(values: set[int], classes: ClassTable) -> str:
+    known = {value for value, label in classes.mask_ids if label != IGNORE_INDEX}
+    if classes.names == CITYSCAPES.names and values:
+        in_train_ids = known == set(range(len(classes)))
+        if not in_train_ids and max(values) < len(classes):
+            return "these look like trainIds; give --prediction-ids trainIds"
+        if in_train_ids and max(values) >= len(classes):
+            return "these look like labelIds; give --prediction-ids labelIds"
+    for step, where in ((-1, "before"), (1, "behind")):
+        if values - known and values <= {value + step for value in known}:
+            return f"ids seem to begin one {where} the class table's {min(known)}; correct the ids of the class table"
+    strange = ranges(sorted(values - known)[:20])
+    return f"ids that are no class: {strange}; check --class-table against the ids that were written"
 
 
 def folded(raw: np.ndarray, classes: ClassTable, predicted_classes: ClassTable) -> tuple[np.ndarray, int, int]:

@@ -25,6 +25,7 @@ def summarise(
     metrics = {
         "images": totals.images,
         "ignored_pixels": totals.ignored,
+        "unknown_predictions": int(totals.matrix[:, len(classes) :].sum()),
         **scores.to_dict(list(classes.names)),
     }
     for row, present in zip(metrics["classes"], totals.present.tolist(), strict=True):

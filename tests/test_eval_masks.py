@@ -17,6 +17,7 @@ from street_trees import TINY, street_tree
 
 import eval_seg
 import train_seg
+from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.metrics import PROTOCOLS, ConfusionMatrix
 
@@ -121,6 +122,28 @@ def test_bad_predictions_stop_or_are_left_out_and_reported(masks, capsys):
             )
     best = found["comparison"]["ranking"][0]
     assert best["name"] == "good" and best["miou"]["estimate"] == pytest.approx(confusion.compute().miou)
+
+
+def test_predictions_in_other_ids_are_warned_of(tmp_path, capsys):
+    ids = np.array(CITYSCAPES.ids, np.uint8)
+    for place in range(2):
+        labels = random_mask(place, (40, 50), range(19))
+        write_png(tmp_path / f"true/{place}.png", ids[labels])
+        write_png(tmp_path / f"p/{place}.png", labels)
+    found = evaluated(tmp_path, "--class-table", "cityscapes", folders=("p",))["runs"]["p"]
+    valid = sum(row["pixels"] for row in found["classes"])
+    assert 0.5 * valid < found["unknown_predictions"] < valid == 2 * 40 * 50
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "of the pixels are predicted as no class; these look like trainIds; give --prediction-ids train" in warning
+
+
+def test_a_few_pixels_of_no_class_are_counted_without_warning(masks, capsys):
+    predicted = random_mask(0, (20, 30), (0, 1, 2))
+    predicted[:2, 0] = 77
+    write_png(masks / "true/f000.png", np.zeros((20, 30), np.uint8))
+    write_png(masks / "good/f000.png", predicted)
+    assert evaluated(masks, folders=("good",))["runs"]["good"]["unknown_predictions"] == 2
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_a_killed_evaluation_writes_no_metrics_and_goes_on(tmp_path):

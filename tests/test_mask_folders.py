@@ -449,6 +449,30 @@ def test_a_label_that_cannot_be_used_is_an_error_even_where_bad_predictions_are_
         totals_of(source_of(tmp_path, **options))
 
 
+CITY_IDS = np.array(CITYSCAPES.ids, np.uint8)
+FROM_ONE = ClassTable(("x", "y", "z"), ids=(1, 2, 3), ignore_ids=(0,))
+
+
+@pytest.mark.parametrize(
+    ("classes", "predicted", "prediction_ids", "cause"),
+    [
+        (CITYSCAPES, range(19), "auto", "these look like trainIds; give --prediction-ids trainIds"),
+        (CITYSCAPES, (0, 1, 255), "auto", "these look like trainIds; give --prediction-ids trainIds"),
+        (CITYSCAPES, CITY_IDS, "labelTrainIds", "these look like labelIds; give --prediction-ids labelIds"),
+        (CITYSCAPES, (7, 8, 40), "auto", "ids that are no class: 40; check --class-table"),
+        (FROM_ONE, range(3), "auto", "ids seem to begin one before the class table's 1"),
+        (THREE, (1, 2, 3), "auto", "ids seem to begin one behind the class table's 0"),
+        (THREE, (0, 60, 120), "auto", "ids that are no class: 60, 120; check --class-table"),
+    ],
+)
+def test_ids_that_are_no_class_have_a_likely_cause(tmp_path, classes, predicted, prediction_ids, cause):
+    for seed in range(50):
+        write_png(tmp_path / f"pred/{seed}.png", random_mask(seed, SIZE, predicted))
+        write_png(tmp_path / f"true/{seed}.png", random_mask(seed, SIZE, classes.ids))
+    no_image(tmp_path / "pred/0.png")  # is passed over
+    assert source_of(tmp_path, classes, prediction_ids=prediction_ids).cause_of_unknown().startswith(cause)
+
+
 # Going on, and memory.
 
 
