@@ -65,7 +65,7 @@ def predict(config) -> None:
 
 def sweep(config, sources, totals, folder: Path) -> dict:
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
-    from segloss.evaluation import totals_of_some
+    from segloss.evaluation import chosen_images, totals_of_some
     from segloss.metrics import class_groups
     from segloss.operating_point import choose, save_operating_point, sweep_table
     from segloss.report import console
@@ -75,7 +75,7 @@ def sweep(config, sources, totals, folder: Path) -> dict:
         tail = class_groups(source.training_pixels)["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric:
-            some = totals_of_some(source, folder, config.choose_on)
+            some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
             row = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
             path = save_operating_point(source.run_folder, row, config, some.images)
             said = f"{source.name}: {row['rule']} {row['value']:g} for {config.choose_metric} on {some.images} images"

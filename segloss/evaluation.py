@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.comparison import common_images
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.base import pair, require_folder
@@ -293,14 +294,17 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     precision = resolve_precision(config.precision, device)
     runs = [load_run(path) for path in config.checkpoint]
     datasets = [dataset_for_run(run, config) for run in runs]
+    names = config.names or distinct_names(runs)
     for run, dataset in zip(runs, datasets, strict=True):
         if dataset.classes.names != datasets[0].classes.names:
             raise InputError(f"{run.path}: has other classes than {runs[0].path}; score the two apart")
+        chosen_images(config.choose_on, dataset)
+    common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
         check_before([dataset], config.check, say)
     sources = []
-    for name, run, dataset in zip(config.names or distinct_names(runs), runs, datasets, strict=True):
+    for name, run, dataset in zip(names, runs, datasets, strict=True):
         counted = {"boundary": config.boundary, "calibration": True, "sweep": config.sweep_tau}
         measures, save = Measures(decision_of(config, run), **counted), None
         if config.save_predictions:
@@ -376,20 +380,47 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
     ]
 
 
-def totals_of_some(source: RunSource, folder: Path, chosen: Sequence[str]) -> Totals:
-    """Totals of the images whose names begin with one of the words, or are listed in a file of that name; all if none.
+def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str]:
+    """The images whose names begin with one of the words, or are a line of a file of that name; all if no word.
 
     Raises:
-        InputError: no image does.
+        InputError: a word or a line fits no image, or a file cannot be read or lists none.
     """
-    words: list[str] = []
-    for word in chosen:
-        words += Path(word).read_text(encoding="utf-8-sig").split() if Path(word).is_file() else [word]
+    chosen = set() if words else set(dataset.names)
+    for word in words:
+        listed = _lines_of(Path(word)) if Path(word).is_file() else None
+        if listed is None:
+            found = {name for name in dataset.names if name.startswith(word)}
+            unknown = [] if found else [word]
+        else:
+            found = listed.intersection(dataset.names)
+            unknown = sorted(listed - found)
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            where = f"{word}: " if listed is not None else ""
+            raise InputError(
+                f"--choose-on {where}no image of {dataset.split} is called {unknown[0]!r}{more}; words are beginnings "
+                f"and lines of a file whole names, such as {dataset.names[0]!r}"
+            )
+        chosen |= found
+    return chosen
+
+
+def _lines_of(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--choose-on {path}: cannot be read as text; give a file of one name a line") from error
+    found = {line.strip() for line in lines if line.strip()}
+    if not found:
+        raise InputError(f"--choose-on {path}: lists no image; write one name a line, or leave it out for all images")
+    return found
+
+
+def totals_of_some(source: RunSource, folder: Path, chosen: set[str]) -> Totals:
+    """Totals of the images of these names, from what was kept of them."""
     with ResultStore(folder / f"{source.name}.sqlite", source.key()) as kept:
-        some = [result for result in kept if not words or result.name.startswith(tuple(words))]
-    if not some:
-        raise InputError(f"--choose-on {' '.join(chosen)}: no image of {source.dataset.split} is called so")
-    return Totals.of(some)
+        return Totals.of(result for result in kept if result.name in chosen)
 
 
 def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:

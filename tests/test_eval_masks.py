@@ -215,8 +215,29 @@ def test_choosing_on_some_images(run, tmp_path):
     scores(run, tmp_path / "a", *flags, str(tmp_path / "list.txt"))
     kept = json.loads((run / "operating_point.json").read_text())
     assert (kept["images"], kept["split"], kept["metric"]) == (2, "val", "miou")
-    with pytest.raises(InputError, match="--choose-on nobody: no image of val is called so"):
-        scores(run, tmp_path / "b", *flags, "nobody")
+    assert kept["protocol"] == "cityscapes"
+    scores(run, tmp_path / "a", *flags, names[2], "val_0")  # beginnings of names
+    assert json.loads((run / "operating_point.json").read_text())["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "message"),
+    [
+        (None, ["nobody"], "no image of val is called 'nobody'; words are beginnings and lines of a file whole names"),
+        (None, ["val_0", "nobody"], "no image of val is called 'nobody'"),
+        ("", ["FILE"], "list.txt: lists no image; write one name a line"),
+        ("val_0\nval_\nx y\n", ["FILE"], "list.txt: no image of val is called 'val_' and 1 more; .* such as 'val_0'"),
+        ("\xff", ["FILE"], "list.txt: cannot be read as text"),
+    ],
+)
+def test_a_choice_on_nothing_is_refused_before_the_work(run, tmp_path, monkeypatch, lines, words, message):
+    if lines is not None:
+        (tmp_path / "list.txt").write_text(lines, encoding="latin-1")
+    words = [str(tmp_path / "list.txt") if word == "FILE" else word for word in words]
+    flags = ["--split", "val", "--sweep-tau", "--choose-metric", "miou", "--choose-on", *words]
+    with pytest.raises(InputError, match=f"--choose-on .*{message}"):
+        scores(run, tmp_path / "b", *flags)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,18 @@ def test_two_runs_of_one_name_are_told_apart(runs, run, tmp_path):
     assert list(json.loads((tmp_path / "out/metrics.json").read_text())["runs"]) == ["run", "run-2"]
 
 
+def test_runs_on_other_images_are_refused_before_the_work(run, data, tmp_path, capsys):
+    """A run keeps the folder of its data in its checkpoint."""
+    root = Path(shutil.copytree(data, tmp_path / "renamed"))
+    for path in [*(root / "test").iterdir(), *(root / "testannot").iterdir()]:
+        path.rename(path.with_name(f"other_{path.name}"))
+    checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    checkpoint["segloss"]["config"]["data_path"] = str(root)
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    line = refused(capsys, "--checkpoint", run, tmp_path / "other.ckpt", "--output-dir", tmp_path / "out")
+    assert "no image is in all of run, other; score them apart" in line and not (tmp_path / "out").exists()
+
+
 def test_saved_predictions_score_the_same_and_use_the_data_sets_ids(run, data, tmp_path):
     out = tmp_path / "out"
     evaluate("--checkpoint", run, "--save-predictions", "--output-dir", out)
