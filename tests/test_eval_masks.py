@@ -170,6 +170,51 @@ def test_a_killed_evaluation_writes_no_metrics_and_goes_on(tmp_path):
     assert sum(row["pixels"] for row in metrics["classes"]) == sum(int((mask < 255).sum()) for mask in truth)
 
 
+MEASURED = """
+import resource, sys
+import eval_seg
+eval_seg.main()
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def many_pairs(root: Path, count: int) -> list[str]:
+    """The flags to score them; written as copies of a few files, which is what makes them in seconds."""
+    pngs = [write_png(root / "one.png", random_mask(seed, (8, 8), (0, 1))).read_bytes() for seed in range(8)]
+    for folder, step in (("true", 1), ("p", 3)):
+        (root / folder).mkdir()
+        for place in range(count):
+            (root / folder / f"{place:05d}.png").write_bytes(pngs[step * place % 8])
+    (root / "classes.txt").write_text("a\nb\n")
+    (root / "p/00321.png").write_bytes(pngs[0][:40])
+    return ["--predictions", str(root / "p"), "--labels", str(root / "true"), "--output-dir", str(root / "o")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is counted in KiB there")
+def test_ten_thousand_pairs_in_little_memory_and_a_corrupt_one_is_named(tmp_path, monkeypatch, capsys):
+    """About 30 s on two cores."""
+    peaks = {}
+    for count in (500, 10_000):
+        (tmp_path / str(count)).mkdir()
+        flags = many_pairs(tmp_path / str(count), count)
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *flags, "--skip-bad"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        peaks[count] = int(done.stdout.split("peak ")[-1]) / 1024  # MiB
+        metrics = json.loads((tmp_path / f"{count}/o/metrics.json").read_text())["runs"]["p"]
+        assert metrics["images"] == count - 1
+        assert len(metrics["skipped"]) == 1 and "00321.png: is cut off" in metrics["skipped"][0]
+    # Measured: 10 MiB. All the weights of the resamples at once would be 76 more.
+    assert peaks[10_000] - peaks[500] < 40, peaks
+    monkeypatch.setattr(sys, "argv", ["eval_seg.py", *flags])
+    with pytest.raises(SystemExit) as stop:
+        eval_seg.main()
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.count("\n") == 1
+    assert "00321.png: is cut off" in line and "--skip-bad leaves such images out" in line
+
+
 # ---- the operating point of a run
 
 
