@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+import struct
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
-from segloss.datasets.images import list_images
+from segloss.datasets.images import PNG_START, list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
 from segloss.errors import InputError, unknown_name
@@ -96,6 +96,24 @@ def _frame(name: str) -> str:
     return found[0] if found else name
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def _stored_size(path: Path) -> str | None:
+    """``WIDTHxHEIGHT`` from the header; None for a file that only reading can judge."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+        if start.startswith(PNG_START) and len(start) == 24:  # Pillow decodes a PNG to look for an orientation
+            return "{}x{}".format(*struct.unpack(">II", start[16:]))
+        height, width, _ = read_header(path)
+        return f"{width}x{height}"
+    except (OSError, InputError):
+        return None
+
+
 def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
@@ -107,15 +125,15 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     if kind is not None and any(name.endswith(KINDS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
-    for what, names in (("no prediction of", set(true) - set(predicted)), ("no label of", set(predicted) - set(true))):
-        if names:
-            some = sorted(names)
-            more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
-            where = predictions if what.startswith("no pred") else labels
-            raise InputError(
-                f"{where}: {what} {', '.join(some[:SHOWN])}{more}; masks are matched by their name without suffix, add "
-                "them or take out their partners"
-            )
+    lonely = {
+        f"no prediction in {predictions} for": sorted(set(true) - set(predicted)),
+        f"no label in {labels} for": sorted(set(predicted) - set(true)),
+    }
+    if any(lonely.values()):
+        found = ", and ".join(f"{what} {len(names)}: {_some(names)}" for what, names in lonely.items() if names)
+        raise InputError(
+            f"{found}; masks are matched by their name without suffix, add them or take out their partners"
+        )
     return [Triple(name, predicted[name], path) for name, path in sorted(true.items())], kind
 
 
@@ -166,6 +184,21 @@ class MaskSource:
         self.boundary, self.skip_bad = boundary, skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped: list[str] = []
+        if not skip_bad:
+            self._require_sizes()
+
+    def _require_sizes(self) -> None:
+        """InputError that lists the predictions of another size than their label, from the headers."""
+        files = [path for triple in self.triples for path in (triple.predicted, triple.true)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            sizes = list(pool.map(_stored_size, files))
+        pairs = zip(self.triples, sizes[::2], sizes[1::2], strict=True)
+        other = [f"{t.name} ({a}, its label {b})" for t, a, b in pairs if a and b and a != b]
+        if other:
+            raise InputError(
+                f"{self.predictions}: {len(other)} of {len(self)} predictions are not of their label's size (width x "
+                f"height): {_some(other)}; export them at the label's size (--skip-bad leaves such images out)"
+            )
 
     def __len__(self) -> int:
         return len(self.triples)
@@ -214,6 +247,10 @@ class MaskSource:
                         self.skipped.append(f"{triple.name}: {result}")
                     else:
                         yield place, result
+        if len(self.skipped) == len(self):
+            raise InputError(
+                f"{self.predictions}: none of the {len(self)} predictions can be used; the first, {self.skipped[0]}"
+            )
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         triple = item[1]
@@ -221,7 +258,11 @@ class MaskSource:
         try:
             predicted = read_mask(triple.predicted)
             if predicted.shape[:2] != true.shape[:2]:
-                raise size_mismatch(triple.predicted, predicted.shape, triple.true, true.shape)
+                sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (predicted, true)]
+                raise InputError(
+                    f"{triple.predicted}: is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x "
+                    "height); export the prediction at the label's size"
+                )
             if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
                 what, cure = describe_strays(predicted, np.ones(predicted.shape[:2], bool), self.predicted_classes)
                 raise InputError(f"{triple.predicted}: {what}; {cure}")

@@ -103,8 +103,10 @@ def test_names_and_groups(masks, capsys):
 
 def test_bad_predictions_stop_or_are_left_out_and_reported(masks, capsys):
     (masks / "bad/f003.png").write_bytes((masks / "bad/f003.png").read_bytes()[:60])
-    write_png(masks / "good/f007.png", random_mask(0, (20, 29), (0, 1)))
     with pytest.raises(InputError, match=r"bad/f003\.png: is cut off.*--skip-bad"):
+        evaluated(masks)
+    write_png(masks / "good/f007.png", random_mask(0, (20, 29), (0, 1)))
+    with pytest.raises(InputError, match=r"good: 1 of 12 predictions are not of .* f007 \(29x20, .*--skip-bad"):
         evaluated(masks)
     assert not (masks / "o/metrics.json").exists()
     found = evaluated(masks, "--skip-bad")

@@ -310,12 +310,12 @@ def test_missing_predictions_are_listed_up_to_five(tmp_path):
     for place in range(5):
         (tmp_path / f"pred/{place:02}.png").unlink()
     with pytest.raises(
-        InputError, match=rf"{tmp_path}/pred: no prediction of 00, 01, 02, 03, 04; masks are matched by"
+        InputError, match=rf"no prediction in {tmp_path}/pred for 5: 00, 01, 02, 03, 04; masks are matched by"
     ):
         source_of(tmp_path)
     for place in range(5, 9):
         (tmp_path / f"pred/{place:02}.png").unlink()
-    with pytest.raises(InputError, match="no prediction of 00, 01, 02, 03, 04 and 4 more; masks"):
+    with pytest.raises(InputError, match="for 9: 00, 01, 02, 03, 04 and 4 more; masks"):
         source_of(tmp_path, skip_bad=True)
 
 
@@ -323,8 +323,27 @@ def test_predictions_without_label_are_listed_up_to_five(tmp_path):
     index_folders(tmp_path, names=[f"{place:02}" for place in range(12)])
     for place in range(7):
         (tmp_path / f"true/{place:02}.png").unlink()
-    with pytest.raises(InputError, match=rf"{tmp_path}/true: no label of 00, 01, 02, 03, 04 and 2 more; masks"):
+    with pytest.raises(InputError, match=rf"no label in {tmp_path}/true for 7: 00, 01, 02, 03, 04 and 2 more; masks"):
         source_of(tmp_path)
+    (tmp_path / "pred/11.png").unlink()
+    both = "no prediction in .*/pred for 1: 11, and no label in .*/true for 7: 00, 01, 02, 03, 04 and 2 more; masks"
+    with pytest.raises(InputError, match=both):
+        source_of(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_predictions_of_another_size_are_listed_before_anything_is_scored(tmp_path, suffix):
+    index_folders(tmp_path, names=[f"{place:02}" for place in range(12)])
+    for place in range(7):
+        (tmp_path / f"pred/{place:02}.png").unlink()
+        write_png(tmp_path / f"pred/{place:02}{suffix}", random_mask(0, (5, 6 + place)))
+    first = r"00 \(6x5, its label 17x13\), 01 \(7x5, its label 17x13\), .* and 2 more; export them at the label's size"
+    with pytest.raises(InputError, match=rf"pred: 7 of 12 predictions are not of their label's size .*: {first}"):
+        source_of(tmp_path)
+    source = source_of(tmp_path, skip_bad=True)
+    assert totals_of(source).images == 5 and len(source.skipped) == 7
+    name = f"pred/03{suffix}: is 9x5 but its label 03.png is 17x13 (width x height); export the prediction"
+    assert name in source.skipped[3]
 
 
 def test_two_predictions_of_one_image_are_refused(tmp_path):
@@ -354,7 +373,7 @@ def test_a_folder_that_is_missing_or_empty_names_its_flag(tmp_path, flag):
         source_of(tmp_path)
     (tmp_path / "true").mkdir(exist_ok=True)
     (tmp_path / "pred").mkdir(exist_ok=True)
-    with pytest.raises(InputError, match=r"holds no masks; check --labels|no prediction of a, b, c/d"):
+    with pytest.raises(InputError, match=r"holds no masks; check --labels|no prediction in .* for 3: a, b, c/d"):
         source_of(tmp_path)
 
 
@@ -402,8 +421,8 @@ def floating(path):
 
 
 HARM = {
-    wrong_size: "mask is 18x13 but its image a.png is 17x13",
-    turned: "mask is 13x17 but its image a.png is 17x13",
+    wrong_size: "a (18x13, its label 17x13)",
+    turned: "a (13x17, its label 17x13)",
     jpeg: "a JPEG does not keep ids",
     cut_off: "is cut off",
     no_image: "is not a readable image",
@@ -419,12 +438,12 @@ HARM = {
 def test_a_bad_prediction_is_refused_or_left_out_and_reported(tmp_path, harm, message, boundary):
     pairs = index_folders(tmp_path)
     harm(tmp_path / "pred/a.png")
-    with pytest.raises(InputError, match=rf"pred/a\..*{re.escape(message)}.*\(--skip-bad leaves such images out\)"):
+    with pytest.raises(InputError, match=rf"pred.*{re.escape(message)}.*\(--skip-bad leaves such images out\)"):
         totals_of(source_of(tmp_path, boundary=boundary))
     source = source_of(tmp_path, skip_bad=True, boundary=boundary)
     require_counts(source, [pairs["b"], pairs["c/d"]], 3)
     (skipped,) = source.describe()["skipped"]
-    assert skipped.startswith("a: ") and message in skipped
+    assert skipped.startswith("a: ") and (message in skipped or "its label a.png is 17x13" in skipped)
     totals_of(source)
     assert source.describe()["skipped"] == [skipped]  # not twice
 
@@ -433,7 +452,7 @@ def test_nothing_left_is_an_input_error(tmp_path):
     for name in index_folders(tmp_path):
         no_image(tmp_path / f"pred/{name}.png")
     source = source_of(tmp_path, skip_bad=True)
-    with pytest.raises(InputError, match="there is no image to score"):
+    with pytest.raises(InputError, match=r"none of the 3 predictions can be used; the first, a: .*is not a readable"):
         totals_of(source)
     assert len(source.skipped) == 3
 
@@ -521,9 +540,10 @@ def test_few_results_wait_however_many_there_are(tmp_path, monkeypatch):
                 most = max(most, handed_out)
             return super().submit(*args, **kwargs)
 
+    source = source_of(tmp_path)
     monkeypatch.setattr(mask_folders, "ThreadPoolExecutor", Counted)
     places = []
-    for place, _ in source_of(tmp_path).results():
+    for place, _ in source.results():
         with lock:
             handed_out -= 1
         places.append(place)
