@@ -20,14 +20,22 @@ def evaluate(argv: list[str] | None = None) -> None:
         return
 
     from segloss.comparison import compare, on_common_images
-    from segloss.evaluation import score, sources_of_masks, sources_of_runs, unknown_warning
+    from segloss.evaluation import (
+        clear_results,
+        make_folder,
+        score,
+        sources_of_masks,
+        sources_of_runs,
+        unknown_warning,
+    )
     from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
     sources = (sources_of_runs if config.checkpoint else sources_of_masks)(config, folder, say)
-    folder.mkdir(parents=True, exist_ok=True)  # an impossible folder is answered before the work, not after it
+    make_folder(folder)
+    clear_results(folder, [source.name for source in sources])
     metrics, totals = {}, {}
     for source in sources:  # all checked before the first is scored
         metrics[source.name], totals[source.name] = score(

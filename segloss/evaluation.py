@@ -1,5 +1,6 @@
 """Runs and folders of masks -> results of each image -> totals and scores, at the labels' own resolution."""
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,8 @@ from torch import Tensor
 from segloss.comparison import common_images
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
-from segloss.datasets.base import pair, require_folder
-from segloss.datasets.images import list_images
+from segloss.datasets.base import pair
+from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.doctor import check_before
@@ -258,6 +259,34 @@ class PredictionWriter:
             write_bytes(folder / f"{sample['name']}.png", cv2.imencode(".png", pixels)[1].tobytes())
 
 
+# What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.
+FILES = ("report.html", "per_class.csv", "comparison.csv", "sweep.csv", "sweep.png", "reliability.png", "metrics.json")
+
+
+def make_folder(folder: Path) -> None:
+    """An impossible folder is answered before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another --output-dir") from error
+
+
+def clear_results(folder: Path, names: Collection[str]) -> None:
+    """Take out what an earlier evaluation wrote into the folder, so that no old number stands beside new ones.
+
+    The stores of ``names`` stay, to go on from; so does all that no evaluation wrote.
+    """
+    try:
+        earlier = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        runs = [name for name in dict(earlier["runs"]) if Path(name).name == name and "comparison" in earlier]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    stale = [f"{name}.sqlite" for name in runs if name not in names]
+    stale += [f"confusion-{name}{suffix}" for name in runs for suffix in (".csv", ".png")]
+    for name in (*stale, *FILES) if runs else ():  # metrics.json last: what is interrupted is known again
+        (folder / name).unlink(missing_ok=True)
+
+
 class KeepSome:
     """A callback for :func:`evaluate` that keeps evenly spaced samples for a picture.
 
@@ -324,8 +353,13 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     device = pick_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
     runs = [load_run(path) for path in config.checkpoint]
-    place = require_folder(Path(str(config.images)), "folder of images")
-    found = pair(list_images(place), None, place.name, place, place)
+    place = Path(str(config.images))
+    images = list_images(place)
+    if not images:
+        what = "holds no images" if place.is_dir() else "is no folder"
+        raise InputError(f"{place}: {what}; check --images, a folder of {', '.join(IMAGE_SUFFIXES)}")
+    found = pair(images, None, place.name, place, place)
+    make_folder(folder)
     written = []
     for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale

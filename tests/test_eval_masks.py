@@ -19,6 +19,7 @@ import eval_seg
 import train_seg
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
+from segloss.evaluation import clear_results
 from segloss.metrics import PROTOCOLS, ConfusionMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +100,35 @@ def test_names_and_groups(masks, capsys):
     for name in ("../../escape", "", "a/b"):
         with pytest.raises(InputError, match="--names must be names of files: not empty, without '/'"):
             evaluated(masks, "--names", "x", name)
+
+
+def test_files_of_an_earlier_evaluation_do_not_stand_beside_new_ones(masks):
+    evaluated(masks)
+    kept = ("mine.sqlite", "confusion-mine.csv", "notes.html", "predictions/bad/f000.png")
+    for name in kept:
+        (masks / "o" / name).parent.mkdir(parents=True, exist_ok=True)
+        (masks / "o" / name).write_text("mine")
+    (masks / "o/sweep.csv").write_text("of a run, scored here before")
+    before = (masks / "o/good.sqlite").stat().st_mtime_ns
+    evaluated(masks, folders=("good",))
+    left = {path.relative_to(masks / "o").as_posix() for path in (masks / "o").rglob("*") if path.is_file()}
+    written = {"metrics.json", "report.html", "per_class.csv", "comparison.csv", "good.sqlite"}
+    assert left == {*kept, *written, "confusion-good.csv", "confusion-good.png"}
+    assert (masks / "o/good.sqlite").stat().st_mtime_ns == before  # nothing was scored again
+    write_png(masks / "good/f000.png", np.full((20, 30), 7, np.uint8))
+    (masks / "good/f001.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="is not a readable image"):
+        evaluated(masks, folders=("good",))
+    assert not (masks / "o/metrics.json").exists() and not (masks / "o/report.html").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", '{"runs": {"good": {}}}', '{"runs": 5, "comparison": {}}'])
+def test_a_metrics_file_of_somebody_else_clears_nothing(tmp_path, content):
+    names = ("metrics.json", "sweep.csv", "good.sqlite")
+    for name in names:
+        (tmp_path / name).write_text(content)
+    clear_results(tmp_path, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["good.sqlite", "metrics.json", "sweep.csv"])
 
 
 def test_bad_predictions_stop_or_are_left_out_and_reported(masks, capsys):

@@ -142,6 +142,11 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
         np.testing.assert_array_equal(read["ids"], np.array(loaded.classes.ids)[expected])
         np.testing.assert_array_equal(read["color"][..., ::-1], np.array(loaded.classes.colors, np.uint8)[expected])
         assert read["overlay"].shape == (*size, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: holds no images; check --images, a folder of \.png"):
+        eval_seg.evaluate(["--checkpoint", str(run), "--images", str(tmp_path / "empty")])
+    with pytest.raises(InputError, match=r"b\.png: cannot be made: .*; choose another --output-dir"):
+        eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "images/a b.png")])
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "one")])
     assert (tmp_path / "one/predictions/run/a b.png").is_file()
 
@@ -167,7 +172,8 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images", "nowhere"], "nowhere: folder of images is missing"),
+        (["--images", "nowhere"], "nowhere: is no folder; check --images"),
+        (["--images", __file__], "test_inference.py: is no folder; check --images"),
         (["--save", "pdf"], "choose one of ids, color, overlay"),
         (["--tile", "8", "8"], "--tile must be at least 32 each"),
         (["--tile-overlap", "1"], "--tile-overlap must be in"),
