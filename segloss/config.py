@@ -215,7 +215,7 @@ class TrainConfig(LabelValueOptions, DataOptions):
 
 # Ways of evaluating -> the options that only they read; what is not here all read.
 OPTIONS_OF_MODES = {
-    "--predictions": "labels class_table prediction_ids skip_bad",
+    "--predictions": "labels class_table prediction_ids skip_bad training_counts",
     "--checkpoint": "dataset data_path split classes val_share check sweep_tau choose_metric choose_on "
     "save_predictions",
     "--checkpoint or --predictions": "group protocol boundary block",
@@ -238,6 +238,9 @@ class EvalConfig:
     )
     prediction_ids: str = option("auto", f"of predictions for Cityscapes: {', '.join(PREDICTION_IDS)}")
     skip_bad: bool = option(False, "leave out predictions that cannot be read, and report them")
+    training_counts: str | None = option(
+        None, "of --predictions: a run's pixel_counts.json, whose order makes head, middle and tail", metavar="FILE"
+    )
     names: list[str] = option([], "of the runs or folders, in tables and files", nargs="+", metavar="NAME")
     group: list[str] = option([], "setting of each run: its seeds are compared together", nargs="+", metavar="NAME")
     dataset: str | None = option(None, f"{DATASET_HELP}; default: the one the run was trained on")

@@ -20,6 +20,7 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.doctor import check_before
 from segloss.errors import InputError
 from segloss.files import write_bytes
+from segloss.frequency import PixelCounts
 from segloss.inference import Views, infer, pick_device, reader_of, resolve_precision
 from segloss.losses import Criterion
 from segloss.mask_folders import MaskSource, class_table
@@ -396,6 +397,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
     labels = Path(str(config.labels))
     classes = class_table(config.class_table, labels)
     say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
+    counts = training_pixels_of(config.training_counts, classes)
     names: list[str] = []
     for path in config.predictions:
         names.append(_distinct(Path(path).resolve().name, names))
@@ -409,9 +411,25 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             boundary=config.boundary,
             skip_bad=config.skip_bad,
             workers=config.workers,
+            training_pixels=counts,
         )
         for name, path in zip(config.names or names, config.predictions, strict=True)
     ]
+
+
+def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...] | None:
+    """Training pixels of each class from a run's pixel_counts.json; InputError unless it counts these classes."""
+    if file is None:
+        return None
+    if not Path(file).is_file():
+        raise InputError(f"{file}: is no file; give --training-counts a run's pixel_counts.json")
+    counts = PixelCounts.load(file)
+    if counts.class_names != classes.names or len(counts.pixels) != len(classes):
+        raise InputError(
+            f"{file}: counts other classes than {', '.join(classes.names)}; give --training-counts of a run on these, "
+            "or leave it out"
+        )
+    return counts.pixels
 
 
 def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str]:

@@ -148,12 +148,11 @@ class MaskSource:
         boundary: count boundary bands too.
         skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
         workers: threads, at least 1; default: one per core.
+        training_pixels: of each class, where known: they order head, middle and tail.
 
     Raises:
         InputError: files do not match.
     """
-
-    training_pixels = None
 
     def __init__(
         self,
@@ -166,8 +165,10 @@ class MaskSource:
         boundary: bool = False,
         skip_bad: bool = False,
         workers: int | None = None,
+        training_pixels: tuple[int, ...] | None = None,
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
+        self.training_pixels = training_pixels
         self.triples, kind = match(predictions, labels)
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
         if prediction_ids == "labelTrainIds" and not cityscapes:

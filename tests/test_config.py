@@ -285,6 +285,7 @@ EVERY_EVALUATION_FLAG = {
     "class-table voc": ["--predictions"],
     "prediction-ids trainIds": ["--predictions"],
     "skip-bad": ["--predictions"],
+    "training-counts x": ["--predictions"],
     "names x": None,
     "group x": ["--checkpoint", "--predictions"],
     "dataset folder": ["--checkpoint"],

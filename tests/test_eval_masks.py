@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import train_seg
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.evaluation import clear_results
+from segloss.frequency import PixelCounts
 from segloss.metrics import PROTOCOLS, ConfusionMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +131,24 @@ def test_a_metrics_file_of_somebody_else_clears_nothing(tmp_path, content):
         (tmp_path / name).write_text(content)
     clear_results(tmp_path, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["good.sqlite", "metrics.json", "sweep.csv"])
+
+
+def test_head_and_tail_are_those_of_the_training_counts(masks):
+    """The same predictions had other thirds as a folder than as a run."""
+    counts = PixelCounts(("wall", "floor", "lamp"), (5, 900, 40), (1, 9, 4), (99, 999, 99), 0, 9)
+    counts.save(masks / "pixel_counts.json")
+    flags = ["--training-counts", str(masks / "pixel_counts.json")]
+    groups = evaluated(masks, *flags, folders=("good",))["runs"]["good"]["groups"]
+    assert groups["by_pixels_of"] == "training"
+    assert [groups[name]["classes"] for name in ("head", "middle", "tail")] == [["floor"], ["lamp"], ["wall"]]
+    replace(counts, class_names=("wall", "floor", "lamps")).save(masks / "pixel_counts.json")
+    with pytest.raises(InputError, match="counts other classes than wall, floor, lamp; give --training-counts"):
+        evaluated(masks, *flags)
+    (masks / "pixel_counts.json").write_text("{")
+    with pytest.raises(InputError, match=r"pixel_counts\.json: cannot be read as pixel counts"):
+        evaluated(masks, *flags)
+    with pytest.raises(InputError, match=r"nowhere: is no file; give --training-counts a run's pixel_counts\.json"):
+        evaluated(masks, "--training-counts", "nowhere")
 
 
 def test_bad_predictions_stop_or_are_left_out_and_reported(masks, capsys):
