@@ -132,6 +132,10 @@ class RunSource:
         return len(self.dataset)
 
     @property
+    def image_scale(self) -> float:
+        return getattr(self.dataset.transform, "image_scale", 1.0)
+
+    @property
     def run_folder(self) -> Path:
         return self.run.folder
 
@@ -143,6 +147,15 @@ class RunSource:
             "split": self.dataset.split,
             "decision": str(decision),
             "decision_tau": tau,
+            "checkpoint": str(self.run.path),
+            "views": {
+                "tta_scales": list(self.views.scales),
+                "tta_flip": self.views.flip,
+                "tile": self.views.tile and list(self.views.tile),
+                "tile_overlap": self.views.overlap,
+            },
+            "image_scale": self.image_scale,
+            "precision": self.precision,
         }
 
     def key(self) -> dict:
@@ -151,7 +164,7 @@ class RunSource:
             "checkpoint": [str(self.run.path.resolve()), status.st_size, status.st_mtime_ns],
             "data": self.dataset.fingerprint(),
             "images": hash_names(self.dataset),
-            "image_scale": getattr(self.dataset.transform, "image_scale", 1.0),
+            "image_scale": self.image_scale,
             "measures": repr((self.measures, self.views)),
             "precision": self.precision,
         }

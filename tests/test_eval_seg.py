@@ -56,7 +56,20 @@ def refused(capsys, *argv: object) -> str:
 def test_evaluating_a_run_gives_the_scores_that_training_gave(run):
     evaluate("--checkpoint", run)
     evaluated = json.loads((run / "eval-test/metrics.json").read_text())["runs"]["run"]
-    assert evaluated == json.loads((run / "test_metrics.json").read_text())
+    assert evaluated.pop("checkpoint") == str(run / "checkpoints/best.ckpt")
+    trained = json.loads((run / "test_metrics.json").read_text())
+    assert trained.pop("checkpoint").endswith("outlying_mse/checkpoints/best.ckpt")
+    assert evaluated == trained
+
+
+def test_the_metrics_say_how_the_network_ran(run, tmp_path):
+    how = ["--tta-flip", "--tta-scales", "1", "1.5", "--tile", "64", "48", "--tile-overlap", "0.25"]
+    evaluate("--checkpoint", run, *how, "--image-scale", "0.5", "--output-dir", tmp_path / "out")
+    found = json.loads((tmp_path / "out/metrics.json").read_text())["runs"]["run"]
+    views = {"tta_scales": [1.0, 1.5], "tta_flip": True, "tile": [64, 48], "tile_overlap": 0.25}
+    assert (found["views"], found["image_scale"], found["precision"]) == (views, 0.5, "32-true")
+    plain = json.loads((run / "test_metrics.json").read_text())
+    assert (plain["views"]["tile"], plain["image_scale"], plain["precision"]) == (None, 1.0, "32-true")
 
 
 def test_results_agree_with_each_other(run, tmp_path):
@@ -153,7 +166,8 @@ def test_a_checkpoint_file_serves_as_well_as_its_folder(run, tmp_path):
     single = shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "model.ckpt")
     evaluate("--checkpoint", single, "--output-dir", tmp_path / "out")
     results = json.loads((tmp_path / "out/metrics.json").read_text())["runs"]
-    assert results == {"model": json.loads((run / "test_metrics.json").read_text())}
+    trained = json.loads((run / "test_metrics.json").read_text())
+    assert results == {"model": {**trained, "checkpoint": str(single)}}
 
 
 def test_bad_input_is_one_line_with_the_cure(run, data, tmp_path, capsys):
