@@ -20,6 +20,7 @@ VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
 CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
 WORKERS_HELP = "default: two less than the cores, at most 8"
 PREDICTION_IDS = ("auto", "labelIds", "trainIds")
+KINDS = ("ids", "color", "overlay", "train_ids")  # of written predictions
 CHOICES = ("miou", "mean_accuracy", "pixel_accuracy", "tail_miou")
 CHECKS = ("all", "sample", "off")
 CHECK_HELP = "files that the data doctor decodes: all, sample (16 of each split), off (in training)"
@@ -278,7 +279,10 @@ class EvalConfig:
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     save_predictions: bool = option(False, "write predictions as PNG")
     save: list[str] = option(
-        ["ids"], "what to write: ids (the data set's own), color, overlay", nargs="+", metavar="KIND"
+        ["ids"],
+        f"what to write: ids (the data set's own), {', '.join(KINDS[1:])} (Cityscapes)",
+        nargs="+",
+        metavar="KIND",
     )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
@@ -308,7 +312,7 @@ class EvalConfig:
         require(self.block >= 1, "block", "at least 1", self.block)
         self._check_operating_point()
         for kind in self.save:
-            require_name("save", kind, ("ids", "color", "overlay"))
+            require_name("save", kind, KINDS)
         if self.save != ["ids"] and self.images is None:
             require(self.save_predictions, "save", "given with --save-predictions or --images", " ".join(self.save))
         require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)

@@ -16,6 +16,7 @@ from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.loading import evaluation_loader
+from segloss.datasets.tables import CITYSCAPES
 from segloss.datasets.transforms import EvalTransform
 from segloss.doctor import check_before
 from segloss.errors import InputError
@@ -247,12 +248,18 @@ def unknown_warning(source: Source, metrics: dict) -> str | None:
 class PredictionWriter:
     """A callback that writes predictions as PNG: ``ids``, the data set's own (8 or 16 bit), ``color`` and ``overlay``.
 
-    One kind goes straight into the folder, several into a folder each.
+    One kind goes straight into the folder, several into a folder each. ``train_ids`` are those of Cityscapes; their
+    files are called NAME_labelTrainIds.png, by which --predictions knows them.
+
+    Raises:
+        InputError: train_ids of another data set.
     """
 
     def __init__(self, folder: Path, classes: ClassTable, kinds: Sequence[str], dataset: SegmentationDataset):
         self.folders = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
         self.classes, self.dataset = classes, dataset
+        if "train_ids" in kinds and classes.names != CITYSCAPES.names:
+            raise InputError("--save train_ids are those of Cityscapes, which this is not; save ids")
         self.ids = np.asarray(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
 
     def __call__(self, sample: dict, predicted: Tensor) -> None:
@@ -263,14 +270,17 @@ class PredictionWriter:
 
         class_map = predicted.byte().numpy()
         for kind, folder in self.folders.items():
+            name = sample["name"]
             if kind == "ids":
                 pixels = self.ids[class_map]
+            elif kind == "train_ids":
+                pixels, name = class_map, f"{name}_labelTrainIds"
             elif kind == "color":
                 pixels = cv2.cvtColor(paint(class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
             else:
-                image = self.dataset.read_image(self.dataset.names.index(sample["name"]))
+                image = self.dataset.read_image(self.dataset.names.index(name))
                 pixels = cv2.cvtColor(overlay(image, class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
-            write_bytes(folder / f"{sample['name']}.png", cv2.imencode(".png", pixels)[1].tobytes())
+            write_bytes(folder / f"{name}.png", cv2.imencode(".png", pixels)[1].tobytes())
 
 
 # What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.

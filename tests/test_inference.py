@@ -175,7 +175,8 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
     [
         (["--images", "nowhere"], "nowhere: is no folder; check --images"),
         (["--images", __file__], "test_inference.py: is no folder; check --images"),
-        (["--save", "pdf"], "choose one of ids, color, overlay"),
+        (["--save", "pdf"], "choose one of ids, color, overlay, train_ids"),
+        (["--save-predictions", "--save", "train_ids"], "--save train_ids are those of Cityscapes"),
         (["--tile", "8", "8"], "--tile must be at least 32 each"),
         (["--tile-overlap", "1"], "--tile-overlap must be in"),
         (["--tta-scales", "0"], "--tta-scales must be positive"),

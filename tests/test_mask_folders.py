@@ -163,6 +163,20 @@ def test_written_predictions_are_read_back(tmp_path, classes, kind):
     require_counts(source_of(tmp_path, classes), pairs, len(classes))
 
 
+def test_cityscapes_is_written_in_train_ids_too(tmp_path):
+    pairs, write = [], PredictionWriter(tmp_path / "pred", CITYSCAPES, ["train_ids"], None)
+    for seed, frame in enumerate(FRAMES):
+        found, true = (random_mask(2 * seed + k, SIZE, range(19)) for k in range(2))
+        write({"name": f"city/{frame}"}, torch.from_numpy(found))
+        written = cv2.imread(str(tmp_path / f"pred/city/{frame}_labelTrainIds.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(written, found)
+        write_png(tmp_path / f"true/{frame}_gtFine_labelIds.png", np.array(CITYSCAPES.ids, np.uint8)[true])
+        pairs.append((found, true))
+    require_counts(source_of(tmp_path, CITYSCAPES), pairs, 19)  # known by the files' names
+    with pytest.raises(InputError, match="--save train_ids are those of Cityscapes, which this is not; save ids"):
+        PredictionWriter(tmp_path, CAMVID_11, ["ids", "train_ids"], None)
+
+
 def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):
     index_folders(tmp_path)
     in_colour(tmp_path / "pred/a.png")
