@@ -287,6 +287,28 @@ def scores(run: Path, out: Path, *flags: str) -> dict:
     return json.loads((out / "metrics.json").read_text())["runs"]["run"]
 
 
+def test_the_chosen_point_decides_the_saved_predictions_too(run, tmp_path):
+    flags = ["--split", "val", "--sweep-tau", "--choose-metric", "pixel_accuracy", "--protocol", "segnet"]
+    scores(run, tmp_path / "sweep", *flags, "--choose-on", "val_1")
+    kept = json.loads((run / "operating_point.json").read_text())
+    assert (kept["images"], kept["choose_on"], kept["protocol"]) == (1, ["val_1"], "segnet")
+    found = scores(run, tmp_path / "auto", "--decision-tau", "auto", "--save-predictions", "--save", "ids", "color")
+    assert found["decision"] == f"{kept['rule']} {kept['value']:g}"
+    for kind in ("ids", "color"):
+        folder = tmp_path / f"auto/predictions/run/{kind}"
+        flags = [
+            "--predictions",
+            str(folder),
+            "--labels",
+            str(run.parent / "data/testannot"),
+            "--class-table",
+            "camvid",
+        ]
+        eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / kind)])
+        read = json.loads((tmp_path / kind / "metrics.json").read_text())["runs"][kind]
+        assert read["classes"] == found["classes"]
+
+
 def test_a_point_chosen_on_one_split_is_used_on_another(run, tmp_path, capsys):
     plain = scores(run, tmp_path / "plain", "--split", "val")
     flags = ["--sweep-tau", "--choose-metric", "pixel_accuracy"]

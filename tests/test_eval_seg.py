@@ -127,6 +127,31 @@ def test_saved_predictions_score_the_same_and_use_the_data_sets_ids(run, data, t
     assert confusion.compute().miou == metrics["miou"]
 
 
+@pytest.mark.parametrize("views", [["--tta-flip"], ["--tile", "48", "48"]], ids=["flip", "tile"])
+def test_predictions_saved_with_other_views_score_as_said(run, data, tmp_path, views):
+    """What is written is what was counted, not the plain prediction."""
+    evaluate("--checkpoint", run, "--save-predictions", *views, "--output-dir", tmp_path / "out")
+    predicted, true = tmp_path / "out/predictions/run", data / "testannot"
+    folders = ["--predictions", predicted, "--labels", true, "--class-table", "camvid"]
+    evaluate(*folders, "--training-counts", run / "pixel_counts.json", "--output-dir", tmp_path / "masks")
+    of_run, of_masks = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("out", "masks"))
+    for key in ("classes", "miou", "groups", "ignored_pixels", "unknown_predictions"):
+        assert of_run["runs"]["run"][key] == of_masks["runs"]["run"][key]
+    assert of_run["comparison"] == of_masks["comparison"]
+    plain = json.loads((run / "test_metrics.json").read_text())
+    assert plain["classes"] != of_run["runs"]["run"]["classes"]
+
+
+def test_runs_of_one_group_are_one_row(runs, tmp_path):
+    flags = ["--checkpoint", *runs, "--names", "x", "y", "--group", "both", "both"]
+    evaluate(*flags, "--output-dir", tmp_path / "out", "--block", "2", "--protocol", "segnet")
+    found = json.loads((tmp_path / "out/metrics.json").read_text())
+    (row,) = found["comparison"]["ranking"]
+    assert (row["name"], row["runs"], row["members"]) == ("both", 2, ["x", "y"]) and found["comparison"]["pairs"] == []
+    mean = sum(found["runs"][name]["miou"] for name in "xy") / 2
+    assert row["miou"]["estimate"] == pytest.approx(mean, rel=1e-12)
+
+
 def test_the_operating_point_moves_the_decision_of_the_outlying_loss_only(runs, tmp_path):
     evaluate("--checkpoint", *runs, "--output-dir", tmp_path / "one")
     evaluate("--checkpoint", *runs, "--decision-tau", "0", "--output-dir", tmp_path / "zero")
