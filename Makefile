@@ -2,7 +2,7 @@
 # make test   the tests
 # make lint   style and types
 # make test-floor   the core's tests with the oldest torch it allows
-# make test-mmseg   the loss in mmsegmentation
+# make test-mmseg   the loss in mmsegmentation, and the protocol of its metric
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
@@ -27,7 +27,7 @@ test-floor: $(FLOOR)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/pytest -n 2 --dist loadfile $(CORE_TESTS)
 
 test-mmseg: $(MMSEG)/.installed
-	OMP_NUM_THREADS=1 $(MMSEG)/bin/pytest tests/integrations/mmseg_outlying.py
+	OMP_NUM_THREADS=1 $(MMSEG)/bin/pytest tests/integrations/mmseg_outlying.py tests/integrations/mmseg_iou_metric.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
