@@ -22,11 +22,11 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.comparison import compare, on_common_images
     from segloss.evaluation import (
         clear_results,
+        doubtful_ids,
         make_folder,
         score,
         sources_of_masks,
         sources_of_runs,
-        unknown_warning,
     )
     from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
@@ -45,7 +45,7 @@ def evaluate(argv: list[str] | None = None) -> None:
             progress=progress_bar(f"scoring {source.name}"),
         )
         print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
-        if warning := unknown_warning(source, metrics[source.name]):
+        if warning := doubtful_ids(source, totals[source.name].matrix):
             say(warning)
 
     groups: dict[str, list] = {}

@@ -236,11 +236,18 @@ def score(
     return {**source.describe(), **metrics}, totals
 
 
-def unknown_warning(source: Source, metrics: dict) -> str | None:
-    """A line where more than 1 % of the pixels were predicted as no class: other ids, and so a score of nothing."""
-    pixels = sum(row["pixels"] for row in metrics["classes"])
-    share = metrics["unknown_predictions"] / max(1, pixels)
-    if not isinstance(source, MaskSource) or share <= UNKNOWN_SHARE:
+def doubtful_ids(source: Source, matrix: np.ndarray) -> str | None:
+    """A line where masks seem to be written in other ids: more than 1 % no class, or most pixels one class off."""
+    if not isinstance(source, MaskSource):
+        return None
+    count, pixels = len(matrix), max(1, matrix.sum())
+    for step, where in ((-1, "before"), (1, "behind")):
+        share = np.trace(matrix[:, :count], step) / pixels
+        if share > 0.5:
+            off = f"{share:.1%} of the pixels are predicted as the class {where} the true one"
+            return f"warning: {source.name}: {off}; the ids seem to begin at another number than the class table's"
+    share = matrix[:, count:].sum() / pixels
+    if share <= UNKNOWN_SHARE:
         return None
     return f"warning: {source.name}: {share:.1%} of the pixels are predicted as no class; {source.cause_of_unknown()}"
 

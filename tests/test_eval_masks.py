@@ -189,6 +189,17 @@ def test_predictions_in_other_ids_are_warned_of(tmp_path, capsys):
     assert "of the pixels are predicted as no class; these look like trainIds; give --prediction-ids train" in warning
 
 
+@pytest.mark.parametrize(("step", "where"), [(1, "behind"), (-1, "before")])
+def test_ids_shifted_by_one_are_warned_of_though_all_are_classes(tmp_path, step, where, capsys):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    labels = random_mask(0, (40, 50), (1, 2, 3, 255))
+    write_png(tmp_path / "true/0.png", labels)
+    write_png(tmp_path / "p/0.png", np.where(labels == 255, 0, labels.astype(int) + step).astype(np.uint8))
+    assert evaluated(tmp_path, folders=("p",))["runs"]["p"]["unknown_predictions"] == 0
+    said = f"warning: p: 100.0% of the pixels are predicted as the class {where} the true one; the ids seem to begin"
+    assert said in capsys.readouterr().out
+
+
 def test_a_few_pixels_of_no_class_are_counted_without_warning(masks, capsys):
     predicted = random_mask(0, (20, 30), (0, 1, 2))
     predicted[:2, 0] = 77
