@@ -11,7 +11,7 @@ import numpy as np
 from segloss.comparison import class_ious
 from segloss.files import write_text
 from segloss.plots import paint, paint_errors, percent
-from segloss.report import interval_text
+from segloss.report import comparison_mean, interval_source, interval_text, is_level
 
 PICTURE_WIDTH = 480  # pixels; wider pictures are scaled down
 
@@ -83,8 +83,7 @@ def write_report(
         always.add("calibration error")
     if any("boundary_miou" in m for m in metrics.values()):
         always.add("boundary mIoU")
-    blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} consecutive images"
-    resampled = f"{100 * comparison['level']:.0f} % intervals from {comparison['resamples']} resamples of {blocks}."
+    resampled = f"{interval_source(comparison).capitalize()}."
     grouped = f"by the classes' pixels in {first['groups']['by_pixels_of']}"
     write_page(
         path,
@@ -108,17 +107,26 @@ def write_report(
 def answer(comparison: dict) -> str:
     """One sentence: which is best, and how sure that is."""
     best, *others = comparison["ranking"]
-    text = f"{best['name']}: mIoU {interval_text(best['miou'])}"
+    text = f"{best['name']}: mIoU {interval_text(best['miou'])} {comparison_mean(comparison)}"
     if not others:
         return text + "."
     pair = next(row for row in comparison["pairs"] if row["b"] == others[0]["name"] and row["a"] == best["name"])
-    low, high = pair["miou"]["low"], pair["miou"]["high"]
-    sure = low is not None and (low > 0 or high < 0)
+    return f"{text}, {standing(pair, interval_source(comparison))}."
+
+
+def standing(pair: dict, intervals: str) -> str:
+    """How the better of a pair stands to the other; ``intervals`` says why, where there is no interval."""
+    found, difference = pair["miou"], f"{interval_text(pair['miou'])} points"
+    if found["estimate"] is None:
+        return f"not to be compared with {pair['b']}: one of the two has no mean"
+    if is_level(pair):
+        return f"level with {pair['b']}: {difference}" + (f" ({intervals})" if found["low"] is None else "")
+    ahead = f"ahead of {pair['b']} by {difference}"
+    if found["low"] is None:
+        return f"{ahead} ({intervals})"
+    sure = found["low"] > 0 or found["high"] < 0
     verdict = "the interval of the difference leaves out 0" if sure else "the difference could be chance"
-    return (
-        f"{text}, ahead of {others[0]['name']} by {interval_text(pair['miou'])} points: {verdict} "
-        f"(ahead in {percent(pair['a_leads'])} % of the resamples)."
-    )
+    return f"{ahead}: {verdict} (ahead in {percent(pair['a_leads'])} % of the resamples)"
 
 
 def _heat_map(source: Any, matrix: np.ndarray) -> dict:

@@ -16,7 +16,7 @@ CORRECT_COLOR = (225, 225, 225)
 
 def percent(ratio: float | None) -> str:
     """``45.9``, or a dash where there is no number."""
-    return "-" if ratio is None or np.isnan(ratio) else f"{100 * ratio:.1f}"
+    return "-" if ratio is None or np.isnan(ratio) else f"{round(100 * ratio, 1) + 0.0:.1f}"  # + 0: no "-0.0"
 
 
 def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> None:

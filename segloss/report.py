@@ -130,12 +130,16 @@ def print_scores(metrics: dict, title: str) -> None:
         console.print(f"left out: {skipped}", soft_wrap=True)
 
 
+def mean_text(averaged: int | str, classes: int, protocol: str) -> str:
+    """``over 10 of 11 classes (protocol cityscapes)``: what a mean IoU is the mean of."""
+    return f"over {averaged} of {classes} classes (protocol {protocol})"
+
+
 def summary_lines(metrics: dict) -> list[str]:
-    """``mIoU 45.9 over 11 of 11 classes, mean accuracy 58.4, pixel accuracy 85.4`` and what else was counted."""
-    name = "" if metrics["protocol"] == "cityscapes" else f" ({metrics['protocol']})"
-    averaged = f"{metrics['classes_averaged']} of {len(metrics['classes'])} classes"
+    """``mIoU 45.9 over 11 of 11 classes (protocol cityscapes), mean accuracy 58.4`` and what else was counted."""
+    averaged = mean_text(metrics["classes_averaged"], len(metrics["classes"]), metrics["protocol"])
     lines = [
-        f"mIoU{name} {percent(metrics['miou'])} over {averaged}, mean accuracy {percent(metrics['mean_accuracy'])}, "
+        f"mIoU {percent(metrics['miou'])} {averaged}, mean accuracy {percent(metrics['mean_accuracy'])}, "
         f"pixel accuracy {percent(metrics['pixel_accuracy'])}, frequency-weighted IoU "
         f"{percent(metrics['frequency_weighted_iou'])}"
     ]
@@ -154,26 +158,63 @@ def summary_lines(metrics: dict) -> list[str]:
 
 
 def interval_text(row: dict) -> str:
-    """``46.4 [44.1, 48.2]``."""
-    return f"{percent(row['estimate'])} [{percent(row['low'])}, {percent(row['high'])}]"
+    """``46.4 [44.1, 48.2]``; ``46.4`` where there is no interval."""
+    interval = "" if row["low"] is None else f" [{percent(row['low'])}, {percent(row['high'])}]"
+    return percent(row["estimate"]) + interval
+
+
+def classes_in_mean(row: dict, protocol: str) -> int:
+    """How many classes the mean IoU of a row of the ranking is over."""
+    absent_count_too = protocol in ("torchvision", "segnet", "smp")
+    return sum(absent_count_too or found["estimate"] is not None for found in row["classes"])
+
+
+def comparison_mean(comparison: dict) -> str:
+    """``over 10 of 11 classes (protocol cityscapes)``, ``over 10 to 11`` where the settings differ."""
+    protocol, ranking = comparison.get("protocol", "cityscapes"), comparison["ranking"]
+    averaged = [classes_in_mean(row, protocol) for row in ranking]
+    fewest, most = min(averaged), max(averaged)
+    return mean_text(fewest if fewest == most else f"{fewest} to {most}", len(ranking[0]["classes"]), protocol)
+
+
+def interval_source(comparison: dict) -> str:
+    """``95 % intervals from 2000 resamples of blocks of 5 consecutive images``, or why there are none."""
+    means = [row["miou"] for row in comparison["ranking"]]
+    if all(row["estimate"] is None for row in means):
+        return "no mean, as a class is absent" if comparison.get("protocol") == "torchvision" else "no mean"
+    if all(row["low"] is None for row in means):
+        return "no interval: all images are one block"
+    blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} consecutive images"
+    return f"{100 * comparison['level']:.0f} % intervals from {comparison['resamples']} resamples of {blocks}"
+
+
+def is_level(pair: dict) -> bool:
+    """Whether a difference is 0 in the digits that are shown."""
+    return percent(pair["miou"]["estimate"]) == "0.0"
+
+
+def pair_text(pair: dict) -> str:
+    """``A - B: 3.2 [2.8, 3.5] points, ahead in 100.0 %``."""
+    text = f"{pair['a']} - {pair['b']}: {interval_text(pair['miou'])} points"
+    if is_level(pair):
+        return f"{text}, level"
+    return text if pair["a_leads"] is None else f"{text}, ahead in {percent(pair['a_leads'])} %"
 
 
 def print_comparison(comparison: dict) -> None:
     """mIoU of every setting with its interval, ranked, and the differences of all pairs."""
-    blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} images"
-    title = f"mIoU % with {100 * comparison['level']:.0f} % intervals ({comparison['resamples']} resamples of {blocks})"
-    console.print(title, soft_wrap=True)
+    images = f", {comparison['images']} images" if "images" in comparison else ""
+    console.print(f"mIoU % {comparison_mean(comparison)}{images}; {interval_source(comparison)}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    seeds = any(row["runs"] > 1 for row in comparison["ranking"])
-    for column in ("mIoU %", *(["runs"] if seeds else [])):
+    grouped = any(row["runs"] > 1 for row in comparison["ranking"])
+    table.add_column("setting" if grouped else "run", overflow="fold")
+    for column in ("mIoU %", *(["runs"] if grouped else [])):
         table.add_column(column, justify="right", no_wrap=True)
     for row in comparison["ranking"]:
-        table.add_row(row["name"], interval_text(row["miou"]), *([str(row["runs"])] if seeds else []))
+        table.add_row(row["name"], interval_text(row["miou"]), *([str(row["runs"])] if grouped else []))
     console.print(table)
-    for row in comparison["pairs"]:
-        text = f"{row['a']} - {row['b']}: {interval_text(row['miou'])} points, ahead in {percent(row['a_leads'])} %"
-        console.print(text, soft_wrap=True)
+    for pair in comparison["pairs"]:
+        console.print(pair_text(pair), soft_wrap=True)
 
 
 def announce(config, splits, counts: PixelCounts, source: str, criterion, model, trainer, folder: Path) -> None:

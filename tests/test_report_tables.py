@@ -1,0 +1,100 @@
+"""What is printed and written of hand-made scores: means name their protocol, intervals say why they are missing."""
+
+import pytest
+
+from segloss.metrics import PROTOCOLS
+from segloss.pages import answer
+from segloss.plots import percent
+from segloss.report import pair_text, print_comparison, print_scores
+
+
+def metrics(**changes) -> dict:
+    """One run's scores by the schema: three classes, the last in neither truth nor prediction."""
+    ratios = {"iou": 0.5, "recall": 0.6, "precision": 0.7, "f1": 0.8}
+    absent = dict.fromkeys(ratios)
+    return {
+        "dataset": "camvid",
+        "split": "test",
+        "images": 9,
+        "ignored_pixels": 5,
+        "protocol": "cityscapes",
+        "miou": 0.5,
+        "mean_accuracy": 0.6,
+        "pixel_accuracy": 0.7,
+        "frequency_weighted_iou": 0.65,
+        "classes_averaged": 2,
+        "classes": [
+            {"name": "wall", **ratios, "pixels": 90, "images": 9},
+            {"name": "lamp", **ratios, "pixels": 10, "images": 3},
+            {"name": "ghost", **absent, "pixels": 0, "images": 0},
+        ],
+        "groups": {
+            "by_pixels_of": "training",
+            **{name: {"classes": ["wall"], "miou": 0.5} for name in ("head", "middle", "tail")},
+        },
+        **changes,
+    }
+
+
+def spread(estimate, low=None, high=None) -> dict:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+def comparison(a=0.5, b=0.4, interval=(0.05, 0.15), leads: float | None = 0.99, **changes) -> dict:
+    """Two settings of one run each."""
+    low, high = interval
+    classes = [spread(0.5, low, high), spread(0.4, low, high), spread(None)]
+    means = {name: spread(value, low and value - 0.02, high and value + 0.02) for name, value in (("A", a), ("B", b))}
+    rows = [{"name": n, "runs": 1, "members": [n], "miou": mean, "classes": classes} for n, mean in means.items()]
+    pair = {"a": "A", "b": "B", "miou": spread(a - b, low, high), "classes": classes, "a_leads": leads}
+    form = {"level": 0.95, "block": 1, "resamples": 2000, "protocol": "cityscapes", "images": 9}
+    return {**form, "ranking": rows, "pairs": [pair], **changes}
+
+
+ALONE = {"interval": (None, None), "leads": None}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_printed_means_name_protocol_and_classes(protocol, capsys):
+    print_scores(metrics(protocol=protocol), "run")
+    assert f"mIoU 50.0 over 2 of 3 classes (protocol {protocol})" in capsys.readouterr().out
+    every = protocol in ("torchvision", "segnet", "smp")
+    found = f"over {3 if every else 2} of 3 classes (protocol {protocol})"
+    print_comparison(comparison(protocol=protocol))
+    assert f"mIoU % {found}, 9 images; 95 % intervals from 2000 resamples" in capsys.readouterr().out
+    assert answer(comparison(protocol=protocol)).startswith(f"A: mIoU 50.0 [48.0, 52.0] {found}, ahead of B by 10.0")
+
+
+def test_settings_with_different_numbers_of_classes_say_so(capsys):
+    found = comparison()
+    found["ranking"][0]["classes"] = [spread(0.5)] * 3
+    print_comparison(found)
+    assert "over 2 to 3 of 3 classes" in capsys.readouterr().out
+
+
+def test_without_an_interval_the_reason_is_given(capsys):
+    print_comparison(comparison(**ALONE))
+    printed = capsys.readouterr().out
+    assert "; no interval: all images are one block" in printed and "A - B: 10.0 points\n" in printed
+    assert "[-" not in printed and "- %" not in printed
+    sentence = answer(comparison(**ALONE))
+    assert sentence.endswith("ahead of B by 10.0 points (no interval: all images are one block).")
+
+
+def test_equal_runs_are_level():
+    assert ", level with B: 0.0 [-1.0, 1.0] points." in answer(comparison(b=0.5, interval=(-0.01, 0.01)))
+    assert ", level with B: 0.0 points (no interval" in answer(comparison(b=0.5, **ALONE))
+    assert pair_text(comparison(b=0.5001, interval=(-0.01, 0.01))["pairs"][0]).endswith(
+        ": 0.0 [-1.0, 1.0] points, level"
+    )
+    assert percent(-1e-5) == "0.0" and percent(-0.001) == "-0.1"
+
+
+def test_runs_without_a_mean_are_not_compared(capsys):
+    none = {"miou": spread(None)}
+    found = comparison(protocol="torchvision", **ALONE)
+    for row in (*found["ranking"], *found["pairs"]):
+        row.update(none)
+    print_comparison(found)
+    assert "no mean, as a class is absent" in capsys.readouterr().out
+    assert "not to be compared with B: one of the two has no mean." in answer(found)
