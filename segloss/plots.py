@@ -205,7 +205,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title)
+    axes.set_title(title, wrap=True)
     figure.colorbar(image, label="share of the true class's pixels (%)", shrink=0.8)
     _save(figure, path)
 

@@ -105,11 +105,34 @@ def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
     console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
 
 
+def scored_how(metrics: dict) -> list[str]:
+    """What differs from plain scoring: ``["prior 0.5", "TTA scales 0.75 1", "TTA flip", "image scale 0.5"]``."""
+    decision, scale = metrics.get("decision", "tau 1"), metrics.get("image_scale", 1)
+    precision, views = metrics.get("precision", "32-true"), metrics.get("views", {})
+    scales, tile = views.get("tta_scales") or [1], views.get("tile")
+    said = {
+        f"{decision}": decision != "tau 1",
+        f"TTA scales {' '.join(f'{factor:g}' for factor in scales)}": list(scales) != [1],
+        "TTA flip": views.get("tta_flip", False),
+        f"tile {'x'.join(map(str, tile or ()))}, overlap {views.get('tile_overlap', 0.5):g}": tile is not None,
+        f"image scale {scale:g}": scale != 1,
+        f"precision {precision}": precision != "32-true",
+    }
+    return [text for text, differs in said.items() if differs]
+
+
 def title_of(name: str, metrics: dict) -> str:
-    """``ce on camvid test: 233 images``."""
+    """``ce on camvid test: 233 images, tau 0.5``."""
     where = f" on {metrics['dataset']} {metrics['split']}" if "dataset" in metrics else ""
-    skipped = f", {len(metrics['skipped'])} left out" if metrics.get("skipped") else ""
-    return f"{name}{where}: {metrics['images']} images{skipped}"
+    skipped = [f"{len(metrics['skipped'])} left out"] if metrics.get("skipped") else []
+    return f"{name}{where}: " + ", ".join([f"{metrics['images']} images", *skipped, *scored_how(metrics)])
+
+
+def unknown_text(metrics: dict) -> str:
+    """``predicted as no class: 1,200 pixels (0.31 %)``; empty where there are none."""
+    unknown = metrics.get("unknown_predictions", 0)
+    share = unknown / max(1, sum(row["pixels"] for row in metrics["classes"]))
+    return f"predicted as no class: {unknown:,} pixels ({100 * share:.3g} %)" if unknown else ""
 
 
 def print_scores(metrics: dict, title: str) -> None:
@@ -154,6 +177,8 @@ def summary_lines(metrics: dict) -> list[str]:
     if "calibration" in metrics:
         found = metrics["calibration"]
         lines.append(f"calibration error {percent(found['ece'])} %, Brier score {found['brier']:.3f}")
+    if unknown_text(metrics):
+        lines.append(unknown_text(metrics))
     return lines
 
 

@@ -5,7 +5,7 @@ import pytest
 from segloss.metrics import PROTOCOLS
 from segloss.pages import answer
 from segloss.plots import percent
-from segloss.report import pair_text, print_comparison, print_scores
+from segloss.report import pair_text, print_comparison, print_scores, scored_how, summary_lines, title_of
 
 
 def metrics(**changes) -> dict:
@@ -98,3 +98,21 @@ def test_runs_without_a_mean_are_not_compared(capsys):
     print_comparison(found)
     assert "no mean, as a class is absent" in capsys.readouterr().out
     assert "not to be compared with B: one of the two has no mean." in answer(found)
+
+
+def test_what_was_scored_is_named_where_it_is_not_plain():
+    plain = {"tta_scales": [1.0], "tta_flip": False, "tile": None, "tile_overlap": 0.5}
+    usual = {"decision": "tau 1", "views": plain, "image_scale": 1.0, "precision": "32-true"}
+    assert scored_how(metrics()) == scored_how(metrics(**usual)) == []
+    assert title_of("ce", metrics(**usual)) == "ce on camvid test: 9 images"
+    views = {"tta_scales": [0.75, 1.0], "tta_flip": True, "tile": [256, 512], "tile_overlap": 0.25}
+    other = {"decision": "prior 0.5", "views": views, "image_scale": 0.5, "precision": "bf16-mixed"}
+    expected = (
+        "prior 0.5, TTA scales 0.75 1, TTA flip, tile 256x512, overlap 0.25, image scale 0.5, precision bf16-mixed"
+    )
+    assert title_of("ce", metrics(**other, skipped=["f1"])) == f"ce on camvid test: 9 images, 1 left out, {expected}"
+
+
+def test_predictions_of_no_class_are_printed_where_there_are_any():
+    assert "predicted as no class: 3 pixels (3 %)" in summary_lines(metrics(unknown_predictions=3))
+    assert not any("no class" in line for line in summary_lines(metrics(unknown_predictions=0)))
