@@ -50,8 +50,9 @@ def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
 def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
     """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
     rules = list(dict.fromkeys(row["rule"] for rows in sweeps.values() for row in rows))
+    protocol = next(rows[0] for rows in sweeps.values()).get("protocol", "cityscapes")
     keys = {
-        "miou": "mIoU",
+        "miou": f"mIoU by {protocol}",
         "tail_miou": "tail mIoU",
         "mean_accuracy": "mean accuracy",
         "pixel_accuracy": "pixel accuracy",
@@ -174,7 +175,8 @@ def plot_class_iou(metrics: dict, colors: Sequence[Sequence[int]], title: str, p
     )
     axes.bar_label(bars, [percent(row["iou"]) for row in rows], padding=2, fontsize=8)
     if metrics["miou"] is not None:
-        axes.axvline(100 * metrics["miou"], color="0.2", linestyle="--", label=f"mIoU {percent(metrics['miou'])}")
+        label = f"mIoU {percent(metrics['miou'])} of {metrics['classes_averaged']} classes by {metrics['protocol']}"
+        axes.axvline(100 * metrics["miou"], color="0.2", linestyle="--", label=label)
         axes.legend(loc="lower right")
     axes.set_xlim(0, 105)
     axes.set_xlabel("IoU (%)")

@@ -269,10 +269,92 @@ def announce(config, splits, counts: PixelCounts, source: str, criterion, model,
         console.print(f"{key:<7} {line}", soft_wrap=True)
 
 
+def own_intervals(metrics: dict[str, dict], comparison: dict) -> dict[str, dict]:
+    """Run -> its mean with interval, where the ranking holds just that: one run on all of the images it saw."""
+    found = {}
+    for row in comparison["ranking"]:
+        name, *others = row.get("members", [row["name"]] * row["runs"])
+        images = comparison.get("images", metrics.get(name, {}).get("images"))
+        if not others and name in metrics and metrics[name]["images"] == images:
+            found[name] = row["miou"]
+    return found
+
+
+def run_row(name: str, metrics: dict, interval: dict) -> dict:
+    """One line of runs.csv: what was scored and its means, None where there is no number."""
+    means = ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
+    calibration = metrics.get("calibration", {})
+    return {
+        "run": name,
+        "scored": ", ".join(scored_how(metrics)) or "plain",
+        **{key: metrics[key] for key in ("protocol", "classes_averaged", *means)},
+        **{key: interval.get(key) for key in ("low", "high")},
+        **{key: metrics["groups"][key]["miou"] for key in ("head", "middle", "tail")},
+        **{key: calibration.get(key) for key in ("ece", "brier")},
+        "boundary_miou": metrics.get("boundary_miou"),
+        "category_miou": metrics.get("categories", {}).get("miou"),
+        "images": metrics["images"],
+        "skipped": len(metrics.get("skipped", ())),
+        "unknown_predictions": metrics.get("unknown_predictions"),
+    }
+
+
+def class_rows(metrics: dict[str, dict]) -> list[dict]:
+    """The lines of per_class.csv, a run after the other."""
+    keys = ["iou", "recall", "precision", "f1", "pixels", "images"]
+    keys += ["boundary_iou"] if any("boundary_miou" in m for m in metrics.values()) else []
+    return [
+        {
+            "run": name,
+            "class": row["name"],
+            **{key: row.get(key) for key in keys},
+            **{key: m[key] for key in ("protocol", "classes_averaged")},
+        }
+        for name, m in metrics.items()
+        for row in m["classes"]
+    ]
+
+
+def pair_rows(comparison: dict, class_names: Sequence[str]) -> list[tuple]:
+    """The lines of comparison.csv: of each pair the difference of the means, then of each class."""
+    protocol, images = comparison.get("protocol", "cityscapes"), comparison.get("images")
+    averaged = {row["name"]: classes_in_mean(row, protocol) for row in comparison["ranking"]}
+    rows = []
+    for pair in comparison["pairs"]:
+        of_mean = (pair["a_leads"], averaged[pair["a"]], averaged[pair["b"]])
+        for name, found in zip(("mIoU", *class_names), (pair["miou"], *pair["classes"]), strict=True):
+            spread = (found["estimate"], found["low"], found["high"])
+            known = of_mean if found is pair["miou"] else (None, None, None)
+            rows.append((pair["a"], pair["b"], name, *spread, *known, protocol, images))
+    return rows
+
+
+PAIR_COLUMNS = ("a", "b", "class", "estimate", "low", "high", "a_leads", "a_classes_averaged", "b_classes_averaged")
+
+
+def write_tables(
+    folder: Path, class_names: Sequence[str], metrics: dict[str, dict], comparison: dict, sweeps: dict
+) -> None:
+    """runs.csv, per_class.csv, comparison.csv and, of a sweep, sweep.csv; each names the protocol of its means."""
+    intervals = own_intervals(metrics, comparison)
+    tables = {
+        "runs": [run_row(name, m, intervals.get(name, {})) for name, m in metrics.items()],
+        "per_class": class_rows(metrics),
+    }
+    if sweeps:
+        own = {name: {"classes_averaged": m["classes_averaged"]} for name, m in metrics.items()}
+        points = [(name, row) for name, rows in sweeps.items() for row in rows]
+        tables["sweep"] = [{"run": name, "protocol": "cityscapes", **own[name], **row} for name, row in points]
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows[0], (row.values() for row in rows))
+    header = (*PAIR_COLUMNS, "protocol", "images")
+    write_csv(folder / "comparison.csv", header, pair_rows(comparison, class_names))
+
+
 def write_evaluation(
     folder: Path, sources: Sequence, metrics: dict[str, dict], totals: dict, comparison: dict, sweeps: dict
 ) -> dict[str, Path]:
-    """metrics.json, per_class.csv, comparison.csv, each run's confusion matrix (CSV, picture) and sweep.
+    """metrics.json, the tables as CSV, each run's confusion matrix (CSV, picture), reliability and sweep.
 
     Args:
         folder: made if need be.
@@ -284,28 +366,15 @@ def write_evaluation(
     Returns:
         The plots that the report shows, by title.
     """
-    keys = ("iou", "recall", "precision", "f1", "pixels", "images")
-    rows = [(name, row["name"], *(row[key] for key in keys)) for name, m in metrics.items() for row in m["classes"]]
-    write_csv(folder / "per_class.csv", ("run", "class", *keys), rows)
+    write_tables(folder, sources[0].classes.names, metrics, comparison, sweeps)
     for source in sources:
         names, matrix = source.classes.names, totals[source.name].matrix
         table = [[true, *cells] for true, cells in zip(names, matrix.tolist(), strict=True)]
         write_csv(folder / f"confusion-{source.name}.csv", ("true \\ predicted", *names, "other"), table)
-        plot_confusion(
-            matrix, names, title_of(source.name, metrics[source.name]), folder / f"confusion-{source.name}.png"
-        )
-    names = sources[0].classes.names
-    spread = ("estimate", "low", "high")
-    differences = [
-        (row["a"], row["b"], name, *(found[key] for key in spread), row["a_leads"] if name == "mIoU" else None)
-        for row in comparison["pairs"]
-        for name, found in zip(("mIoU", *names), (row["miou"], *row["classes"]), strict=True)
-    ]
-    write_csv(folder / "comparison.csv", ("a", "b", "class", *spread, "a_leads"), differences)
+        title = title_of(source.name, metrics[source.name])
+        plot_confusion(matrix, names, title, folder / f"confusion-{source.name}.png")
     plots: dict[str, Path] = {}
     if sweeps:
-        points = [(name, *row.values()) for name, rows in sweeps.items() for row in rows]
-        write_csv(folder / "sweep.csv", ("run", *next(iter(sweeps.values()))[0]), points)
         plot_sweeps(sweeps, folder / "sweep.png")
         plots["Scores over the operating point"] = folder / "sweep.png"
     calibrated = {name: m["calibration"]["bins"] for name, m in metrics.items() if "calibration" in m}

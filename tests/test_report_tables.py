@@ -1,11 +1,22 @@
 """What is printed and written of hand-made scores: means name their protocol, intervals say why they are missing."""
 
+import csv
+
 import pytest
 
 from segloss.metrics import PROTOCOLS
 from segloss.pages import answer
 from segloss.plots import percent
-from segloss.report import pair_text, print_comparison, print_scores, scored_how, summary_lines, title_of
+from segloss.report import (
+    own_intervals,
+    pair_text,
+    print_comparison,
+    print_scores,
+    scored_how,
+    summary_lines,
+    title_of,
+    write_tables,
+)
 
 
 def metrics(**changes) -> dict:
@@ -116,3 +127,54 @@ def test_what_was_scored_is_named_where_it_is_not_plain():
 def test_predictions_of_no_class_are_printed_where_there_are_any():
     assert "predicted as no class: 3 pixels (3 %)" in summary_lines(metrics(unknown_predictions=3))
     assert not any("no class" in line for line in summary_lines(metrics(unknown_predictions=0)))
+
+
+def rows_of(path) -> list[dict]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_table_on_disk_names_protocol_and_classes(tmp_path, protocol):
+    runs = {name: metrics(protocol=protocol) for name in "AB"}
+    point = {"rule": "tau", "value": 1.0, "miou": 0.5, "protocol": protocol}
+    sweeps = {name: [point] for name in runs}
+    write_tables(tmp_path, ("wall", "lamp", "ghost"), runs, comparison(protocol=protocol), sweeps)
+    for table, lines in (("runs", 2), ("per_class", 6), ("comparison", 4), ("sweep", 2)):
+        rows = rows_of(tmp_path / f"{table}.csv")
+        assert len(rows) == lines and {row["protocol"] for row in rows} == {protocol}, table
+        if table != "comparison":
+            assert {row["classes_averaged"] for row in rows} == {"2"}, table
+    averaged = "3" if protocol in ("torchvision", "segnet", "smp") else "2"
+    mean, *classes = rows_of(tmp_path / "comparison.csv")
+    assert (mean["class"], mean["a_classes_averaged"], mean["b_classes_averaged"]) == ("mIoU", averaged, averaged)
+    assert [row["class"] for row in classes] == ["wall", "lamp", "ghost"] and classes[0]["a_classes_averaged"] == ""
+
+
+def test_runs_csv_holds_all_means_of_each_run(tmp_path):
+    full = metrics(
+        calibration={"ece": 0.1, "brier": 0.2, "bins": []},
+        boundary_miou=0.3,
+        categories={"miou": 0.4, "iou": {"flat": 0.4}},
+        skipped=["f1: is cut off"],
+        unknown_predictions=7,
+        decision="tau 0",
+    )
+    for row, boundary in zip(full["classes"], (0.25, 0.35, None), strict=True):
+        row["boundary_iou"] = boundary
+    write_tables(tmp_path, ("wall", "lamp", "ghost"), {"A": full, "B": metrics()}, comparison(), {})
+    a, b = rows_of(tmp_path / "runs.csv")
+    expected = {"miou": 0.5, "low": 0.48, "high": 0.52, "head": 0.5, "ece": 0.1, "brier": 0.2, "boundary_miou": 0.3}
+    assert {key: float(a[key]) for key in expected} == pytest.approx(expected)
+    assert (a["scored"], a["category_miou"], a["skipped"], a["unknown_predictions"]) == ("tau 0", "0.4", "1", "7")
+    assert (b["scored"], b["ece"], b["boundary_miou"], b["skipped"]) == ("plain", "", "", "0")
+    assert [row["boundary_iou"] for row in rows_of(tmp_path / "per_class.csv")] == ["0.25", "0.35", "", "", "", ""]
+
+
+def test_an_interval_is_a_runs_own_only_if_it_was_compared_alone_and_whole():
+    runs = {"A": metrics(), "B": metrics(), "C": metrics()}
+    found = comparison()
+    found["ranking"][0].update(runs=2, members=["B", "C"])  # the group is called A, as a run of the other group is
+    found["ranking"][1].update(members=["A"])
+    assert own_intervals(runs, found) == {"A": found["ranking"][1]["miou"]}
+    assert own_intervals({**runs, "A": metrics(images=10)}, found) == {}
