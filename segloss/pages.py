@@ -11,7 +11,18 @@ import numpy as np
 from segloss.comparison import class_ious
 from segloss.files import write_text
 from segloss.plots import paint, paint_errors, percent
-from segloss.report import comparison_mean, interval_source, interval_text, is_level
+from segloss.report import (
+    classes_in_mean,
+    comparison_mean,
+    interval_source,
+    interval_text,
+    is_level,
+    own_intervals,
+    run_row,
+    title_of,
+    unknown_share,
+    unknown_text,
+)
 
 PICTURE_WIDTH = 480  # pixels; wider pictures are scaled down
 
@@ -44,6 +55,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
 
     places = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=places, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals["percent"] = percent
     write_text(path, environment.get_template(template).render(**content))
 
 
@@ -68,40 +80,142 @@ def write_report(
         plots: title -> PNG file.
     """
     classes = sources[0].classes
+    common = set.intersection(*(set(totals[name].names) for name in metrics))
+    comparison = {"images": len(common), **comparison}
     first = next(iter(metrics.values()))
-    rows = [
-        {
-            **{key: first["classes"][c][key] for key in ("name", "pixels", "images")},
-            "color": classes.colors[c],
-            "ious": [m["classes"][c]["iou"] for m in metrics.values()],
-        }
-        for c in range(len(classes))
-    ]
-    where = f"{first['dataset']} {first['split']}" if "dataset" in first else f"masks of {Path(first['labels']).name}"
-    always = {"mIoU", "head", "middle", "tail", "mean accuracy", "pixel accuracy", "frequency-weighted IoU"}
-    if any("calibration" in m for m in metrics.values()):
-        always.add("calibration error")
-    if any("boundary_miou" in m for m in metrics.values()):
-        always.add("boundary mIoU")
     resampled = f"{interval_source(comparison).capitalize()}."
     grouped = f"by the classes' pixels in {first['groups']['by_pixels_of']}"
+    shown = sources[:MOST_RUNS]
     write_page(
         path,
         "report.html",
-        title=f"{where}: {first['images']} images, {len(metrics)} run{'s' if len(metrics) > 1 else ''}",
+        title=_title(metrics, comparison),
         answer=answer(comparison),
         how=f"Protocol {first['protocol']}; head, middle and tail {grouped}. {resampled}",
-        shown=always,
-        runs=metrics,
-        intervals={row["name"]: row["miou"] for row in comparison["ranking"]},
+        left_out=_left_out(metrics, comparison),
+        ranking=_ranking(comparison),
+        grouped=any(row.get("members", [row["name"]] * row["runs"]) != [row["name"]] for row in comparison["ranking"]),
+        runs=_runs(metrics, own_intervals(metrics, comparison)),
         pairs=comparison["pairs"],
+        is_level=is_level,
         resampled=resampled,
-        classes=sorted(rows, key=lambda row: -row["pixels"]),
+        names=list(metrics),
+        classes=_classes(metrics, classes.colors),
+        details=[_details(name, m, classes.colors) for name, m in metrics.items()],
+        categories=_categories(metrics),
         plots={title: png_uri(picture) for title, picture in plots.items()},
         confusion=[_heat_map(source, totals[source.name].matrix) for source in sources],
-        images=[_extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]],
+        images=[_extremes(source, totals[source.name]) for source in shown],
+        images_of=f"Of the first {len(shown)} of {len(sources)} runs." if len(shown) < len(sources) else "",
         colors=list(zip(classes.names, classes.colors, strict=True)),
     )
+
+
+def _title(metrics: dict[str, dict], comparison: dict) -> str:
+    """``camvid test: 233 images, 2 runs``; where not all saw the same images, how many they are compared on."""
+    first, images = next(iter(metrics.values())), comparison["images"]
+    where = f"{first['dataset']} {first['split']}" if "dataset" in first else f"masks of {Path(first['labels']).name}"
+    runs = f"{len(metrics)} run{'s' if len(metrics) > 1 else ''}"
+    if any(m["images"] != images for m in metrics.values()):
+        return f"{where}: {runs} compared on {images} images"
+    return f"{where}: {images} images, {runs}"
+
+
+def _left_out(metrics: dict[str, dict], comparison: dict) -> dict:
+    """``line``: what the scores and the comparison lack, empty if nothing; ``items``: one by one."""
+    skipped = {name: m["skipped"] for name, m in metrics.items() if m.get("skipped")}
+    lines = []
+    if skipped:
+        lines.append(f"Left out: {', '.join(f'{len(texts)} of {name}' for name, texts in skipped.items())}.")
+    if any(m["images"] != comparison["images"] for m in metrics.values()):
+        lines.append(f"The comparison is over the {comparison['images']} images that all runs have.")
+    return {"line": " ".join(lines), "items": [f"{name}: {text}" for name in skipped for text in skipped[name]]}
+
+
+def _ranking(comparison: dict) -> list[dict]:
+    """The settings, best first; equal means share a rank."""
+    means = [row["miou"]["estimate"] for row in comparison["ranking"]]
+    protocol = comparison.get("protocol", "cityscapes")
+    return [
+        {
+            "rank": None if mean is None else 1 + sum(other is not None and other > mean for other in means),
+            "name": row["name"],
+            "members": ", ".join(row.get("members", ())) or str(row["runs"]),
+            "images": comparison["images"],
+            "miou": row["miou"],
+            "classes": f"{classes_in_mean(row, protocol)} of {len(row['classes'])}",
+        }
+        for mean, row in zip(means, comparison["ranking"], strict=True)
+    ]
+
+
+RUN_COLUMNS = {
+    "mIoU": "miou",
+    "head": "head",
+    "middle": "middle",
+    "tail": "tail",
+    "mean accuracy": "mean_accuracy",
+    "pixel accuracy": "pixel_accuracy",
+    "frequency-weighted IoU": "frequency_weighted_iou",
+    "category mIoU": "category_miou",
+    "boundary mIoU": "boundary_miou",
+    "calibration error": "ece",
+    "Brier score": "brier",
+}
+
+
+def _runs(metrics: dict[str, dict], intervals: dict[str, dict]) -> dict:
+    """The table of runs: columns that some run has a number for, and the runs' cells."""
+    lines = {name: run_row(name, m, intervals.get(name, {})) for name, m in metrics.items()}
+    columns = {
+        title: key for title, key in RUN_COLUMNS.items() if any(line[key] is not None for line in lines.values())
+    }
+    rows = [
+        {
+            **line,
+            "cells": [line[key] for key in columns.values()],
+            "worst": metrics[name].get("worst_class", {}).get("name", "–"),
+            "classes": len(metrics[name]["classes"]),
+            "unknown": unknown_share(metrics[name]),
+        }
+        for name, line in lines.items()
+    ]
+    how = any(row["scored"] != "plain" for row in rows)
+    return {"columns": list(columns), "rows": rows, "how": how, "unknown": any(row["unknown"] for row in rows)}
+
+
+def _classes(metrics: dict[str, dict], colors: Sequence[Sequence[int]]) -> list[dict]:
+    """IoU of each class in every run, the class of most pixels first; pixels and images are the first run's."""
+    every = list(metrics.values())
+    rows = [
+        {**row, "color": color, "ious": [m["classes"][c]["iou"] for m in every]}
+        for c, (row, color) in enumerate(zip(every[0]["classes"], colors, strict=True))
+    ]
+    return sorted(rows, key=lambda row: -row["pixels"])
+
+
+def _details(name: str, metrics: dict, colors: Sequence[Sequence[int]]) -> dict:
+    """All that was counted of each class in one run."""
+    columns = {"IoU": "iou", "recall": "recall", "precision": "precision", "F1": "f1"}
+    if "boundary_miou" in metrics:
+        columns["boundary IoU"] = "boundary_iou"
+    rows = [
+        {**row, "cells": [row[key] for key in columns.values()], "color": color}
+        for row, color in zip(metrics["classes"], colors, strict=True)
+    ]
+    lines = [title_of(name, metrics), metrics.get("checkpoint") or metrics.get("predictions"), unknown_text(metrics)]
+    return {
+        "name": name,
+        "lines": [line for line in lines if line],
+        "columns": list(columns),
+        "rows": sorted(rows, key=lambda row: -row["pixels"]),
+    }
+
+
+def _categories(metrics: dict[str, dict]) -> dict[str, list]:
+    """Category -> its IoU in every run; empty where the classes have no categories."""
+    found = [m.get("categories", {}).get("iou", {}) for m in metrics.values()]
+    return {name: [ious.get(name) for ious in found] for name in next(filter(None, found), {})}
 
 
 def answer(comparison: dict) -> str:
@@ -155,5 +269,5 @@ def _extremes(source: Any, totals: Any) -> dict:
             if image is not None:
                 panels = {"image": image, **panels}
             uri = data_uri(np.concatenate(list(panels.values()), axis=1), len(panels) * PICTURE_WIDTH * 3 // 4)
-            pictures.append({"uri": uri, "name": name, "kind": kind, "miou": ious[place], "panels": ", ".join(panels)})
+            pictures.append({"uri": uri, "name": name, "kind": kind, "miou": ious[place], "panels": list(panels)})
     return {"name": source.name, "pictures": pictures}

@@ -128,10 +128,14 @@ def title_of(name: str, metrics: dict) -> str:
     return f"{name}{where}: " + ", ".join([f"{metrics['images']} images", *skipped, *scored_how(metrics)])
 
 
+def unknown_share(metrics: dict) -> float:
+    """Of the valid pixels, the share that was predicted as no class."""
+    return metrics.get("unknown_predictions", 0) / max(1, sum(row["pixels"] for row in metrics["classes"]))
+
+
 def unknown_text(metrics: dict) -> str:
     """``predicted as no class: 1,200 pixels (0.31 %)``; empty where there are none."""
-    unknown = metrics.get("unknown_predictions", 0)
-    share = unknown / max(1, sum(row["pixels"] for row in metrics["classes"]))
+    unknown, share = metrics.get("unknown_predictions", 0), unknown_share(metrics)
     return f"predicted as no class: {unknown:,} pixels ({100 * share:.3g} %)" if unknown else ""
 
 

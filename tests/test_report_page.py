@@ -10,12 +10,18 @@ import cv2
 import numpy as np
 import pytest
 from data_trees import random_mask, write_png
+from hand_made_scores import comparison, metrics
 
 import eval_seg
+from segloss.datasets import ClassTable
+from segloss.pages import write_report
+from segloss.report import write_evaluation
+from segloss.results import ImageResult, Totals, confusion_of
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
+chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
 NASTY = "<script>document.title = 'broken'</script>"
 
 
@@ -64,38 +70,169 @@ def test_the_page_opens_with_the_answer(page):
     assert "ahead of bad by" in page.read_text() and "leaves out 0" in page.read_text()
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
+def found_in(page: Path, script: str, *flags: str) -> dict[str, str]:
+    """What a script put into ``found``; the console must be empty."""
+    keep = "for (const key in found) document.body.dataset[key] = found[key];"
+    document, console = in_chromium(page, f"const found = {{}}; {script} {keep}", *flags)
+    assert console == ""
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body([^>]*)>", document)[1]))
+
+
+@chromium
 def test_it_renders_and_sorts_without_an_error_in_the_console(page):
     column = "document.querySelector('#classes + .scroll table')"
     rows = f"[...{column}.tBodies[0].rows].map((row) => row.cells[3].dataset.value).join(' ')"
     button = f"{column}.tHead.rows[0].cells[3].querySelector('button')"
     script = f"""
-        {button}.click(); document.body.dataset.once = {rows};
-        {button}.click(); document.body.dataset.twice = {rows};
-        document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
-        document.body.dataset.heading = document.querySelector('h1').textContent;
+        {button}.click(); found.once = {rows};
+        {button}.click(); found.twice = {rows};
+        found.heading = document.querySelector('h1').textContent;
+        found.title = document.title;
+        found.figures = document.querySelectorAll('figure img[src^="data:image/jpeg"]').length;
     """
-    document, console = in_chromium(page, script, "--window-size=420,900")
-    assert console == ""
-    body = re.search(r"<body([^>]*)>", document)[1]
-    found = dict(re.findall(r'data-(\w+)="([^"]*)"', body))
+    found = found_in(page, script)
     once = [float(value) for value in found["once"].split()]
     assert len(once) == 3 and once == sorted(once, reverse=True)
     assert [float(value) for value in found["twice"].split()] == once[::-1]
-    assert found["wide"] == "false"  # a phone scrolls tables, not the page
-    assert found["heading"] == "masks of true: 8 images, 2 runs"
-    assert "<title>masks of true: 8 images, 2 runs</title>" in document
-    assert document.count("<figure") == document.count("data:image/jpeg") == 12
+    assert found["heading"] == found["title"] == "masks of true: 8 images, 2 runs"
+    assert found["figures"] == "12"
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
+@chromium
 def test_the_check_above_sees_an_error(page):
     _, console = in_chromium(page, "throw new Error('planted')")
     assert "planted" in console
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
+@chromium
 def test_a_screenshot_is_not_empty(page, tmp_path):
     picture = tmp_path / "page.png"
     in_chromium(page, "", f"--screenshot={picture}", "--window-size=1200,1600")
     assert cv2.imread(str(picture)).std() > 20
+
+
+class Tables(HTMLParser):
+    """``found``: id of a heading -> the cells of the first table below it, as they read."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.raw: dict[str, list[list[str]]] = {}
+        self.heading, self.open = "", False
+        self.feed(page.read_text())
+        self.found = {key: [[" ".join(cell.split()) for cell in row] for row in rows] for key, rows in self.raw.items()}
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "h2":
+            self.heading = dict(attrs).get("id", "")
+        elif tag == "table" and self.heading not in self.raw:
+            self.raw[self.heading], self.open = [], True
+        elif tag == "tr" and self.open:
+            self.raw[self.heading].append([])
+        elif tag in ("td", "th") and self.open:
+            self.raw[self.heading][-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag != "table"
+
+    def handle_data(self, data):
+        if self.open and self.raw[self.heading] and self.raw[self.heading][-1]:
+            self.raw[self.heading][-1][-1] += data
+
+
+# ---- pages of hand-made scores
+
+
+class Painted:
+    """Three images of two classes and noise, as a source of pictures."""
+
+    classes = ClassTable(names=("wall", "lamp", "ghost"), colors=((200, 0, 0), (0, 200, 0), (0, 0, 200)))
+
+    def __init__(self, name: str):
+        self.name = name
+        self.labels = {f"f{place}": random_mask(place, (40, 60), (0, 1, 255)) for place in range(3)}
+
+    def picture(self, name: str):
+        labels = self.labels[name]
+        image = np.repeat(labels[..., None], 3, axis=2)
+        return image, labels, np.where(labels == 255, 0, 1 - labels.clip(max=1)).astype(np.uint8)
+
+    def totals(self) -> Totals:
+        pictures = {name: self.picture(name) for name in self.labels}
+        return Totals.of(ImageResult(name, *confusion_of(p[2], p[1], 3)) for name, p in pictures.items())
+
+
+def hand_made_page(folder: Path, runs: dict[str, dict], compared: dict, sweeps: dict | None = None) -> Path:
+    sources = [Painted(name) for name in runs]
+    totals = {source.name: source.totals() for source in sources}
+    plots = write_evaluation(folder, sources, runs, totals, compared, sweeps or {})
+    write_report(folder / "report.html", sources, runs, totals, compared, plots)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory) -> Path:
+    """Five runs in two settings, an image left out of one, all that can be measured, and class names that are long."""
+    bins = [{"from": 0.9, "share": 1.0, "accuracy": 0.8, "confidence": 0.95}]
+    measured = {
+        "calibration": {"ece": 0.123, "brier": 0.456, "bins": bins},
+        "boundary_miou": 0.321,
+        "categories": {"miou": 0.654, "iou": {"flat": 0.611, "object": None}},
+        "decision": "tau 0.5",
+        "unknown_predictions": 3,
+    }
+    runs = {name: metrics() for name in ("run 10", "run 9", "A", NASTY, "B")}
+    runs["run 10"] = metrics(**measured)
+    for row, boundary in zip(runs["run 10"]["classes"], (0.25, 0.35, None), strict=True):
+        row["boundary_iou"] = boundary
+    runs["A"] = metrics(images=8, skipped=["f1: is cut off"], miou=None)
+    compared = comparison(images=8)
+    compared["ranking"][0].update(runs=4, members=["run 10", "run 9", NASTY, "B"])
+    compared["ranking"][1].update(name="B", runs=1, members=["A"])
+    compared["pairs"][0].update(b="B")
+    points = [
+        {"rule": rule, "value": v, "miou": v, "tail_miou": v, "mean_accuracy": v, "pixel_accuracy": v}
+        for rule in ("tau", "prior")
+        for v in (0.0, 0.5, 1.0)
+    ]
+    return hand_made_page(tmp_path_factory.mktemp("full"), runs, compared, {"run 10": points})
+
+
+def test_settings_are_ranked_and_runs_keep_their_own_numbers(full_page):
+    tables = Tables(full_page).found
+    heads, *rows = tables["ranking"]
+    assert heads == ["rank", "setting", "runs", "images", "mIoU", "classes"]
+    assert rows[0] == ["1", "A", f"run 10, run 9, {NASTY}, B", "8", "50.0 [48.0, 52.0]", "2 of 3"]
+    assert rows[1] == ["2", "B", "A", "8", "40.0 [38.0, 42.0]", "2 of 3"]
+    runs = {row[0]: row for row in tables["runs"][1:]}
+    assert runs["B"][1] == "50.0"  # a seed of setting A; that a setting is called B gives it no interval
+    assert runs["A"][1] == "– [38.0, 42.0]"  # alone in its setting, on all of its images
+
+
+def test_what_was_left_out_is_said_and_listed(full_page):
+    text = full_page.read_text()
+    assert "<title>camvid test: 5 runs compared on 8 images</title>" in text
+    assert "Left out: 1 of A. The comparison is over the 8 images that all runs have." in text
+    assert "<li>A: f1: is cut off</li>" in text
+
+
+def test_all_that_was_measured_is_on_the_page(full_page):
+    tables = Tables(full_page).found
+    heads, first, *_ = tables["runs"]
+    row = dict(zip(heads, first, strict=True))
+    expected = {
+        "category mIoU": "65.4",
+        "boundary mIoU": "32.1",
+        "calibration error": "12.3",
+        "Brier score": "0.456",
+        "predicted as no class": "3",
+        "scored with": "tau 0.5",
+    }
+    assert {key: row[key] for key in expected} == expected
+    assert tables["details"][0] == ["class", "pixels", "images", "IoU", "recall", "precision", "F1", "boundary IoU"]
+    assert tables["details"][1] == ["wall", "90", "9", "50.0", "60.0", "70.0", "80.0", "25.0"]
+    assert tables["categories"][1:] == [["flat", "61.1", *"––––"], ["object", *"–––––"]]
+    text = full_page.read_text()
+    assert "predicted as no class: 3 pixels (3 %)" in text and "run 10 on camvid test: 9 images, tau 0.5" in text
+    assert "A: mIoU 50.0 [48.0, 52.0] over 2 of 3 classes (protocol cityscapes)" in text
+    assert "Of the first 4 of 5 runs." in text
+    assert text.count("<script>") == 1
