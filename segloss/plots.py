@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -207,7 +208,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title, wrap=True)
+    axes.set_title(textwrap.fill(title, int(11 * (size + 1))), fontsize=11)  # 11 letters an inch
     figure.colorbar(image, label="share of the true class's pixels (%)", shrink=0.8)
     _save(figure, path)
 
