@@ -1,5 +1,6 @@
 """The report page in headless Chromium: it renders, sorts, logs no error, and names stay text."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -76,6 +77,16 @@ def found_in(page: Path, script: str, *flags: str) -> dict[str, str]:
     document, console = in_chromium(page, f"const found = {{}}; {script} {keep}", *flags)
     assert console == ""
     return dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body([^>]*)>", document)[1]))
+
+
+def on_a_phone(page: Path, script: str) -> dict[str, str]:
+    """The same in a frame 390 pixels wide: Chromium's own window cannot be that narrow."""
+    inner, outer = page.with_name("inner.html"), page.with_name("outer.html")
+    script = f"<script>const found = {{}}; {script} parent.postMessage(found, '*');</script>"
+    inner.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    frame = f'<iframe src="{inner.name}" style="width: 390px; height: 800px; border: 0"></iframe>'
+    outer.write_text(f"<script>onmessage = (e) => Object.assign(document.body.dataset, e.data);</script>{frame}</body>")
+    return found_in(outer, "", "--virtual-time-budget=3000")
 
 
 @chromium
@@ -236,3 +247,97 @@ def test_all_that_was_measured_is_on_the_page(full_page):
     assert "A: mIoU 50.0 [48.0, 52.0] over 2 of 3 classes (protocol cityscapes)" in text
     assert "Of the first 4 of 5 runs." in text
     assert text.count("<script>") == 1
+
+
+def column(page_part: str, head: str) -> str:
+    """Script that sets ``head`` to a header's button of a table and ``read`` to what reads the cells below it."""
+    return f"""
+        const table = document.querySelector('#{page_part} + .scroll table, #{page_part} + p + .scroll table');
+        const th = [...table.tHead.rows[0].cells].find((cell) => cell.textContent.trim() === '{head}');
+        const button = th.querySelector('button');
+        const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[th.cellIndex].textContent.trim());
+        const read = () => cells().join('|');
+    """
+
+
+@chromium
+def test_names_sort_from_a_to_z_and_numbers_from_the_top(full_page):
+    script = """
+        found.before = getComputedStyle(button, '::after').content;
+        button.click(); found.once = read(); found.first = th.ariaSort;
+        button.click(); found.twice = read(); found.second = th.ariaSort;
+    """
+    names = found_in(full_page, column("runs", "run") + script)
+    assert "↕" in names["before"]  # one sees that it sorts before one has tried
+    expected = [NASTY, "A", "B", "run 9", "run 10"]
+    assert (html.unescape(names["once"]).split("|"), names["first"]) == (expected, "ascending")
+    assert (html.unescape(names["twice"]).split("|"), names["second"]) == (expected[::-1], "descending")
+    numbers = found_in(full_page, column("runs", "Brier score") + script)
+    assert (numbers["once"], numbers["first"]) == ("0.456|–|–|–|–", "descending")
+    assert (numbers["twice"], numbers["second"]) == ("0.456|–|–|–|–", "ascending")  # what is missing stays last
+
+
+@chromium
+def test_the_keyboard_sorts_and_enlarges(full_page):
+    script = """
+        for (const [name, place] of [["head", button], ["picture", document.querySelector(".strip button")]]) {
+          place.focus();
+          const { tagName, tabIndex } = place, visible = place.matches(":focus-visible");
+          const outline = getComputedStyle(place).outlineStyle;
+          found[name] = [document.activeElement === place, tagName, tabIndex, visible, outline].join(" ");
+          document.activeElement.click();
+        }
+        found.sort = th.ariaSort;
+        found.pressed = document.querySelector(".strip button").ariaPressed;
+    """
+    found = found_in(full_page, column("runs", "mIoU") + script)
+    assert found["head"] == found["picture"] == "true BUTTON 0 true solid"  # Enter clicks such a button
+    assert (found["sort"], found["pressed"]) == ("descending", "true")
+
+
+@chromium
+@pytest.mark.parametrize("which", ["page", "full_page"])
+def test_a_phone_scrolls_tables_and_pictures_but_not_the_page(which, request):
+    script = """
+        document.querySelectorAll('details').forEach((part) => { part.open = true; });
+        const page = document.documentElement;
+        found.overflow = page.scrollWidth - page.clientWidth;
+        found.width = innerWidth;
+        const scroll = document.querySelector('#runs + .scroll'), cell = scroll.querySelector('tbody td');
+        const left = cell.getBoundingClientRect().left;
+        scroll.scrollLeft = 200;
+        found.scrolled = scroll.scrollLeft;
+        found.moved = cell.getBoundingClientRect().left - left;
+        const bars = [...document.querySelectorAll('#classes + .scroll td.number:has(.bar)')];
+        const line = (cell) => cell.querySelector('.figure').offsetTop - cell.querySelector('.bar').offsetTop;
+        found.wrapped = bars.filter((cell) => Math.abs(line(cell)) > 12).length;
+        const strip = document.querySelector('.pictures .strip');
+        document.querySelectorAll('.strip button').forEach((button) => button.click());
+        found.larger = page.scrollWidth - page.clientWidth;
+        document.querySelectorAll('.strip button').forEach((button) => button.click());
+        found.panel = strip.querySelector('img').clientWidth / strip.style.getPropertyValue('--panels');
+    """
+    found = on_a_phone(request.getfixturevalue(which), script)
+    assert (found["width"], found["overflow"], found["larger"], found["wrapped"]) == ("390", "0", "0", "0")
+    assert (found["scrolled"], found["moved"]) == ("200", "0")  # the names stay
+    assert float(found["panel"]) >= 150
+
+
+@chromium
+def test_plots_are_there_and_the_dark_page_can_be_read(full_page):
+    script = """
+        const light = (color) => { const [r, g, b] = color.match(/[0-9.]+/g).map(Number); return (r + g + b) / 3; };
+        const style = getComputedStyle(document.body);
+        found.back = light(style.backgroundColor); found.text = light(style.color);
+        const share = document.querySelector("table.heat td");
+        found.cell = light(getComputedStyle(share).color);
+        document.querySelectorAll(".plot img").forEach((plot) => { plot.loading = "eager"; });
+        found.plots = [...document.querySelectorAll(".plot img")].filter((plot) => plot.src.length > 9999).length;
+        found.card = getComputedStyle(document.querySelector("figure.plot")).filter;
+    """
+    light = found_in(full_page, script)
+    dark = found_in(full_page, script, "--blink-settings=preferredColorScheme=0")
+    assert light["plots"] == dark["plots"] == "2"  # the sweep and the reliability
+    assert float(light["back"]) > 240 and float(light["text"]) < 60 and light["card"] == "none"
+    assert float(dark["back"]) < 40 and float(dark["text"]) > 200 and float(dark["cell"]) > 200
+    assert "brightness" in dark["card"]
