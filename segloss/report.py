@@ -286,13 +286,13 @@ def own_intervals(metrics: dict[str, dict], comparison: dict) -> dict[str, dict]
 
 def run_row(name: str, metrics: dict, interval: dict) -> dict:
     """One line of runs.csv: what was scored and its means, None where there is no number."""
-    means = ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
     calibration = metrics.get("calibration", {})
     return {
         "run": name,
         "scored": ", ".join(scored_how(metrics)) or "plain",
-        **{key: metrics[key] for key in ("protocol", "classes_averaged", *means)},
+        **{key: metrics[key] for key in ("protocol", "classes_averaged", "miou")},
         **{key: interval.get(key) for key in ("low", "high")},
+        **{key: metrics[key] for key in ("mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")},
         **{key: metrics["groups"][key]["miou"] for key in ("head", "middle", "tail")},
         **{key: calibration.get(key) for key in ("ece", "brier")},
         "boundary_miou": metrics.get("boundary_miou"),

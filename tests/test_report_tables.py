@@ -121,6 +121,10 @@ def test_runs_csv_holds_all_means_of_each_run(tmp_path):
         row["boundary_iou"] = boundary
     write_tables(tmp_path, ("wall", "lamp", "ghost"), {"A": full, "B": metrics()}, comparison(), {})
     a, b = rows_of(tmp_path / "runs.csv")
+    assert list(a)[:9] == [
+        *("run", "scored", "protocol", "classes_averaged"),
+        *("miou", "low", "high", "mean_accuracy", "pixel_accuracy"),
+    ]
     expected = {"miou": 0.5, "low": 0.48, "high": 0.52, "head": 0.5, "ece": 0.1, "brier": 0.2, "boundary_miou": 0.3}
     assert {key: float(a[key]) for key in expected} == pytest.approx(expected)
     assert (a["scored"], a["category_miou"], a["skipped"], a["unknown_predictions"]) == ("tau 0", "0.4", "1", "7")
