@@ -90,7 +90,13 @@ def test_every_protocol_is_named_in_every_output(masks, protocol, capsys):
     assert row["miou"]["estimate"] == (miou if miou is None else pytest.approx(miou, rel=1e-12))
     assert row["members"] == ["good"] and found["comparison"]["images"] == COUNT
     assert f"of 4 classes (protocol {protocol}), mean accuracy" in capsys.readouterr().out
-    assert f"Protocol {protocol};" in (masks / "o/report.html").read_text()
+    page = (masks / "o/report.html").read_text()
+    averaged = found["runs"]["good"]["classes_averaged"]
+    assert f"Protocol {protocol};" in page and f"{averaged} of 4 classes (protocol {protocol}).</strong>" in page
+    for table in ("runs", "per_class"):
+        with (masks / f"o/{table}.csv").open(newline="") as file:
+            rows = {(row["run"], row["protocol"], row["classes_averaged"]) for row in csv.DictReader(file)}
+        assert rows == {("good", protocol, str(averaged))}
 
 
 def test_names_and_groups(masks, capsys):
