@@ -27,11 +27,12 @@ class Criterion(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
         """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors."""
-        before = dict(self._buffers)
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.is_floating_point() and buffer.itemsize < 4:
-                self._buffers[name] = before[name].to(buffer.device)
+        for name, buffer in before.items():
+            cast = self.get_buffer(name)
+            if cast.is_floating_point() and cast.itemsize < 4:
+                self._buffers[name] = buffer.to(cast.device)
         return self
 
     @property
