@@ -291,7 +291,16 @@ class PredictionWriter:
 
 
 # What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.
-FILES = ("report.html", "per_class.csv", "comparison.csv", "sweep.csv", "sweep.png", "reliability.png", "metrics.json")
+FILES = (
+    "runs.csv",
+    "report.html",
+    "per_class.csv",
+    "comparison.csv",
+    "sweep.csv",
+    "sweep.png",
+    "reliability.png",
+    "metrics.json",
+)
 
 
 def make_folder(folder: Path) -> None:

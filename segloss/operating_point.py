@@ -108,7 +108,8 @@ def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes
             if protocol == "per-image":  # of the images, whose counts the sum has lost
                 numbers["miou"] = ious / pairs if pairs else math.nan
             plain = {key: none_if_nan(number) for key, number in numbers.items()}
-            rows.append({"rule": rule, "value": value, "protocol": protocol, **plain})
+            named = {"rule": rule, "value": value, "protocol": protocol, "classes_averaged": scores.classes_averaged}
+            rows.append({**named, **plain})
     return rows
 
 

@@ -94,7 +94,7 @@ def write_report(
         how=f"Protocol {first['protocol']}; head, middle and tail {grouped}. {resampled}",
         left_out=_left_out(metrics, comparison),
         ranking=_ranking(comparison),
-        grouped=any(row.get("members", [row["name"]] * row["runs"]) != [row["name"]] for row in comparison["ranking"]),
+        grouped=any(row["members"] != [row["name"]] for row in comparison["ranking"]),
         runs=_runs(metrics, own_intervals(metrics, comparison)),
         pairs=comparison["pairs"],
         is_level=is_level,
@@ -135,12 +135,12 @@ def _left_out(metrics: dict[str, dict], comparison: dict) -> dict:
 def _ranking(comparison: dict) -> list[dict]:
     """The settings, best first; equal means share a rank."""
     means = [row["miou"]["estimate"] for row in comparison["ranking"]]
-    protocol = comparison.get("protocol", "cityscapes")
+    protocol = comparison["protocol"]
     return [
         {
             "rank": None if mean is None else 1 + sum(other is not None and other > mean for other in means),
             "name": row["name"],
-            "members": ", ".join(row.get("members", ())) or str(row["runs"]),
+            "members": ", ".join(row["members"]),
             "images": comparison["images"],
             "miou": row["miou"],
             "classes": f"{classes_in_mean(row, protocol)} of {len(row['classes'])}",

@@ -51,7 +51,7 @@ def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
 def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
     """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
     rules = list(dict.fromkeys(row["rule"] for rows in sweeps.values() for row in rows))
-    protocol = next(rows[0] for rows in sweeps.values()).get("protocol", "cityscapes")
+    protocol = next(rows[0]["protocol"] for rows in sweeps.values())
     keys = {
         "miou": f"mIoU by {protocol}",
         "tail_miou": "tail mIoU",

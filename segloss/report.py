@@ -130,12 +130,12 @@ def title_of(name: str, metrics: dict) -> str:
 
 def unknown_share(metrics: dict) -> float:
     """Of the valid pixels, the share that was predicted as no class."""
-    return metrics.get("unknown_predictions", 0) / max(1, sum(row["pixels"] for row in metrics["classes"]))
+    return metrics["unknown_predictions"] / max(1, sum(row["pixels"] for row in metrics["classes"]))
 
 
 def unknown_text(metrics: dict) -> str:
     """``predicted as no class: 1,200 pixels (0.31 %)``; empty where there are none."""
-    unknown, share = metrics.get("unknown_predictions", 0), unknown_share(metrics)
+    unknown, share = metrics["unknown_predictions"], unknown_share(metrics)
     return f"predicted as no class: {unknown:,} pixels ({100 * share:.3g} %)" if unknown else ""
 
 
@@ -200,7 +200,7 @@ def classes_in_mean(row: dict, protocol: str) -> int:
 
 def comparison_mean(comparison: dict) -> str:
     """``over 10 of 11 classes (protocol cityscapes)``, ``over 10 to 11`` where the settings differ."""
-    protocol, ranking = comparison.get("protocol", "cityscapes"), comparison["ranking"]
+    protocol, ranking = comparison["protocol"], comparison["ranking"]
     averaged = [classes_in_mean(row, protocol) for row in ranking]
     fewest, most = min(averaged), max(averaged)
     return mean_text(fewest if fewest == most else f"{fewest} to {most}", len(ranking[0]["classes"]), protocol)
@@ -210,7 +210,7 @@ def interval_source(comparison: dict) -> str:
     """``95 % intervals from 2000 resamples of blocks of 5 consecutive images``, or why there are none."""
     means = [row["miou"] for row in comparison["ranking"]]
     if all(row["estimate"] is None for row in means):
-        return "no mean, as a class is absent" if comparison.get("protocol") == "torchvision" else "no mean"
+        return "no mean, as a class is absent" if comparison["protocol"] == "torchvision" else "no mean"
     if all(row["low"] is None for row in means):
         return "no interval: all images are one block"
     blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} consecutive images"
@@ -275,13 +275,8 @@ def announce(config, splits, counts: PixelCounts, source: str, criterion, model,
 
 def own_intervals(metrics: dict[str, dict], comparison: dict) -> dict[str, dict]:
     """Run -> its mean with interval, where the ranking holds just that: one run on all of the images it saw."""
-    found = {}
-    for row in comparison["ranking"]:
-        name, *others = row.get("members", [row["name"]] * row["runs"])
-        images = comparison.get("images", metrics.get(name, {}).get("images"))
-        if not others and name in metrics and metrics[name]["images"] == images:
-            found[name] = row["miou"]
-    return found
+    alone = {row["members"][0]: row["miou"] for row in comparison["ranking"] if len(row["members"]) == 1}
+    return {name: mean for name, mean in alone.items() if metrics[name]["images"] == comparison["images"]}
 
 
 def run_row(name: str, metrics: dict, interval: dict) -> dict:
@@ -299,7 +294,7 @@ def run_row(name: str, metrics: dict, interval: dict) -> dict:
         "category_miou": metrics.get("categories", {}).get("miou"),
         "images": metrics["images"],
         "skipped": len(metrics.get("skipped", ())),
-        "unknown_predictions": metrics.get("unknown_predictions"),
+        "unknown_predictions": metrics["unknown_predictions"],
     }
 
 
@@ -321,7 +316,7 @@ def class_rows(metrics: dict[str, dict]) -> list[dict]:
 
 def pair_rows(comparison: dict, class_names: Sequence[str]) -> list[tuple]:
     """The lines of comparison.csv: of each pair the difference of the means, then of each class."""
-    protocol, images = comparison.get("protocol", "cityscapes"), comparison.get("images")
+    protocol, images = comparison["protocol"], comparison["images"]
     averaged = {row["name"]: classes_in_mean(row, protocol) for row in comparison["ranking"]}
     rows = []
     for pair in comparison["pairs"]:
@@ -346,9 +341,7 @@ def write_tables(
         "per_class": class_rows(metrics),
     }
     if sweeps:
-        own = {name: {"classes_averaged": m["classes_averaged"]} for name, m in metrics.items()}
-        points = [(name, row) for name, rows in sweeps.items() for row in rows]
-        tables["sweep"] = [{"run": name, "protocol": "cityscapes", **own[name], **row} for name, row in points]
+        tables["sweep"] = [{"run": name, **row} for name, rows in sweeps.items() for row in rows]
     for name, rows in tables.items():
         write_csv(folder / f"{name}.csv", rows[0], (row.values() for row in rows))
     header = (*PAIR_COLUMNS, "protocol", "images")

@@ -120,7 +120,7 @@ def test_files_of_an_earlier_evaluation_do_not_stand_beside_new_ones(masks):
     before = (masks / "o/good.sqlite").stat().st_mtime_ns
     evaluated(masks, folders=("good",))
     left = {path.relative_to(masks / "o").as_posix() for path in (masks / "o").rglob("*") if path.is_file()}
-    written = {"metrics.json", "report.html", "per_class.csv", "comparison.csv", "good.sqlite"}
+    written = {"metrics.json", "report.html", "runs.csv", "per_class.csv", "comparison.csv", "good.sqlite"}
     assert left == {*kept, *written, "confusion-good.csv", "confusion-good.png"}
     assert (masks / "o/good.sqlite").stat().st_mtime_ns == before  # nothing was scored again
     write_png(masks / "good/f000.png", np.full((20, 30), 7, np.uint8))

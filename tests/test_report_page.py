@@ -14,6 +14,7 @@ from data_trees import random_mask, write_png
 from hand_made_scores import comparison, metrics
 
 import eval_seg
+from segloss.config import CHOICES
 from segloss.datasets import ClassTable
 from segloss.pages import write_report
 from segloss.report import write_evaluation
@@ -201,7 +202,7 @@ def full_page(tmp_path_factory) -> Path:
     compared["ranking"][1].update(name="B", runs=1, members=["A"])
     compared["pairs"][0].update(b="B")
     points = [
-        {"rule": rule, "value": v, "miou": v, "tail_miou": v, "mean_accuracy": v, "pixel_accuracy": v}
+        {"rule": rule, "value": v, "protocol": "cityscapes", "classes_averaged": 3, **dict.fromkeys(CHOICES, v)}
         for rule in ("tau", "prior")
         for v in (0.0, 0.5, 1.0)
     ]

@@ -94,7 +94,7 @@ def rows_of(path) -> list[dict]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_table_on_disk_names_protocol_and_classes(tmp_path, protocol):
     runs = {name: metrics(protocol=protocol) for name in "AB"}
-    point = {"rule": "tau", "value": 1.0, "miou": 0.5, "protocol": protocol}
+    point = {"rule": "tau", "value": 1.0, "protocol": protocol, "classes_averaged": 2, "miou": 0.5}
     sweeps = {name: [point] for name in runs}
     write_tables(tmp_path, ("wall", "lamp", "ghost"), runs, comparison(protocol=protocol), sweeps)
     for table, lines in (("runs", 2), ("per_class", 6), ("comparison", 4), ("sweep", 2)):
