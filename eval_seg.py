@@ -20,16 +20,10 @@ def evaluate(argv: list[str] | None = None) -> None:
         return
 
     from segloss.comparison import compare, on_common_images
-    from segloss.evaluation import (
-        clear_results,
-        doubtful_ids,
-        make_folder,
-        score,
-        sources_of_masks,
-        sources_of_runs,
-    )
+    from segloss.evaluation import clear_results, doubtful_ids, make_folder, score
     from segloss.pages import write_report
     from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
+    from segloss.sources import sources_of_masks, sources_of_runs
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
@@ -64,8 +58,8 @@ def evaluate(argv: list[str] | None = None) -> None:
 
 def predict(config) -> None:
     """Class maps of a folder of images without labels."""
-    from segloss.evaluation import predict_images
     from segloss.report import console, progress_bar
+    from segloss.sources import predict_images
 
     for written in predict_images(config, output_folder(config), progress_bar):
         console.print(f"predictions: {written}", soft_wrap=True)
@@ -73,10 +67,11 @@ def predict(config) -> None:
 
 def sweep(config, sources, totals, folder: Path) -> dict:
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
-    from segloss.evaluation import chosen_images, totals_of_some
+    from segloss.evaluation import totals_of_some
     from segloss.metrics import class_groups
     from segloss.operating_point import choose, save_operating_point, sweep_table
     from segloss.report import console
+    from segloss.sources import chosen_images
 
     tables = {}
     for source in sources:

@@ -16,13 +16,13 @@ def train(argv: list[str] | None = None) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     from segloss.doctor import check_before
-    from segloss.evaluation import check_same_classes
     from segloss.frequency import load_or_count, require_two_classes
     from segloss.inference import pick_device, resolve_precision
     from segloss.models import build_model
     from segloss.report import announce, console, progress_bar
     from segloss.runs import (
         LAST,
+        check_same_classes,
         check_same_counts,
         checkpoint_content,
         choose_run_folder,

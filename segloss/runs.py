@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from segloss.config import TrainConfig
-from segloss.datasets.classes import ClassTable
+from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
 from segloss.flags import from_plain_dict, to_plain_dict
@@ -208,6 +208,22 @@ def load_run(path: str | Path) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{file}: is damaged ({type(error).__name__}: {str(error)[:200]}); use another one") from error
     return Run(model.eval(), criterion, classes, counts, config, file)
+
+
+def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
+    """InputError unless the data set has the run's classes, by name and in the run's order."""
+    ours, theirs = run.classes.names, dataset.classes.names
+    if len(ours) != len(theirs):
+        raise InputError(
+            f"{run.path}: was trained on {len(ours)} classes, but {dataset.name} has {len(theirs)}; "
+            "choose the --dataset and --data-path it was trained on"
+        )
+    if ours != theirs:
+        place = next(c for c in range(len(ours)) if ours[c] != theirs[c])
+        raise InputError(
+            f"{run.path}: class {place} is {ours[place]!r} there and {theirs[place]!r} in {dataset.name}; "
+            "give the data set the run's classes in the run's order"
+        )
 
 
 def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str, Tensor]) -> None:

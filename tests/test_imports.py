@@ -25,6 +25,7 @@ ROWS = [
     {"report", "statistics"},
     {"pages", "doctor"},
     {"evaluation", "training", "export"},
+    {"sources"},
 ]
 
 
