@@ -48,7 +48,7 @@ def test_every_loss_has_a_row():
     "options", [("--repeats", "0"), ("--sizes", "huge"), ("--device", "abacus"), ("--losses", "--sizes", "upsampled")]
 )
 def test_bad_options_end_with_status_2(options):
-    done = run(*options.split())
+    done = run(*options)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
