@@ -11,6 +11,8 @@ from segloss.datasets.images import PNG_START, opened, read_file
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
+SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
+
 
 def read_mask(path: Path) -> np.ndarray:
     """What the file holds: ids uint8 or uint16 ``(H, W)``, or colours uint8 ``(H, W, 3)`` RGB.
@@ -120,13 +122,30 @@ def map_mask(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
 
 
 def id_histogram(labels: np.ndarray) -> np.ndarray:
-    """int64 ``(256,)`` of a uint8 array ``(H, W)``."""
-    # cv2 counts in float32, exact up to 2^24 pixels a band, and several times faster than np.bincount.
-    rows = max(1, 2**24 // labels.shape[1])
+    """How often each value occurs in a uint8 map, int64 ``(256,)``."""
+    counts = counts_of_runs(labels, 256)
+    if counts is not None:
+        return counts
     total = np.zeros(256, dtype=np.int64)
+    rows = max(1, 2**24 // max(1, labels.shape[1]))  # OpenCV counts in float32, exact up to 2^24
     for top in range(0, labels.shape[0], rows):
         total += cv2.calcHist([labels[top : top + rows]], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     return total
+
+
+def counts_of_runs(values: np.ndarray, bins: int) -> np.ndarray | None:
+    """How often each value occurs, int64 ``(bins,)``, from the lengths of runs of equal neighbours.
+
+    Label maps are made of long runs, in which a histogram would wait for the same counter at every pixel. None where
+    runs are short, and counting pixel by pixel is faster.
+    """
+    flat = values.reshape(-1)
+    changes = flat[1:] != flat[:-1]
+    if not flat.size or np.count_nonzero(changes) * SHORTEST_RUNS > flat.size:
+        return None
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    lengths = np.diff(starts, append=flat.size)
+    return np.bincount(flat[starts], lengths, minlength=bins).astype(np.int64)  # float64: exact up to 2^53 pixels
 
 
 def class_histogram(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -303,11 +303,10 @@ def _cause(values: set[int], classes: ClassTable) -> str:
 
 def folded(raw: np.ndarray, classes: ClassTable, predicted_classes: ClassTable) -> tuple[np.ndarray, int, int]:
     """Confusion ``(C, C + 1)``, ignored and unknown true pixels from the counts of raw ids ``(256, 256)``."""
-    rows, columns = id_table(classes)[:256], id_table(predicted_classes)[:256]
-    by_class = np.zeros((256, 256), dtype=np.int64)
-    np.add.at(by_class, rows, raw)
-    matrix = np.zeros((256, 256), dtype=np.int64)
-    np.add.at(matrix.T, columns, by_class.T)
+    rows, columns = id_table(classes)[:256].astype(np.int64), id_table(predicted_classes)[:256]
+    cells = np.flatnonzero(raw)
+    places = rows[cells >> 8] * 256 + columns[cells & 255]
+    matrix = np.bincount(places, raw.ravel()[cells], minlength=2**16).astype(np.int64).reshape(256, 256)
     count = len(classes)
     known = matrix[:count]
     other = known[:, count:].sum(1, keepdims=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from segloss.datasets.masks import counts_of_runs, id_histogram
 from segloss.errors import InputError
 from segloss.metrics import ConfusionMatrix
 from segloss.results import (
@@ -103,6 +104,22 @@ def test_pair_histogram_counts_every_pair_of_values():
     expected = np.zeros((256, 256), np.int64)
     np.add.at(expected, (labels.ravel(), predicted.ravel()), 1)
     np.testing.assert_array_equal(pair_histogram(predicted, labels), expected, strict=True)
+
+
+@pytest.mark.parametrize("block", [1, 2, 8, 64, 200])
+def test_runs_and_single_pixels_are_counted_alike(block):
+    """Long runs of one pair are counted by their lengths, short ones pixel by pixel."""
+    generator = np.random.default_rng(block)
+    small = generator.integers(0, 256, (2, 256, -(-256 // block)), dtype=np.uint8)
+    labels, predicted = np.repeat(small, block, axis=2)[..., :256]
+    pairs = np.ascontiguousarray(labels.astype(np.uint16) * 256 + predicted)
+    runs = counts_of_runs(pairs, 2**16)
+    assert (runs is None) == (block < 16)
+    expected = np.bincount(pairs.ravel(), minlength=2**16)
+    np.testing.assert_array_equal(pair_histogram(predicted, labels), expected.reshape(256, 256), strict=True)
+    np.testing.assert_array_equal(id_histogram(labels), np.bincount(labels.ravel(), minlength=256), strict=True)
+    if runs is not None:
+        np.testing.assert_array_equal(runs, expected, strict=True)
 
 
 def test_pair_histogram_takes_maps_that_are_no_block_of_memory():
