@@ -154,11 +154,11 @@ def _banded_pass(
     labels = pixels.labels
     source = _SameSize(logits) if align_corners is None else _Upsampled(logits, labels.shape[1:], align_corners)
     memory = torch.empty(0, dtype=dtype, device=logits.device)
-    plain = pixels.weight is None and pixels.pixel_weight is None and (factor is None or factor.ndim == 0)
-    fits = gradient is not None and gradient.ndim == 3 and gradient.dtype == dtype and align_corners is None
+    plain = pixels.weight is None and pixels.pixel_weight is None and align_corners is None
+    fits = gradient is not None and gradient.ndim == 3 and gradient.dtype == dtype
     for samples, rows in _bands(labels, logits.shape[1]):
         valid, safe = pixels.band(samples, rows)
-        if gradient is not None and fits and plain:
+        if plain and fits and gradient is not None and factor is not None and factor.ndim == 0:
             residual = gradient[samples, :, rows]
             source.read(samples, rows, residual)
             _subtract_labels_(residual, valid, safe, minus_values)
