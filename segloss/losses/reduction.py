@@ -1,6 +1,7 @@
 """What all losses share: the ignored label, the checks of shape and label, the one meaning of "mean"."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,8 +120,33 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
 
 
 def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
-    """Scores ``(N, C, *)``, 0 where not valid ``(N, *)``: a NaN at an ignored pixel stays out of the gradient too."""
-    return torch.where(valid.unsqueeze(1), scores, 0)
+    """Scores ``(N, C, *)`` whose gradient is 0 where not valid ``(N, *)``, whatever is there: NaN times 0 is NaN.
+
+    For losses whose value leaves these pixels out anyway. The scores themselves are not copied.
+    """
+    if torch.compiler.is_compiling():
+        return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
+    return _SelectGradient.apply(scores, valid)
+
+
+class _SelectGradient(torch.autograd.Function):
+    """The identity, with a gradient of 0 where not valid."""
+
+    @staticmethod
+    def forward(scores: Tensor, valid: Tensor) -> Tensor:
+        return scores.view_as(scores)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ignored = ctx.saved_tensors[0].logical_not().unsqueeze(1)
+        if torch.is_grad_enabled():  # a second derivative will be asked for
+            return grad.masked_fill(ignored, 0), None
+        # In place: softmax has made this gradient just now, for nobody else.
+        return grad.masked_fill_(ignored, 0), None
 
 
 def exact_sum(values: Tensor) -> Tensor:
