@@ -80,8 +80,6 @@ def write_report(
         plots: title -> PNG file.
     """
     classes = sources[0].classes
-    common = set.intersection(*(set(totals[name].names) for name in metrics))
-    comparison = {"images": len(common), **comparison}
     first = next(iter(metrics.values()))
     resampled = f"{interval_source(comparison).capitalize()}."
     grouped = f"by the classes' pixels in {first['groups']['by_pixels_of']}"
