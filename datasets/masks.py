@@ -123,7 +123,7 @@ def map_mask(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
 
 def id_histogram(labels: np.ndarray) -> np.ndarray:
     """How often each value occurs in a uint8 map, int64 ``(256,)``."""
-    counts = counts_of_runs(labels, 256)
+    counts = counts_of_runs(labels)
     if counts is not None:
         return counts
     total = np.zeros(256, dtype=np.int64)
@@ -133,19 +133,24 @@ def id_histogram(labels: np.ndarray) -> np.ndarray:
     return total
 
 
-def counts_of_runs(values: np.ndarray, bins: int) -> np.ndarray | None:
-    """How often each value occurs, int64 ``(bins,)``, from the lengths of runs of equal neighbours.
+def counts_of_runs(*maps: np.ndarray) -> np.ndarray | None:
+    """How often each value, or tuple of values at one pixel, occurs in uint8 maps of one shape, int64 ``(256, ...)``.
 
-    Label maps are made of long runs, in which a histogram would wait for the same counter at every pixel. None where
-    runs are short, and counting pixel by pixel is faster.
+    Counted from the lengths of runs of equal neighbours: label maps are made of long ones, in which a histogram would
+    wait for the same counter at every pixel. None where runs are short, and counting pixel by pixel is faster.
     """
-    flat = values.reshape(-1)
-    changes = flat[1:] != flat[:-1]
-    if not flat.size or np.count_nonzero(changes) * SHORTEST_RUNS > flat.size:
+    flat = [values.reshape(-1) for values in maps]
+    changes = flat[0][1:] != flat[0][:-1]
+    for values in flat[1:]:
+        changes |= values[1:] != values[:-1]
+    if not flat[0].size or np.count_nonzero(changes) * SHORTEST_RUNS > flat[0].size:
         return None
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    return np.bincount(flat[starts], lengths, minlength=bins).astype(np.int64)  # float64: exact up to 2^53 pixels
+    lengths = np.diff(starts, append=flat[0].size)
+    shape = (256,) * len(maps)
+    cells = np.ravel_multi_index(tuple(values[starts] for values in flat), shape)
+    # The weights are float64: exact up to 2^53 pixels.
+    return np.bincount(cells, lengths, minlength=256 ** len(maps)).astype(np.int64).reshape(shape)
 
 
 def class_histogram(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -76,10 +76,9 @@ class ImageResult:
 
 def pair_histogram(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How often each pair of values occurs, int64 ``(256, 256)``, of two uint8 maps of one size; rows: labels."""
-    pairs = cv2.merge([predicted, labels]).view(np.uint8).reshape(-1, 2).view("<u2")  # 256 label + predicted
-    counts = counts_of_runs(pairs, 2**16)
+    counts = counts_of_runs(labels, predicted)
     if counts is not None:
-        return counts.reshape(256, 256)
+        return counts
     raw = np.zeros((256, 256), dtype=np.int64)
     rows = max(1, 2**24 // labels.shape[1])  # cv2 counts in float32, exact up to 2^24
     for top in range(0, labels.shape[0], rows):

@@ -1,10 +1,12 @@
 """The backward pass of the squared error by every road autograd takes, and its error at the size of Cityscapes."""
 
+import sys
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from segloss.losses import OutlyingMSELoss, outlying_mse_loss
+from segloss.losses import OutlyingMSELoss, memory, outlying_mse_loss
 
 VALUES = torch.tensor([1.0, 2.0, 5.0])
 ROADS = {
@@ -205,3 +207,37 @@ def test_error_against_float64_at_the_size_of_cityscapes(state, dtype):
     # float32: z - t rounds at the last digit of t = 114, which is 4e-6; against a residual of 1e-2 that is 4e-4 at the
     # hot class alone, and random there. Half precision rounds the gradient once: 2^-9 (bfloat16), 2^-12 of each entry.
     assert error < {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-11, torch.float32: 1e-6}[dtype]
+
+
+def test_only_whole_pages_inside_a_large_gradient_are_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(memory, "_madvise", lambda: lambda *call: calls.append(call))
+    monkeypatch.setattr(memory, "FRESH_BYTES", 2**22)
+    for logits in (torch.empty(1, 4, 512, 512), torch.empty(1, 4, 512, 1024, device="meta")):
+        assert memory.gradient_like(logits, logits.dtype).shape == logits.shape
+    assert not calls  # no larger than FRESH_BYTES, or not in this memory
+    gradient = memory.gradient_like(torch.empty(1, 4, 512, 1024, dtype=torch.bfloat16), torch.float32)
+    ((start, length, advice),) = calls
+    first, last = gradient.data_ptr(), gradient.data_ptr() + 4 * gradient.numel()
+    assert first <= start < first + 2**21 and start + length <= last < start + length + 2**21
+    assert start % 2**21 == length % 2**21 == 0 and advice == memory.MADV_HUGEPAGE
+
+
+@pytest.mark.parametrize("problem", ["one size", "float16"], indirect=True)
+def test_a_gradient_in_large_pages_is_the_same(problem, monkeypatch):
+    loss, logits = problem
+    expected = gradient(loss, logits)
+    monkeypatch.setattr(memory, "FRESH_BYTES", 0)
+    monkeypatch.setattr(memory, "HUGE_PAGE", 64)
+    assert torch.equal(gradient(loss, logits), expected)
+    assert torch.equal(torch.func.grad(lambda z: loss(z).sum())(logits), expected)
+
+
+def test_no_large_pages_where_the_system_has_none(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    memory._madvise.cache_clear()
+    try:
+        assert memory._madvise() is None
+        assert memory.gradient_like(torch.empty(2, 3, 1500, 1500), torch.float32).shape == (2, 3, 1500, 1500)
+    finally:
+        memory._madvise.cache_clear()

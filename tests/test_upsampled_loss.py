@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segloss.losses import OutlyingMSELoss, outlying_mse_loss, outlying_op
+from segloss.losses import OutlyingMSELoss, bands, outlying_mse_loss
 
 VALUES = torch.tensor([1.0, 5.0, 2.0])
 SIZES = [
@@ -54,7 +54,7 @@ def assert_near(got, expected, tolerance):
 @pytest.mark.parametrize(("size", "new_size"), SIZES)
 @pytest.mark.parametrize("band", [2**20, 100, 1])
 def test_it_is_interpolate_then_loss(size, new_size, align_corners, band, monkeypatch):
-    monkeypatch.setattr(outlying_op, "BAND_ELEMENTS", band)
+    monkeypatch.setattr(bands, "BAND_ELEMENTS", band)
     logits, labels = case(size, new_size)
     value, grad, expected, expected_grad = both(logits, labels, align_corners)
     assert_near(value, expected, 1e-6)
@@ -64,7 +64,7 @@ def test_it_is_interpolate_then_loss(size, new_size, align_corners, band, monkey
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_weights_and_reductions(reduction, align_corners, monkeypatch):
-    monkeypatch.setattr(outlying_op, "BAND_ELEMENTS", 200)
+    monkeypatch.setattr(bands, "BAND_ELEMENTS", 200)
     logits, labels = case((5, 7), (9, 20), torch.float64)
     options = {
         "reduction": reduction,
@@ -188,7 +188,7 @@ def test_no_tensor_of_the_full_size_is_ever_made():
     values = torch.arange(1.0, 20.0)
     with Largest() as watch:
         outlying_mse_loss(logits, labels, values, upsample="bilinear").backward()
-    assert watch.elements <= 2 * outlying_op.BAND_ELEMENTS < 19 * 1024 * 1024 / 4
+    assert watch.elements <= 2 * bands.BAND_ELEMENTS < 19 * 1024 * 1024 / 4
     with Largest() as watch:
         full = F.interpolate(logits, (1024, 1024), mode="bilinear")
         outlying_mse_loss(full, labels, values).backward()
@@ -200,4 +200,4 @@ def test_beside_the_gradient_no_tensor_grows_with_the_logits_whatever_their_shap
     logits, labels = torch.randn(shape, requires_grad=True), torch.randint(0, 19, (1, *shape[2:]))
     with Largest(but=logits.numel()) as watch:  # the logits' own storage and that of their gradient
         outlying_mse_loss(logits, labels, torch.arange(1.0, 20.0)).backward()
-    assert 0 < watch.elements <= outlying_op.BAND_ELEMENTS < logits.numel() / 4
+    assert 0 < watch.elements <= bands.BAND_ELEMENTS < logits.numel() / 4
