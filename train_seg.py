@@ -16,9 +16,9 @@ def train(argv: list[str] | None = None) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     from segloss.doctor import check_before
-    from segloss.frequency import load_or_count, require_two_classes
     from segloss.inference import pick_device, resolve_precision
     from segloss.models import build_model
+    from segloss.pixel_counts import load_or_count, require_two_classes
     from segloss.report import announce, console, progress_bar
     from segloss.runs import (
         LAST,

@@ -35,7 +35,7 @@ from segloss.datasets.masks import lookup
 from segloss.datasets.street_scenes import render_street
 from segloss.datasets.tables import CAMVID_11
 from segloss.datasets.transforms import train_transform
-from segloss.frequency import available_cores, count_dataset, count_images, image_histograms
+from segloss.pixel_counts import available_cores, count_dataset, count_images, image_histograms
 
 SIZE = (1024, 2048)
 SCENES = 8  # rendered; the rest are their mirror images and shifts

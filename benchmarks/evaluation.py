@@ -25,8 +25,8 @@ import numpy as np
 from segloss.datasets.street_scenes import render_street
 from segloss.datasets.tables import CITYSCAPES
 from segloss.evaluation import score
-from segloss.frequency import available_cores
 from segloss.mask_folders import MaskSource
+from segloss.pixel_counts import available_cores
 
 SIZE = (1024, 2048)
 SCENES = 8

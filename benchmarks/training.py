@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import Callback
 
 from segloss.config import TrainConfig
 from segloss.datasets.loading import training_loader
-from segloss.frequency import count_dataset
 from segloss.inference import autocast, resolve_precision
 from segloss.models import build_model
+from segloss.pixel_counts import count_dataset
 from segloss.report import console
 from segloss.runs import checkpoint_content, criterion_of
 from segloss.training import (

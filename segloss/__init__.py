@@ -20,13 +20,11 @@ from segloss.losses import (
     posterior,
 )
 from segloss.metrics import ConfusionMatrix, Scores
+from segloss.pixel_counts import PixelCounts, count_labels
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    # Torch alone too, but `python -m segloss.frequency` must find its module not yet imported.
-    "PixelCounts": "segloss.frequency",
-    "count_labels": "segloss.frequency",
     "load_run": "segloss.runs",
     "build_model": "segloss.models",
     "build_dataset": "segloss.datasets",

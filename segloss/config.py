@@ -10,10 +10,10 @@ from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
 from segloss.errors import InputError, unknown_name
 from segloss.flags import flag_of, from_plain_dict, option, parse_config, require, require_name, to_plain_dict
-from segloss.frequency import available_cores
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
 from segloss.losses.by_name import LOSSES_HELP
 from segloss.metrics import PROTOCOLS
+from segloss.pixel_counts import available_cores
 
 DATASET_HELP = ", ".join(DATASETS)
 VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"

@@ -29,8 +29,8 @@ from segloss.datasets.masks import CORRECT, class_histogram, describe_strays, lo
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
 from segloss.errors import InputError
 from segloss.flags import parse_config
-from segloss.frequency import available_cores
 from segloss.losses.reduction import IGNORE_INDEX
+from segloss.pixel_counts import available_cores
 
 SAMPLE = 16  # files of each split that `--check sample` decodes
 MOSTLY_IGNORED = 0.8

@@ -1,270 +1,129 @@
-"""Pixel counts per class: counted once per data set, checked, saved and found again.
+"""Class statistics of the splits of a data set, and what every recipe would make of them.
 
-``count_labels`` serves any iterable of label tensors and needs torch alone. ``image_histograms`` reads the masks of a
-data set in parallel, or finds what an earlier call saved; ``load_or_count`` adds them up. ``python -m
-segloss.frequency`` prints and draws the class table (:mod:`segloss.statistics`).
+python -m segloss.frequency --dataset camvid --data-path DIR --split train val test --recipes --json classes.json
 """
 
-import io
-import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
-import torch
 from torch import Tensor
 
-from segloss.errors import InputError
-from segloss.files import write_bytes, write_json
-from segloss.losses.reduction import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from segloss.datasets import SegmentationDataset
-
-Progress = Callable[[Iterable, int], Iterable]
+from segloss.config import FrequencyConfig
+from segloss.errors import InputError, exit_on_input_error
+from segloss.files import write_json
+from segloss.flags import parse_config
+from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_ranks, class_weights_from_counts, label_values_from_counts
+from segloss.pixel_counts import PixelCounts, counts_of, image_histograms
 
 
-@dataclass(frozen=True)
-class PixelCounts:
-    """How often each class occurs in the labels of one split.
+def cooccurrence(histograms: Tensor) -> Tensor:
+    """Images that hold both of two classes, int64 ``(C, C)``, from :func:`segloss.pixel_counts.image_histograms`.
 
-    Attributes:
-        class_names: C names.
-        pixels: labelled pixels of each class.
-        images: images that hold the class.
-        pixels_of_images: labelled pixels (of any class) of those images; median-frequency weights need it.
-        ignored_pixels: pixels left out everywhere above.
-        image_count: images seen.
-        dataset, split: where the labels came from.
-        fingerprint: of the mask files; empty for label tensors.
+    The diagonal is the number of images that hold the class.
     """
-
-    class_names: tuple[str, ...]
-    pixels: tuple[int, ...]
-    images: tuple[int, ...]
-    pixels_of_images: tuple[int, ...]
-    ignored_pixels: int
-    image_count: int
-    dataset: str = ""
-    split: str = ""
-    fingerprint: str = ""
-
-    def to_dict(self) -> dict:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, content: dict) -> "PixelCounts":
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**plain)
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "PixelCounts":
-        """Read what :meth:`save` wrote; InputError if the file holds something else."""
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: cannot be read as pixel counts: {error}; delete it to count again") from error
+    present = (histograms[:, :-1] > 0).double()  # a product of floats: exact up to 2^53 images
+    return (present.T @ present).long()
 
 
-def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origin: str) -> PixelCounts:
-    """Add up one int64 histogram ``(C + 1,)`` per image; the last entry is the ignored pixels."""
-    num_classes = len(class_names)
-    pixels = torch.zeros(num_classes + 1, dtype=torch.int64)
-    images = torch.zeros(num_classes, dtype=torch.int64)
-    pixels_of_images = torch.zeros(num_classes, dtype=torch.int64)
-    image_count = 0
-    for histogram in histograms:
-        present = histogram[:-1] > 0
-        pixels += histogram
-        images += present
-        pixels_of_images += present * histogram[:-1].sum()
-        image_count += 1
-    return PixelCounts(
-        class_names=tuple(class_names),
-        pixels=tuple(pixels[:-1].tolist()),
-        images=tuple(images.tolist()),
-        pixels_of_images=tuple(pixels_of_images.tolist()),
-        ignored_pixels=int(pixels[-1]),
-        image_count=image_count,
-        **origin,
-    )
+def every_recipe(counts: PixelCounts, *, alpha: float = 1.0, power: float = 0.5) -> dict[str, dict[str, list[float]]]:
+    """Label values and class weights by every recipe, one number per class each."""
+    values = {
+        recipe: label_values_from_counts(counts.pixels, alpha=alpha, label_values=recipe, power=power)
+        for recipe in LABEL_VALUES
+    }
+    weights = {
+        recipe: class_weights_from_counts(counts.pixels, recipe, pixels_of_images=counts.pixels_of_images)
+        for recipe in CLASS_WEIGHTS
+    }
+    return {
+        "label_values": {recipe: numbers.tolist() for recipe, numbers in values.items()},
+        "class_weights": {recipe: numbers.tolist() for recipe, numbers in weights.items()},
+    }
 
 
-def count_labels(
-    labels: Iterable[Tensor],
-    num_classes: int,
-    *,
-    ignore_index: int = IGNORE_INDEX,
-    class_names: Sequence[str] | None = None,
-) -> PixelCounts:
-    """Count label tensors: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
+def split_statistics(counts: PixelCounts, histograms: Tensor) -> dict:
+    """Pixels, images, share and rank of each class of a split, and which classes share images; plain values."""
+    total = max(1, sum(counts.pixels))
+    return {
+        "images": counts.image_count,
+        "ignored_pixels": counts.ignored_pixels,
+        "pixels": list(counts.pixels),
+        "share": [pixels / total for pixels in counts.pixels],
+        "images_with_class": list(counts.images),
+        "rank": class_ranks(counts.pixels).tolist(),
+        "cooccurrence": cooccurrence(histograms).tolist(),
+    }
 
-    >>> count_labels([torch.tensor([[0, 1], [1, 255]])], num_classes=2).pixels
-    (1, 2)
+
+def class_statistics(splits: Sequence[tuple[PixelCounts, Tensor]], *, alpha: float = 1.0, power: float = 0.5) -> dict:
+    """Statistics of every split; recipes from the first.
 
     Args:
-        labels: integer tensors, each one image ``(H, W)`` or a batch ``(N, H, W)``.
-        num_classes: C, at least 2.
-        ignore_index: this label is left out.
-        class_names: default ``class 0`` ...
-
-    Raises:
-        ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
+        splits: counts and histograms of each.
+        alpha, power: of the label values.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}; a binary problem has two classes")
-    names = class_names or [f"class {c}" for c in range(num_classes)]
-    if len(names) != num_classes:
-        raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
-
-    def histograms():
-        for place, tensor in enumerate(labels):
-            if tensor.is_floating_point():
-                raise ValueError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
-            for image in tensor if tensor.ndim > 2 else [tensor]:
-                flat = image.reshape(-1).long()
-                valid = flat[flat != ignore_index]
-                if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= num_classes):
-                    stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
-                    raise ValueError(
-                        f"label tensor {place} holds {stray}, outside [0, {num_classes}) and not "
-                        f"ignore_index={ignore_index}; map the label or ignore it"
-                    )
-                counts = torch.bincount(valid, minlength=num_classes).cpu()
-                yield torch.cat([counts, torch.tensor([flat.numel() - valid.numel()])])
-
-    return _summarise(histograms(), names)
+    counts = splits[0][0]
+    return {
+        "dataset": counts.dataset,
+        "classes": list(counts.class_names),
+        "splits": {counts.split: split_statistics(counts, histograms) for counts, histograms in splits},
+        "recipes_from": counts.split,
+        **every_recipe(counts, alpha=alpha, power=power),
+    }
 
 
-def count_images(
-    dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
-) -> Tensor:
-    """Pixels of each class in each image, int64 ``(images, C + 1)``, the ignored ones last; reads every mask.
+def main(argv: list[str] | None = None) -> None:
+    """``python -m segloss.frequency``: print, draw and save the class tables of one or several splits."""
+    from segloss.report import print_class_counts, print_recipes, progress_bar
 
-    Decoding runs in ``workers`` threads (default: one per core).
-
-    Raises:
-        InputError: a mask is missing, unreadable or holds an id that the class table does not know.
-    """
-    pool = ThreadPoolExecutor(workers or available_cores())
+    config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
+    datasets = [config.open(split) for split in config.split]
+    for dataset in datasets:
+        if not dataset.has_labels:
+            raise InputError(
+                f"{config.dataset}: split {dataset.split!r} has no masks to count; leave it out of --split"
+            )
+    splits = []
+    for dataset in datasets:
+        histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
+        splits.append((counts_of(dataset, histograms), histograms, source))
+    counts = splits[0][0]
     try:
-        results: Iterable[Tensor] = pool.map(dataset.histogram, range(len(dataset)))
-        if progress is not None:
-            results = progress(results, len(dataset))
-        return torch.stack(list(results))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def count_dataset(
-    dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
-) -> PixelCounts:
-    """Read every mask of a data set and count; as :func:`count_images`."""
-    return counts_of(dataset, count_images(dataset, workers=workers, progress=progress))
-
-
-def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts:
-    """The histograms of a split added up."""
-    origin = {"dataset": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint()}
-    return _summarise(histograms, dataset.classes.names, **origin)
-
-
-def require_two_classes(counts: PixelCounts) -> PixelCounts:
-    """The counts, or an InputError where there is nothing to tell apart."""
-    present = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels]
-    if len(present) < 2:
-        raise InputError(
-            f"{counts.dataset} {counts.split}: {present[0] if present else 'no class'} alone has pixels, of "
-            f"{', '.join(counts.class_names)} ({counts.ignored_pixels:,} pixels are ignored); check the ids in the "
-            "masks: where they are 0 and 255, the second class needs id: 255 in the class file"
+        values = label_values_from_counts(
+            counts.pixels,
+            alpha=config.alpha,
+            label_values=config.label_values_argument(),
+            power=config.label_power,
         )
-    return counts
+        pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
+        statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
+    except ValueError as error:
+        raise InputError(f"{config.dataset} {counts.split}: {error}") from error
+    for place, (dataset, (of_split, _, source)) in enumerate(zip(datasets, splits, strict=True)):
+        print(f"form: {dataset.found.form}")
+        print_class_counts(of_split, values if place == 0 else None, source)
+    if config.recipes:
+        print_recipes(statistics)
+    _write_outputs(config, statistics, values.tolist(), datasets[0].classes.colors)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _write_outputs(
+    config: FrequencyConfig, statistics: dict, values: Sequence[float], colors: Sequence[Sequence[int]]
+) -> None:
+    from segloss.plots import plot_class_counts
 
-
-def cache_folder() -> Path:
-    """Where counts are kept between runs: ``$SEGLOSS_CACHE``, else ``segloss`` in the user's cache folder."""
-    if os.environ.get("SEGLOSS_CACHE"):
-        return Path(os.environ["SEGLOSS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segloss"
-
-
-def image_histograms(
-    dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
-) -> tuple[Tensor, str]:
-    """As :func:`count_images`, from the user's cache where no mask has changed since.
-
-    Returns:
-        The histograms, and where they came from: a path, or ``"counted"``.
-    """
-    fingerprint = dataset.fingerprint()
-    path = cache_folder() / f"counts-{fingerprint[:32]}.npz"
-    saved = _load_histograms(path, fingerprint, (len(dataset), len(dataset.classes) + 1))
-    if saved is not None:
-        return saved, str(path)
-    histograms = count_images(dataset, workers=workers, progress=progress)
-    with suppress(OSError):  # a cache that cannot be written costs a recount, nothing else
-        _save_histograms(path, fingerprint, histograms)
-    return histograms, "counted"
-
-
-def _save_histograms(path: Path, fingerprint: str, histograms: Tensor) -> None:
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, fingerprint=fingerprint, histograms=histograms.numpy())
-    write_bytes(path, buffer.getvalue())
-
-
-def _load_histograms(path: Path, fingerprint: str, shape: tuple[int, int]) -> Tensor | None:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            histograms = content["histograms"]
-            fits = str(content["fingerprint"]) == fingerprint and histograms.dtype == np.int64
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return torch.from_numpy(histograms) if fits and histograms.shape == shape else None
-
-
-def load_or_count(
-    dataset: "SegmentationDataset",
-    *,
-    run_folder: Path | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[PixelCounts, str]:
-    """Saved counts whose fingerprint still fits (run folder first, then the user's cache), else count and save.
-
-    Returns:
-        The counts, and where they came from: a path, or ``"counted"``.
-    """
-    saved = None if run_folder is None else run_folder / "pixel_counts.json"
-    if saved is not None and saved.is_file():
-        with suppress(InputError):
-            counts = PixelCounts.load(saved)
-            if counts.fingerprint == dataset.fingerprint():
-                return counts, str(saved)
-    histograms, source = image_histograms(dataset, workers=workers, progress=progress)
-    return counts_of(dataset, histograms), source
+    for flag, path in (("json", config.json), ("output", config.output)):
+        if path is None:
+            continue
+        try:
+            if flag == "json":
+                write_json(Path(path), statistics)
+            else:
+                plot_class_counts(statistics, values, colors, Path(path))
+        except OSError as error:
+            raise InputError(f"--{flag} {path} cannot be written: {error.strerror}") from error
+        print(f"{'statistics' if flag == 'json' else 'picture'}: {path}")
 
 
 if __name__ == "__main__":
-    from segloss.errors import exit_on_input_error
-    from segloss.statistics import main
-
     exit_on_input_error(main)

@@ -18,8 +18,8 @@ from segloss.datasets.images import PNG_START, list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
 from segloss.errors import InputError, unknown_name
-from segloss.frequency import available_cores
 from segloss.losses.reduction import IGNORE_INDEX
+from segloss.pixel_counts import available_cores
 from segloss.results import ImageResult, boundary_of, confusion_of, pair_histogram
 
 TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}

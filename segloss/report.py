@@ -19,8 +19,8 @@ from rich.text import Text
 from torch import Tensor
 
 from segloss.files import write_csv, write_json
-from segloss.frequency import PixelCounts
 from segloss.losses import class_ranks
+from segloss.pixel_counts import PixelCounts
 from segloss.plots import percent, plot_confusion, plot_reliability, plot_sweeps
 
 console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:

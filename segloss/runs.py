@@ -23,9 +23,9 @@ from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
 from segloss.flags import from_plain_dict, to_plain_dict
-from segloss.frequency import PixelCounts
 from segloss.losses import Criterion, build_criterion
 from segloss.models import SegmentationModel, build_model, logits_at_size
+from segloss.pixel_counts import PixelCounts
 
 CHECKPOINT_FORMAT = 1
 LAST = Path("checkpoints/last.ckpt")

@@ -13,10 +13,10 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.doctor import check_before
 from segloss.errors import InputError
 from segloss.evaluation import Measures, PredictionWriter, RunSource, make_folder
-from segloss.frequency import PixelCounts
 from segloss.inference import Views, pick_device, resolve_precision
 from segloss.mask_folders import MaskSource, class_table
 from segloss.operating_point import Decision, load_operating_point
+from segloss.pixel_counts import PixelCounts
 from segloss.runs import Run, check_same_classes, load_run
 
 Progress = Callable[[Iterable, int], Iterable]

@@ -22,11 +22,11 @@ from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_fac
 from segloss.datasets.transforms import EvalTransform, read_augmentations, train_transform
 from segloss.errors import InputError
 from segloss.files import write_csv
-from segloss.frequency import PixelCounts, image_histograms
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion
 from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size
+from segloss.pixel_counts import PixelCounts, image_histograms
 from segloss.runs import BEST, LAST, augmentations_file
 
 # Options of Lightning's Trainer that the run folder, the plan or the schedule depend on.

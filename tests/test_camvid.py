@@ -9,8 +9,8 @@ import pytest
 import eval_seg
 import train_seg
 from segloss.datasets import build_dataset
-from segloss.frequency import count_dataset
 from segloss.losses import class_ranks
+from segloss.pixel_counts import count_dataset
 
 ROOT = os.environ.get("SEGLOSS_CAMVID")
 pytestmark = [

@@ -21,8 +21,8 @@ import train_seg
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.evaluation import clear_results
-from segloss.frequency import PixelCounts
 from segloss.metrics import PROTOCOLS, ConfusionMatrix
+from segloss.pixel_counts import PixelCounts
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 12

@@ -27,7 +27,7 @@ from segloss.datasets.classes import ClassTable, read_class_file
 from segloss.datasets.masks import lookup, map_mask
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError
-from segloss.frequency import count_dataset
+from segloss.pixel_counts import count_dataset
 
 MERGED = {  # the usual merge of the 32 classes, written out by hand
     "sky": "Sky", "building": "Building Archway Bridge Tunnel Wall", "pole": "Column_Pole TrafficCone",

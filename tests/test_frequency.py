@@ -16,14 +16,14 @@ from segloss.datasets import build_dataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.masks import class_histogram, label_histogram
 from segloss.errors import InputError
-from segloss.frequency import (
+from segloss.frequency import main
+from segloss.pixel_counts import (
     PixelCounts,
     cache_folder,
     count_dataset,
     count_labels,
     load_or_count,
 )
-from segloss.statistics import main
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,16 +13,16 @@ HEAVY = [
 ]
 ROOT = Path(__file__).resolve().parent.parent
 
-# What each room of the house may import of segloss; `frequency` and `config` serve both worlds.
+# What each room of the house may import of segloss; `pixel_counts` and `config` serve both worlds.
 ROWS = [
     {"errors", "files", "losses"},
     {"flags", "metrics", "adapters", "plots"},
-    {"frequency"},
+    {"pixel_counts"},
     {"datasets"},
     {"config", "models"},
     {"runs", "inference", "results", "summary", "comparison"},
     {"operating_point", "mask_folders"},
-    {"report", "statistics"},
+    {"report", "frequency"},
     {"pages", "doctor"},
     {"evaluation", "training", "export"},
     {"sources"},

@@ -85,7 +85,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
     (tmp_path / "[b]data/classes.txt").write_text("[/x]\nroad [dead]\n:smile:\n")
     main(["--dataset", "folder", "--data-path", str(tmp_path / "[b]data"), "--output", str(tmp_path / "[b]out.html")])
     assert f"page: {tmp_path}/[b]out.html" in capsys.readouterr().out
-    from segloss.statistics import main as frequency
+    from segloss.frequency import main as frequency
 
     frequency(["--dataset", "folder", "--data-path", str(tmp_path / "[b]data"), "--recipes"])
     printed = capsys.readouterr().out

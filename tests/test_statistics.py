@@ -8,8 +8,8 @@ import torch
 from data_trees import folder_tree, write_png
 
 from segloss.errors import InputError
+from segloss.frequency import cooccurrence, main
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_weights_from_counts, label_values_from_counts
-from segloss.statistics import cooccurrence, main
 
 
 @pytest.fixture

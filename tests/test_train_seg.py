@@ -19,7 +19,7 @@ import segloss
 import train_seg
 from segloss.datasets import build_dataset
 from segloss.datasets.loading import epoch_length, repeat_factors
-from segloss.frequency import image_histograms
+from segloss.pixel_counts import image_histograms
 from segloss.training import SegmentationTask, warmup_poly_factor
 
 ROOT = Path(__file__).resolve().parent.parent
