@@ -305,7 +305,7 @@ EVERY_EVALUATION_FLAG = {
     "tta-scales 1 2": ["--checkpoint", "--images"],
     "tta-flip": ["--checkpoint", "--images"],
     "tile 64 64": ["--checkpoint", "--images"],
-    "tile-overlap 0.2": ["--checkpoint", "--images"],
+    "tile-overlap 0.2 --tile 64 64": ["--checkpoint", "--images"],
     "batch-size 2": ["--checkpoint", "--images"],
     "workers 0": None,
     "precision auto": ["--checkpoint", "--images"],

@@ -179,6 +179,7 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
         (["--save-predictions", "--save", "train_ids"], "--save train_ids are those of Cityscapes"),
         (["--tile", "8", "8"], "--tile must be at least 32 each"),
         (["--tile-overlap", "1"], "--tile-overlap must be in"),
+        (["--tile-overlap", "0.25"], "--tile-overlap must be given with --tile"),
         (["--tta-scales", "0"], "--tta-scales must be positive"),
     ],
 )
