@@ -80,7 +80,7 @@ def sweep(config, sources, totals, folder: Path) -> dict:
         if config.choose_metric:
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
             row = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
-            path = save_operating_point(source.run_folder, row, config, some.images)
+            path = save_operating_point(source.run, row, config, some.images)
             said = f"{source.name}: {row['rule']} {row['value']:g} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}, kept in {path}", soft_wrap=True)
     return tables

@@ -318,7 +318,9 @@ class EvalConfig:
         require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
         require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
         require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
-        require(self.tile is not None or self.tile_overlap == 0.5, "tile-overlap", "given with --tile", self.tile_overlap)
+        require(
+            self.tile is not None or self.tile_overlap == 0.5, "tile-overlap", "given with --tile", self.tile_overlap
+        )
         if self.image_scale is not None:
             require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:

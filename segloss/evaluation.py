@@ -79,13 +79,16 @@ def calibration_counts(posterior: Tensor, labels: Tensor) -> tuple[np.ndarray, f
     """Pixels, sum of confidence and right ones per bin ``(BINS, 3)``, and the sum of squared distances to one-hot."""
     labels = labels.to(posterior.device).long()
     valid = labels < len(posterior)
-    p, true = posterior[:, valid].double().nan_to_num(0), labels[valid]  # NaN: trained to pieces
+    p = posterior.nan_to_num(0)  # NaN: trained to pieces
     confidence, predicted = p.max(0)
+    of_true = p.gather(0, labels.where(valid, 0)[None])[0]
+    squares = p.square().sum(0) - 2 * of_true + 1
+    # Added up in float64, on the CPU: some devices have none.
+    confidence, right, squares = (x[valid].cpu().double() for x in (confidence, predicted == labels, squares))
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
-    columns = (torch.ones_like(confidence), confidence, (predicted == true).double())
+    columns = (torch.ones_like(confidence), confidence, right)
     counts = torch.stack([torch.bincount(bins, column, minlength=BINS) for column in columns], 1)
-    brier = (p.square().sum(0) - 2 * p.gather(0, true[None])[0] + 1).sum()
-    return counts.cpu().numpy(), float(brier)
+    return counts.numpy(), float(squares.sum())
 
 
 class RunSource:
@@ -128,10 +131,6 @@ class RunSource:
     @property
     def image_scale(self) -> float:
         return getattr(self.dataset.transform, "image_scale", 1.0)
-
-    @property
-    def run_folder(self) -> Path:
-        return self.run.folder
 
     def describe(self) -> dict:
         decision = self.measures.decision
@@ -230,13 +229,15 @@ def score(
 
 
 def doubtful_ids(source: Source, matrix: np.ndarray) -> str | None:
-    """A line where masks seem to be written in other ids: more than 1 % no class, or most pixels one class off."""
+    """A line where masks seem to be written in other ids: more than 1 % no class, or several classes one off."""
     if not isinstance(source, MaskSource):
         return None
     count, pixels = len(matrix), max(1, matrix.sum())
     for step, where in ((-1, "before"), (1, "behind")):
-        share = np.trace(matrix[:, :count], step) / pixels
-        if share > 0.5:
+        beside = np.diagonal(matrix[:, :count], step)
+        share, of_true = beside.sum() / pixels, matrix.sum(1)[max(0, -step) :][: len(beside)]
+        # Of several classes, not only of one that a weak model predicts everywhere.
+        if share > 0.5 and np.count_nonzero(2 * beside > of_true) > 2:
             off = f"{share:.1%} of the pixels are predicted as the class {where} the true one"
             return f"warning: {source.name}: {off}; the ids seem to begin at another number than the class table's"
     share = matrix[:, count:].sum() / pixels

@@ -4,8 +4,9 @@ python -m segloss.export --checkpoint RUN --output model.onnx
 
 Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, H and W multiples of the network's stride; the
 normalisation is part of the graph. Output ``logits`` ``(N, C, H, W)``. The metadata say how to read them: ``classes``,
-``ids``, ``loss``, ``tilt`` (u: the plain argmax is argmax u_c P(c|x); of the outlying label these are the label values)
-and ``prior`` (training shares), as JSON.
+``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0); ``other``: not
+to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1) and ``prior`` (training
+shares), as JSON.
 """
 
 import json
@@ -17,11 +18,14 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.config import ExportConfig
 from segloss.errors import InputError
 from segloss.flags import parse_config
+from segloss.losses import Criterion
+from segloss.losses.criterion import per_class
 from segloss.operating_point import training_prior
 from segloss.runs import Run, load_run
 
@@ -50,12 +54,25 @@ def metadata_of(run: Run) -> dict[str, str]:
         "ids": list(run.classes.ids),
         "colors": [list(color) for color in run.classes.colors],
         "loss": run.config.loss,
+        "posterior": _kind_of_posterior(run.criterion, len(run.classes)),
         "tilt": None if tilt is None else tilt.tolist(),
         "prior": training_prior(run.counts.pixels).tolist(),
         "image_scale": run.config.image_scale,
         "stride": run.model.stride,
     }
     return {key: json.dumps(value) for key, value in content.items()}
+
+
+def _kind_of_posterior(criterion: Criterion, num_classes: int) -> str:
+    """Which formula gives the criterion's posterior, by trying it on random scores."""
+    scores = torch.randn(1, num_classes, 16, 16, generator=torch.Generator().manual_seed(0))
+    tilt = per_class(torch.ones(num_classes) if criterion.tilt is None else criterion.tilt, scores)
+    formulas = {
+        "softmax": (scores - tilt.log()).softmax(1),
+        "outlying": F.normalize((scores / tilt).clamp(min=0), p=1, dim=1),
+    }
+    found, some = criterion.posterior(scores), (scores > 0).any(1, keepdim=True)
+    return next((kind for kind, p in formulas.items() if torch.allclose(found * some, p * some, atol=1e-5)), "other")
 
 
 @contextmanager

@@ -86,6 +86,10 @@ def main(argv: list[str] | None = None) -> None:
     splits = []
     for dataset in datasets:
         histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
+        if not histograms[:, :-1].any():
+            raise InputError(
+                f"{config.dataset}: split {dataset.split!r} has no labelled pixel; leave it out of --split"
+            )
         splits.append((counts_of(dataset, histograms), histograms, source))
     counts = splits[0][0]
     try:

@@ -29,6 +29,7 @@ from segloss.losses.criterion import per_class
 from segloss.losses.reduction import first_largest
 from segloss.metrics import Scores, none_if_nan
 from segloss.results import Totals
+from segloss.runs import Run
 from segloss.summary import mean_of
 
 GRIDS = {"tau": tuple(k / 10 for k in range(16)), "prior": tuple(k / 10 for k in range(11))}
@@ -83,7 +84,7 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
     posterior = criterion.posterior(logits)
     found = {}
     for rule, grid in GRIDS.items():
-        if rule == "tau" and criterion.tilt is None:
+        if rule == "tau" and (criterion.tilt is None or bool((criterion.tilt == criterion.tilt[0]).all())):
             continue
         points = []
         for value in grid:
@@ -126,30 +127,34 @@ def choose(rows: Sequence[dict], metric: str) -> dict:
     return max(known, key=lambda row: (row[metric], -abs(row["value"] - plain[row["rule"]])))
 
 
-def save_operating_point(folder: Path, row: dict, config: EvalConfig, images: int) -> Path:
+def save_operating_point(run: Run, row: dict, config: EvalConfig, images: int) -> Path:
     """Write the choice into the run folder, where ``--decision-tau auto`` finds it; the file's path."""
     metric = str(config.choose_metric)
     chosen = {"rule": row["rule"], "value": row["value"], "metric": metric, "score": row[metric]}
-    chosen["protocol"] = config.protocol
-    write_json(folder / FILE, {**chosen, "split": config.split, "images": images, "choose_on": config.choose_on})
-    return folder / FILE
+    chosen |= {"protocol": config.protocol, "checkpoint": run.path.name}
+    path = run.folder / FILE
+    write_json(path, {**chosen, "split": config.split, "images": images, "choose_on": config.choose_on})
+    return path
 
 
-def load_operating_point(folder: Path) -> Decision:
-    """The choice of a run; InputError if none was made."""
-    path = folder / FILE
+def load_operating_point(run: Run) -> Decision:
+    """The choice of a run; InputError if none was made for these weights."""
+    path = run.folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         decision = Decision(str(content["rule"]), float(content["value"]))
         if not math.isfinite(decision.value):
             raise ValueError(f"{decision.value} is no operating point")
+        chosen_for = str(content["checkpoint"])
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no operating point was chosen; run eval_seg.py --checkpoint {folder} --split val --sweep-tau "
+            f"{path}: no operating point was chosen; run eval_seg.py --checkpoint {run.path} --split val --sweep-tau "
             "--choose-metric miou"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as an operating point; choose it again") from error
     if decision.rule not in GRIDS:
         raise InputError(f"{path}: unknown rule {decision.rule!r}; choose it again")
+    if chosen_for != run.path.name:
+        raise InputError(f"{path}: was chosen for {chosen_for}, not {run.path.name}; choose it again for that one")
     return decision

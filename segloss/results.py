@@ -19,6 +19,7 @@ from segloss.datasets.masks import counts_of_runs
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
+COUNTED_AS = 1  # raise it when the same image would be counted otherwise: older results are not gone on from
 BOUNDARY_SHARE = 0.02  # of the image diagonal: width of the band of boundary IoU (Cheng et al., CVPR 2021)
 BINS = 15  # of the posterior's maximum, equally wide (Guo et al., ICML 2017)
 AT_ONCE = 64  # images a transaction
@@ -137,16 +138,17 @@ class ResultStore:
 
     def __init__(self, path: Path, key: dict):
         self.path = path
+        content = json.dumps({**key, "counted_as": COUNTED_AS}, sort_keys=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._open(json.dumps(key, sort_keys=True))
+                self._open(content)
             except sqlite3.DatabaseError as error:
                 if any(word in str(error) for word in ("locked", "full", "unable to open")):
                     raise
                 for name in (path.name, f"{path.name}-journal"):  # no results of ours: begin anew
                     path.with_name(name).unlink(missing_ok=True)
-                self._open(json.dumps(key, sort_keys=True))
+                self._open(content)
         except (OSError, sqlite3.Error) as error:
             if "locked" in str(error):
                 cure = "another evaluation is writing there; wait for it or choose another --output-dir"

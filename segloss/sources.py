@@ -91,7 +91,7 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
 def decision_of(config: EvalConfig, run: Run) -> Decision:
     """The operating point asked for; ``auto`` is the one chosen for the run before."""
     if config.decision_tau == "auto":
-        return load_operating_point(run.folder)
+        return load_operating_point(run)
     return Decision("tau", float(config.decision_tau))
 
 

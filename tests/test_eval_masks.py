@@ -206,6 +206,16 @@ def test_ids_shifted_by_one_are_warned_of_though_all_are_classes(tmp_path, step,
     assert said in capsys.readouterr().out
 
 
+def test_a_model_that_predicts_one_class_everywhere_is_not_taken_for_shifted_ids(tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    labels = random_mask(0, (40, 50), (0, 2, 3))
+    labels[:30] = 1
+    write_png(tmp_path / "true/0.png", labels)
+    write_png(tmp_path / "p/0.png", np.full((40, 50), 2, np.uint8))
+    matrix = evaluated(tmp_path, folders=("p",))["runs"]["p"]
+    assert matrix["classes"][1]["recall"] == 0 and "warning" not in capsys.readouterr().out
+
+
 def test_a_few_pixels_of_no_class_are_counted_without_warning(masks, capsys):
     predicted = random_mask(0, (20, 30), (0, 1, 2))
     predicted[:2, 0] = 77

@@ -1,5 +1,6 @@
 """ONNX: the file gives the model's logits at several sizes and says how to read them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import segloss
 import train_seg
 from segloss import export
 from segloss.errors import InputError
+from segloss.losses import build_criterion
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,3 +93,22 @@ def test_the_command(run, tmp_path):
     assert done.stdout.startswith(f"{tmp_path}/x.onnx: ") and "largest difference from the model" in done.stdout
     done = subprocess.run([sys.executable, "-m", "segloss.export"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and "--checkpoint" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("outlying_mse", "outlying"),
+        ("weighted_mse", "outlying"),
+        ("ce", "softmax"),
+        ("weighted_ce+dice", "softmax"),
+        ("logit_adjusted", "softmax"),
+        ("vector_scaling", "other"),
+        ("focal", "other"),
+        ("ldam", "other"),
+    ],
+)
+def test_the_metadata_say_which_formula_gives_the_posterior(run, loss, kind):
+    criterion = build_criterion(loss, [2**k for k in range(len(run.classes), 0, -1)], pixels_of_images=None)
+    told = export.metadata_of(dataclasses.replace(run, criterion=criterion))
+    assert json.loads(told["posterior"]) == kind

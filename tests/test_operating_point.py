@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ RULES = {  # the rules that move the decision of each loss
     "outlying_mse": {"tau", "prior"},
     "outlying_mse+0.5*weighted_mse": {"tau", "prior"},
     "ce": {"prior"},
+    "mse": {"prior"},  # a tilt, but the same of every class
     "ce+dice": {"prior"},
     "logit_adjusted": {"tau", "prior"},
     "weighted_ce": {"tau", "prior"},
@@ -266,22 +268,26 @@ def test_nothing_to_choose_from_is_an_input_error(rows):
 # On disk.
 
 
+def run_at(folder, checkpoint="best.ckpt"):
+    return SimpleNamespace(folder=folder, path=folder / "checkpoints" / checkpoint)
+
+
 def test_the_chosen_point_comes_back(tmp_path):
     config = EvalConfig(choose_metric="miou", split="val", choose_on=["a_"])
     for rule, value in (("tau", 0.3), ("prior", 1.0), ("tau", 0)):
         row = {"rule": rule, "value": value, "miou": 0.5, "tail_miou": None}
-        path = save_operating_point(tmp_path / "run", row, config, 12)
+        path = save_operating_point(run_at(tmp_path / "run"), row, config, 12)
         assert path == tmp_path / "run" / FILE
-        assert load_operating_point(tmp_path / "run") == Decision(rule, value)
+        assert load_operating_point(run_at(tmp_path / "run")) == Decision(rule, value)
     content = json.loads(path.read_text())
     assert (content["metric"], content["score"], content["images"]) == ("miou", 0.5, 12)
     assert (content["split"], content["choose_on"]) == ("val", ["a_"])
 
 
 def test_a_point_that_was_never_chosen_names_the_command(tmp_path):
-    message = f"{tmp_path / FILE}: no operating point was chosen; run eval_seg.py --checkpoint {tmp_path} --split val"
-    with pytest.raises(InputError, match=f"^{re.escape(message)} --sweep-tau --choose-metric miou$"):
-        load_operating_point(tmp_path)
+    message = f"{tmp_path / FILE}: no operating point was chosen; run eval_seg.py --checkpoint {run_at(tmp_path).path} "
+    with pytest.raises(InputError, match=f"^{re.escape(message)}--split val --sweep-tau --choose-metric miou$"):
+        load_operating_point(run_at(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -304,17 +310,25 @@ def test_a_point_that_was_never_chosen_names_the_command(tmp_path):
 def test_a_damaged_file_is_one_input_error(tmp_path, content):
     (tmp_path / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"{FILE}: cannot be read as an operating point; choose it again"):
-        load_operating_point(tmp_path)
+        load_operating_point(run_at(tmp_path))
 
 
 @pytest.mark.parametrize("rule", ["omega", "", 5, None, ["tau"], {"tau": 1}])
 def test_an_unknown_rule_is_one_input_error(tmp_path, rule):
-    (tmp_path / FILE).write_text(json.dumps({"rule": rule, "value": 1}))
+    (tmp_path / FILE).write_text(json.dumps({"rule": rule, "value": 1, "checkpoint": "best.ckpt"}))
     with pytest.raises(InputError, match=r"unknown rule .*; choose it again"):
-        load_operating_point(tmp_path)
+        load_operating_point(run_at(tmp_path))
 
 
 def test_a_run_that_is_a_file_is_one_input_error(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match=r"choose it again|no operating point"):
-        load_operating_point(tmp_path / "run")
+        load_operating_point(run_at(tmp_path / "run"))
+
+
+def test_a_point_chosen_for_other_weights_is_refused(tmp_path):
+    row = {"rule": "tau", "value": 0.3, "miou": 0.5}
+    save_operating_point(run_at(tmp_path, "last.ckpt"), row, EvalConfig(choose_metric="miou", split="val"), 12)
+    assert load_operating_point(run_at(tmp_path, "last.ckpt")) == Decision("tau", 0.3)
+    with pytest.raises(InputError, match=r"was chosen for last\.ckpt, not best\.ckpt; choose it again for that one"):
+        load_operating_point(run_at(tmp_path))
