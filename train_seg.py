@@ -35,6 +35,7 @@ def train(argv: list[str] | None = None) -> None:
         SegmentationTask,
         build_trainer,
         prepare_training,
+        require_batch_statistics,
         seed_everything,
         training_data,
     )
@@ -45,6 +46,8 @@ def train(argv: list[str] | None = None) -> None:
     seed_everything(config.seed)
 
     say = rank_zero_only(partial(console.print, soft_wrap=True))
+    for line in config.unused_options():
+        say(f"warning: {line}")
     splits = training_data(config)
     check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, say)
     classes = splits.train.classes
@@ -63,6 +66,7 @@ def train(argv: list[str] | None = None) -> None:
         model = run.model.train()
     else:
         model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
+    require_batch_statistics(model, config)
     trainer = build_trainer(config, folder, console)
 
     if trainer.is_global_zero:

@@ -234,7 +234,7 @@ def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, plac
         raise InputError(f"{place}: holds no images ({', '.join(IMAGE_SUFFIXES)}); check --data-path and --split")
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
-    ending = _common_ending(images, masks)
+    ending = common_ending(images, masks)
     if ending:
         masks = {name.removesuffix(ending): path for name, path in masks.items()}
         form = f"{form}, masks named NAME{ending}"
@@ -249,7 +249,7 @@ def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, plac
     )
 
 
-def _common_ending(images: dict[str, Path], masks: dict[str, Path]) -> str:
+def common_ending(images: dict[str, Path], masks: dict[str, Path]) -> str:
     """What most masks have after their image's name, where no mask has just the name."""
     if any(name in masks for name in images):
         return ""

@@ -115,11 +115,12 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
     refuse_twice(lists, [images_of[name] for name in names if name])
     masks_of = list_images(masks) if masks.is_dir() else None
-    if masks_of is not None and split == "test" and not any(name in masks_of for name in chosen):
-        masks_of = None
     if masks_of is None and split != "test":
         raise InputError(f"{masks}: masks of split {split!r} are missing")
-    found = pair(chosen, masks_of, f"names from {form}, {images.name}/ and {masks.name}/", images, masks)
+    form = f"names from {form}, {images.name}/ and {masks.name}/"
+    found = pair(chosen, masks_of, form, images, masks)
+    if split == "test" and not found.pairs:
+        return pair(chosen, None, form, images, masks)
     found.lonely_masks = {}  # of other splits
     return found
 

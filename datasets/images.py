@@ -127,7 +127,9 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_header(path: Path) -> tuple[int, int, int]:
     """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
     with opened(path) as picture:
-        return picture.height, picture.width, picture.getexif().get(0x0112, 1)
+        # Pillow decodes a whole PNG to look for what may stand behind its picture.
+        exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
+        return picture.height, picture.width, exif.get(0x0112, 1)
 
 
 def is_deep(path: Path) -> bool:

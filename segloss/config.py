@@ -11,7 +11,7 @@ from segloss.datasets.base import Transform
 from segloss.errors import InputError, unknown_name
 from segloss.flags import flag_of, from_plain_dict, option, parse_config, require, require_name, to_plain_dict
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
-from segloss.losses.by_name import LOSSES_HELP
+from segloss.losses.by_name import LOSSES_HELP, split_name
 from segloss.metrics import PROTOCOLS
 from segloss.pixel_counts import available_cores
 
@@ -36,6 +36,17 @@ def _require_loss(name: str) -> None:
         build_criterion(name, (2, 1))  # any counts: whether names and factors go together
     except ValueError as error:
         raise InputError(f"--loss: {error}") from error
+
+
+# Options -> the losses that read them.
+OPTIONS_OF_LOSSES = {
+    "label_values": ("outlying_mse",),
+    "label_power": ("outlying_mse",),
+    "alpha": ("outlying_mse", "mse"),
+    "gamma": ("focal",),
+    "label_smoothing": ("ce",),
+    "adjustment": ("logit_adjusted", "vector_scaling"),
+}
 
 
 def resolve_workers(workers: int | None) -> int:
@@ -212,6 +223,25 @@ class TrainConfig(LabelValueOptions, DataOptions):
             require(min(self.crop_size) >= 32, "crop-size", "at least 32 each", self.crop_size)
         if self.resume and self.output_dir is None:
             raise InputError("--resume needs --output-dir, the run folder to go on with")
+
+    def unused_options(self) -> list[str]:
+        """A line for every option that is not its default and yet changes nothing beside the others."""
+        terms = split_name(self.loss)
+        unused = [
+            (name, f"--loss {self.loss}, only with {' and '.join(losses)}")
+            for name, losses in OPTIONS_OF_LOSSES.items()
+            if not any(loss in losses for _, _, loss in terms)
+        ]
+        if not any(weighted for _, weighted, _ in terms):
+            unused.append(("class_weights", f"--loss {self.loss}, only with weighted_NAME"))
+        if self.augmentations is not None:
+            unused += [(name, "--augmentations") for name in ("color", "scale_range")]
+        plain = TrainConfig()
+        return [
+            f"{flag_of(name)} does nothing with {beside}"
+            for name, beside in unused
+            if getattr(self, name) != getattr(plain, name)
+        ]
 
 
 # Ways of evaluating -> the options that only they read; what is not here all read.

@@ -318,6 +318,7 @@ def _same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
         groups = [[(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path.is_file()]]
         for mark in (lambda path: path.stat().st_size, _ends_digest, _file_digest):
             groups = [alike for group in groups for alike in _alike(group, mark)]
+    groups = [group for group in groups if not _is_blank(group[0][1])]
     twins: dict[tuple[str, ...], list[tuple[Path, Path]]] = defaultdict(list)
     for members in groups:
         (split, path), (other, twin) = members[0], members[-1]
@@ -329,6 +330,15 @@ def _same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
         what = f"{second}: the same image as {first}{f' of {names[1]}' if len(names) == 2 else ''}{_more(pairs)}"
         findings.append(Finding(severity, names[0], what, cure))
     return findings
+
+
+def _is_blank(path: Path) -> bool:
+    """Of one colour, as tiles at the edge of a scan are: no evidence of anything."""
+    try:
+        image = read_image(path)
+    except InputError:
+        return False
+    return bool((image == image[0, 0]).all())
 
 
 def _frames(datasets: Sequence[SegmentationDataset]) -> list[dict[str, dict[int, int]]]:

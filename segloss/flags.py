@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import MISSING, asdict, field, fields
 from difflib import get_close_matches
 from itertools import islice, pairwise
@@ -176,7 +177,12 @@ def _files_first(argv: list[str]) -> list[str]:
 
 def _parse_value(name: str, value: Any) -> Any:
     """``--FLAG.NAME VALUE`` arrives as a string; read it as YAML would."""
+    if not isinstance(value, str):
+        return value
     try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
+        read = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"{name} cannot be read as YAML: {value}") from error
+    with suppress(ValueError, TypeError):
+        return float(read) if isinstance(read, str) else read  # 1e-3 without a point is text to YAML 1.1
+    return read

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segloss.datasets.base import common_ending
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
-from segloss.datasets.images import PNG_START, list_images, read_header
+from segloss.datasets.images import list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
 from segloss.errors import InputError, unknown_name
@@ -104,13 +104,9 @@ def _some(names: Sequence[str]) -> str:
 def _stored_size(path: Path) -> str | None:
     """``WIDTHxHEIGHT`` from the header; None for a file that only reading can judge."""
     try:
-        with path.open("rb") as file:
-            start = file.read(24)
-        if start.startswith(PNG_START) and len(start) == 24:  # Pillow decodes a PNG to look for an orientation
-            return "{}x{}".format(*struct.unpack(">II", start[16:]))
         height, width, _ = read_header(path)
         return f"{width}x{height}"
-    except (OSError, InputError):
+    except InputError:
         return None
 
 
@@ -125,6 +121,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     if kind is not None and any(name.endswith(KINDS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
+    if ending := "" if kind else common_ending(predicted, true):  # NAME_L.png, as CamVid's
+        true = {name.removesuffix(ending): path for name, path in true.items()}
     lonely = {
         f"no prediction in {predictions} for": sorted(set(true) - set(predicted)),
         f"no label in {labels} for": sorted(set(predicted) - set(true)),
@@ -175,6 +173,9 @@ class MaskSource:
             raise InputError("--prediction-ids trainIds are those of Cityscapes; give --class-table cityscapes")
         in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
         self.classes = in_train_ids if kind == "labelTrainIds" else classes
+        if all(label == IGNORE_INDEX for _, label in classes.mask_ids):  # of colours alone: ids as they are written
+            ids = (*zip(classes.ids, range(len(classes)), strict=True), *classes.mask_ids)
+            classes = in_train_ids = replace(classes, mask_ids=ids)
         if not classes.mask_colors and len(set(classes.colors)) == len(classes):  # as PredictionWriter paints them
             colors = tuple(zip(classes.colors, range(len(classes)), strict=True))
             classes, in_train_ids = (replace(table, mask_colors=colors) for table in (classes, in_train_ids))

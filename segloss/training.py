@@ -1,5 +1,6 @@
 """Training on Lightning: the task, its data, optimiser and schedule, and what is recorded after each epoch."""
 
+import copy
 import logging
 import math
 import os
@@ -99,11 +100,13 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.checkpoint_content = checkpoint_content
         self.num_classes = len(checkpoint_content["classes"]["names"])
+        self.val_scores: dict[str, float] = {}  # of the running epoch
 
     def on_train_epoch_start(self) -> None:
         # Dropout and the like depend on (seed, epoch, rank) alone, so a resumed run goes on as if never stopped.
         torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank)
         self.train_loss = torch.zeros(2, device=self.device)
+        self.val_scores = {}
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         images = batch["image"]
@@ -130,13 +133,13 @@ class SegmentationTask(L.LightningModule):
         matrix = self.trainer.strategy.reduce(self.confusion.matrix.to(self.device), reduce_op="sum")
         self.confusion.matrix = matrix.cpu()
         scores = self.confusion.compute()
-        values = {
+        self.val_scores = {
             "val_loss": self._mean_over_ranks(self.val_loss),
             "val_miou": scores.miou,
             "val_mean_accuracy": scores.mean_accuracy,
             "val_pixel_accuracy": scores.pixel_accuracy,
         }
-        self.log_dict({key: torch.tensor(value, dtype=torch.float32) for key, value in values.items()})
+        self.log_dict({key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()})
 
     def mean_train_loss(self) -> float:
         """Mean over the images of the epoch, on all ranks."""
@@ -148,10 +151,11 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         total_steps = int(self.trainer.estimated_stepping_batches)
+        mixed = self.config.precision != "32-true"
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.config),
-            # The fused step is faster, but Lightning cannot clip gradients in it under a GradScaler.
-            fused=self.config.precision != "16-mixed" and self.device.type in ("cpu", "cuda"),
+            # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
+            fused=self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_poly_factor(step, total_steps, self.config.warmup_share)
@@ -227,13 +231,12 @@ class History(Callback):
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: SegmentationTask) -> None:
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val_")}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": self.lr,  # of the epoch's last step
             "train_loss": task.mean_train_loss(),
-            **metrics,
+            **task.val_scores,  # none in an epoch without validation
             "seconds": round(time.monotonic() - self.started, 2),
         }
         self.rows.append(row)
@@ -322,6 +325,21 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     )
     last = MovableCheckpoint(filename=LAST.stem, save_on_train_epoch_end=True, **common)
     return [best, last]
+
+
+def require_batch_statistics(model: SegmentationModel, config: TrainConfig) -> None:
+    """InputError where batches of one image leave a batch norm a single value per channel to normalise."""
+    if config.batch_size > 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, *config.crop_size))
+    except ValueError as error:
+        if "per channel" not in str(error):
+            raise
+        raise InputError(
+            f"--batch-size 1 leaves {config.arch} one value per channel to normalise; take 2 or more"
+        ) from error
 
 
 def seed_everything(seed: int) -> None:

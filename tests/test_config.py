@@ -515,3 +515,29 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
     (tmp_path / "config.yaml").write_text("epochs: many")
     with pytest.raises(InputError, match=r"config.yaml: --epochs must be int, got 'many'"):
         parse_train_config(["--resume", "--output-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--loss focal --gamma 3", []),
+        ("--loss ce+0.5*weighted_dice --class-weights enet --label-smoothing 0.1", []),
+        ("--loss mse --alpha 6", []),
+        ("--loss focal --alpha 0.25", ["--alpha does nothing with --loss focal, only with outlying_mse and mse"]),
+        ("--loss ce --class-weights enet", ["--class-weights does nothing with --loss ce, only with weighted_NAME"]),
+        (
+            "--label-smoothing 0.1 --adjustment 2",
+            [
+                "--label-smoothing does nothing with --loss outlying_mse, only with ce",
+                "--adjustment does nothing with --loss outlying_mse, only with logit_adjusted and vector_scaling",
+            ],
+        ),
+        ("--augmentations a.yaml --color none", ["--color does nothing with --augmentations"]),
+    ],
+)
+def test_options_that_change_nothing_are_told(flags, expected):
+    assert parse_train_config(flags.split()).unused_options() == expected
+
+
+def test_exponents_without_a_point_are_numbers():
+    assert parse_train_config(["--trainer.gradient_clip_val", "1e-1"]).trainer == {"gradient_clip_val": 0.1}

@@ -18,6 +18,7 @@ from segloss.datasets import MissingSplitError, build_dataset
 from segloss.datasets.base import Pairing, SegmentationDataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.folder import hash_split
+from segloss.datasets.images import image_size
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.tables import CAMVID_11
@@ -488,3 +489,15 @@ def test_check_files_sees_images_as_they_are_read_turned_by_exif(tmp_path):
     dataset.check_files()
     assert dataset[0]["size"] == (17, 12)
     assert cv2.imread(str(tmp_path / "images/a.jpg")).shape == (17, 12, 3)
+
+
+def test_the_header_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch):
+    from PIL import PngImagePlugin
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(random_image(0, (12, 17))).save(tmp_path / "plain.png")
+    Image.fromarray(random_image(0, (12, 17))).save(tmp_path / "turned.png", exif=exif)
+    assert image_size(tmp_path / "turned.png") == (17, 12)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(tmp_path / "plain.png") == (12, 17)

@@ -279,6 +279,13 @@ def test_a_planted_fault_is_found_with_file_and_cure(tree, capsys, fault, check)
     assert status == (1 if severity == "error" else 0)
 
 
+@pytest.mark.parametrize("check", ["all", "sample"])
+def test_blank_images_may_be_in_several_splits(tree, capsys, check):
+    for path in (tree / "images/train/c.png", tree / "images/val/g.png"):
+        write_png(path, np.zeros_like(cv2.imread(str(path))))
+    assert examined(tree, capsys, "--check", check)[:2] == (0, [])
+
+
 def test_the_same_pixels_in_another_file_are_found_when_all_is_decoded(tree, capsys):
     pixels = cv2.imread(str(tree / "images/train/c.png"))
     (tree / "images/test/i.png").unlink()

@@ -256,6 +256,19 @@ def test_list_files_of_names(tmp_path):
         build_dataset("folder", tmp_path, "val")
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_listed_test_split_has_the_masks_that_there_are(tmp_path, labelled):
+    folder_tree(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    for split, names in (("train", "a\nb\n"), ("val", "c\n"), ("test", "d\n")):
+        (tmp_path / f"{split}.txt").write_text(names)
+    if not labelled:
+        (tmp_path / "masks/d_mask.png").unlink()
+    dataset = build_dataset("folder", tmp_path, "test")
+    assert (dataset.names, dataset.has_labels) == (["d"], labelled)
+
+
 def test_masks_that_all_end_alike_pair_and_say_so(tmp_path):
     folder_tree(tmp_path)
     for path in (tmp_path / "masks").iterdir():

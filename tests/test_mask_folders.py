@@ -15,7 +15,7 @@ from data_trees import random_mask, write_png
 
 from segloss import mask_folders
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.tables import ADE20K, CAMVID_11, CITYSCAPES, VOC
+from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError
 from segloss.evaluation import PredictionWriter
 from segloss.mask_folders import MaskSource, class_table, match
@@ -175,6 +175,18 @@ def test_cityscapes_is_written_in_train_ids_too(tmp_path):
     require_counts(source_of(tmp_path, CITYSCAPES), pairs, 19)  # known by the files' names
     with pytest.raises(InputError, match="--save train_ids are those of Cityscapes, which this is not; save ids"):
         PredictionWriter(tmp_path, CAMVID_11, ["ids", "train_ids"], None)
+
+
+@pytest.mark.parametrize("kind", ["ids", "color"])
+def test_predictions_for_masks_in_colour_alone_are_read_back(tmp_path, kind):
+    """CamVid's 31 classes: true masks are called NAME_L.png and hold colours, saved predictions NAME.png and ids."""
+    pairs, write = [], PredictionWriter(tmp_path / "pred", CAMVID_32, [kind], None)
+    for seed, name in enumerate(("0001TP_000010", "0001TP_000020")):
+        found, true = (random_mask(2 * seed + k, SIZE, range(31)) for k in range(2))
+        write({"name": name}, torch.from_numpy(found))
+        write_png(tmp_path / f"true/{name}_L.png", np.array(CAMVID_32.colors, np.uint8)[true][..., ::-1])
+        pairs.append((found, true))
+    require_counts(source_of(tmp_path, CAMVID_32), pairs, 31)
 
 
 def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):

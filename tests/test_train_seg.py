@@ -280,7 +280,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
         "is not a readable image": lambda root: (root / "val/val_0.png").write_bytes(b"no image"),
         "holds id 77": lambda root: cv2.imwrite(str(root / "valannot/val_0.png"), np.full((64, 96), 77, np.uint8)),
         "mask is 10x20": lambda root: cv2.imwrite(str(root / "trainannot/train_1.png"), np.zeros((20, 10), np.uint8)),
-        "val_1.png: is not a readable image": lambda root: truncate(root / "val/val_1.png"),
+        "val_1.png: is cut off": lambda root: truncate(root / "val/val_1.png"),
         "holds no images": lambda root: [path.unlink() for path in (root / "val").iterdir()],
     }
     for number, (message, harm) in enumerate(cases.items()):
@@ -334,9 +334,31 @@ def test_a_mask_set_with_one_class_left_is_refused_with_the_cure(tmp_path, capsy
 
 
 def test_validating_every_other_epoch_leaves_gaps_in_the_history(data, tmp_path):
-    run_main(arguments(data, tmp_path / "run", "--trainer.check_val_every_n_epoch", "2"))
-    assert [bool(row["val_miou"]) for row in history(tmp_path / "run")] == [False, True]
+    run_main(arguments(data, tmp_path / "run", "--trainer.check_val_every_n_epoch", "2", "--epochs", "4"))
+    assert [bool(row["val_miou"]) for row in history(tmp_path / "run")] == [False, True, False, True]
     assert (tmp_path / "run/curves.png").exists()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(data, tmp_path, precision):
+    more = ["--precision", precision, "--accelerator", "cpu", "--epochs", "1", "--trainer.gradient_clip_val", "1.0"]
+    run_main(arguments(data, tmp_path / "run", *more))
+    assert np.isfinite(float(history(tmp_path / "run")[0]["train_loss"]))
+
+
+def test_a_batch_of_one_value_per_channel_is_one_line_before_training(data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    small = ["--batch-size", "1", "--crop-size", "32", "32"]
+    assert "--batch-size 1 leaves unet one value per channel" in refused(capsys, arguments(data, folder, *small))
+    assert not folder.exists()
+    run_main(arguments(data, folder, "--batch-size", "1", "--epochs", "1"))  # 64x64 pixels are enough
+    assert len(history(folder)) == 1
+
+
+def test_options_without_effect_are_told_before_training(data, tmp_path, capsys):
+    run_main(arguments(data, tmp_path / "run", "--epochs", "1", "--loss", "focal", "--alpha", "0.25"))
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "warning: --alpha does nothing with --loss focal, only with outlying_mse and mse" in said
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(finished, data, capsys):
