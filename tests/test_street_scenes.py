@@ -119,9 +119,9 @@ def test_too_small_a_size_is_refused(size):
         render_street(0, "train", 0, *size)
 
 
-@pytest.mark.parametrize(("seed", "index", "name"), [(0, -1, "index"), (-1, 0, "seed")])
-def test_a_negative_seed_or_index_is_refused(seed, index, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
+@pytest.mark.parametrize(("seed", "index"), [(0, -1), (-1, 0)])
+def test_a_negative_seed_or_index_is_refused(seed, index):
+    with pytest.raises(ValueError, match="non-negative"):
         render_street(seed, "train", index)
 
 
