@@ -1,7 +1,7 @@
 """The contract every loss module keeps: options, and how its scores are read as posterior and decision."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -64,6 +64,9 @@ class Criterion(nn.Module):
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
 
 
+Weighted = TypeVar("Weighted", bound="WeightedCriterion")
+
+
 class WeightedCriterion(Criterion):
     """Base of the softmax losses with class weights; ``weight`` is a buffer and the declared tilt.
 
@@ -83,6 +86,11 @@ class WeightedCriterion(Criterion):
     ):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.register_buffer("weight", None if weight is None else class_vector("weight", weight))
+
+    @classmethod
+    def from_counts(cls: type[Weighted], counts: Tensor | Sequence[int], **options: Any) -> Weighted:
+        """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
+        return cls(**with_class_weights(counts, options))
 
     @property
     def tilt(self) -> Tensor | None:

@@ -1,14 +1,13 @@
 """Cross entropy with its weighted, smoothed, focal and hard-pixel forms."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
+from segloss.losses.criterion import WeightedCriterion, per_class
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
@@ -181,11 +180,6 @@ class FocalLoss(WeightedCriterion):
             raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
         self.gamma = gamma
 
-    @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "FocalLoss":
-        """``class_weights`` names a recipe for ``weight``; other options as above."""
-        return cls(**with_class_weights(counts, options))
-
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, gamma=self.gamma, **self.options())
 
@@ -213,11 +207,6 @@ class CrossEntropyLoss(WeightedCriterion):
         super().__init__(**options)
         _check_share("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
-
-    @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "CrossEntropyLoss":
-        """``class_weights`` names a recipe for ``weight``; other options as above."""
-        return cls(**with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.options())
@@ -248,11 +237,6 @@ class OHEMCrossEntropyLoss(WeightedCriterion):
         _check_hardness(threshold, min_share)
         self.threshold = threshold
         self.min_share = min_share
-
-    @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "OHEMCrossEntropyLoss":
-        """``class_weights`` names a recipe for ``weight``; other options as above."""
-        return cls(**with_class_weights(counts, options))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return ohem_cross_entropy_loss(

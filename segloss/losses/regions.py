@@ -1,12 +1,11 @@
 """Losses of whole regions: Dice, Jaccard, Tversky and the Lovasz extension of the Jaccard index."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segloss.losses.criterion import WeightedCriterion, with_class_weights
+from segloss.losses.criterion import WeightedCriterion
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
@@ -184,11 +183,6 @@ class _RegionLoss(WeightedCriterion):
     Its scores aim at overlap: a class is decided on where that raises its own index, which for a rare one begins well
     below P = 1/2. The posterior is read as softmax(z), for want of a better one: too confident, and of that other aim.
     """
-
-    @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "_RegionLoss":
-        """``class_weights`` names a recipe for ``weight``; other options as above."""
-        return cls(**with_class_weights(counts, options))
 
     @property
     def tilt(self) -> None:
