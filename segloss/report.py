@@ -214,7 +214,8 @@ def interval_source(comparison: dict) -> str:
     if all(row["low"] is None for row in means):
         return "no interval: all images are one block"
     blocks = "single images" if comparison["block"] == 1 else f"blocks of {comparison['block']} consecutive images"
-    return f"{100 * comparison['level']:.0f} % intervals from {comparison['resamples']} resamples of {blocks}"
+    seeds = " and of each setting's runs" if any(row["runs"] > 1 for row in comparison["ranking"]) else ""
+    return f"{100 * comparison['level']:.0f} % intervals from {comparison['resamples']} resamples of {blocks}{seeds}"
 
 
 def is_level(pair: dict) -> bool:
