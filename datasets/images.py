@@ -79,6 +79,8 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     except cv2.error:  # more pixels than it takes
         decoded = None
     if decoded is None:
+        if data and is_deep(path):
+            raise InputError(f"{path}: has pixels of more than 8 bits, which cannot be read here; save it as 8-bit RGB")
         raise unreadable(path)
     return decoded
 
@@ -139,7 +141,8 @@ def is_deep(path: Path) -> bool:
     if start.startswith(PNG_START):
         return start[24] == 16
     with opened(path) as picture:
-        return picture.mode.startswith(("I", "F"))
+        bits = getattr(picture, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
+        return picture.mode.startswith(("I", "F")) or max(bits) > 8
 
 
 @contextmanager

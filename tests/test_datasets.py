@@ -18,7 +18,7 @@ from segloss.datasets import MissingSplitError, build_dataset
 from segloss.datasets.base import Pairing, SegmentationDataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.folder import hash_split
-from segloss.datasets.images import image_size
+from segloss.datasets.images import image_size, is_deep, read_image
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.tables import CAMVID_11
@@ -501,3 +501,13 @@ def test_the_header_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch):
     assert image_size(tmp_path / "turned.png") == (17, 12)
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
     assert image_size(tmp_path / "plain.png") == (12, 17)
+
+
+def test_deep_tiffs_are_known_and_those_that_cannot_be_read_say_why(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 2**16, (12, 17, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "rgb16.tif"), deep)
+    cv2.imwrite(str(tmp_path / "rgb8.tif"), (deep >> 8).astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "float.tif"), deep[..., 0].astype(np.float32))
+    assert [is_deep(tmp_path / name) for name in ("rgb16.tif", "rgb8.tif")] == [True, False]
+    with pytest.raises(InputError, match=r"float\.tif: has pixels of more than 8 bits.*save it as 8-bit RGB"):
+        read_image(tmp_path / "float.tif")
