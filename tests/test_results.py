@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from segloss import results
 from segloss.datasets.masks import counts_of_runs, id_histogram
 from segloss.errors import InputError
 from segloss.metrics import ConfusionMatrix
@@ -439,3 +440,14 @@ def test_memory_does_not_grow_with_the_results(tmp_path):
     np.testing.assert_array_equal(totals.matrix, images * content)
     # MiB. Writing holds one transaction; reading ends in the counts twice (list and array), 2 x 2000 x 456 bytes.
     assert peaks[0] < 1.5 and peaks[1] < 4, peaks
+
+
+def test_results_counted_in_another_way_are_not_gone_on_from(tmp_path, monkeypatch):
+    result = ImageResult("a", np.array([[3, 0, 0], [1, 2, 0]]), 1)
+    with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
+        store.add_all([(0, result)])
+    with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
+        assert store.names() == {"a"}
+    monkeypatch.setattr(results, "COUNTED_AS", -1)
+    with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
+        assert store.names() == set()
