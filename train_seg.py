@@ -17,7 +17,7 @@ def train(argv: list[str] | None = None) -> None:
 
     from segloss.doctor import check_before
     from segloss.inference import pick_device, resolve_precision
-    from segloss.models import build_model
+    from segloss.models import build_model, require_batch_statistics
     from segloss.pixel_counts import load_or_count, require_two_classes
     from segloss.report import announce, console, progress_bar
     from segloss.runs import (
@@ -35,7 +35,6 @@ def train(argv: list[str] | None = None) -> None:
         SegmentationTask,
         build_trainer,
         prepare_training,
-        require_batch_statistics,
         seed_everything,
         training_data,
     )
@@ -66,7 +65,7 @@ def train(argv: list[str] | None = None) -> None:
         model = run.model.train()
     else:
         model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
-    require_batch_statistics(model, config)
+    require_batch_statistics(model, config.batch_size, config.crop_size)
     trainer = build_trainer(config, folder, console)
 
     if trainer.is_global_zero:

@@ -79,7 +79,7 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     except cv2.error:  # more pixels than it takes
         decoded = None
     if decoded is None:
-        if data and is_deep(path):
+        if data and not data.startswith(PNG_START) and is_deep(path):  # PNG of 16 bits is read
             raise InputError(f"{path}: has pixels of more than 8 bits, which cannot be read here; save it as 8-bit RGB")
         raise unreadable(path)
     return decoded

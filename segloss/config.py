@@ -29,15 +29,6 @@ CACHES = ("none", "ram")
 MONITORS = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-
-
-def _require_loss(name: str) -> None:
-    try:
-        build_criterion(name, (2, 1))  # any counts: whether names and factors go together
-    except ValueError as error:
-        raise InputError(f"--loss: {error}") from error
-
-
 # Options -> the losses that read them.
 OPTIONS_OF_LOSSES = {
     "label_values": ("outlying_mse",),
@@ -47,6 +38,13 @@ OPTIONS_OF_LOSSES = {
     "label_smoothing": ("ce",),
     "adjustment": ("logit_adjusted", "vector_scaling"),
 }
+
+
+def _require_loss(name: str) -> None:
+    try:
+        build_criterion(name, (2, 1))  # any counts: whether names and factors go together
+    except ValueError as error:
+        raise InputError(f"--loss: {error}") from error
 
 
 def resolve_workers(workers: int | None) -> int:
@@ -348,9 +346,8 @@ class EvalConfig:
         require(min(self.tta_scales, default=0) > 0, "tta-scales", "positive numbers", self.tta_scales)
         require(self.tile is None or min(self.tile) >= 32, "tile", "at least 32 each", self.tile)
         require(0 <= self.tile_overlap < 1, "tile-overlap", "in [0, 1)", self.tile_overlap)
-        require(
-            self.tile is not None or self.tile_overlap == 0.5, "tile-overlap", "given with --tile", self.tile_overlap
-        )
+        usual = self.tile_overlap == EvalConfig.tile_overlap
+        require(usual or self.tile is not None, "tile-overlap", "given with --tile", self.tile_overlap)
         if self.image_scale is not None:
             require(0 < self.image_scale < math.inf, "image-scale", "positive", self.image_scale)
         if self.val_share is not None:

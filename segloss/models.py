@@ -1,6 +1,8 @@
 """Networks of segmentation_models_pytorch that take 8-bit RGB of any size and give scores of that size."""
 
+import copy
 import logging
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -249,3 +251,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def require_batch_statistics(model: SegmentationModel, batch_size: int, crop_size: Sequence[int]) -> None:
+    """InputError where training batches of one image leave a batch norm one value per channel to normalise."""
+    if batch_size > 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, 3, *crop_size))
+    except ValueError as error:
+        if "per channel" not in str(error):
+            raise
+        raise InputError(
+            "--batch-size 1 leaves a batch norm of the network one value per channel; take 2 or more"
+        ) from error

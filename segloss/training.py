@@ -1,6 +1,5 @@
 """Training on Lightning: the task, its data, optimiser and schedule, and what is recorded after each epoch."""
 
-import copy
 import logging
 import math
 import os
@@ -325,21 +324,6 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     )
     last = MovableCheckpoint(filename=LAST.stem, save_on_train_epoch_end=True, **common)
     return [best, last]
-
-
-def require_batch_statistics(model: SegmentationModel, config: TrainConfig) -> None:
-    """InputError where batches of one image leave a batch norm a single value per channel to normalise."""
-    if config.batch_size > 1:
-        return
-    try:
-        with torch.no_grad():
-            copy.deepcopy(model).train()(torch.zeros(1, 3, *config.crop_size))
-    except ValueError as error:
-        if "per channel" not in str(error):
-            raise
-        raise InputError(
-            f"--batch-size 1 leaves {config.arch} one value per channel to normalise; take 2 or more"
-        ) from error
 
 
 def seed_everything(seed: int) -> None:

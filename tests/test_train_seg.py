@@ -349,7 +349,9 @@ def test_gradients_are_clipped_in_every_precision(data, tmp_path, precision):
 def test_a_batch_of_one_value_per_channel_is_one_line_before_training(data, tmp_path, capsys):
     folder = tmp_path / "run"
     small = ["--batch-size", "1", "--crop-size", "32", "32"]
-    assert "--batch-size 1 leaves unet one value per channel" in refused(capsys, arguments(data, folder, *small))
+    assert "--batch-size 1 leaves a batch norm of the network one value" in refused(
+        capsys, arguments(data, folder, *small)
+    )
     assert not folder.exists()
     run_main(arguments(data, folder, "--batch-size", "1", "--epochs", "1"))  # 64x64 pixels are enough
     assert len(history(folder)) == 1
