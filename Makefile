@@ -9,8 +9,7 @@ DEMO := runs/demo
 INSTALLED := .venv/.installed
 FLOOR := .venv-floor
 MMSEG := .venv-mmseg
-CORE_TESTS := tests/integrations/test_adapters.py $(addprefix tests/test_,$(addsuffix .py,outlying_loss \
-	loss_backward upsampled_loss compared_losses posterior label_values cross_entropy metrics))
+CORE_TESTS := tests/core tests/integrations/test_adapters.py
 
 .PHONY: demo test test-floor test-mmseg lint clean
 

@@ -19,11 +19,14 @@ def evaluate(argv: list[str] | None = None) -> None:
         predict(config)
         return
 
-    from segloss.comparison import compare, on_common_images
-    from segloss.evaluation import clear_results, doubtful_ids, make_folder, score
-    from segloss.pages import write_report
-    from segloss.report import console, print_comparison, print_scores, progress_bar, title_of, write_evaluation
-    from segloss.sources import sources_of_masks, sources_of_runs
+    from segloss.evaluation.comparison import compare, on_common_images
+    from segloss.evaluation.extremes import MOST_RUNS, extremes
+    from segloss.evaluation.score import doubtful_ids, score
+    from segloss.evaluation.sources import sources_of_masks, sources_of_runs
+    from segloss.report.pages import write_report
+    from segloss.report.tables import clear_results, make_folder, write_evaluation
+    from segloss.report.terminal import console, print_comparison, print_scores, progress_bar
+    from segloss.report.wording import title_of
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
@@ -52,14 +55,16 @@ def evaluate(argv: list[str] | None = None) -> None:
     print_comparison(comparison)
     sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}
     plots = write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
-    write_report(folder / "report.html", sources, metrics, totals, comparison, plots)
+    matrices = {name: total.matrix for name, total in totals.items()}
+    shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
+    write_report(folder / "report.html", sources[0].classes, metrics, matrices, comparison, plots, shown)
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 
 def predict(config) -> None:
     """Class maps of a folder of images without labels."""
-    from segloss.report import console, progress_bar
-    from segloss.sources import predict_images
+    from segloss.evaluation.sources import predict_images
+    from segloss.report.terminal import console, progress_bar
 
     for written in predict_images(config, output_folder(config), progress_bar):
         console.print(f"predictions: {written}", soft_wrap=True)
@@ -67,11 +72,12 @@ def predict(config) -> None:
 
 def sweep(config, sources, totals, folder: Path) -> dict:
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
-    from segloss.evaluation import totals_of_some
+    from segloss.evaluation.score import totals_of_some
+    from segloss.evaluation.sources import chosen_images
+    from segloss.evaluation.sweep import choose, sweep_table
     from segloss.metrics import class_groups
-    from segloss.operating_point import choose, save_operating_point, sweep_table
-    from segloss.report import console
-    from segloss.sources import chosen_images
+    from segloss.report.terminal import console
+    from segloss.runs import save_operating_point
 
     tables = {}
     for source in sources:

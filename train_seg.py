@@ -15,11 +15,11 @@ def train(argv: list[str] | None = None) -> None:
 
     from lightning.pytorch.utilities import rank_zero_only
 
-    from segloss.doctor import check_before
+    from segloss.doctor.examine import check_before
     from segloss.inference import pick_device, resolve_precision
     from segloss.models import build_model, require_batch_statistics
     from segloss.pixel_counts import load_or_count, require_two_classes
-    from segloss.report import announce, console, progress_bar
+    from segloss.report.terminal import console, progress_bar
     from segloss.runs import (
         LAST,
         check_same_classes,
@@ -30,14 +30,10 @@ def train(argv: list[str] | None = None) -> None:
         load_run,
         open_run_folder,
     )
-    from segloss.training import (
-        SegmentationData,
-        SegmentationTask,
-        build_trainer,
-        prepare_training,
-        seed_everything,
-        training_data,
-    )
+    from segloss.training.announce import announce
+    from segloss.training.data import SegmentationData, prepare_training, training_data
+    from segloss.training.task import SegmentationTask
+    from segloss.training.trainer import build_trainer, seed_everything
 
     folder = choose_run_folder(config)
     device = pick_device(config.accelerator)
@@ -84,10 +80,12 @@ def train(argv: list[str] | None = None) -> None:
 
 def score_run(folder: Path, splits, config, device) -> None:
     """Score the best weights on val and, where it has labels, on test; draw the pictures."""
-    from segloss.evaluation import KeepSome, Measures, RunSource, score
+    from segloss.evaluation.predictions import KeepSome
+    from segloss.evaluation.run_source import Measures, RunSource
+    from segloss.evaluation.score import score
     from segloss.files import write_json
-    from segloss.plots import draw_run
-    from segloss.report import console, print_scores, progress_bar
+    from segloss.report.plots import draw_run
+    from segloss.report.terminal import console, print_scores, progress_bar
     from segloss.runs import load_run
 
     run = load_run(folder)

@@ -24,8 +24,8 @@ import numpy as np
 
 from segloss.datasets.street_scenes import render_street
 from segloss.datasets.tables import CITYSCAPES
-from segloss.evaluation import score
-from segloss.mask_folders import MaskSource
+from segloss.evaluation.mask_source import MaskSource
+from segloss.evaluation.score import score
 from segloss.pixel_counts import available_cores
 
 SIZE = (1024, 2048)

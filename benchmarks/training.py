@@ -23,16 +23,11 @@ from segloss.datasets.loading import training_loader
 from segloss.inference import autocast, resolve_precision
 from segloss.models import build_model
 from segloss.pixel_counts import count_dataset
-from segloss.report import console
+from segloss.report.terminal import console
 from segloss.runs import checkpoint_content, criterion_of
-from segloss.training import (
-    SegmentationData,
-    SegmentationTask,
-    build_trainer,
-    parameter_groups,
-    prepare_training,
-    training_data,
-)
+from segloss.training.data import SegmentationData, prepare_training, training_data
+from segloss.training.task import SegmentationTask, parameter_groups
+from segloss.training.trainer import build_trainer
 
 
 class Stopwatch(Callback):

@@ -2,15 +2,33 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
-    """A file, folder, flag or name does not fit; the message says what, where and the cure."""
+    """A file, folder, flag or name does not fit.
+
+    >>> print(InputError("is cut off", "replace the file", where="a.png"))
+    a.png: is cut off; replace the file
+
+    Args:
+        what: does not fit, and what would.
+        cure: what to do about it.
+        where: the file, folder or flag that is at fault.
+    """
+
+    def __init__(self, what: str, cure: str = "", where: str | Path | None = None):
+        super().__init__(what, cure, where)  # all of it, so that a copy from another process is the same
+        self.what, self.cure, self.where = what, cure, where
+
+    def __str__(self) -> str:
+        place = "" if self.where is None else f"{self.where}: "
+        return f"{place}{self.what}" + (f"; {self.cure}" if self.cure else "")
 
 
 def unknown_name(kind: str, name: str, known: Iterable) -> InputError:
     """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``."""
-    return InputError(f"unknown {kind} {name!r}; choose one of {', '.join(map(str, known))}")
+    return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(map(str, known))}")
 
 
 def exit_on_input_error(command: Callable[[], None]) -> None:

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.config import ExportConfig
+from segloss.decisions import training_prior
 from segloss.errors import InputError
 from segloss.flags import parse_config
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
-from segloss.operating_point import training_prior
 from segloss.runs import Run, load_run
 
 LARGEST_BATCH = 16

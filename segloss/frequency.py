@@ -74,7 +74,7 @@ def class_statistics(splits: Sequence[tuple[PixelCounts, Tensor]], *, alpha: flo
 
 def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.frequency``: print, draw and save the class tables of one or several splits."""
-    from segloss.report import print_class_counts, print_recipes, progress_bar
+    from segloss.report.terminal import print_class_counts, print_recipes, progress_bar
 
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
     datasets = [config.open(split) for split in config.split]
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
 def _write_outputs(
     config: FrequencyConfig, statistics: dict, values: Sequence[float], colors: Sequence[Sequence[int]]
 ) -> None:
-    from segloss.plots import plot_class_counts
+    from segloss.report.plots import plot_class_counts
 
     for flag, path in (("json", config.json), ("output", config.output)):
         if path is None:

@@ -7,7 +7,7 @@ data set in parallel, or finds what an earlier call saved; ``load_or_count`` add
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,11 +21,10 @@ from torch import Tensor
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json
 from segloss.losses.reduction import IGNORE_INDEX
+from segloss.progress import Progress
 
 if TYPE_CHECKING:
     from segloss.datasets import SegmentationDataset
-
-Progress = Callable[[Iterable, int], Iterable]
 
 
 @dataclass(frozen=True)

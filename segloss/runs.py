@@ -8,6 +8,8 @@ val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.
 tensorboard/          event files
 """
 
+import json
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -18,10 +20,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from segloss.config import TrainConfig
+from segloss.config import EvalConfig, TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.decisions import RULES, Decision
 from segloss.errors import InputError
-from segloss.files import write_bytes, write_text
+from segloss.files import write_bytes, write_json, write_text
 from segloss.flags import from_plain_dict, to_plain_dict
 from segloss.losses import Criterion, build_criterion
 from segloss.models import SegmentationModel, build_model, logits_at_size
@@ -255,3 +258,39 @@ def read_checkpoint(file: Path) -> dict:
     if content["format"] > CHECKPOINT_FORMAT:
         raise InputError(f"{file}: was written by a newer segloss (format {content['format']}); update this one")
     return checkpoint
+
+
+FILE = "operating_point.json"
+
+
+def save_operating_point(run: Run, row: dict, config: EvalConfig, images: int) -> Path:
+    """Write the choice into the run folder, where ``--decision-tau auto`` finds it; the file's path."""
+    metric = str(config.choose_metric)
+    chosen = {"rule": row["rule"], "value": row["value"], "metric": metric, "score": row[metric]}
+    chosen |= {"protocol": config.protocol, "checkpoint": run.path.name}
+    path = run.folder / FILE
+    write_json(path, {**chosen, "split": config.split, "images": images, "choose_on": config.choose_on})
+    return path
+
+
+def load_operating_point(run: Run) -> Decision:
+    """The choice of a run; InputError if none was made for these weights."""
+    path = run.folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        decision = Decision(str(content["rule"]), float(content["value"]))
+        if not math.isfinite(decision.value):
+            raise ValueError(f"{decision.value} is no operating point")
+        chosen_for = str(content["checkpoint"])
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no operating point was chosen; run eval_seg.py --checkpoint {run.path} --split val --sweep-tau "
+            "--choose-metric miou"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as an operating point; choose it again") from error
+    if decision.rule not in RULES:
+        raise InputError(f"{path}: unknown rule {decision.rule!r}; choose it again")
+    if chosen_for != run.path.name:
+        raise InputError(f"{path}: was chosen for {chosen_for}, not {run.path.name}; choose it again for that one")
+    return decision

@@ -1,0 +1,11 @@
+"""Looks at a data set before training does: what is wrong, where, and the cure.
+
+python -m segloss.doctor --dataset folder --data-path DIR --check all --output doctor.html
+
+An error means that training or scores would be wrong (exit status 1), a warning that somebody should look.
+"""
+
+from segloss.doctor.examine import check_before, examine, examine_pair
+from segloss.doctor.findings import Finding, PairFacts, SplitFacts
+
+__all__ = ["Finding", "PairFacts", "SplitFacts", "check_before", "examine", "examine_pair"]

@@ -1,0 +1,218 @@
+"""Looks at a data set before training does: what is wrong, where, and the cure.
+
+python -m segloss.doctor --dataset folder --data-path DIR --check all --output doctor.html
+
+An error means that training or scores would be wrong (exit status 1), a warning that somebody should look.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from segloss.datasets import SegmentationDataset
+from segloss.datasets.base import size_mismatch
+from segloss.datasets.classes import IGNORED_NAMES, STRAY
+from segloss.datasets.images import is_deep, read_header, read_image
+from segloss.datasets.masks import CORRECT, class_histogram, describe_strays, lookup, other_palette, read_mask
+from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
+from segloss.doctor.findings import SAMPLE, Finding, PairFacts, SplitFacts
+from segloss.doctor.neighbours import neighbours
+from segloss.doctor.same_images import more_files, same_images
+from segloss.errors import InputError
+from segloss.losses.reduction import IGNORE_INDEX
+from segloss.pixel_counts import available_cores
+from segloss.progress import Progress
+
+MOSTLY_IGNORED = 0.8
+BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
+MOST_LINES = 5  # on stray values of one split that have no common cause
+
+
+def examine(
+    datasets: Sequence[SegmentationDataset], check: str = "all", progress: Progress | None = None
+) -> tuple[list[Finding], list[SplitFacts]]:
+    """Everything wrong with the splits of a data set.
+
+    Args:
+        datasets: the splits, built with ``lonely=True`` so that what does not pair is seen here.
+        check: ``"all"`` decodes every file; ``"sample"`` 16 of each split, and looks at the names of all and, for
+            images that occur twice, at both ends of files of one length.
+        progress: wraps the iteration over the files.
+
+    Returns:
+        Findings, errors first, and the facts of each split.
+    """
+    splits = [_examine_split(dataset, check, progress) for dataset in datasets]
+    findings: list[Finding] = []
+    for facts in splits:
+        findings += _unpaired(facts.dataset)
+        findings += _faults_of_files(facts)
+        findings += _label_map(facts, check)
+    findings += same_images(splits, check)
+    findings += neighbours(datasets)
+    return sorted(findings, key=lambda finding: finding.severity != "error"), splits
+
+
+def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress | None) -> SplitFacts:
+    count = len(dataset) if check == "all" else min(SAMPLE, len(dataset))
+    places = [(2 * k + 1) * len(dataset) // (2 * count) for k in range(count)]
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        results: Iterable[PairFacts] = pool.map(lambda place: examine_pair(dataset, place, check == "all"), places)
+        return SplitFacts(dataset, places, list(progress(results, count) if progress else results))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False) -> PairFacts:
+    """Read one image and its mask, and note what is wrong instead of raising."""
+    image_path, mask_path = dataset.pairs[place]
+    facts, image, mask = PairFacts(), None, None
+    try:
+        image = read_image(image_path)
+        if read_header(image_path)[2] != 1:
+            turned = InputError(f"{image_path}: is turned by its EXIF orientation, masks are not; save it upright")
+            facts.add("orientation", turned, "warning")
+        if is_deep(image_path):
+            deep = InputError(f"{image_path}: has 16 bits, of which the upper 8 are read; scale it to 8 bits")
+            facts.add("depth", deep, "warning")
+        if digest:
+            facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
+    except InputError as error:
+        facts.add("image", error)
+    if mask_path is None:
+        return facts
+    try:
+        mask = read_mask(mask_path)
+    except InputError as error:
+        facts.add("mask", error)
+        return facts
+    if image is not None and image.shape[:2] != mask.shape[:2]:
+        facts.add("size", size_mismatch(mask_path, mask.shape, image_path, image.shape))
+    labels = lookup(mask, dataset.classes)
+    if mask.ndim == 2:
+        facts.values = frozenset(np.unique(mask).tolist())
+        if other_palette(mask_path, mask, dataset.classes):
+            text = "its palette shows other classes than its indices; give each class its id in the class file"
+            facts.add("palette", InputError(f"{mask_path}: {text}"))
+    stray = labels == STRAY
+    if stray.any():
+        what, cure = describe_strays(mask, stray, dataset.classes)
+        facts.faults.append(("stray", "error", f"{mask_path}: {what}", cure))
+    facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
+    return facts
+
+
+def _unpaired(dataset: SegmentationDataset) -> list[Finding]:
+    found = dataset.found
+    findings = []
+    for severity, files, what, cure in (
+        ("error", found.lonely_images, f"image without mask in {found.mask_place}", "add the mask or remove the image"),
+        ("warning", found.lonely_masks, "mask without image, passed over", "add the image or remove the mask"),
+    ):
+        if files:
+            first = next(iter(files.values()))
+            findings.append(Finding(severity, dataset.split, f"{first}: {what}{more_files(files)}", cure))
+    return findings
+
+
+def _faults_of_files(facts: SplitFacts) -> list[Finding]:
+    """One finding per kind of fault and cure: the first file, and how many more.
+
+    Stray values that have no common cause are told apart, up to ``MOST_LINES`` of them.
+    """
+    kinds: dict[tuple, list[tuple[str, str, str, str]]] = defaultdict(list)
+    for pair in facts.pairs:
+        for kind, severity, what, cure in pair.faults:
+            single = kind == "stray" and cure.startswith(CORRECT)
+            values = what.rpartition(": ")[2].partition(" on ")[0] if single else ""
+            few = sum(bool(key[2]) for key in kinds) < MOST_LINES or (kind, cure, values) in kinds
+            kinds[kind, cure, values if few else ""].append((kind, severity, what, cure))
+    return [
+        Finding(faults[0][1], facts.dataset.split, f"{faults[0][2]}{more_files(faults)}", faults[0][3])
+        for faults in kinds.values()
+    ]
+
+
+def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
+    """Faults that show only in what all masks hold together."""
+    dataset, counts = facts.dataset, facts.histogram
+    split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
+    findings = []
+    if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
+        findings += _classes_present(facts, check, seen) + _black_and_white(facts) + _train_ids(facts, seen)
+        if counts[-1] > MOSTLY_IGNORED * counts.sum():
+            what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
+            findings.append(Finding("warning", split, what, "check the ids under ignore in the class file"))
+    void = [name for name in dataset.classes.names if name.lower() in IGNORED_NAMES]
+    if void and dataset.has_labels:
+        what = f"class {void[0]!r} is trained and scored like any other"
+        findings.append(Finding("warning", split, what, "put its id under ignore in the class file"))
+    return findings
+
+
+def _classes_present(facts: SplitFacts, check: str, seen: str) -> list[Finding]:
+    names, split = facts.dataset.classes.names, facts.dataset.split
+    present = [name for name, pixels in zip(names, facts.histogram[:-1], strict=True) if pixels]
+    if len(present) < 2:
+        what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
+        if facts.values == BLACK_AND_WHITE:
+            what = f"{facts.masks_where(lambda values: IGNORE_INDEX in values)[0]}: {what}, which hold 0 and 255 alone"
+            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
+            return [Finding("error", split, what, cure)]
+        # A rare class may be in none of a sample, and in none of a small split.
+        severity = "error" if split == "train" and check == "all" else "warning"
+        cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
+        return [Finding(severity, split, what, cure)]
+    if check == "all" and len(present) < len(names):
+        absent = [name for name in names if name not in present]
+        what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
+        return [Finding("warning", split, what, "check the class file, or accept that they are not scored")]
+    return []
+
+
+def _black_and_white(facts: SplitFacts) -> list[Finding]:
+    """Masks of 0 and 255 among masks of 0 and 1: their second class would be ignored."""
+    files = facts.masks_where(lambda values: values == BLACK_AND_WHITE)
+    others = [pair.values for pair in facts.pairs if pair.values and pair.values != BLACK_AND_WHITE]
+    if len(facts.dataset.classes) > 2 or IGNORE_INDEX in facts.dataset.classes.ids or not files or not others:
+        return []
+    if any(IGNORE_INDEX in values for values in others) or not any(values - {0} for values in others):
+        return []  # 255 is ignored elsewhere too; or nothing else is there, which is said already
+    what = f"{files[0]}: holds 0 and 255 alone{more_files(files)}, while other masks hold {_listed_ids(others)}"
+    cure = "save 255 as the second class, or --check off if it is meant to be ignored"
+    return [Finding("error", facts.dataset.split, what, cure)]
+
+
+def _listed_ids(values: list[frozenset[int]]) -> str:
+    return " and ".join(map(str, sorted(set().union(*values))))
+
+
+def _train_ids(facts: SplitFacts, seen: str) -> list[Finding]:
+    """Cityscapes' trainIds under the name of labelIds."""
+    classes, plain = facts.dataset.classes, facts.values - {IGNORE_INDEX}
+    if classes.ids != CITYSCAPES.ids or classes.mask_ids == TRAIN_IDS or len(plain) <= 3 or max(plain) > 18:
+        return []
+    what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
+    return [Finding("error", facts.dataset.split, what, "name trainId masks *_labelTrainIds.png")]
+
+
+def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:
+    """The first step of training and evaluation: warnings are said, errors refused.
+
+    Raises:
+        InputError: the first error, and how to see all of them.
+    """
+    made_up = all(dataset.name == "synthetic" for dataset in datasets)
+    if check == "off" or made_up:
+        return
+    findings, _ = examine(datasets, check)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings[len(errors) :]:
+        say(f"warning: {finding}")
+    if errors:
+        more = f" ({len(errors) - 1} more: python -m segloss.doctor lists all)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0].split}: {errors[0].what}{more}; {errors[0].cure}")

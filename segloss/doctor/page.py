@@ -1,0 +1,42 @@
+"""The doctor's page: findings, splits, and labels painted over images."""
+
+from pathlib import Path
+
+from segloss.config import DoctorConfig
+from segloss.doctor.findings import Finding, SplitFacts
+from segloss.errors import InputError
+
+
+def write_doctor_page(
+    path: Path, config: DoctorConfig, findings: list[Finding], rows: list[dict], splits: list[SplitFacts]
+) -> None:
+    """The findings, the table of splits, and labels painted over some images of each."""
+    from segloss.report.pages import write_page
+    from segloss.report.painting import data_uri, overlay
+
+    pictures = []
+    for facts in splits if config.overlays else ():
+        dataset = facts.dataset
+        for place in facts.places[:: max(1, len(facts.places) // config.overlays)][: config.overlays]:
+            try:
+                image, labels = dataset.read_pair(place)
+            except InputError:
+                continue  # among the findings
+            if labels is not None:
+                uri = data_uri(overlay(image, labels, dataset.classes.colors))
+                pictures.append({"uri": uri, "name": dataset.names[place], "split": dataset.split})
+    tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
+    try:
+        write_page(
+            path,
+            "doctor.html",
+            title=f"{config.dataset}: {Path(config.data_path).name if config.data_path else 'data set'}",
+            findings=findings,
+            errors=sum(finding.severity == "error" for finding in findings),
+            examined=f"{sum(len(facts.pairs) for facts in splits):,} images and their masks read ({config.check}).",
+            splits=rows,
+            legend=[pair for table in tables for pair in zip(table.names, table.colors, strict=True)],
+            pictures=pictures,
+        )
+    except OSError as error:
+        raise InputError(f"--output {path} cannot be written: {error.strerror}") from error

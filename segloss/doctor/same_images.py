@@ -1,0 +1,89 @@
+"""Images that occur twice, within a split or in two."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence, Sized
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from segloss.datasets.images import read_header, read_image
+from segloss.doctor.findings import Finding, SplitFacts
+from segloss.errors import InputError
+
+SMALLEST_FILE = 2**12  # bytes that may all be headers
+ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
+
+
+def more_files(files: Sized) -> str:
+    return f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.sha1).hexdigest() if hasattr(hashlib, "file_digest") else _sha1(file)
+
+
+def _sha1(file: BinaryIO) -> str:
+    digest = hashlib.sha1()
+    while piece := file.read(2**20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _ends_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha1(file.read(ENDS))
+        file.seek(max(0, path.stat().st_size - ENDS))
+        digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _alike(members: list[tuple[str, Path]], mark: Callable[[Path], object]) -> list[list[tuple[str, Path]]]:
+    """The files that share a mark with another."""
+    groups: dict[object, list[tuple[str, Path]]] = defaultdict(list)
+    for split, path in members:
+        with suppress(OSError):  # a file that cannot be read is a finding of its own, where it is examined
+            groups[mark(path)].append((split, path))
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
+    """Images that occur twice: by their pixels where all were decoded, else by file size and both ends of the file."""
+    if check == "all":
+        marks = {
+            facts.dataset.pairs[place][0]: pair.digest
+            for facts in splits
+            for place, pair in zip(facts.places, facts.pairs, strict=True)
+            if pair.digest
+        }
+        decoded = [(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path in marks]
+        groups = _alike(decoded, marks.__getitem__)
+    else:  # ever dearer looks at ever fewer files
+        groups = [[(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path.is_file()]]
+        for mark in (lambda path: path.stat().st_size, _ends_digest, _file_digest):
+            groups = [alike for group in groups for alike in _alike(group, mark)]
+    groups = [group for group in groups if not _is_blank(group[0][1])]
+    twins: dict[tuple[str, ...], list[tuple[Path, Path]]] = defaultdict(list)
+    for members in groups:
+        (split, path), (other, twin) = members[0], members[-1]
+        twins[(other, split) if other != split else (split,)].append((path, twin))
+    findings = []
+    for names, pairs in twins.items():
+        first, second = pairs[0]
+        severity, cure = ("error", "keep each image in one split") if len(names) == 2 else ("warning", "remove one")
+        what = f"{second}: the same image as {first}{f' of {names[1]}' if len(names) == 2 else ''}{more_files(pairs)}"
+        findings.append(Finding(severity, names[0], what, cure))
+    return findings
+
+
+def _is_blank(path: Path) -> bool:
+    """Of one colour, as tiles at the edge of a scan are: no evidence of anything."""
+    try:
+        height, width, _ = read_header(path)
+        if path.stat().st_size > SMALLEST_FILE + height * width / 16:  # compressed, one colour takes less: not decoded
+            return False
+        image = read_image(path)
+    except (InputError, OSError):
+        return False
+    return bool((image == image[0, 0]).all())

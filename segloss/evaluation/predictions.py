@@ -1,0 +1,71 @@
+"""Predictions as files and as pictures for people, made while the images are scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.tables import CITYSCAPES
+from segloss.errors import InputError
+from segloss.files import write_bytes
+
+
+class PredictionWriter:
+    """A callback that writes predictions as PNG: ``ids``, the data set's own (8 or 16 bit), ``color`` and ``overlay``.
+
+    One kind goes straight into the folder, several into a folder each. ``train_ids`` are those of Cityscapes; their
+    files are called NAME_labelTrainIds.png, by which --predictions knows them.
+
+    Raises:
+        InputError: train_ids of another data set.
+    """
+
+    def __init__(self, folder: Path, classes: ClassTable, kinds: Sequence[str], dataset: SegmentationDataset):
+        self.folders = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
+        self.classes, self.dataset = classes, dataset
+        if "train_ids" in kinds and classes.names != CITYSCAPES.names:
+            raise InputError("--save train_ids are those of Cityscapes, which this is not; save ids")
+        self.ids = np.asarray(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
+
+    def __call__(self, sample: dict, predicted: Tensor) -> None:
+        import cv2
+
+        from segloss.report.painting import overlay, paint
+
+        class_map = predicted.byte().numpy()
+        for kind, folder in self.folders.items():
+            name = sample["name"]
+            if kind == "ids":
+                pixels = self.ids[class_map]
+            elif kind == "train_ids":
+                pixels, name = class_map, f"{name}_labelTrainIds"
+            elif kind == "color":
+                pixels = cv2.cvtColor(paint(class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
+            else:
+                image = self.dataset.read_image(self.dataset.names.index(name))
+                pixels = cv2.cvtColor(overlay(image, class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
+            write_bytes(folder / f"{name}.png", cv2.imencode(".png", pixels)[1].tobytes())
+
+
+class KeepSome:
+    """A callback for :func:`evaluate` that keeps evenly spaced samples for a picture.
+
+    Attributes:
+        samples: (name, image, labels, predicted) at the label's own resolution, uint8.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, count: int):
+        self.dataset = dataset
+        count = min(count, len(dataset))
+        self.wanted = {(2 * place + 1) * len(dataset) // (2 * count) for place in range(count)}
+        self.seen = 0
+        self.samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def __call__(self, sample: dict, predicted: Tensor) -> None:
+        if self.seen in self.wanted:
+            labels = sample["labels"].numpy()
+            image = self.dataset.read_image(self.seen)
+            self.samples.append((sample["name"], image, labels, predicted.numpy().astype(np.uint8)))
+        self.seen += 1

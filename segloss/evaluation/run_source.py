@@ -1,0 +1,162 @@
+"""A trained run on a labelled split, as a source of results."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segloss.datasets import SegmentationDataset
+from segloss.datasets.loading import evaluation_loader
+from segloss.decisions import Decision, decide, training_prior
+from segloss.evaluation.counting import boundary_of, calibration_counts, confusion_of
+from segloss.evaluation.results import ImageResult
+from segloss.evaluation.sweep import sweep_counts
+from segloss.inference import Views, infer, reader_of
+from segloss.losses import Criterion
+from segloss.runs import Run
+
+OnSample = Callable[[dict, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is counted beside the confusion matrix, and how classes are decided on."""
+
+    decision: Decision = field(default_factory=Decision)
+    boundary: bool = False
+    calibration: bool = False
+    sweep: bool = False
+
+
+def image_result(
+    sample: dict, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
+) -> tuple[ImageResult, Tensor]:
+    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
+    num_classes = logits.shape[1]
+    predicted = decide(criterion, logits, prior, measures.decision)[0].cpu()
+    labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
+    matrix, ignored = confusion_of(decided, labels, num_classes)
+    result = ImageResult(sample["name"], matrix, ignored)
+    if measures.boundary:
+        result.boundary = boundary_of(decided, labels, num_classes)
+    if measures.calibration:
+        result.calibration, result.brier = calibration_counts(criterion.posterior(logits)[0], sample["labels"])
+    if measures.sweep:
+        result.sweep = sweep_counts(criterion, logits, sample["labels"].to(logits.device).long(), prior)
+    return result, predicted
+
+
+class RunSource:
+    """A trained run on a labelled split.
+
+    Args:
+        name: in tables and files.
+        run, dataset: the model, and the split read as the run needs it.
+        measures: what to count.
+        device, precision, batch_size, workers, views: how the network runs.
+        on_sample: called with each sample and its class numbers, for instance to save or draw them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        dataset: SegmentationDataset,
+        measures: Measures | None = None,
+        *,
+        device: torch.device,
+        precision: str = "32-true",
+        batch_size: int = 8,
+        workers: int = 0,
+        views: Views | None = None,
+        on_sample: OnSample | None = None,
+    ):
+        self.name, self.run, self.dataset = name, run, dataset
+        self.measures = measures or Measures()
+        self.device, self.precision = device, precision
+        self.batch_size, self.workers = batch_size, workers
+        self.views = views or Views()
+        self.on_sample = on_sample
+        self.classes = dataset.classes
+        self.training_pixels: tuple[int, ...] | None = run.counts.pixels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def image_scale(self) -> float:
+        return getattr(self.dataset.transform, "image_scale", 1.0)
+
+    def describe(self) -> dict:
+        decision = self.measures.decision
+        tau = decision.value if decision.rule == "tau" else None
+        return {
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "decision": str(decision),
+            "decision_tau": tau,
+            "checkpoint": str(self.run.path),
+            "views": {
+                "tta_scales": list(self.views.scales),
+                "tta_flip": self.views.flip,
+                "tile": self.views.tile and list(self.views.tile),
+                "tile_overlap": self.views.overlap,
+            },
+            "image_scale": self.image_scale,
+            "precision": self.precision,
+        }
+
+    def key(self) -> dict:
+        status = self.run.path.stat()
+        return {
+            "checkpoint": [str(self.run.path.resolve()), status.st_size, status.st_mtime_ns],
+            "data": self.dataset.fingerprint(),
+            "images": hash_names(self.dataset),
+            "image_scale": self.image_scale,
+            "measures": repr((self.measures, self.views)),
+            "precision": self.precision,
+        }
+
+    def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, labels and class numbers decided on, of one sample."""
+        place = self.dataset.names.index(name)
+        loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
+        ((_, predicted),) = self.decisions(loader)
+        image, labels = self.dataset.read_pair(place)
+        return image, labels, predicted.byte().numpy()
+
+    def decisions(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
+        """Class numbers of samples, labelled or not."""
+        reader = reader_of(self.run.criterion, self.views)
+        prior = training_prior(self.run.counts.pixels).to(self.device)
+        for sample, scores in self._infer(loader):
+            yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
+
+    def _infer(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
+        how = {"device": self.device, "precision": self.precision, "views": self.views}
+        return infer(self.run.model, self.run.criterion, loader, **how)
+
+    def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them
+        places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
+        loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
+        reader = reader_of(self.run.criterion, self.views)
+        prior = training_prior(self.run.counts.pixels).to(self.device)
+        for sample, scores in self._infer(loader):
+            result, predicted = image_result(sample, scores, reader, prior, self.measures)
+            if self.on_sample is not None:
+                self.on_sample(sample, predicted)
+            yield places[sample["name"]], result
+
+
+def hash_names(dataset: SegmentationDataset) -> str:
+    """Changes when an image file is replaced; the fingerprint of a data set looks at the masks alone."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for image, _ in dataset.pairs:
+        status = image.stat() if image.is_file() else None
+        digest.update(repr((image.name, status and (status.st_size, status.st_mtime_ns))).encode())
+    return digest.hexdigest()

@@ -1,0 +1,217 @@
+"""What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segloss.config import DataOptions, EvalConfig
+from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.base import pair
+from segloss.datasets.images import IMAGE_SUFFIXES, list_images
+from segloss.datasets.loading import evaluation_loader
+from segloss.datasets.transforms import EvalTransform
+from segloss.decisions import Decision
+from segloss.doctor.examine import check_before
+from segloss.errors import InputError
+from segloss.evaluation.comparison import common_images
+from segloss.evaluation.mask_source import MaskSource, class_table
+from segloss.evaluation.predictions import PredictionWriter
+from segloss.evaluation.run_source import Measures, RunSource
+from segloss.inference import Views, pick_device, resolve_precision
+from segloss.pixel_counts import PixelCounts
+from segloss.progress import Progress
+from segloss.report.tables import make_folder
+from segloss.runs import Run, check_same_classes, load_operating_point, load_run
+
+
+def no_labels(dataset: SegmentationDataset) -> InputError:
+    return InputError(f"{dataset.name}: split {dataset.split!r} has no labels to score against; choose another --split")
+
+
+def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[RunSource]:
+    """One source per ``--checkpoint``, every data set checked.
+
+    Raises:
+        InputError: a run, its data or its operating point cannot be used.
+    """
+    device = pick_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    runs = [load_run(path) for path in config.checkpoint]
+    datasets = [dataset_for_run(run, config) for run in runs]
+    names = config.names or distinct_names(runs)
+    for run, dataset in zip(runs, datasets, strict=True):
+        if dataset.classes.names != datasets[0].classes.names:
+            raise InputError(f"{run.path}: has other classes than {runs[0].path}; score the two apart")
+        chosen_images(config.choose_on, dataset)
+    common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
+    for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
+        say(f"form: {dataset.found.form}")
+        check_before([dataset], config.check, say)
+    sources = []
+    for name, run, dataset in zip(names, runs, datasets, strict=True):
+        counted = {"boundary": config.boundary, "calibration": True, "sweep": config.sweep_tau}
+        measures, save = Measures(decision_of(config, run), **counted), None
+        if config.save_predictions:
+            save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
+        how = {"device": device, "precision": precision, "views": views_of(config)}
+        loading = {"batch_size": config.batch_size, "workers": config.workers or 0}
+        sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))
+    return sources
+
+
+def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], Progress]) -> list[Path]:
+    """Class maps of a folder of images without labels, for each ``--checkpoint``; the folders they were written to.
+
+    Raises:
+        InputError: a run cannot be used, or the folder holds no images.
+    """
+    device = pick_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    runs = [load_run(path) for path in config.checkpoint]
+    place = Path(str(config.images))
+    images = list_images(place)
+    if not images:
+        what = "holds no images" if place.is_dir() else "is no folder"
+        raise InputError(f"{place}: {what}; check --images, a folder of {', '.join(IMAGE_SUFFIXES)}")
+    found = pair(images, None, place.name, place, place)
+    make_folder(folder)
+    written = []
+    for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
+        scale = run.config.image_scale if config.image_scale is None else config.image_scale
+        dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
+        measures = Measures(decision_of(config, run))
+        how = {"device": device, "precision": precision, "views": views_of(config)}
+        source = RunSource(name, run, dataset, measures, batch_size=config.batch_size, **how)
+        loader = evaluation_loader(dataset, config.batch_size, workers=config.workers or 0)
+        written.append(folder / "predictions" / name)
+        save = PredictionWriter(written[-1], run.classes, config.save, dataset)
+        for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
+            save(sample, predicted)
+    return written
+
+
+def decision_of(config: EvalConfig, run: Run) -> Decision:
+    """The operating point asked for; ``auto`` is the one chosen for the run before."""
+    if config.decision_tau == "auto":
+        return load_operating_point(run)
+    return Decision("tau", float(config.decision_tau))
+
+
+def views_of(config: EvalConfig) -> Views:
+    tile = None if config.tile is None else (config.tile[0], config.tile[1])
+    return Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap)
+
+
+def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:
+    """One source per ``--predictions``.
+
+    Raises:
+        InputError: files do not match, or nothing says what the ids mean.
+    """
+    labels = Path(str(config.labels))
+    classes = class_table(config.class_table, labels)
+    say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
+    counts = training_pixels_of(config.training_counts, classes)
+    names: list[str] = []
+    for path in config.predictions:
+        names.append(_distinct(Path(path).resolve().name, names))
+    return [
+        MaskSource(
+            name,
+            Path(path),
+            labels,
+            classes,
+            prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
+            boundary=config.boundary,
+            skip_bad=config.skip_bad,
+            workers=config.workers,
+            training_pixels=counts,
+        )
+        for name, path in zip(config.names or names, config.predictions, strict=True)
+    ]
+
+
+def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...] | None:
+    """Training pixels of each class from a run's pixel_counts.json; InputError unless it counts these classes."""
+    if file is None:
+        return None
+    if not Path(file).is_file():
+        raise InputError(f"{file}: is no file; give --training-counts a run's pixel_counts.json")
+    counts = PixelCounts.load(file)
+    if counts.class_names != classes.names or len(counts.pixels) != len(classes):
+        raise InputError(
+            f"{file}: counts other classes than {', '.join(classes.names)}; give --training-counts of a run on these, "
+            "or leave it out"
+        )
+    return counts.pixels
+
+
+def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str]:
+    """The images whose names begin with one of the words, or are a line of a file of that name; all if no word.
+
+    Raises:
+        InputError: a word or a line fits no image, or a file cannot be read or lists none.
+    """
+    chosen = set() if words else set(dataset.names)
+    for word in words:
+        listed = _lines_of(Path(word)) if Path(word).is_file() else None
+        if listed is None:
+            found = {name for name in dataset.names if name.startswith(word)}
+            unknown = [] if found else [word]
+        else:
+            found = listed.intersection(dataset.names)
+            unknown = sorted(listed - found)
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            where = f"{word}: " if listed is not None else ""
+            raise InputError(
+                f"--choose-on {where}no image of {dataset.split} is called {unknown[0]!r}{more}; words are beginnings "
+                f"and lines of a file whole names, such as {dataset.names[0]!r}"
+            )
+        chosen |= found
+    return chosen
+
+
+def _lines_of(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--choose-on {path}: cannot be read as text; give a file of one name a line") from error
+    found = {line.strip() for line in lines if line.strip()}
+    if not found:
+        raise InputError(f"--choose-on {path}: lists no image; write one name a line, or leave it out for all images")
+    return found
+
+
+def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
+    """The split that ``config`` asks for, read as ``run`` needs it.
+
+    Raises:
+        InputError: the data set cannot be had, has no labels, or has other classes than the run was trained on.
+    """
+    same = config.dataset in (None, run.config.dataset)
+    own = {name: getattr(run.config, name) for name in ("data_path", "classes")} if same else {}
+    given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
+    given = {name: value for name, value in given.items() if value is not None}
+    options = DataOptions(**{"dataset": run.config.dataset, "val_share": run.config.val_share, **own, **given})
+    image_scale = run.config.image_scale if config.image_scale is None else config.image_scale
+    dataset = options.open(config.split, EvalTransform(image_scale))
+    check_same_classes(run, dataset)
+    if not dataset.has_labels:
+        raise no_labels(dataset)
+    dataset.check_files()
+    return dataset
+
+
+def distinct_names(runs: list[Run]) -> list[str]:
+    """One name per run, told apart by number where two are the same."""
+    names: list[str] = []
+    for run in runs:
+        names.append(_distinct(run.name, names))
+    return names
+
+
+def _distinct(wanted: str, taken: Sequence[str]) -> str:
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}-{number}", number + 1
+    return name

@@ -1,0 +1,75 @@
+"""Scores at every operating point, and the choice of one."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segloss.config import CHOICES
+from segloss.errors import InputError
+from segloss.evaluation.results import Totals
+from segloss.evaluation.summary import mean_of
+from segloss.losses import Criterion
+from segloss.metrics import Scores, none_if_nan
+
+GRIDS = {"tau": tuple(k / 10 for k in range(16)), "prior": tuple(k / 10 for k in range(11))}
+
+
+def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Tensor) -> dict[str, np.ndarray]:
+    """Right and predicted pixels per class, int64 ``(T, C, 2)``, at every point of every rule that moves something.
+
+    Args:
+        criterion: reads the logits.
+        logits: of one image, ``(1, C, H, W)``.
+        labels: ``(H, W)``, class ids and 255.
+        prior: ``(C,)``.
+    """
+    num_classes = logits.shape[1]
+    valid = labels < num_classes
+    true = labels[valid]
+    posterior = criterion.posterior(logits)
+    found = {}
+    for rule, grid in GRIDS.items():
+        if rule == "tau" and (criterion.tilt is None or bool((criterion.tilt == criterion.tilt[0]).all())):
+            continue
+        points = []
+        for value in grid:
+            by_prior = rule == "prior"
+            ids = by_prior(posterior, prior, value) if by_prior else criterion.decide(logits, value)
+            predicted = ids[0][valid]
+            hits = torch.bincount(true[predicted == true], minlength=num_classes)
+            points.append(torch.stack([hits, torch.bincount(predicted, minlength=num_classes)], 1))
+        found[rule] = torch.stack(points).cpu().numpy()
+    return found
+
+
+def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[dict]:
+    """One row per rule and value: the scores there by a protocol. ``tail``: the rarest classes in training."""
+    true = torch.from_numpy(totals.matrix.sum(1))
+    rows = []
+    for rule, counts in totals.sweep.items():
+        points = zip(GRIDS[rule], torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
+        for value, point, (ious, pairs) in points:
+            scores = Scores.from_counts(point[:, 0], true, point[:, 1], protocol)
+            numbers = {key: getattr(scores, key) for key in CHOICES[:3]} | {"tail_miou": mean_of(scores.iou, tail)}
+            if protocol == "per-image":  # of the images, whose counts the sum has lost
+                numbers["miou"] = ious / pairs if pairs else math.nan
+            plain = {key: none_if_nan(number) for key, number in numbers.items()}
+            named = {"rule": rule, "value": value, "protocol": protocol, "classes_averaged": scores.classes_averaged}
+            rows.append({**named, **plain})
+    return rows
+
+
+def choose(rows: Sequence[dict], metric: str) -> dict:
+    """The row with the highest score; of equal ones the one nearest to the plain argmax.
+
+    Raises:
+        InputError: no row has that score.
+    """
+    known = [row for row in rows if row[metric] is not None]
+    if not known:
+        raise InputError(f"--choose-metric {metric}: no class of it is in the images to choose on")
+    plain = {"tau": 1.0, "prior": 0.0}
+    return max(known, key=lambda row: (row[metric], -abs(row["value"] - plain[row["rule"]])))

@@ -1,0 +1,251 @@
+"""Pictures: curves, bars, confusion matrices, label maps. Percent here, ratios everywhere else."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segloss.files import write_bytes
+from segloss.report.painting import CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR, paint, paint_errors
+from segloss.report.wording import percent
+
+
+def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> None:
+    """curves.png, per_class_iou.png and predictions.png of a run folder."""
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    plot_history(rows, folder / "curves.png")
+    title = f"{folder.name}: {metrics['dataset']} {metrics['split']}, {metrics['images']} images"
+    plot_class_iou(metrics, classes.colors, title, folder / "per_class_iou.png")
+    plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
+
+
+def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
+    """Accuracy over confidence, a line for each run; below, how many pixels are that confident."""
+    figure, (top, bottom) = _figure(5.5, 6, nrows=2, height_ratios=[3, 1], sharex=True)
+    top.plot([0, 100], [0, 100], color="0.5", linestyle="--", linewidth=1)
+    for place, (name, rows) in enumerate(bins.items()):
+        confidence = [100 * row["confidence"] for row in rows]
+        top.plot(confidence, [100 * row["accuracy"] for row in rows], marker="o", color=f"C{place}", label=name)
+        bottom.plot(confidence, [100 * row["share"] for row in rows], marker=".", color=f"C{place}")
+    top.set_ylabel("right (%)")
+    bottom.set_ylabel("pixels (%)")
+    bottom.set_yscale("log")
+    bottom.set_xlabel("confidence: the posterior's maximum (%)")
+    top.legend()
+    for ax in (top, bottom):
+        ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
+    """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
+    rules = list(dict.fromkeys(row["rule"] for rows in sweeps.values() for row in rows))
+    protocol = next(rows[0]["protocol"] for rows in sweeps.values())
+    keys = {
+        "miou": f"mIoU by {protocol}",
+        "tail_miou": "tail mIoU",
+        "mean_accuracy": "mean accuracy",
+        "pixel_accuracy": "pixel accuracy",
+    }
+    labels = {"tau": "tau: argmax of tilt^tau P(c|x)", "prior": "s: argmax of P(c|x) / prior^s"}
+    figure, grid = _figure(13, 3.2 * len(rules) + 0.4, nrows=len(rules), ncols=4, squeeze=False, sharey="col")
+    for axes_row, rule in zip(grid, rules, strict=True):
+        for ax, (key, title) in zip(axes_row, keys.items(), strict=True):
+            for place, (name, rows) in enumerate(sweeps.items()):
+                points = [
+                    (row["value"], 100 * row[key]) for row in rows if row["rule"] == rule and row[key] is not None
+                ]
+                if points:
+                    ax.plot(*zip(*points, strict=True), marker=".", color=f"C{place}", label=name)
+            ax.set_title(f"{title} (%)", fontsize=10)
+            ax.set_xlabel(labels[rule], fontsize=9)
+            ax.grid(alpha=0.3)
+    lines = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float, **subplots):
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
+    return figure, axes
+
+
+def _save(figure, path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    write_bytes(path, buffer.getvalue())
+
+
+def _bar_colors(colors: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
+    return [tuple(channel / 255 for channel in color) for color in colors]
+
+
+def plot_class_counts(
+    statistics: dict, label_values: Sequence[float], colors: Sequence[Sequence[int]], path: Path
+) -> None:
+    """Three panels over the same classes, most frequent first: share, label value, and who shares images with whom."""
+    splits = statistics["splits"]
+    split = statistics["recipes_from"]
+    first = splits[split]
+    order = np.argsort(first["rank"])
+    names = [statistics["classes"][c] for c in order]
+    height = 0.3 * len(names) + 1.2
+    figure, (left, middle, right) = _figure(9 + height, max(height, 2.5), ncols=3, width_ratios=[3, 2.4, 0.9 * height])
+    paint = [_bar_colors(colors)[c] for c in order]
+    left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
+    for (name, other), marker in zip([item for item in splits.items() if item[0] != split], "o^s", strict=False):
+        shares = [100 * other["share"][c] or np.nan for c in order]
+        left.plot(
+            shares, names, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name
+        )
+    if len(splits) > 1:
+        left.legend(fontsize=8)
+    left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.set_xlabel("share of labelled pixels (%)")
+    left.invert_yaxis()
+    bars = middle.barh(names, [label_values[c] for c in order], color=paint, edgecolor="0.4")
+    middle.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+    middle.margins(x=0.15)
+    middle.set_yticks(range(len(names)), [])
+    middle.set_xlabel("label value")
+    middle.invert_yaxis()
+    together = np.array(first["cooccurrence"])[np.ix_(order, order)]
+    shares = 100 * together / np.maximum(together.diagonal()[:, None], 1)
+    right.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if len(names) <= 20:
+        for (row, column), share in np.ndenumerate(shares):
+            right.text(
+                column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color="w" if share > 55 else "k"
+            )
+    right.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    right.set_yticks(range(len(names)), names)
+    right.set_title(f"{split}: of the images with the row's class,\nthose that hold the column's (%)", fontsize=9)
+    figure.suptitle(f"{statistics['dataset']}: " + ", ".join(f"{s['images']} {name}" for name, s in splits.items()))
+    _save(figure, path)
+
+
+def plot_history(rows: Sequence[dict], path: Path) -> None:
+    """Losses and validation scores over the epochs."""
+    epochs = [row["epoch"] for row in rows]
+    figure, (left, right) = _figure(10, 3.8, ncols=2)
+    for key, name in (("train_loss", "training (crops)"), ("val_loss", "validation")):
+        left.plot(epochs, [row.get(key, np.nan) for row in rows], label=name, marker=".")
+    left.set_ylabel("loss")
+    left.set_ylim(bottom=0)
+    for key, name in (("miou", "mIoU"), ("mean_accuracy", "mean accuracy"), ("pixel_accuracy", "pixel accuracy")):
+        right.plot(epochs, [100 * row.get(f"val_{key}", np.nan) for row in rows], label=name, marker=".")
+    right.set_ylabel("validation score (%)")
+    right.set_ylim(0, 100)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def plot_class_iou(metrics: dict, colors: Sequence[Sequence[int]], title: str, path: Path) -> None:
+    """One bar per class in the data set's colours, most frequent class first, the mean as a line."""
+    order = sorted(range(len(colors)), key=lambda c: -metrics["classes"][c]["pixels"])
+    rows = [metrics["classes"][c] for c in order]
+    figure, axes = _figure(8, 0.3 * len(rows) + 1.4)
+    ious = [100 * (row["iou"] or 0) for row in rows]
+    bars = axes.barh(
+        [row["name"] for row in rows], ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4"
+    )
+    axes.bar_label(bars, [percent(row["iou"]) for row in rows], padding=2, fontsize=8)
+    if metrics["miou"] is not None:
+        label = f"mIoU {percent(metrics['miou'])} of {metrics['classes_averaged']} classes by {metrics['protocol']}"
+        axes.axvline(100 * metrics["miou"], color="0.2", linestyle="--", label=label)
+        axes.legend(loc="lower right")
+    axes.set_xlim(0, 105)
+    axes.set_xlabel("IoU (%)")
+    axes.invert_yaxis()
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
+    """Row-normalised confusion matrix: where the pixels of each true class went (%)."""
+    shares = 100 * matrix[:, : len(class_names)] / np.maximum(matrix.sum(1, keepdims=True), 1)
+    size = 0.55 * len(class_names) + 2
+    figure, axes = _figure(size + 1, size)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(class_names) <= 30:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                axes.text(
+                    column,
+                    row,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="w" if share > 55 else "k",
+                )
+    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(textwrap.fill(title, int(11 * (size + 1))), fontsize=11)  # 11 letters an inch
+    figure.colorbar(image, label="share of the true class's pixels (%)", shrink=0.8)
+    _save(figure, path)
+
+
+def plot_predictions(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    path: Path,
+) -> None:
+    """A grid, one row per sample (name, image, labels, predicted): image, truth, prediction, errors; a legend below."""
+    from matplotlib.patches import Patch
+
+    height, width = samples[0][1].shape[:2]
+    cell = 3.0
+    legend_rows = -(-(len(class_names) + 3) // 7)
+    figure, grid = _figure(
+        4 * cell,
+        len(samples) * cell * height / width + 0.5 + 0.28 * legend_rows,
+        nrows=len(samples),
+        ncols=4,
+        squeeze=False,
+    )
+    for axes, (name, image, labels, predicted) in zip(grid, samples, strict=True):
+        accuracy = (predicted == labels)[labels < len(class_names)]
+        right = f"errors ({percent(accuracy.mean() if accuracy.size else None)} % right)"
+        panels = (
+            (name, image),
+            ("truth", paint(labels, colors)),
+            ("prediction", paint(predicted, colors)),
+            (right, paint_errors(predicted, labels, len(class_names))),
+        )
+        for ax, (title, picture) in zip(axes, panels, strict=True):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set_title(title, fontsize=9)
+            ax.set_axis_off()
+    entries = [
+        *zip(class_names, _bar_colors(colors), strict=True),
+        *zip(
+            ("right", "wrong", "ignored"),
+            _bar_colors((CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR)),
+            strict=True,
+        ),
+    ]
+    handles = [Patch(facecolor=color, edgecolor="0.5", label=name) for name, color in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8)
+    _save(figure, path)

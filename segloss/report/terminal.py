@@ -1,0 +1,149 @@
+"""What a person reads in the terminal: tables and progress."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from segloss.losses import class_ranks
+from segloss.pixel_counts import PixelCounts
+from segloss.report.wording import comparison_mean, interval_source, interval_text, pair_text, percent, summary_lines
+
+console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
+
+
+def new_progress(on: Console = console) -> Progress:
+    """A bar that disappears when it is done."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=on,
+        transient=True,
+    )
+
+
+def progress_bar(description: str):
+    """``progress(iterable, length)`` that draws a bar on a terminal and nothing elsewhere."""
+
+    def progress(iterable: Iterable, length: int) -> Iterable:
+        if not console.is_terminal:
+            yield from iterable
+            return
+        with new_progress() as bar:
+            yield from bar.track(iterable, total=length, description=description)
+
+    return progress
+
+
+def _bar(share: float, width: int = 10) -> str:
+    """A bar in eighths of a column."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    return table
+
+
+def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source: str) -> None:
+    """The class table: pixels, share, images, rank and, where the loss has them, label values."""
+    total = sum(counts.pixels)
+    table = _table(f"{counts.dataset} {counts.split}: {counts.image_count} images")
+    for column in ("pixels", "share %", "images", "rank") + (("label value",) if label_values is not None else ()):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    ranks = class_ranks(counts.pixels).tolist()
+    for c, name in enumerate(counts.class_names):
+        value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
+        share = counts.pixels[c] / total
+        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), str(ranks[c]), *value]
+        table.add_row(name, *cells, _bar(counts.pixels[c] / max(counts.pixels)))
+    console.print(table)
+    empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
+    if empty:
+        hint = "check the mask ids (a mask of 0 and 255 must be saved as 0 and 1)"
+        console.print(f"warning: no pixel of {', '.join(empty)} in {counts.split}; {hint}", soft_wrap=True)
+    console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
+
+
+def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
+    """The data doctor's findings, one line each, and a table of the splits."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column, justify in (("split", "left"), ("images", "right"), ("examined", "right"), ("classes", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)
+    table.add_column("ignored", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[key] for key in ("name", "images", "examined", "present", "ignored")))
+    console.print(table)
+    for form in dict.fromkeys(row["form"] for row in rows):
+        splits = ", ".join(row["name"] for row in rows if row["form"] == form)
+        console.print(f"{splits}: {form}", soft_wrap=True)
+    for finding in findings:
+        style = "bold red" if finding.severity == "error" else "yellow"
+        console.print(Text.assemble((f"{finding.severity:<7}", style), f" {finding}"), soft_wrap=True)
+    errors = sum(finding.severity == "error" for finding in findings)
+    warnings = len(findings) - errors
+    console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
+
+
+def print_scores(metrics: dict, title: str) -> None:
+    """The per-class table and the means of one evaluation, from the metrics schema."""
+    table = _table(title)
+    columns = {"IoU %": "iou", "recall": "recall", "precision": "precision", "F1": "f1"}
+    if "boundary_miou" in metrics:
+        columns["boundary"] = "boundary_iou"
+    for column in (*columns, "pixels", "images"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in metrics["classes"]:
+        ratios = [percent(row[key]) for key in columns.values()]
+        table.add_row(row["name"], *ratios, f"{row['pixels']:,}", f"{row['images']:,}")
+    console.print(table)
+    for line in summary_lines(metrics):
+        console.print(line, soft_wrap=True)
+    for skipped in metrics.get("skipped", ()):
+        console.print(f"left out: {skipped}", soft_wrap=True)
+
+
+def print_comparison(comparison: dict) -> None:
+    """mIoU of every setting with its interval, ranked, and the differences of all pairs."""
+    images = f", {comparison['images']} images" if "images" in comparison else ""
+    console.print(f"mIoU % {comparison_mean(comparison)}{images}; {interval_source(comparison)}", soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    grouped = any(row["runs"] > 1 for row in comparison["ranking"])
+    table.add_column("setting" if grouped else "run", overflow="fold")
+    for column in ("mIoU %", *(["runs"] if grouped else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in comparison["ranking"]:
+        table.add_row(row["name"], interval_text(row["miou"]), *([str(row["runs"])] if grouped else []))
+    console.print(table)
+    for pair in comparison["pairs"]:
+        console.print(pair_text(pair), soft_wrap=True)
+
+
+def print_recipes(statistics: dict) -> None:
+    """Label values and class weights by every recipe, side by side, most frequent class first."""
+    order = np.argsort(statistics["splits"][statistics["recipes_from"]]["rank"])
+    for key, title in (("label_values", "label values"), ("class_weights", "class weights")):
+        table = _table(f"{title} from {statistics['recipes_from']}")
+        for recipe in statistics[key]:
+            table.add_column(recipe, justify="right", no_wrap=True)
+        for c in order:
+            table.add_row(statistics["classes"][c], *(f"{numbers[c]:.4g}" for numbers in statistics[key].values()))
+        console.print(table)

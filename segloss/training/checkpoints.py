@@ -1,0 +1,41 @@
+"""Lightning's checkpoint callbacks for the run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from segloss.runs import BEST, LAST
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """A checkpoint callback that still knows its best score when the run folder was moved or copied."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(self.dirpath) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here(value) if key in paths else value for key, value in state_dict.items()}
+        moved["dirpath"] = self.dirpath
+        moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(moved)
+
+
+def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
+    """best.ckpt (weights, by validation score) before last.ckpt (everything), which then knows of the best."""
+    common = {
+        "dirpath": folder / LAST.parent,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    best = MovableCheckpoint(
+        filename=BEST.stem,
+        monitor=f"val_{monitor}",
+        mode="min" if monitor == "loss" else "max",
+        save_weights_only=True,
+        save_on_train_epoch_end=False,
+        **common,
+    )
+    last = MovableCheckpoint(filename=LAST.stem, save_on_train_epoch_end=True, **common)
+    return [best, last]

@@ -1,0 +1,466 @@
+"""The data doctor: every fault, planted in a copy of a healthy tree, is found, named and comes with its cure."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data_trees import camvid_32_tree, cityscapes_tree, random_image, write_png
+from PIL import Image
+
+from segloss.doctor.command import main
+from segloss.doctor.examine import check_before, examine
+from segloss.errors import InputError
+from train_seg import train
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (48, 64)
+SPLITS = {"train": "abcdef", "val": "gh", "test": "ij"}
+
+
+def mask_of(seed: int, ids=(0, 1, 2, 255)) -> np.ndarray:
+    """Blocks of 8x8 pixels, so that edges are where a filter would leave traces."""
+    blocks = np.random.default_rng(seed).permutation(np.resize(np.array(ids, np.uint8), SIZE[0] * SIZE[1] // 64))
+    return np.kron(blocks.reshape(SIZE[0] // 8, SIZE[1] // 8), np.ones((8, 8), np.uint8))
+
+
+def healthy(root: Path, ids=(0, 1, 2, 255), classes="- wall\n- floor\n- lamp\n") -> Path:
+    for split, names in SPLITS.items():
+        for name in names:
+            write_png(root / f"images/{split}/{name}.png", random_image(ord(name), SIZE))
+            write_png(root / f"masks/{split}/{name}.png", mask_of(ord(name), ids))
+    (root / "classes.yaml").write_text(classes)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    return healthy(tmp_path / "data")
+
+
+def examined(root: Path, capsys, *flags: str) -> tuple[int, list[str], str]:
+    """Exit status, the lines of errors and warnings, and all that was printed."""
+    try:
+        main(["--dataset", "folder", "--data-path", str(root), *flags])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    printed = capsys.readouterr().out
+    return status, [line for line in printed.splitlines() if line.startswith(("error", "warning"))], printed
+
+
+def cut(path: Path, share: float = 0.6) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    path.write_bytes(bytes(content))
+
+
+def repaint(root: Path, change) -> None:
+    """Every mask of train, changed."""
+    for path in (root / "masks/train").iterdir():
+        changed = change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        write_png(path, changed if changed.dtype == np.uint16 else changed.astype(np.uint8))
+
+
+def smooth(mask: np.ndarray) -> np.ndarray:
+    scaled = np.array([10, 100, 200], np.uint8)[np.minimum(mask, 2)]
+    return cv2.resize(cv2.resize(scaled, (60, 44), interpolation=cv2.INTER_LINEAR), SIZE[::-1])
+
+
+def smoothed(root: Path) -> None:
+    for path in (root / "masks").glob("*/*.png"):
+        write_png(path, smooth(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+
+
+def black_and_white(root: Path) -> None:
+    for path in (root / "masks").glob("*/*.png"):
+        write_png(path, mask_of(1, (0, 255)))
+
+
+def some_black_and_white(root: Path) -> None:
+    classes("- background\n- crack\n")(root)
+    for path in (root / "masks").glob("*/*.png"):
+        write_png(path, mask_of(1, (0, 255) if path.stem in "bd" else (0, 1)))
+
+
+def in_colour(mask: np.ndarray) -> np.ndarray:
+    return np.stack([mask * 20, mask * 7, mask * 3], -1)
+
+
+COLORS = {"wall": (10, 20, 30), "floor": (0, 0, 255), "lamp": (200, 0, 0)}
+COLORED = "".join(f"- {{name: {name}, color: {list(color)}}}\n" for name, color in COLORS.items())
+ELEVEN = "".join(f"- class {c}\n" for c in range(11))
+
+
+def turned_grey(mask: np.ndarray) -> np.ndarray:
+    """As a program saves a colour mask that is asked for one channel."""
+    colors = np.array([*COLORS.values(), (0, 0, 0)], np.uint8)
+    return np.array(Image.fromarray(colors[np.minimum(mask, 3)]).convert("L"))
+
+
+def turned(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = root / "images/train/a.png"
+    Image.open(path).save(path.with_suffix(".jpg"), exif=exif)
+    path.unlink()
+
+
+def as_jpeg(root: Path) -> None:
+    path = root / "masks/train/a.png"
+    write_png(path.with_suffix(".jpg"), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    path.unlink()
+
+
+def move(root: Path, old: str, new: str) -> None:
+    shutil.copy(root / old, root / new)
+
+
+def classes(text: str):
+    return lambda root: (root / "classes.yaml").write_text(text)
+
+
+GREYS = "- {name: wall, id: 10}\n- {name: floor, id: 100}\n- {name: lamp, id: 200}\n"
+FAULTS = {  # what is done to the tree; severity, split, file or value in the line, cure
+    "image without mask": (
+        lambda root: (root / "masks/train/b.png").unlink(),
+        ("error", "train", "images/train/b.png: image without mask", "add the mask or remove the image"),
+    ),
+    "mask without image": (
+        lambda root: (root / "images/val/g.png").unlink(),
+        ("warning", "val", "masks/val/g.png: mask without image", "add the image or remove the mask"),
+    ),
+    "image cut off": (
+        lambda root: cut(root / "images/test/j.png"),
+        ("error", "test", "images/test/j.png: is cut off", "replace the file"),
+    ),
+    "mask cut off": (
+        lambda root: cut(root / "masks/val/g.png"),
+        ("error", "val", "masks/val/g.png: is cut off", "replace the file"),
+    ),
+    "mask damaged": (
+        lambda root: flip(root / "masks/train/c.png"),
+        ("error", "train", "masks/train/c.png: is damaged", "replace the file"),
+    ),
+    "no image at all": (
+        lambda root: (root / "images/train/d.png").write_text("not found"),
+        ("error", "train", "images/train/d.png: is not a readable image", "replace the file"),
+    ),
+    "size mismatch": (
+        lambda root: write_png(root / "masks/train/a.png", mask_of(0)[:-8]),
+        ("error", "train", "masks/train/a.png: mask is 64x40 but its image a.png is 64x48", "export the mask"),
+    ),
+    "stray id": (
+        lambda root: write_png(root / "masks/train/e.png", mask_of(0, (0, 1, 9))),
+        ("error", "train", "masks/train/e.png: holds id 9 on 33.33% of its pixels", "add the id as a class"),
+    ),
+    "ids from 1": (
+        lambda root: repaint(root, lambda mask: np.where(mask < 3, mask + 1, mask)),
+        ("error", "train", "holds id 3", "ids seem to begin at 1"),
+    ),
+    "smooth resize": (
+        lambda root: (classes(GREYS)(root), smoothed(root)),
+        ("error", "train", "masks/train/a.png: holds id", "resize masks by nearest neighbour"),
+    ),
+    "0 and 255": (
+        lambda root: (classes("- background\n- crack\n")(root), black_and_white(root)),
+        (
+            "error",
+            "train",
+            "masks/train/a.png: only background in the 6 masks examined, which hold 0 and 255 alone",
+            "id: 255 in the class file",
+        ),
+    ),
+    "0 and 255 among 0 and 1": (
+        some_black_and_white,
+        (
+            "error",
+            "train",
+            "b.png: holds 0 and 255 alone (and 1 more files), while other masks hold 0 and 1",
+            "save 255 as the second",
+        ),
+    ),
+    "one class": (
+        lambda root: repaint(root, lambda mask: mask * 0 + 1),
+        ({"all": "error", "sample": "warning"}, "train", "only floor in the 6 masks examined", "check the ids"),
+    ),
+    "absent class": (
+        lambda root: [write_png(root / f"masks/val/{name}.png", mask_of(0, (0, 1))) for name in "gh"],
+        ("warning", "val", "no pixel of lamp", "check the class file"),
+    ),
+    "colours without a table": (
+        lambda root: repaint(root, in_colour),
+        ("error", "train", "a.png: is a colour image, but the class table gives no colours", "give each class"),
+    ),
+    "colours turned to grey": (
+        lambda root: (classes(COLORED)(root), repaint(root, turned_grey)),
+        ("error", "train", "a.png: holds id 18, 29, 60 on", "the class colours turned to grey: export the palette"),
+    ),
+    "grey in three channels": (
+        lambda root: repaint(root, lambda mask: cv2.merge([mask] * 3)),
+        ("error", "train", "a.png: is a grey image of equal channels", "save class ids as single-channel PNG"),
+    ),
+    "0 and 128": (
+        lambda root: (classes("- a\n- b\n")(root), repaint(root, lambda mask: np.where(mask == 0, 0, 128))),
+        ("error", "train", "a.png: holds id 128", "give each class the id that it has in the masks"),
+    ),
+    "0 and 65535": (
+        lambda root: (classes("- a\n- b\n")(root), repaint(root, lambda m: np.where(m == 0, 0, 65535).astype("u2"))),
+        ("error", "train", "a.png: holds id 65535", "give each class the id that it has in the masks"),
+    ),
+    "CamVid's void against 11 classes": (
+        lambda root: (classes(ELEVEN)(root), repaint(root, lambda mask: np.where(mask == 255, 11, mask))),
+        ("error", "train", "a.png: holds id 11 on", "write it under ignore in the class file if it is void"),
+    ),
+    "CamVid's void as a class": (
+        lambda root: (classes(ELEVEN + "- Void\n")(root), repaint(root, lambda m: np.where(m == 255, 11, m))),
+        ("warning", "train", "class 'Void' is trained and scored like any other", "put its id under ignore"),
+    ),
+    "jpeg mask": (
+        as_jpeg,
+        ("error", "train", "masks/train/a.jpg: a JPEG does not keep ids", "export the mask as PNG"),
+    ),
+    "void is a class": (
+        classes("- wall\n- floor\n- void\n"),
+        ("warning", "train", "class 'void' is trained and scored like any other", "put its id under ignore"),
+    ),
+    "mostly ignored": (
+        lambda root: repaint(root, lambda mask: np.where(np.indices(mask.shape)[0] < 44, 255, mask)),
+        ("warning", "train", "of the pixels are ignored", "check the ids under ignore"),
+    ),
+    "turned by EXIF": (turned, ("warning", "train", "images/train/a.jpg: is turned by its EXIF", "save it upright")),
+    "same image in two splits": (
+        lambda root: move(root, "images/train/c.png", "images/val/g.png"),
+        ("error", "val", "images/val/g.png: the same image as", "keep each image in one split"),
+    ),
+    "same image twice": (
+        lambda root: move(root, "images/train/c.png", "images/train/b.png"),
+        ("warning", "train", "the same image as", "remove one"),
+    ),
+    "empty split": (
+        lambda root: [path.unlink() for path in (root / "images/val").iterdir()],
+        ("error", "val", "images/val: holds no images", "check --data-path"),
+    ),
+    "missing split": (
+        lambda root: shutil.rmtree(root / "images/val"),
+        ("error", "val", "images/val: split 'val' is missing", "check --data-path"),
+    ),
+}  # fmt: skip
+ONLY_ALL = ("absent class",)  # what a sample cannot tell
+
+
+def test_a_healthy_tree_has_no_finding(tree, capsys):
+    for check in ("all", "sample"):
+        status, findings, printed = examined(tree, capsys, "--check", check)
+        assert (status, findings) == (0, [])
+        assert "nothing found" in printed and "3 of 3" in printed
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("check", ["all", "sample"])
+def test_a_planted_fault_is_found_with_file_and_cure(tree, capsys, fault, check):
+    plant, (severity, split, what, cure) = FAULTS[fault]
+    severity = severity[check] if isinstance(severity, dict) else severity
+    plant(tree)
+    status, findings, _ = examined(tree, capsys, "--check", check)
+    if check == "sample" and fault in ONLY_ALL:
+        assert (status, findings) == (0, [])
+        return
+    hits = [line for line in findings if what in line and f" {split}: " in line]
+    assert len(hits) == 1, findings
+    assert hits[0].startswith(f"{severity:<7} {split}: ") and cure in hits[0]
+    assert status == (1 if severity == "error" else 0)
+
+
+@pytest.mark.parametrize("check", ["all", "sample"])
+def test_blank_images_may_be_in_several_splits(tree, capsys, check):
+    for path in (tree / "images/train/c.png", tree / "images/val/g.png"):
+        write_png(path, np.zeros_like(cv2.imread(str(path))))
+    assert examined(tree, capsys, "--check", check)[:2] == (0, [])
+
+
+def test_the_same_pixels_in_another_file_are_found_when_all_is_decoded(tree, capsys):
+    pixels = cv2.imread(str(tree / "images/train/c.png"))
+    (tree / "images/test/i.png").unlink()
+    write_png(tree / "images/test/i.bmp", pixels)
+    assert examined(tree, capsys, "--check", "sample")[0] == 0
+    status, findings, _ = examined(tree, capsys, "--check", "all")
+    assert status == 1 and "images/test/i.bmp: the same image as" in findings[0]
+
+
+def test_faults_of_one_kind_are_one_line_with_their_number(tree, capsys):
+    repaint(tree, lambda mask: np.where(mask == 2, 77, mask))
+    _, findings, _ = examined(tree, capsys)
+    assert len([line for line in findings if "holds id 77" in line]) == 1
+    assert "(and 5 more files)" in findings[0]
+
+
+def test_stray_ids_alone_are_the_finding_where_a_class_is_lost_by_them(tree, capsys):
+    for value in (77, 255):
+        repaint(tree, lambda mask, kept=value: np.where(mask == kept, kept, 77))
+        lines = [line for line in examined(tree, capsys)[1] if " train: " in line]
+        assert len(lines) == 1 and "holds id 77" in lines[0]
+
+
+def test_a_mask_without_the_second_class_but_with_ignored_pixels_is_right(tree, capsys):
+    classes("- background\n- crack\n")(tree)
+    for path in (tree / "masks").glob("*/*.png"):
+        write_png(path, mask_of(1, (0, 255) if path.stem == "b" else (0, 1, 255)))
+    assert examined(tree, capsys)[:2] == (0, [])
+
+
+# ---- label maps of Cityscapes and CamVid
+
+
+def rename(root: Path, old: str, new: str) -> None:
+    for path in list(root.rglob(f"*{old}.png")):
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("written", "named", "what", "cure"),
+    [
+        ("labelIds", "labelTrainIds", "holds id 19, 20", "these look like Cityscapes labelIds"),
+        (
+            "labelTrainIds",
+            "labelIds",
+            "no id above 18 in the 2 masks examined: these are trainIds",
+            "_labelTrainIds.png",
+        ),
+    ],
+)
+def test_label_ids_and_train_ids_under_each_others_name(tmp_path, capsys, written, named, what, cure):
+    root = cityscapes_tree(tmp_path, (written,))
+    rename(root, f"gtFine_{written}", f"gtFine_{named}")
+    with pytest.raises(SystemExit):
+        main(["--dataset", "cityscapes", "--data-path", str(root)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error")]
+    assert what in lines[0] and cure in lines[0]
+
+
+def test_cityscapes_label_ids_in_a_folder_of_19_classes(tree, capsys):
+    classes("".join(f"- class {c}\n" for c in range(19)))(tree)
+    repaint(tree, lambda mask: np.where(mask < 3, mask + 24, mask))
+    _, findings, _ = examined(tree, capsys)
+    assert any("these look like Cityscapes labelIds, not trainIds" in line for line in findings)
+
+
+@pytest.mark.parametrize("how", ["smoothed", "one colour"])
+def test_colours_off_the_palette(tmp_path, capsys, how):
+    root = camvid_32_tree(tmp_path, "kaggle", size=(96, 128))
+    path = next((root / "train_labels").iterdir())
+    mask = cv2.imread(str(path))
+    if how == "smoothed":
+        mask = cv2.GaussianBlur(mask, (5, 5), 2)
+    else:
+        mask[0, :5] = (9, 8, 7)
+    write_png(path, mask)
+    with pytest.raises(SystemExit):
+        main(["--dataset", "camvid", "--data-path", str(root)])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("error"))
+    assert path.name in line and "holds colour" in line
+    assert ("resize by nearest neighbour" if how == "smoothed" else "colour 7,8,9 on 0.04% of its pixels") in line
+
+
+def test_a_palette_of_another_order_is_an_error(tree, capsys):
+    classes(COLORED)(tree)
+    path = tree / "masks/train/a.png"
+    for order, found in (("wall floor lamp", 0), ("floor wall lamp", 1)):
+        mask = Image.fromarray(mask_of(0, (0, 1, 2)), mode="P")
+        mask.putpalette([value for name in order.split() for value in COLORS[name]])
+        mask.save(path)
+        status, findings, _ = examined(tree, capsys)
+        assert status == found and len(findings) == found
+    assert "its palette shows other classes than its indices; give each class its id" in findings[0]
+
+
+# ---- one drive in two splits
+
+
+def drive(root: Path, similar: bool, name: str = "drive7_{:05d}") -> Path:
+    """Frames of a drive, every third in val; each like the one before it, or all unlike."""
+    big = cv2.GaussianBlur(random_image(0, (48, 400)), (0, 0), 9)
+    for frame in range(30):
+        split = "val" if frame % 3 == 0 else "train"
+        image = big[:, 8 * frame : 8 * frame + 64] if similar else random_image(frame, SIZE)
+        spread = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX) if similar else image
+        write_png(root / f"images/{split}/{name.format(frame * 30)}.png", spread)
+        write_png(root / f"masks/{split}/{name.format(frame * 30)}.png", mask_of(frame))
+    (root / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("check", "name"), [("all", "drive7_{:05d}"), ("sample", "drive7_{:05d}"), ("sample", "drive7_{}_cam2")]
+)
+def test_neighbouring_frames_in_two_splits_are_warned_of(tmp_path, capsys, check, name):
+    status, findings, _ = examined(drive(tmp_path, similar=True, name=name), capsys, "--check", check)
+    assert status == 0 and len(findings) == 1
+    assert "a neighbouring frame of drive7_" in findings[0] and "10 of 10 images have one" in findings[0]
+    assert "split by sequence" in findings[0]
+
+
+def test_numbered_images_that_do_not_look_alike_are_no_drive(tmp_path, capsys):
+    assert examined(drive(tmp_path, similar=False), capsys)[:2] == (0, [])
+
+
+# ---- where it is called
+
+
+def test_the_page_shows_findings_splits_and_overlays_and_escapes_names(tree, tmp_path, capsys):
+    classes("- <script>alert(1)</script>\n- floor\n- lamp\n")(tree)
+    write_png(tree / "masks/train/e.png", mask_of(0, (0, 1, 9)))
+    page = tmp_path / "out/doctor.html"
+    status, _, printed = examined(tree, capsys, "--output", str(page), "--overlays", "2")
+    text = page.read_text()
+    assert status == 1 and f"page: {page}" in printed
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert text.count("data:image/jpeg;base64,") == 6
+    assert "holds id 9" in text and "http://" not in text and "https://" not in text
+
+
+def test_training_begins_with_a_sample_and_refuses_what_would_be_wrong(tree, tmp_path):
+    shutil.copy(tree / "images/train/c.png", tree / "images/val/g.png")
+    flags = ["--dataset", "folder", "--data-path", str(tree), "--encoder", "tu-mobilenetv3_small_050", "--epochs", "1"]
+    flags += ["--crop-size", "32", "32", "--workers", "0", "--accelerator", "cpu"]
+    with pytest.raises(InputError, match=r"val: .*images/val/g\.png: the same image as .*; keep each image in one"):
+        train([*flags, "--output-dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+    train([*flags, "--output-dir", str(tmp_path / "run"), "--check", "off"])
+    assert (tmp_path / "run/val_metrics.json").exists()
+
+
+def test_warnings_are_said_and_training_goes_on(tree):
+    from segloss.datasets import build_dataset
+
+    (tree / "images/val/g.png").unlink()
+    datasets = [build_dataset("folder", tree, split) for split in SPLITS]
+    said = []
+    check_before(datasets, "sample", said.append)
+    assert len(said) == 1 and said[0].startswith("warning: val: ") and "mask without image" in said[0]
+    check_before(datasets, "off", said.append)
+    assert len(said) == 1
+    assert examine(datasets, "sample")[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "synthetic"], "the made-up streets have no files"),
+        (["--dataset", "folder", "--data-path", "nowhere"], "nowhere: data folder is missing"),
+        (["--check", "some"], "choose one of all, sample"),
+        (["--overlays", "-1"], "--overlays must be 0 or more"),
+    ],
+)
+def test_bad_flags_are_one_line_and_status_2(flags, message):
+    done = subprocess.run([sys.executable, "-m", "segloss.doctor", *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr

@@ -1,0 +1,114 @@
+"""ONNX: the file gives the model's logits at several sizes and says how to read them."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from street_trees import TINY, street_tree
+
+import segloss
+import train_seg
+from segloss import export
+from segloss.errors import InputError
+from segloss.losses import build_criterion
+
+onnxruntime = pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    data = street_tree(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
+        train_seg.train([*flags, "--epochs", "1"])
+    return segloss.load_run(root / "run")
+
+
+@pytest.fixture(scope="module")
+def session(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "deep/model.onnx"
+    assert export.export_onnx(run, path) <= export.TOLERANCE
+    assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 32, 32), (3, 96, 64), (2, 128, 224)])
+def test_logits_are_those_of_the_model_at_sizes_that_export_never_saw(run, session, count, height, width):
+    images = torch.randint(0, 256, (count, 3, height, width)).float()
+    (found,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.inference_mode():
+        expected = run.model(images).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_metadata_turn_logits_into_the_runs_decisions_and_posterior(run, session):
+    told = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["classes"] == list(run.classes.names) and told["ids"] == list(run.classes.ids)
+    assert told["loss"] == "outlying_mse" and told["stride"] == 32
+    np.testing.assert_allclose(told["prior"], np.array(run.counts.pixels) / sum(run.counts.pixels), rtol=1e-6)
+    images = torch.randint(0, 256, (1, 3, 64, 96)).float()
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.inference_mode():
+        expected = run.criterion.posterior(run.model(images)).numpy()
+    posterior = np.maximum(logits / np.array(told["tilt"])[None, :, None, None], 0)
+    posterior /= posterior.sum(1, keepdims=True)
+    np.testing.assert_allclose(posterior, expected, atol=1e-4)
+
+
+def test_a_file_that_differs_from_the_model_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "check_onnx", lambda *_: 0.1)
+    monkeypatch.setattr(export, "_write_exported", lambda *_: (_ for _ in ()).throw(RuntimeError("no\nway")))
+    with pytest.raises(InputError, match=r"cannot be exported: differs by 1\.0e-01 .*; RuntimeError: no way"):
+        export.export_onnx(run, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_sees_a_wrong_file(run, tmp_path):
+    path = tmp_path / "model.onnx"
+    export.export_onnx(run, path)
+    with torch.no_grad():
+        parameter = next(run.model.network.parameters())
+        kept = parameter.clone()
+        parameter.mul_(2)
+    try:
+        assert export.check_onnx(run, path) > 1e-3
+    finally:
+        with torch.no_grad():
+            parameter.copy_(kept)
+
+
+def test_the_command(run, tmp_path):
+    command = [sys.executable, "-m", "segloss.export", "--checkpoint", str(run.folder), "--output"]
+    done = subprocess.run([*command, str(tmp_path / "x.onnx")], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path}/x.onnx: ") and "largest difference from the model" in done.stdout
+    done = subprocess.run([sys.executable, "-m", "segloss.export"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "--checkpoint" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("outlying_mse", "outlying"),
+        ("weighted_mse", "outlying"),
+        ("ce", "softmax"),
+        ("weighted_ce+dice", "softmax"),
+        ("logit_adjusted", "softmax"),
+        ("vector_scaling", "other"),
+        ("focal", "other"),
+        ("ldam", "other"),
+    ],
+)
+def test_the_metadata_say_which_formula_gives_the_posterior(run, loss, kind):
+    criterion = build_criterion(loss, [2**k for k in range(len(run.classes), 0, -1)], pixels_of_images=None)
+    told = export.metadata_of(dataclasses.replace(run, criterion=criterion))
+    assert json.loads(told["posterior"]) == kind

@@ -1,0 +1,642 @@
+"""Folders of predicted masks against folders of labels: matched, read and counted like their plain definitions."""
+
+import copy
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_trees import random_mask, write_png
+
+from segloss.datasets.classes import ClassTable
+from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
+from segloss.errors import InputError
+from segloss.evaluation import mask_source
+from segloss.evaluation.counting import boundary_of
+from segloss.evaluation.mask_source import MaskSource, class_table, match
+from segloss.evaluation.predictions import PredictionWriter
+from segloss.evaluation.results import Totals
+from segloss.evaluation.store import ResultStore
+from segloss.metrics import ConfusionMatrix, Scores
+
+SIZE = (13, 17)
+THREE = ClassTable(("wall", "floor", "lamp"))
+
+
+def totals_of(source):
+    return Totals.of(result for _, result in source.results())
+
+
+def confusion_of(pairs, num_classes):
+    """Of pairs (predicted, true) of class numbers, 255 where the truth is ignored."""
+    confusion = ConfusionMatrix(num_classes)
+    for predicted, true in pairs:
+        confusion.update(torch.as_tensor(predicted), torch.as_tensor(true))
+    return confusion
+
+
+def require_counts(source, pairs, num_classes):
+    totals, expected = totals_of(source), confusion_of(pairs, num_classes)
+    np.testing.assert_array_equal(totals.matrix, expected.matrix.numpy())
+    assert (totals.images, totals.ignored) == (expected.images, expected.ignored)
+    assert expected.matrix.sum() > 0
+    return totals
+
+
+def index_folders(root, names=("b", "a", "c/d"), labels=(0, 1, 2, 255), predicted=(0, 1, 2, 3, 254, 255), size=SIZE):
+    """``root/pred`` and ``root/true`` of random ids; the pairs by name."""
+    pairs = {}
+    for seed, name in enumerate(names):
+        found, true = random_mask(2 * seed, size, predicted), random_mask(2 * seed + 1, size, labels)
+        write_png(root / f"pred/{name}.png", found)
+        write_png(root / f"true/{name}.png", true)
+        pairs[name] = found, true
+    return pairs
+
+
+def source_of(root, classes=THREE, **options):
+    return MaskSource("masks", root / "pred", root / "true", classes, workers=2, **options)
+
+
+# Forms of masks.
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_index_masks_are_counted_like_the_confusion_matrix(tmp_path, boundary):
+    pairs = index_folders(tmp_path)
+    totals = require_counts(source_of(tmp_path, boundary=boundary), pairs.values(), 3)
+    assert totals.names == ["a", "b", "c/d"]
+    if boundary:
+        np.testing.assert_array_equal(totals.boundary, sum(boundary_of(p, y, 3) for p, y in pairs.values()))
+
+
+def test_images_of_different_sizes_are_counted_together(tmp_path):
+    pairs = [*index_folders(tmp_path, ["a"]).values(), *index_folders(tmp_path, ["z"], size=(1, 40)).values()]
+    require_counts(source_of(tmp_path), pairs, 3)
+
+
+def test_palette_masks_are_read_by_index(tmp_path):
+    from PIL import Image
+
+    pairs = index_folders(tmp_path)
+    palette = np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes()
+    for name, maps in pairs.items():
+        for folder, ids in zip(("pred", "true"), maps, strict=True):
+            picture = Image.fromarray(ids, mode="P")
+            picture.putpalette(palette)
+            picture.save(tmp_path / folder / f"{name}.png")
+    require_counts(source_of(tmp_path), pairs.values(), 3)
+
+
+def test_colour_masks_are_read_by_the_class_file(tmp_path):
+    colors = np.array([[10, 20, 30], [30, 20, 10], [0, 0, 200], [1, 1, 1], [0, 0, 0]], np.uint8)  # last: void
+    rows = [f"{name},{r},{g},{b}" for name, (r, g, b) in zip(("wall", "floor", "lamp"), colors.tolist(), strict=False)]
+    (tmp_path / "class_dict.csv").write_text("\n".join(["name,r,g,b", *rows, "void,0,0,0"]))
+    pairs, numbers = [], np.array([0, 1, 2, 99, 255])  # 1,1,1 is no class: predicted only
+    for seed, name in enumerate("ab"):
+        found, true = random_mask(seed, SIZE, range(5)), random_mask(seed + 5, SIZE, (0, 1, 2, 4))
+        for folder, ids in (("pred", found), ("true", true)):
+            write_png(tmp_path / f"{folder}/{name}.png", colors[ids][..., ::-1])
+        pairs.append((numbers[found], numbers[true]))
+    classes = class_table(None, tmp_path / "true")
+    assert classes.names == ("wall", "floor", "lamp")
+    require_counts(source_of(tmp_path, classes), pairs, 3)
+    require_counts(source_of(tmp_path, classes, boundary=True), pairs, 3)
+    # Labels in colour, predictions as ids.
+    for place, name in enumerate("ab"):
+        write_png(tmp_path / f"pred/{name}.png", pairs[place][0].astype(np.uint8))
+    require_counts(source_of(tmp_path, classes), pairs, 3)
+
+
+@pytest.mark.parametrize("sixteen", ["pred", "true", "both"])
+def test_16_bit_masks_are_counted_like_8_bit_ones(tmp_path, sixteen):
+    pairs = index_folders(tmp_path)
+    for name, maps in pairs.items():
+        for folder, ids in zip(("pred", "true"), maps, strict=True):
+            if sixteen in (folder, "both"):
+                write_png(tmp_path / folder / f"{name}.png", ids.astype(np.uint16))
+    require_counts(source_of(tmp_path), pairs.values(), 3)
+
+
+def test_ids_beyond_8_bit_are_classes(tmp_path):
+    classes = ClassTable(("x", "y", "z"), ids=(300, 7, 65535), ignore_ids=(0, 256))
+    values, pairs = np.array([300, 7, 65535, 0, 256, 44, 254, 255], np.uint16), []  # 300 - 256 = 44 is no class
+    numbers = np.array([0, 1, 2, 255, 255, 99, 99, 255])
+    for seed, name in enumerate("ab"):
+        found, true = random_mask(seed, SIZE, range(8)), random_mask(seed + 5, SIZE, (0, 1, 2, 3, 4, 7))
+        write_png(tmp_path / f"pred/{name}.png", values[found])
+        write_png(tmp_path / f"true/{name}.png", values[true])
+        pairs.append((numbers[found], numbers[true]))
+    require_counts(source_of(tmp_path, classes), pairs, 3)
+
+
+def test_ids_in_another_order_and_the_ids_beyond_the_classes_are_sorted_out(tmp_path):
+    """ADE20K: id 0 is ignored, class c has id c + 1."""
+    pairs = index_folders(tmp_path, labels=range(151), predicted=range(160))
+    expected = [(np.where(p == 0, 255, p - 1), np.where(y == 0, 255, y - 1).astype(int)) for p, y in pairs.values()]
+    require_counts(source_of(tmp_path, ADE20K), [(np.where(p > 149, 200, p), y) for p, y in expected], 150)
+
+
+# What PredictionWriter writes.
+
+SIXTEEN_BIT = ClassTable(("x", "y", "z"), ids=(300, 7, 65535), colors=((1, 2, 3), (3, 2, 1), (0, 0, 9)))
+
+
+@pytest.mark.parametrize("kind", ["ids", "color"])
+@pytest.mark.parametrize("classes", [CITYSCAPES, VOC, ADE20K, CAMVID_11, SIXTEEN_BIT], ids=lambda table: table.names[0])
+def test_written_predictions_are_read_back(tmp_path, classes, kind):
+    """Ids that are not the class numbers, and colours of a table whose own masks are ids."""
+    pairs, ids = [], np.array(classes.ids, np.uint16)
+    write = PredictionWriter(tmp_path / "pred", classes, [kind], None)
+    for seed, name in enumerate("ab"):
+        found, true = (random_mask(2 * seed + k, SIZE, range(len(classes))) for k in range(2))
+        write({"name": name}, torch.from_numpy(found))
+        write_png(tmp_path / f"true/{name}.png", ids[true])
+        pairs.append((found, true))
+        if kind == "ids":
+            written = cv2.imread(str(tmp_path / f"pred/{name}.png"), cv2.IMREAD_UNCHANGED)
+            assert written.dtype == (np.uint16 if classes is SIXTEEN_BIT else np.uint8)
+            np.testing.assert_array_equal(written, ids[found])
+    require_counts(source_of(tmp_path, classes), pairs, len(classes))
+
+
+def test_cityscapes_is_written_in_train_ids_too(tmp_path):
+    pairs, write = [], PredictionWriter(tmp_path / "pred", CITYSCAPES, ["train_ids"], None)
+    for seed, frame in enumerate(FRAMES):
+        found, true = (random_mask(2 * seed + k, SIZE, range(19)) for k in range(2))
+        write({"name": f"city/{frame}"}, torch.from_numpy(found))
+        written = cv2.imread(str(tmp_path / f"pred/city/{frame}_labelTrainIds.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(written, found)
+        write_png(tmp_path / f"true/{frame}_gtFine_labelIds.png", np.array(CITYSCAPES.ids, np.uint8)[true])
+        pairs.append((found, true))
+    require_counts(source_of(tmp_path, CITYSCAPES), pairs, 19)  # known by the files' names
+    with pytest.raises(InputError, match="--save train_ids are those of Cityscapes, which this is not; save ids"):
+        PredictionWriter(tmp_path, CAMVID_11, ["ids", "train_ids"], None)
+
+
+@pytest.mark.parametrize("kind", ["ids", "color"])
+def test_predictions_for_masks_in_colour_alone_are_read_back(tmp_path, kind):
+    """CamVid's 31 classes: true masks are called NAME_L.png and hold colours, saved predictions NAME.png and ids."""
+    pairs, write = [], PredictionWriter(tmp_path / "pred", CAMVID_32, [kind], None)
+    for seed, name in enumerate(("0001TP_000010", "0001TP_000020")):
+        found, true = (random_mask(2 * seed + k, SIZE, range(31)) for k in range(2))
+        write({"name": name}, torch.from_numpy(found))
+        write_png(tmp_path / f"true/{name}_L.png", np.array(CAMVID_32.colors, np.uint8)[true][..., ::-1])
+        pairs.append((found, true))
+    require_counts(source_of(tmp_path, CAMVID_32), pairs, 31)
+
+
+def test_colours_that_do_not_tell_classes_apart_are_refused(tmp_path):
+    index_folders(tmp_path)
+    in_colour(tmp_path / "pred/a.png")
+    same = ClassTable(THREE.names, colors=((1, 1, 1), (1, 1, 1), (2, 2, 2)))
+    with pytest.raises(InputError, match="is a colour image, but the class table gives no colours"):
+        totals_of(source_of(tmp_path, same))
+
+
+# Cityscapes.
+
+
+@pytest.fixture(scope="module")
+def official():
+    return pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+
+
+FRAMES = ("frankfurt_000000_000294", "munster_000001_000019", "munster_000002_000019")
+CASES = {
+    "every id, ignored ones predicted too": (range(34), range(34)),
+    "classes absent from both": ([7, 8, 11, 0, 3], [7, 8, 11]),
+    "classes only predicted": ([7, 8, 0], [7, 8, 24, 33]),
+    "classes never predicted": ([7, 8, 24, 33], [7, 8]),
+    "only ignored ids predicted": ([7, 8, 26], [0, 3, 9]),
+    "one class": ([7], [7]),
+    "one class, another predicted": ([7], [8]),
+    "only ignored labels": ([0, 1, 10], [7, 8]),
+}
+
+
+def to_train_ids(official):
+    table = np.full(256, 255, np.uint8)
+    for label in official.labels:
+        if not label.ignoreInEval:
+            table[label.id] = label.trainId
+    return table
+
+
+def city_folders(root, official, case, true_kind, found_kind):
+    """Masks of labelIds, or of trainIds where the kind is labelTrainIds; the official confusion matrix of labelIds."""
+    args = copy.copy(official.args)
+    args.evalInstLevelScore = args.evalPixelAccuracy = False
+    matrix, table = official.generateMatrix(args), to_train_ids(official)
+    for seed, frame in enumerate(FRAMES):
+        true, found = (random_mask(2 * seed + k, (23, 31), list(ids)) for k, ids in enumerate(case))
+        same = (random_mask(seed, true.shape, (0, 1)) == 1) & np.isin(true, list(case[1]))
+        found = np.where(same, true, found)
+        files = [str(write_png(root / f"official/{frame}_{k}.png", ids)) for k, ids in enumerate((found, true))]
+        official.evaluatePair(*files, matrix, {}, {}, args)
+        city = root / "true" / frame.split("_")[0]
+        ids = table[true] if true_kind == "labelTrainIds" else true
+        write_png(city / f"{frame}_gtFine_{true_kind}.png", ids)
+        write_png(city / f"{frame}_gtFine_color.png", np.zeros((*true.shape, 3), np.uint8))
+        ending = f"_pred_{found_kind}" if found_kind.startswith("label") else "_leftImg8bit"
+        train = found_kind in ("labelTrainIds", "trainIds without saying so")
+        write_png(root / f"pred/{frame}{ending}.png", table[found] if train else found)
+    return matrix, args
+
+
+def require_official(source, official, matrix, args):
+    scores = Scores.from_confusion(torch.from_numpy(totals_of(source).matrix))
+    ids = [label.id for label in sorted(official.labels, key=lambda label: label.trainId) if not label.ignoreInEval]
+    expected = {id_: official.getIouScoreForLabel(id_, matrix, args) for id_ in ids}
+    assert [official.id2label[id_].name for id_ in ids] == list(source.classes.names)
+    # Both divide int64 counts in float64; the mean sums 19 of them in another order.
+    np.testing.assert_allclose(scores.iou, list(expected.values()), rtol=0, atol=1e-12, equal_nan=True)
+    np.testing.assert_allclose(scores.miou, official.getScoreAverage(expected, args), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_cityscapes_scores_equal_the_official_ones(tmp_path, official, case):
+    matrix, args = city_folders(tmp_path, official, case, "labelIds", "labelIds")
+    require_official(source_of(tmp_path, class_table(None, tmp_path / "true")), official, matrix, args)
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+@pytest.mark.parametrize("true_kind", ["labelIds", "labelTrainIds"])
+@pytest.mark.parametrize(
+    ("found_kind", "prediction_ids"),
+    [
+        ("labelIds", "auto"),
+        ("labelTrainIds", "auto"),
+        ("labelTrainIds", "labelTrainIds"),
+        ("any name", "auto"),
+        ("any name", "labelIds"),
+        ("trainIds without saying so", "labelTrainIds"),
+    ],
+)
+def test_label_ids_and_train_ids_give_the_same_official_scores(
+    tmp_path, official, true_kind, found_kind, prediction_ids, boundary
+):
+    case = CASES["every id, ignored ones predicted too"]
+    matrix, args = city_folders(tmp_path, official, case, true_kind, found_kind)
+    source = source_of(tmp_path, CITYSCAPES, prediction_ids=prediction_ids, boundary=boundary)
+    assert [result.name for _, result in source.results()] == sorted(FRAMES)
+    require_official(source, official, matrix, args)
+
+
+def test_label_ids_before_train_ids_where_both_are_there(tmp_path, official):
+    case = CASES["every id, ignored ones predicted too"]
+    city_folders(tmp_path, official, case, "labelTrainIds", "labelIds")
+    matrix, args = city_folders(tmp_path, official, case, "labelIds", "labelIds")
+    require_official(source_of(tmp_path, CITYSCAPES), official, matrix, args)
+
+
+def test_a_table_of_ones_own_reads_train_ids_by_itself(tmp_path):
+    """Files named after trainIds, but 3 classes: not to be read by the 19 of Cityscapes."""
+    pairs = {}
+    for seed, frame in enumerate(FRAMES):
+        true, found = random_mask(seed, SIZE), random_mask(seed + 9, SIZE)
+        write_png(tmp_path / f"true/{frame}_gtFine_labelTrainIds.png", true)
+        write_png(tmp_path / f"pred/{frame}_labelTrainIds.png", found)
+        pairs[frame] = found, true
+    require_counts(source_of(tmp_path), pairs.values(), 3)
+    write_png(tmp_path / f"true/{FRAMES[0]}_gtFine_labelTrainIds.png", np.full(SIZE, 5, np.uint8))
+    with pytest.raises(InputError, match="holds id 5"):
+        totals_of(source_of(tmp_path))
+    with pytest.raises(InputError, match="--prediction-ids trainIds are those of Cityscapes"):
+        source_of(tmp_path, prediction_ids="labelTrainIds")
+
+
+def test_a_frame_with_two_labels_is_refused(tmp_path):
+    for name in ("gtFine", "gtCoarse"):
+        write_png(tmp_path / f"true/{name}/{FRAMES[0]}_{name}_labelIds.png", random_mask(0, SIZE))
+    write_png(tmp_path / f"pred/{FRAMES[0]}.png", random_mask(0, SIZE))
+    with pytest.raises(InputError, match=f"a second label of {FRAMES[0]} beside .*gtCoarse.*; keep one of the two"):
+        source_of(tmp_path, CITYSCAPES)
+
+
+# Matching.
+
+
+def test_masks_are_matched_by_name_whatever_their_suffix_and_folder(tmp_path):
+    pairs = index_folders(tmp_path, names=('a\'s "b"', "x.y/é 1", "x.y/a"))
+    moved = tmp_path / "pred/x.y/a.tif"
+    write_png(moved, pairs["x.y/a"][0])
+    moved.with_suffix(".png").unlink()
+    triples, kind = match(tmp_path / "pred", tmp_path / "true")
+    assert kind is None and [triple.name for triple in triples] == sorted(pairs)
+    totals = require_counts(source_of(tmp_path), pairs.values(), 3)
+    assert totals.names == sorted(pairs)
+
+
+def test_missing_predictions_are_listed_up_to_five(tmp_path):
+    index_folders(tmp_path, names=[f"{place:02}" for place in range(12)])
+    for place in range(5):
+        (tmp_path / f"pred/{place:02}.png").unlink()
+    with pytest.raises(
+        InputError, match=rf"no prediction in {tmp_path}/pred for 5: 00, 01, 02, 03, 04; masks are matched by"
+    ):
+        source_of(tmp_path)
+    for place in range(5, 9):
+        (tmp_path / f"pred/{place:02}.png").unlink()
+    with pytest.raises(InputError, match="for 9: 00, 01, 02, 03, 04 and 4 more; masks"):
+        source_of(tmp_path, skip_bad=True)
+
+
+def test_predictions_without_label_are_listed_up_to_five(tmp_path):
+    index_folders(tmp_path, names=[f"{place:02}" for place in range(12)])
+    for place in range(7):
+        (tmp_path / f"true/{place:02}.png").unlink()
+    with pytest.raises(InputError, match=rf"no label in {tmp_path}/true for 7: 00, 01, 02, 03, 04 and 2 more; masks"):
+        source_of(tmp_path)
+    (tmp_path / "pred/11.png").unlink()
+    both = "no prediction in .*/pred for 1: 11, and no label in .*/true for 7: 00, 01, 02, 03, 04 and 2 more; masks"
+    with pytest.raises(InputError, match=both):
+        source_of(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_predictions_of_another_size_are_listed_before_anything_is_scored(tmp_path, suffix):
+    index_folders(tmp_path, names=[f"{place:02}" for place in range(12)])
+    for place in range(7):
+        (tmp_path / f"pred/{place:02}.png").unlink()
+        write_png(tmp_path / f"pred/{place:02}{suffix}", random_mask(0, (5, 6 + place)))
+    first = r"00 \(6x5, its label 17x13\), 01 \(7x5, its label 17x13\), .* and 2 more; export them at the label's size"
+    with pytest.raises(InputError, match=rf"pred: 7 of 12 predictions are not of their label's size .*: {first}"):
+        source_of(tmp_path)
+    source = source_of(tmp_path, skip_bad=True)
+    assert totals_of(source).images == 5 and len(source.skipped) == 7
+    name = f"pred/03{suffix}: is 9x5 but its label 03.png is 17x13 (width x height); export the prediction"
+    assert name in source.skipped[3]
+
+
+def test_two_predictions_of_one_image_are_refused(tmp_path):
+    index_folders(tmp_path)
+    write_png(tmp_path / "pred/a.bmp", random_mask(0, SIZE))
+    with pytest.raises(InputError, match=r"same stem as .*; keep one of the two"):
+        source_of(tmp_path)
+    write_png(tmp_path / f"city/true/{FRAMES[0]}_gtFine_labelIds.png", random_mask(0, SIZE))
+    for name in ("one", "two"):
+        write_png(tmp_path / f"city/pred/{FRAMES[0]}_{name}.png", random_mask(0, SIZE))
+    with pytest.raises(InputError, match=rf"{FRAMES[0]}_two.png: a second prediction of {FRAMES[0]} beside .*_one.png"):
+        source_of(tmp_path / "city", CITYSCAPES)
+
+
+def test_colour_pictures_beside_predicted_cityscapes_masks_are_left_alone(tmp_path, official):
+    matrix, args = city_folders(tmp_path, official, (range(34), range(34)), "labelIds", "labelIds")
+    for frame in FRAMES:
+        write_png(tmp_path / f"pred/{frame}_pred_color.png", np.zeros((*SIZE, 3), np.uint8))
+    require_official(source_of(tmp_path, CITYSCAPES), official, matrix, args)
+
+
+@pytest.mark.parametrize("flag", ["predictions", "labels"])
+def test_a_folder_that_is_missing_or_empty_names_its_flag(tmp_path, flag):
+    index_folders(tmp_path)
+    shutil.rmtree(tmp_path / {"predictions": "pred", "labels": "true"}[flag])
+    with pytest.raises(InputError, match=f"is no folder; check --{flag}"):
+        source_of(tmp_path)
+    (tmp_path / "true").mkdir(exist_ok=True)
+    (tmp_path / "pred").mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=r"holds no masks; check --labels|no prediction in .* for 3: a, b, c/d"):
+        source_of(tmp_path)
+
+
+# Predictions that cannot be used.
+
+
+def wrong_size(path):
+    write_png(path, random_mask(0, (SIZE[0], SIZE[1] + 1)))
+
+
+def turned(path):
+    write_png(path, random_mask(0, SIZE[::-1]))
+
+
+def jpeg(path):
+    write_png(path.with_suffix(".jpg"), random_mask(0, SIZE))
+    path.unlink()
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def no_image(path):
+    path.write_bytes(b"no image")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def changed_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def in_colour(path):
+    write_png(path, np.zeros((*SIZE, 3), np.uint8))
+
+
+def floating(path):
+    path.unlink()
+    write_png(path.with_suffix(".tiff"), np.zeros(SIZE, np.float32))
+
+
+HARM = {
+    wrong_size: "a (18x13, its label 17x13)",
+    turned: "a (13x17, its label 17x13)",
+    jpeg: "a JPEG does not keep ids",
+    cut_off: "is cut off",
+    no_image: "is not a readable image",
+    empty: "is not a readable image",
+    changed_byte: "is damaged",
+    in_colour: "holds colour 0,0,0 on 100.00% of its pixels, which the class table does not know",
+    floating: "mask has float32 pixels",
+}
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+@pytest.mark.parametrize(("harm", "message"), HARM.items(), ids=[harm.__name__ for harm in HARM])
+def test_a_bad_prediction_is_refused_or_left_out_and_reported(tmp_path, harm, message, boundary):
+    pairs = index_folders(tmp_path)
+    harm(tmp_path / "pred/a.png")
+    with pytest.raises(InputError, match=rf"pred.*{re.escape(message)}.*\(--skip-bad leaves such images out\)"):
+        totals_of(source_of(tmp_path, boundary=boundary))
+    source = source_of(tmp_path, skip_bad=True, boundary=boundary)
+    require_counts(source, [pairs["b"], pairs["c/d"]], 3)
+    (skipped,) = source.describe()["skipped"]
+    assert skipped.startswith("a: ") and (message in skipped or "its label a.png is 17x13" in skipped)
+    totals_of(source)
+    assert source.describe()["skipped"] == [skipped]  # not twice
+
+
+def test_nothing_left_is_an_input_error(tmp_path):
+    for name in index_folders(tmp_path):
+        no_image(tmp_path / f"pred/{name}.png")
+    source = source_of(tmp_path, skip_bad=True)
+    with pytest.raises(InputError, match=r"none of the 3 predictions can be used; the first, a: .*is not a readable"):
+        totals_of(source)
+    assert len(source.skipped) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"skip_bad": True}, {"skip_bad": True, "boundary": True}])
+def test_a_label_that_cannot_be_used_is_an_error_even_where_bad_predictions_are_left_out(tmp_path, options):
+    index_folders(tmp_path)
+    write_png(tmp_path / "true/b.png", np.full(SIZE, 7, np.uint8))
+    with pytest.raises(InputError, match=r"true/b\.png: holds id 7 on 100\.00% of its pixels"):
+        totals_of(source_of(tmp_path, **options))
+    cut_off(tmp_path / "true/b.png")
+    with pytest.raises(InputError, match=r"true/b\.png: is cut off"):
+        totals_of(source_of(tmp_path, **options))
+
+
+CITY_IDS = np.array(CITYSCAPES.ids, np.uint8)
+FROM_ONE = ClassTable(("x", "y", "z"), ids=(1, 2, 3), ignore_ids=(0,))
+
+
+@pytest.mark.parametrize(
+    ("classes", "predicted", "prediction_ids", "cause"),
+    [
+        (CITYSCAPES, range(19), "auto", "these look like trainIds; give --prediction-ids trainIds"),
+        (CITYSCAPES, (0, 1, 255), "auto", "these look like trainIds; give --prediction-ids trainIds"),
+        (CITYSCAPES, CITY_IDS, "labelTrainIds", "these look like labelIds; give --prediction-ids labelIds"),
+        (CITYSCAPES, (7, 8, 40), "auto", "ids that are no class: 40; check --class-table"),
+        (FROM_ONE, range(3), "auto", "ids seem to begin one before the class table's 1"),
+        (THREE, (1, 2, 3), "auto", "ids seem to begin one behind the class table's 0"),
+        (THREE, (0, 60, 120), "auto", "ids that are no class: 60, 120; check --class-table"),
+    ],
+)
+def test_ids_that_are_no_class_have_a_likely_cause(tmp_path, classes, predicted, prediction_ids, cause):
+    for seed in range(50):
+        write_png(tmp_path / f"pred/{seed}.png", random_mask(seed, SIZE, predicted))
+        write_png(tmp_path / f"true/{seed}.png", random_mask(seed, SIZE, classes.ids))
+    no_image(tmp_path / "pred/0.png")  # is passed over
+    assert source_of(tmp_path, classes, prediction_ids=prediction_ids).cause_of_unknown().startswith(cause)
+
+
+# Going on, and memory.
+
+
+def test_images_that_are_done_are_not_counted_again_and_keep_their_places(tmp_path):
+    index_folders(tmp_path, names="abcde")
+    source = source_of(tmp_path)
+    whole = {place: result.name for place, result in source.results()}
+    assert whole == dict(enumerate("abcde")) and len(source) == 5
+    assert {place: result.name for place, result in source.results({"b", "e"})} == {0: "a", 2: "c", 3: "d"}
+
+
+def test_results_on_disk_go_on_and_a_changed_file_begins_anew(tmp_path):
+    pairs = index_folders(tmp_path, names="abc")
+    source, store = source_of(tmp_path), tmp_path / "out/x.sqlite"
+    with ResultStore(store, source.key()) as kept:
+        kept.add_all(item for item in source.results() if item[0] != 1)
+    with ResultStore(store, source_of(tmp_path).key()) as kept:
+        assert kept.names() == {"a", "c"}
+        kept.add_all(source.results(kept.names()))
+        np.testing.assert_array_equal(Totals.of(kept).matrix, confusion_of(pairs.values(), 3).matrix.numpy())
+    (tmp_path / "pred/a.png").write_bytes((tmp_path / "pred/b.png").read_bytes())
+    with ResultStore(store, source_of(tmp_path).key()) as kept:
+        assert kept.names() == set()
+
+
+def test_the_key_changes_with_all_that_the_results_depend_on(tmp_path):
+    index_folders(tmp_path, names="abc")
+    keys = [source_of(tmp_path).key(), source_of(tmp_path, boundary=True).key(), source_of(tmp_path, CAMVID_11).key()]
+    assert source_of(tmp_path).key() == keys[0]
+    for folder in ("pred", "true"):
+        (tmp_path / f"{folder}/c.png").rename(tmp_path / f"{folder}/d.png")  # the same files under other names
+    keys.append(source_of(tmp_path).key())
+    assert len({repr(key) for key in keys}) == 4
+
+
+def test_few_results_wait_however_many_there_are(tmp_path, monkeypatch):
+    """Two threads: at most 16 images each are handed out ahead of what was taken."""
+    index_folders(tmp_path, names=[f"{place:03}" for place in range(300)], size=(2, 3))
+    handed_out, most, lock = 0, 0, threading.Lock()
+
+    class Counted(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            nonlocal handed_out, most
+            with lock:
+                handed_out += 1
+                most = max(most, handed_out)
+            return super().submit(*args, **kwargs)
+
+    source = source_of(tmp_path)
+    monkeypatch.setattr(mask_source, "ThreadPoolExecutor", Counted)
+    places = []
+    for place, _ in source.results():
+        with lock:
+            handed_out -= 1
+        places.append(place)
+    assert places == list(range(300)) and 2 <= most <= 32, most
+
+
+def test_leaving_early_ends_the_threads(tmp_path):
+    index_folders(tmp_path, names=[f"{place:03}" for place in range(40)], size=(2, 3))
+    before = threading.active_count()
+    results = source_of(tmp_path).results()
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+# What the ids mean.
+
+
+def test_a_class_table_is_chosen_by_name_file_or_what_lies_at_the_labels(tmp_path, official):
+    index_folders(tmp_path)
+    labels = tmp_path / "true"
+    assert class_table("camvid", labels) is CAMVID_11 and class_table("ade20k", labels) is ADE20K
+    own = tmp_path / "own.yaml"
+    own.write_text("- x\n- y\n")
+    assert class_table(str(own), labels).names == ("x", "y")
+    (tmp_path / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    assert class_table(None, labels).names == THREE.names
+    (labels / "classes.txt").write_text("a\nb\n")
+    assert class_table(None, labels).names == ("a", "b")  # the nearer one
+    city_folders(tmp_path / "a/b/city", official, ([7], [7]), "labelTrainIds", "labelIds")
+    assert class_table(None, tmp_path / "a/b/city/true") is CITYSCAPES
+
+
+def test_a_class_table_that_is_not_there_names_the_choices(tmp_path):
+    labels = tmp_path / "deep/er/true"
+    write_png(labels / "a.png", random_mask(0, SIZE))
+    message = (
+        "unknown --class-table 'cityscape'; choose one of camvid, camvid-32, cityscapes, ade20k, voc, a class file"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        class_table("cityscape", labels)
+    with pytest.raises(InputError, match="choose one of camvid"):
+        class_table(str(tmp_path), labels)
+    with pytest.raises(
+        InputError, match=r"no class file says what the ids mean; give --class-table camvid, .*voc or a"
+    ):
+        class_table(None, labels)
+    with pytest.raises(InputError, match="is no folder; check --labels"):
+        class_table(None, tmp_path / "nowhere")
+    (tmp_path / "bad.yaml").write_text("classes: 5")
+    with pytest.raises(InputError, match=r"bad\.yaml"):
+        class_table(str(tmp_path / "bad.yaml"), labels)
+
+
+def test_a_picture_of_a_pair_holds_its_class_numbers(tmp_path):
+    pairs = index_folders(tmp_path, predicted=(0, 1, 2))
+    image, true, found = source_of(tmp_path).picture("c/d")
+    assert image is None
+    np.testing.assert_array_equal(true, pairs["c/d"][1])
+    np.testing.assert_array_equal(found, pairs["c/d"][0])
+
+
+def test_masks_on_disk_are_left_as_they_are(tmp_path):
+    index_folders(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    totals_of(source_of(tmp_path, boundary=True))
+    assert {path: path.read_bytes() for path in Path(tmp_path).rglob("*.png")} == before
+    assert all(cv2.imdecode(np.frombuffer(data, np.uint8), -1) is not None for data in before.values())

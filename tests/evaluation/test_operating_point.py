@@ -1,0 +1,325 @@
+"""Operating points: what the sweep counts, what the rules decide, which point is chosen and how it is kept."""
+
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from segloss.config import EvalConfig
+from segloss.decisions import Decision, decide, training_prior
+from segloss.errors import InputError
+from segloss.evaluation.results import ImageResult, Totals
+from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table
+from segloss.losses import build_criterion
+from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
+from segloss.runs import FILE, load_operating_point, save_operating_point
+
+COUNTS = [9000, 700, 250, 50]
+CLASSES = len(COUNTS)
+RULES = {  # the rules that move the decision of each loss
+    "outlying_mse": {"tau", "prior"},
+    "outlying_mse+0.5*weighted_mse": {"tau", "prior"},
+    "ce": {"prior"},
+    "mse": {"prior"},  # a tilt, but the same of every class
+    "ce+dice": {"prior"},
+    "logit_adjusted": {"tau", "prior"},
+    "weighted_ce": {"tau", "prior"},
+    "weighted_ce+dice": {"tau", "prior"},
+}
+
+
+def made_up(seed=0, size=(13, 17)):
+    """Scores of one image and its labels, some ignored; right more often than not, common classes most."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.multinomial(torch.tensor(COUNTS).double(), size[0] * size[1], True, generator=generator).view(size)
+    logits = 2 * torch.randn(1, CLASSES, *size, generator=generator)
+    logits += torch.nn.functional.one_hot(labels, CLASSES).permute(2, 0, 1)
+    labels[torch.rand(size, generator=generator) < 0.1] = 255
+    return logits, labels
+
+
+def confusion_of(predicted, labels):
+    confusion = ConfusionMatrix(CLASSES)
+    confusion.update(predicted, labels)
+    return confusion.matrix
+
+
+@pytest.mark.parametrize("loss", RULES)
+def test_the_sweep_counts_what_deciding_at_every_point_gives(loss):
+    criterion, prior = build_criterion(loss, COUNTS), training_prior(COUNTS)
+    for seed in range(3):
+        logits, labels = made_up(seed)
+        found = sweep_counts(criterion, logits, labels, prior)
+        assert set(found) == RULES[loss]
+        for rule, counts in found.items():
+            assert counts.shape == (len(GRIDS[rule]), CLASSES, 2) and counts.dtype == np.int64
+            for value, point in zip(GRIDS[rule], counts, strict=True):
+                matrix = confusion_of(decide(criterion, logits, prior, Decision(rule, value))[0], labels)
+                np.testing.assert_array_equal(point[:, 0], matrix.diagonal())
+                np.testing.assert_array_equal(point[:, 1], matrix.sum(0)[:CLASSES])
+        moved = {rule: len({counts[k].tobytes() for k in range(len(counts))}) for rule, counts in found.items()}
+        assert min(moved.values()) > 3, moved  # the points are not all the same one
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce+dice"])
+def test_without_a_tilt_tau_moves_nothing(loss):
+    criterion, (logits, _) = build_criterion(loss, COUNTS), made_up()
+    for tau in GRIDS["tau"]:
+        assert torch.equal(decide(criterion, logits, training_prior(COUNTS), Decision("tau", tau)), logits.argmax(1))
+
+
+@pytest.mark.parametrize("loss", RULES)
+def test_the_default_decision_is_the_plain_argmax_of_the_scores(loss):
+    logits, _ = made_up()
+    assert Decision() == Decision("tau", 1.0) and str(Decision("tau", 0.3)) == "tau 0.3"
+    decided = decide(build_criterion(loss, COUNTS), logits, training_prior(COUNTS), Decision())
+    assert torch.equal(decided, logits.argmax(1))
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.4, 1.0, 1.5])
+def test_tau_of_the_outlying_label_follows_its_formula(tau):
+    """argmax z_c t_c^(tau - 1), in float64, pixel by pixel; scores near their labels are positive."""
+    criterion = build_criterion("outlying_mse", COUNTS)
+    logits = made_up()[0].exp()
+    values = criterion.label_values.double().tolist()
+    decided = decide(criterion, logits, training_prior(COUNTS), Decision("tau", tau))[0]
+    for place in np.ndindex(*decided.shape):
+        scores = [z * t ** (tau - 1) for z, t in zip(logits[(0, slice(None), *place)].tolist(), values, strict=True)]
+        assert scores[decided[place]] >= max(scores) * (1 - 1e-6)  # float32 against float64
+    assert len(set(values)) == CLASSES
+
+
+@pytest.mark.parametrize("loss", ["outlying_mse", "ce", "weighted_ce"])
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_prior_follows_its_formula(loss, exponent):
+    """argmax P(c|x) pi_c^-s, in float64, pixel by pixel."""
+    criterion, logits = build_criterion(loss, COUNTS), made_up()[0]
+    decided = decide(criterion, logits, training_prior(COUNTS), Decision("prior", exponent))[0]
+    posterior = criterion.posterior(logits)[0]
+    for place in np.ndindex(*decided.shape):
+        p = posterior[(slice(None), *place)].tolist()
+        scores = [p[c] * (COUNTS[c] / sum(COUNTS)) ** -exponent for c in range(CLASSES)]
+        assert scores[decided[place]] >= max(scores) * (1 - 1e-6)  # float32 against float64
+
+
+def test_more_weight_on_rare_classes_predicts_them_more_often():
+    criterion, (logits, labels) = build_criterion("ce", COUNTS), made_up()
+    counts = sweep_counts(criterion, logits, labels, training_prior(COUNTS))["prior"]
+    assert (np.diff(counts[:, -1, 1]) >= 0).all() and counts[-1, -1, 1] > counts[0, -1, 1]
+    assert (np.diff(counts[:, 0, 1]) <= 0).all()
+
+
+def test_an_image_without_a_labelled_pixel_counts_nothing():
+    logits, labels = made_up()
+    found = sweep_counts(build_criterion("outlying_mse", COUNTS), logits, torch.full_like(labels, 255), torch.ones(4))
+    assert [counts.shape for counts in found.values()] == [(16, 4, 2), (11, 4, 2)]
+    assert all(not counts.any() for counts in found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_scores_of_low_precision_are_swept(dtype):
+    logits, labels = made_up()
+    criterion, prior = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS)
+    low = sweep_counts(criterion, logits.to(dtype), labels, prior)
+    widened = sweep_counts(criterion, logits.to(dtype).float(), labels, prior)
+    for rule, counts in widened.items():
+        np.testing.assert_array_equal(low[rule], counts)
+
+
+def test_equal_scores_go_to_the_first_class_by_either_rule():
+    logits = torch.zeros(1, 4, 3, 5)
+    for decision in (Decision(), Decision("prior", 0.0)):
+        assert not decide(build_criterion("ce", COUNTS), logits, torch.ones(4), decision).any()
+
+
+def test_sweeping_leaves_its_inputs_unchanged():
+    logits, labels = made_up()
+    prior = training_prior(COUNTS)
+    before = [tensor.clone() for tensor in (logits, labels, prior)]
+    sweep_counts(build_criterion("outlying_mse", COUNTS), logits, labels, prior)
+    assert all(torch.equal(a, b) for a, b in zip(before, (logits, labels, prior), strict=True))
+
+
+# The prior.
+
+
+def test_training_prior_is_the_share_of_pixels():
+    prior = training_prior(COUNTS)
+    assert prior.dtype == torch.float32
+    np.testing.assert_allclose(prior, [0.9, 0.07, 0.025, 0.005], rtol=1e-7)
+
+
+@pytest.mark.parametrize("counts", [[90, 0, 10], [0, 0, 7], [0, 5, 5]])
+def test_a_class_without_training_pixels_takes_the_smallest_share(counts):
+    prior = training_prior(counts)
+    smallest = min(count for count in counts if count) / sum(counts)
+    np.testing.assert_allclose(prior, [(count / sum(counts)) or smallest for count in counts], rtol=1e-7)
+    assert torch.isfinite(prior**-1).all()
+
+
+def test_without_a_training_pixel_all_shares_are_equal():
+    assert training_prior([0, 0, 0]).unique().numel() == 1
+
+
+def test_billions_of_pixels_keep_the_share_of_a_rare_class():
+    prior = training_prior([2**40, 3])
+    assert float(prior[1]) == pytest.approx(3 / (2**40 + 3), rel=1e-6)
+
+
+# Tables and choice.
+
+
+def test_the_sweep_table_holds_the_scores_of_every_point():
+    criterion, prior, confusions = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS), {}
+    kept = []
+    for seed in range(3):
+        logits, labels = made_up(seed)
+        result = ImageResult(str(seed), confusion_of(logits[0].argmax(0), labels).numpy(), 0)
+        result.sweep = sweep_counts(criterion, logits, labels, prior)
+        kept.append(result)
+        for rule, grid in GRIDS.items():
+            for value in grid:
+                matrix = confusion_of(decide(criterion, logits, prior, Decision(rule, value))[0], labels)
+                confusions[rule, value] = confusions.get((rule, value), 0) + matrix
+    rows = sweep_table(Totals.of(kept), [2, 3])
+    assert {row["protocol"] for row in rows} == {"cityscapes"}
+    assert [(row["rule"], row["value"]) for row in rows] == [(rule, v) for rule, grid in GRIDS.items() for v in grid]
+    for row in rows:
+        scores = Scores.from_confusion(confusions[row["rule"], row["value"]])
+        for key in ("miou", "mean_accuracy", "pixel_accuracy"):
+            assert row[key] == pytest.approx(getattr(scores, key), rel=1e-12)
+        assert row["tail_miou"] == pytest.approx(float(scores.iou[2:].mean()), rel=1e-12)
+    json.dumps(rows, allow_nan=False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_sweep_follows_the_protocol(protocol):
+    """Images of few of five classes each, so that all protocols differ; the scores come from the images' counts."""
+    criterion, prior, kept, matrices = build_criterion("ce", [*COUNTS, 1]), training_prior([*COUNTS, 1]), [], {}
+    for seed in range(3):
+        logits, labels = made_up(seed)
+        labels[labels == seed] = 255
+        logits = torch.cat([logits, torch.full_like(logits[:, :1], -99)], 1)  # the fifth class is nowhere
+        logits[:, seed] = -99
+        matrix = confusion_of(logits[0].argmax(0), labels)
+        result = ImageResult(str(seed), torch.nn.functional.pad(matrix, (0, 1, 0, 1)).numpy(), 0)
+        result.sweep = sweep_counts(criterion, logits, labels, prior)
+        kept.append(result)
+        for value in GRIDS["prior"]:
+            confusion = ConfusionMatrix(5)
+            confusion.update(decide(criterion, logits, prior, Decision("prior", value))[0], labels)
+            matrices.setdefault(value, []).append(confusion.matrix)
+    rows = sweep_table(Totals.of(kept), [2, 3], protocol)
+    for row in rows:
+        every = torch.stack(matrices[row["value"]])
+        counts = every.diagonal(dim1=1, dim2=2), every.sum(2), every[:, :, :5].sum(1)
+        scores = Scores.from_counts(*counts, protocol)
+        expected = None if protocol == "torchvision" else pytest.approx(scores.miou, rel=1e-12)
+        assert row["miou"] == expected and row["protocol"] == protocol
+        assert row["mean_accuracy"] == (None if math.isnan(scores.mean_accuracy) else scores.mean_accuracy)
+
+
+def test_a_tail_that_is_not_there_has_no_score():
+    matrix = np.array([[5, 0, 0, 0], [0, 5, 0, 0], [0, 0, 0, 0]])
+    result = ImageResult("x", matrix, 0, sweep={"prior": np.zeros((11, 3, 2), np.int64)})
+    result.sweep["prior"][:, :2] = 5
+    rows = sweep_table(Totals.of([result]), [2])
+    assert all(row["tail_miou"] is None and row["miou"] == 1 for row in rows)
+    with pytest.raises(InputError, match="--choose-metric tail_miou: no class of it is in the images to choose on"):
+        choose(rows, "tail_miou")
+
+
+def rows_of(*rows):
+    return [{"rule": rule, "value": value, "miou": score} for rule, value, score in rows]
+
+
+def test_the_point_of_the_highest_score_is_chosen():
+    assert choose(rows_of(("tau", 0.0, 0.1), ("tau", 1.0, 0.3), ("prior", 0.7, 0.4)), "miou")["value"] == 0.7
+    assert choose(rows_of(("tau", 0.0, None), ("tau", 1.0, 0.0)), "miou")["value"] == 1.0
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equal_points_the_one_nearest_to_the_plain_argmax_is_chosen(turned):
+    tau = rows_of(("tau", 0.0, 0.5), ("tau", 0.8, 0.5), ("tau", 1.5, 0.5), ("tau", 1.0, 0.4))
+    prior = rows_of(("prior", 1.0, 0.5), ("prior", 0.3, 0.5), ("prior", 0.0, 0.1))
+    for rows, value in ((tau, 0.8), (prior, 0.3), (prior + tau, 0.8)):
+        assert choose(rows[::-1] if turned else rows, "miou")["value"] == value
+
+
+@pytest.mark.parametrize("rows", [[], rows_of(("tau", 1.0, None))])
+def test_nothing_to_choose_from_is_an_input_error(rows):
+    with pytest.raises(InputError, match="--choose-metric miou: no class"):
+        choose(rows, "miou")
+
+
+# On disk.
+
+
+def run_at(folder, checkpoint="best.ckpt"):
+    return SimpleNamespace(folder=folder, path=folder / "checkpoints" / checkpoint)
+
+
+def test_the_chosen_point_comes_back(tmp_path):
+    config = EvalConfig(choose_metric="miou", split="val", choose_on=["a_"])
+    for rule, value in (("tau", 0.3), ("prior", 1.0), ("tau", 0)):
+        row = {"rule": rule, "value": value, "miou": 0.5, "tail_miou": None}
+        path = save_operating_point(run_at(tmp_path / "run"), row, config, 12)
+        assert path == tmp_path / "run" / FILE
+        assert load_operating_point(run_at(tmp_path / "run")) == Decision(rule, value)
+    content = json.loads(path.read_text())
+    assert (content["metric"], content["score"], content["images"]) == ("miou", 0.5, 12)
+    assert (content["split"], content["choose_on"]) == ("val", ["a_"])
+
+
+def test_a_point_that_was_never_chosen_names_the_command(tmp_path):
+    message = f"{tmp_path / FILE}: no operating point was chosen; run eval_seg.py --checkpoint {run_at(tmp_path).path} "
+    with pytest.raises(InputError, match=f"^{re.escape(message)}--split val --sweep-tau --choose-metric miou$"):
+        load_operating_point(run_at(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        '{"rule": "tau"}',
+        '{"value": 1}',
+        '{"rule": "tau", "value": "x"}',
+        '{"rule": "tau", "value": null}',
+        '{"rule": "tau", "value": [1]}',
+        '{"rule": "tau", "value": NaN}',
+        '{"rule": "tau", "value": Infinity}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_a_damaged_file_is_one_input_error(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=f"{FILE}: cannot be read as an operating point; choose it again"):
+        load_operating_point(run_at(tmp_path))
+
+
+@pytest.mark.parametrize("rule", ["omega", "", 5, None, ["tau"], {"tau": 1}])
+def test_an_unknown_rule_is_one_input_error(tmp_path, rule):
+    (tmp_path / FILE).write_text(json.dumps({"rule": rule, "value": 1, "checkpoint": "best.ckpt"}))
+    with pytest.raises(InputError, match=r"unknown rule .*; choose it again"):
+        load_operating_point(run_at(tmp_path))
+
+
+def test_a_run_that_is_a_file_is_one_input_error(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match=r"choose it again|no operating point"):
+        load_operating_point(run_at(tmp_path / "run"))
+
+
+def test_a_point_chosen_for_other_weights_is_refused(tmp_path):
+    row = {"rule": "tau", "value": 0.3, "miou": 0.5}
+    save_operating_point(run_at(tmp_path, "last.ckpt"), row, EvalConfig(choose_metric="miou", split="val"), 12)
+    assert load_operating_point(run_at(tmp_path, "last.ckpt")) == Decision("tau", 0.3)
+    with pytest.raises(InputError, match=r"was chosen for last\.ckpt, not best\.ckpt; choose it again for that one"):
+        load_operating_point(run_at(tmp_path))

@@ -1,0 +1,348 @@
+"""The report page in headless Chromium: it renders, sorts, logs no error, and names stay text."""
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data_trees import random_mask, write_png
+from hand_made_scores import comparison, metrics
+
+import eval_seg
+from segloss.config import CHOICES
+from segloss.datasets import ClassTable
+from segloss.evaluation.counting import confusion_of
+from segloss.evaluation.extremes import MOST_RUNS, extremes
+from segloss.evaluation.results import ImageResult, Totals
+from segloss.report.pages import write_report
+from segloss.report.tables import write_evaluation
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
+NASTY = "<script>document.title = 'broken'</script>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """A comparison of two folders of masks whose class and file names would be code if they were not escaped."""
+    root = tmp_path_factory.mktemp("masks")
+    for place in range(8):
+        labels = np.kron(random_mask(place, (6, 8), (0, 1, 2, 255)), np.ones((8, 8), np.uint8))
+        name = f"{place} <img src=x onerror=alert(1)>"
+        write_png(root / "true" / f"{name}.png", labels)
+        for wrong, folder in ((20, "good & bold"), (200, "bad")):
+            predicted = np.where(labels == 255, 0, labels)
+            spoilt = np.random.default_rng(place).choice(predicted.size, wrong, replace=False)
+            predicted.ravel()[spoilt] = (predicted.ravel()[spoilt] + 1) % 3
+            write_png(root / folder / f"{name}.png", predicted)
+    (root / "classes.json").write_text(f'["wall", "{NASTY}", "lamp"]'.replace("'", "`"))
+    folders = ["--predictions", str(root / "bad"), str(root / "good & bold"), "--labels", str(root / "true")]
+    eval_seg.evaluate([*folders, "--output-dir", str(root / "out")])
+    return root / "out/report.html"
+
+
+def in_chromium(page: Path, script: str, *flags: str) -> tuple[str, str]:
+    """The document after a script ran at its end, and what the browser logged."""
+    copy = page.with_name("copy.html")
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run([*command, *flags, copy.as_uri()], capture_output=True, text=True, timeout=120)
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+def test_the_page_needs_nothing_from_outside_and_escapes_names(page):
+    text = page.read_text()
+    fetched: list[str] = []
+    reader = HTMLParser()
+    reader.handle_starttag = lambda _, attributes: fetched.extend(v for k, v in attributes if k in ("src", "href"))
+    reader.feed(text)
+    assert len(fetched) == 12 and all(value.startswith("data:image/") for value in fetched)
+    assert "<script>document.title" not in text and "&lt;script&gt;document.title" in text
+    assert "<img src=x" not in text and "&lt;img src=x onerror" in text
+    assert text.count("<script>") == 1  # the one that sorts
+
+
+def test_the_page_opens_with_the_answer(page):
+    assert "<strong>good &amp; bold: mIoU" in page.read_text()
+    assert "ahead of bad by" in page.read_text() and "leaves out 0" in page.read_text()
+
+
+def found_in(page: Path, script: str, *flags: str) -> dict[str, str]:
+    """What a script put into ``found``; the console must be empty."""
+    keep = "for (const key in found) document.body.dataset[key] = found[key];"
+    document, console = in_chromium(page, f"const found = {{}}; {script} {keep}", *flags)
+    assert console == ""
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<body([^>]*)>", document)[1]))
+
+
+def on_a_phone(page: Path, script: str) -> dict[str, str]:
+    """The same in a frame 390 pixels wide: Chromium's own window cannot be that narrow."""
+    inner, outer = page.with_name("inner.html"), page.with_name("outer.html")
+    script = f"<script>const found = {{}}; {script} parent.postMessage(found, '*');</script>"
+    inner.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    frame = f'<iframe src="{inner.name}" style="width: 390px; height: 800px; border: 0"></iframe>'
+    outer.write_text(f"<script>onmessage = (e) => Object.assign(document.body.dataset, e.data);</script>{frame}</body>")
+    return found_in(outer, "", "--virtual-time-budget=3000")
+
+
+@chromium
+def test_it_renders_and_sorts_without_an_error_in_the_console(page):
+    column = "document.querySelector('#classes + .scroll table')"
+    rows = f"[...{column}.tBodies[0].rows].map((row) => row.cells[3].dataset.value).join(' ')"
+    button = f"{column}.tHead.rows[0].cells[3].querySelector('button')"
+    script = f"""
+        {button}.click(); found.once = {rows};
+        {button}.click(); found.twice = {rows};
+        found.heading = document.querySelector('h1').textContent;
+        found.title = document.title;
+        found.figures = document.querySelectorAll('figure img[src^="data:image/jpeg"]').length;
+    """
+    found = found_in(page, script)
+    once = [float(value) for value in found["once"].split()]
+    assert len(once) == 3 and once == sorted(once, reverse=True)
+    assert [float(value) for value in found["twice"].split()] == once[::-1]
+    assert found["heading"] == found["title"] == "masks of true: 8 images, 2 runs"
+    assert found["figures"] == "12"
+
+
+@chromium
+def test_the_check_above_sees_an_error(page):
+    _, console = in_chromium(page, "throw new Error('planted')")
+    assert "planted" in console
+
+
+@chromium
+def test_a_screenshot_is_not_empty(page, tmp_path):
+    picture = tmp_path / "page.png"
+    in_chromium(page, "", f"--screenshot={picture}", "--window-size=1200,1600")
+    assert cv2.imread(str(picture)).std() > 20
+
+
+class Tables(HTMLParser):
+    """``found``: id of a heading -> the cells of the first table below it, as they read."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.raw: dict[str, list[list[str]]] = {}
+        self.heading, self.open = "", False
+        self.feed(page.read_text())
+        self.found = {key: [[" ".join(cell.split()) for cell in row] for row in rows] for key, rows in self.raw.items()}
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "h2":
+            self.heading = dict(attrs).get("id", "")
+        elif tag == "table" and self.heading not in self.raw:
+            self.raw[self.heading], self.open = [], True
+        elif tag == "tr" and self.open:
+            self.raw[self.heading].append([])
+        elif tag in ("td", "th") and self.open:
+            self.raw[self.heading][-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag != "table"
+
+    def handle_data(self, data):
+        if self.open and self.raw[self.heading] and self.raw[self.heading][-1]:
+            self.raw[self.heading][-1][-1] += data
+
+
+# ---- pages of hand-made scores
+
+
+class Painted:
+    """Three images of two classes and noise, as a source of pictures."""
+
+    classes = ClassTable(names=("wall", "lamp", "ghost"), colors=((200, 0, 0), (0, 200, 0), (0, 0, 200)))
+
+    def __init__(self, name: str):
+        self.name = name
+        self.labels = {f"f{place}": random_mask(place, (40, 60), (0, 1, 255)) for place in range(3)}
+
+    def picture(self, name: str):
+        labels = self.labels[name]
+        image = np.repeat(labels[..., None], 3, axis=2)
+        return image, labels, np.where(labels == 255, 0, 1 - labels.clip(max=1)).astype(np.uint8)
+
+    def totals(self) -> Totals:
+        pictures = {name: self.picture(name) for name in self.labels}
+        return Totals.of(ImageResult(name, *confusion_of(p[2], p[1], 3)) for name, p in pictures.items())
+
+
+def hand_made_page(folder: Path, runs: dict[str, dict], compared: dict, sweeps: dict | None = None) -> Path:
+    sources = [Painted(name) for name in runs]
+    totals = {source.name: source.totals() for source in sources}
+    plots = write_evaluation(folder, sources, runs, totals, compared, sweeps or {})
+    matrices = {name: total.matrix for name, total in totals.items()}
+    shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
+    write_report(folder / "report.html", Painted.classes, runs, matrices, compared, plots, shown)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory) -> Path:
+    """Five runs in two settings, an image left out of one, all that can be measured, and class names that are long."""
+    bins = [{"from": 0.9, "share": 1.0, "accuracy": 0.8, "confidence": 0.95}]
+    measured = {
+        "calibration": {"ece": 0.123, "brier": 0.456, "bins": bins},
+        "boundary_miou": 0.321,
+        "categories": {"miou": 0.654, "iou": {"flat": 0.611, "object": None}},
+        "decision": "tau 0.5",
+        "unknown_predictions": 3,
+    }
+    runs = {name: metrics() for name in ("run 10", "run 9", "A", NASTY, "B")}
+    runs["run 10"] = metrics(**measured)
+    for row, boundary in zip(runs["run 10"]["classes"], (0.25, 0.35, None), strict=True):
+        row["boundary_iou"] = boundary
+    runs["A"] = metrics(images=8, skipped=["f1: is cut off"], miou=None)
+    compared = comparison(images=8)
+    compared["ranking"][0].update(runs=4, members=["run 10", "run 9", NASTY, "B"])
+    compared["ranking"][1].update(name="B", runs=1, members=["A"])
+    compared["pairs"][0].update(b="B")
+    points = [
+        {"rule": rule, "value": v, "protocol": "cityscapes", "classes_averaged": 3, **dict.fromkeys(CHOICES, v)}
+        for rule in ("tau", "prior")
+        for v in (0.0, 0.5, 1.0)
+    ]
+    return hand_made_page(tmp_path_factory.mktemp("full"), runs, compared, {"run 10": points})
+
+
+def test_settings_are_ranked_and_runs_keep_their_own_numbers(full_page):
+    tables = Tables(full_page).found
+    heads, *rows = tables["ranking"]
+    assert heads == ["rank", "setting", "runs", "images", "mIoU", "classes"]
+    assert rows[0] == ["1", "A", f"run 10, run 9, {NASTY}, B", "8", "50.0 [48.0, 52.0]", "2 of 3"]
+    assert rows[1] == ["2", "B", "A", "8", "40.0 [38.0, 42.0]", "2 of 3"]
+    runs = {row[0]: row for row in tables["runs"][1:]}
+    assert runs["B"][1] == "50.0"  # a seed of setting A; that a setting is called B gives it no interval
+    assert runs["A"][1] == "– [38.0, 42.0]"  # alone in its setting, on all of its images
+
+
+def test_what_was_left_out_is_said_and_listed(full_page):
+    text = full_page.read_text()
+    assert "<title>camvid test: 5 runs compared on 8 images</title>" in text
+    assert "Left out: 1 of A. The comparison is over the 8 images that all runs have." in text
+    assert "<li>A: f1: is cut off</li>" in text
+
+
+def test_all_that_was_measured_is_on_the_page(full_page):
+    tables = Tables(full_page).found
+    heads, first, *_ = tables["runs"]
+    row = dict(zip(heads, first, strict=True))
+    expected = {
+        "category mIoU": "65.4",
+        "boundary mIoU": "32.1",
+        "calibration error": "12.3",
+        "Brier score": "0.456",
+        "predicted as no class": "3",
+        "scored with": "tau 0.5",
+    }
+    assert {key: row[key] for key in expected} == expected
+    assert tables["details"][0] == ["class", "pixels", "images", "IoU", "recall", "precision", "F1", "boundary IoU"]
+    assert tables["details"][1] == ["wall", "90", "9", "50.0", "60.0", "70.0", "80.0", "25.0"]
+    assert tables["categories"][1:] == [["flat", "61.1", *"––––"], ["object", *"–––––"]]
+    text = full_page.read_text()
+    assert "predicted as no class: 3 pixels (3 %)" in text and "run 10 on camvid test: 9 images, tau 0.5" in text
+    assert "A: mIoU 50.0 [48.0, 52.0] over 2 of 3 classes (protocol cityscapes)" in text
+    assert "Of the first 4 of 5 runs." in text
+    assert text.count("<script>") == 1
+
+
+def column(page_part: str, head: str) -> str:
+    """Script that sets ``head`` to a header's button of a table and ``read`` to what reads the cells below it."""
+    return f"""
+        const table = document.querySelector('#{page_part} + .scroll table, #{page_part} + p + .scroll table');
+        const th = [...table.tHead.rows[0].cells].find((cell) => cell.textContent.trim() === '{head}');
+        const button = th.querySelector('button');
+        const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[th.cellIndex].textContent.trim());
+        const read = () => cells().join('|');
+    """
+
+
+@chromium
+def test_names_sort_from_a_to_z_and_numbers_from_the_top(full_page):
+    script = """
+        found.before = getComputedStyle(button, '::after').content;
+        button.click(); found.once = read(); found.first = th.ariaSort;
+        button.click(); found.twice = read(); found.second = th.ariaSort;
+    """
+    names = found_in(full_page, column("runs", "run") + script)
+    assert "↕" in names["before"]  # one sees that it sorts before one has tried
+    expected = [NASTY, "A", "B", "run 9", "run 10"]
+    assert (html.unescape(names["once"]).split("|"), names["first"]) == (expected, "ascending")
+    assert (html.unescape(names["twice"]).split("|"), names["second"]) == (expected[::-1], "descending")
+    numbers = found_in(full_page, column("runs", "Brier score") + script)
+    assert (numbers["once"], numbers["first"]) == ("0.456|–|–|–|–", "descending")
+    assert (numbers["twice"], numbers["second"]) == ("0.456|–|–|–|–", "ascending")  # what is missing stays last
+
+
+@chromium
+def test_the_keyboard_sorts_and_enlarges(full_page):
+    script = """
+        for (const [name, place] of [["head", button], ["picture", document.querySelector(".strip button")]]) {
+          place.focus();
+          const { tagName, tabIndex } = place, visible = place.matches(":focus-visible");
+          const outline = getComputedStyle(place).outlineStyle;
+          found[name] = [document.activeElement === place, tagName, tabIndex, visible, outline].join(" ");
+          document.activeElement.click();
+        }
+        found.sort = th.ariaSort;
+        found.pressed = document.querySelector(".strip button").ariaPressed;
+    """
+    found = found_in(full_page, column("runs", "mIoU") + script)
+    assert found["head"] == found["picture"] == "true BUTTON 0 true solid"  # Enter clicks such a button
+    assert (found["sort"], found["pressed"]) == ("descending", "true")
+
+
+@chromium
+@pytest.mark.parametrize("which", ["page", "full_page"])
+def test_a_phone_scrolls_tables_and_pictures_but_not_the_page(which, request):
+    script = """
+        document.querySelectorAll('details').forEach((part) => { part.open = true; });
+        const page = document.documentElement;
+        found.overflow = page.scrollWidth - page.clientWidth;
+        found.width = innerWidth;
+        const scroll = document.querySelector('#runs + .scroll'), cell = scroll.querySelector('tbody td');
+        const left = cell.getBoundingClientRect().left;
+        scroll.scrollLeft = 200;
+        found.scrolled = scroll.scrollLeft;
+        found.moved = cell.getBoundingClientRect().left - left;
+        const bars = [...document.querySelectorAll('#classes + .scroll td.number:has(.bar)')];
+        const line = (cell) => cell.querySelector('.figure').offsetTop - cell.querySelector('.bar').offsetTop;
+        found.wrapped = bars.filter((cell) => Math.abs(line(cell)) > 12).length;
+        const strip = document.querySelector('.pictures .strip');
+        document.querySelectorAll('.strip button').forEach((button) => button.click());
+        found.larger = page.scrollWidth - page.clientWidth;
+        document.querySelectorAll('.strip button').forEach((button) => button.click());
+        found.panel = strip.querySelector('img').clientWidth / strip.style.getPropertyValue('--panels');
+    """
+    found = on_a_phone(request.getfixturevalue(which), script)
+    assert (found["width"], found["overflow"], found["larger"], found["wrapped"]) == ("390", "0", "0", "0")
+    assert (found["scrolled"], found["moved"]) == ("200", "0")  # the names stay
+    assert float(found["panel"]) >= 150
+
+
+@chromium
+def test_plots_are_there_and_the_dark_page_can_be_read(full_page):
+    script = """
+        const light = (color) => { const [r, g, b] = color.match(/[0-9.]+/g).map(Number); return (r + g + b) / 3; };
+        const style = getComputedStyle(document.body);
+        found.back = light(style.backgroundColor); found.text = light(style.color);
+        const share = document.querySelector("table.heat td");
+        found.cell = light(getComputedStyle(share).color);
+        document.querySelectorAll(".plot img").forEach((plot) => { plot.loading = "eager"; });
+        found.plots = [...document.querySelectorAll(".plot img")].filter((plot) => plot.src.length > 9999).length;
+        found.card = getComputedStyle(document.querySelector("figure.plot")).filter;
+    """
+    light = found_in(full_page, script)
+    dark = found_in(full_page, script, "--blink-settings=preferredColorScheme=0")
+    assert light["plots"] == dark["plots"] == "2"  # the sweep and the reliability
+    assert float(light["back"]) > 240 and float(light["text"]) < 60 and light["card"] == "none"
+    assert float(dark["back"]) < 40 and float(dark["text"]) > 200 and float(dark["cell"]) > 200
+    assert "brightness" in dark["card"]
