@@ -13,7 +13,7 @@ from segloss.pixel_sample import PixelSample, Source, blocks
 FLOOR = 1e-6
 TEMPERATURES = (0.05, 20.0)
 BINS = 15
-FITTED_VALUES = 2**24  # C + 1 numbers are known well from so much of a sample
+FITTED_PIXELS = 2**18  # C + 1 numbers are known well from so many of a sample
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,14 @@ def fit_calibration(
         + \tfrac12 (\beta - 1)^2 + \tfrac12 \lVert b \rVert^2, \qquad T = 1 / \beta
 
     by Newton's method in float64. It is convex. The penalty weighs as little as a pixel; it keeps b from drifting along
-    the direction that softmax does not see and T from 0 where every pixel is right. A class without a label has b = 0
-    (its likelihood would send it to minus infinity). T stays in [0.05, 20].
+    the direction that softmax does not see and T from 0 where every pixel is right. A class without a label is left out
+    of the softmax and gets b = 0 (its likelihood would send it to minus infinity). T stays in [0.05, 20]. At most 2^18
+    pixels of the sample are used.
 
     >>> over_sure = torch.tensor([[0.99, 0.01]]).repeat(1000, 1)
     >>> fitted = fit_calibration(over_sure, torch.tensor([0] * 800 + [1] * 200), bias=False)
     >>> fitted.apply(over_sure)[0]
-    tensor([0.8001, 0.1999])
+    tensor([0.8002, 0.1998])
 
     Args:
         source: a :class:`PixelSample` with labels, or what :meth:`PixelSample.of` takes.
@@ -83,13 +84,14 @@ def fit_calibration(
     """
     if not 0 < floor <= 0.1:
         raise ValueError(f"floor must be in (0, 0.1], got {floor}")
-    posterior, known = _labelled(source, labels)
-    step = -(-posterior.numel() // FITTED_VALUES)
-    posterior, known = posterior[::step].T.contiguous().T, known[::step]
+    posterior, known = _labelled(source, labels, FITTED_PIXELS)
     present = torch.bincount(known, minlength=posterior.shape[1]) > 0
     if int(present.sum()) < 2:
         raise ValueError("labels must hold at least two classes to calibrate on, got one; feed more images")
-    free = torch.cat([torch.tensor([True]), present & bias])
+    known = (present.cumsum(0) - 1)[known]
+    posterior = posterior.T[present].T
+    free = torch.ones(1 + posterior.shape[1], dtype=torch.bool)
+    free[1:] = bias
     start = torch.zeros(len(free), dtype=torch.float64)
     start[0] = 1
     parameters = start.clone()
@@ -100,7 +102,7 @@ def fit_calibration(
         free[0] = not bool(outwards)
         step_by = torch.zeros_like(parameters)
         step_by[free] = torch.linalg.solve(curvature[free][:, free], gradient[free])
-        if float(gradient @ step_by) < 1e-9 * len(known):
+        if float(gradient @ step_by) < 1e-12 * len(known):
             break
         for _halving in range(20):
             tried = parameters - step_by
@@ -112,7 +114,8 @@ def fit_calibration(
         else:
             break
         parameters, (loss, gradient, curvature) = tried, found
-    return Calibration(1 / float(parameters[0]), tuple(parameters[1:].tolist()), floor, len(known))
+    biases = parameters.new_zeros(len(present)).masked_scatter_(present, parameters[1:])
+    return Calibration(1 / float(parameters[0]), tuple(biases.tolist()), floor, len(known))
 
 
 def _likelihood(
@@ -138,8 +141,9 @@ def _likelihood(
     return loss, gradient, curvature
 
 
-def _labelled(source: PixelSample | Source, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+def _labelled(source: PixelSample | Source, labels: Tensor | None, most: int | None = None) -> tuple[Tensor, Tensor]:
     sample = source if isinstance(source, PixelSample) else PixelSample.of(source, labels)
+    sample = sample if most is None else sample.coarse(most)
     if sample.labels is None or not sample.pixels:
         raise ValueError("source must hold labelled pixels, not all ignored, got none; feed pairs (posterior, labels)")
     return sample.posterior, sample.labels

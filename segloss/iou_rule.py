@@ -24,7 +24,7 @@ from segloss.pixel_sample import PixelSample, Source, blocks
 
 PRIOR_EXPONENTS = tuple(k / 10 for k in range(1, 13))
 TILT_EXPONENTS = (0.25, 0.5, 0.75)
-SCREENED_VALUES = 2**24  # exponents are compared on so much of the sample; what they start counts all of it
+COARSE_PIXELS = 2**18  # starts are compared and iterated on so many of the sample, the best one then on all
 TOLERANCE = 1e-3  # a fixed point has settled when no class's terms are further from their goal, relative to its slope
 
 
@@ -38,8 +38,8 @@ class IoUDecision:
         plain_score: the same of the caller's plain argmax, never above ``score``.
         counts: where the counts came from, ``"labels"`` or ``"posterior"``.
         pixels: in the sample.
-        settled: whether the fixed point that was kept stood still at its end; ``rounds``: how many it took.
-        start: where it began: ``plain``, ``posterior``, ``prior^-0.3``, ``tilt^0.5`` ...
+        settled: whether the last fixed point stood still at its end; ``rounds``: how many it took on all pixels.
+        start: where the decision began: ``plain``, ``posterior``, ``prior^-0.3``, ``tilt^0.5`` ...
     """
 
     slope: tuple[float, ...]
@@ -92,7 +92,8 @@ def iou_decision(
 
     Exponents of the prior, :math:`\pi_c^{-s}`, and of the tilt are compared by the score. The fixed point is iterated
     from the best of them, from the posterior's argmax and from the plain argmax: decide, count, move (a, b) half way
-    to what the counts give (the first time, all the way). The best round of all is kept; the starts are rounds too.
+    to what the counts give (the first time, all the way). The best round is kept. That is done on at most 2^18 pixels,
+    goes on from the best on the whole sample, and the plain and the posterior's argmax are candidates to the end.
 
     A class that has no mass (no label, or posterior 0 throughout) takes the terms of the class with the smallest
     slope and a hair more offset: nothing speaks for it, so it is decided only where it is likelier than that class.
@@ -129,37 +130,40 @@ def iou_decision(
     starts = {"posterior": _normalised(torch.ones(num_classes, dtype=torch.float64))}
     if tilt is not None:
         starts = {"plain": _normalised(class_vector("tilt", tilt.cpu(), num_classes).double()), **starts}
-    step = -(-posterior.numel() // SCREENED_VALUES)
-    screened, screened_labels = posterior[::step].T.contiguous().T, None if known is None else known[::step]
-    true = _true_pixels(screened, screened_labels)
-    candidates = starts | _exponents(true, tilt)
-    scores = {name: _score(*_count(screened, screened_labels, rule), true) for name, rule in candidates.items()}
-    best = max(scores, key=lambda name: scores[name])
-    true = _true_pixels(posterior, known)
-    runs = {name: _fixed_point(posterior, known, true, candidates[name], max_rounds) for name in {**starts, best: 0}}
-    start, run = max(runs.items(), key=lambda item: item[1].score)  # of equal ones the first: plain
+    coarse = sample.coarse(COARSE_PIXELS)
+    few = (coarse.posterior, coarse.labels if counts == "labels" else None)
+    few_true, all_true = _true_pixels(*few), _true_pixels(posterior, known)
+    candidates = starts | _exponents(few_true, tilt)
+    scores = {name: _score(*_count(*few, rule), few_true) for name, rule in candidates.items()}
+    names = [*starts, max(scores, key=lambda name: scores[name])]
+    runs = {name: _fixed_point(*few, few_true, candidates[name], max_rounds) for name in dict.fromkeys(names)}
+    name, last = max(runs.items(), key=lambda item: item[1].score)  # of equal ones the first: plain
+    if coarse is not sample:
+        last = _fixed_point(posterior, known, all_true, last.rule, max_rounds)
+    finals = {start: _scored(posterior, known, all_true, rule) for start, rule in starts.items()}
+    plain_score = next(iter(finals.values())).score
+    start, kept = max([*finals.items(), (name, last)], key=lambda item: item[1].score)
     return IoUDecision(
-        slope=tuple(run.rule[0].tolist()),
-        offset=tuple(run.rule[1].tolist()),
-        score=run.score,
-        plain_score=next(iter(runs.values())).first_score,
+        slope=tuple(kept.rule[0].tolist()),
+        offset=tuple(kept.rule[1].tolist()),
+        score=kept.score,
+        plain_score=plain_score,
         counts=counts,
         pixels=len(posterior),
-        settled=run.settled,
-        rounds=run.rounds,
+        settled=last.settled,
+        rounds=last.rounds,
         start=start,
     )
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The best round of one fixed point: float32 ``(2, C)`` slope and offset, its score, and that of the start."""
+    """A rule, float32 ``(2, C)`` slope and offset, its score, and the fixed point that it is the best round of."""
 
     rule: Tensor
     score: float
-    first_score: float
-    settled: bool
-    rounds: int
+    settled: bool = False
+    rounds: int = 0
 
 
 def _normalised(slope: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -217,22 +221,27 @@ def _terms(hits: Tensor, decided: Tensor, true: Tensor) -> Tensor:
     return torch.where(true > 0, terms, least[:, None])
 
 
+def _scored(posterior: Tensor, labels: Tensor | None, true: Tensor, rule: Tensor) -> _Run:
+    return _Run(rule, _score(*_count(posterior, labels, rule), true))
+
+
 def _fixed_point(posterior: Tensor, labels: Tensor | None, true: Tensor, rule: Tensor, max_rounds: int) -> _Run:
     """Iterate from ``rule``, which is the first candidate itself."""
     count = _count(posterior, labels, rule)
-    best_rule, first = rule, _score(*count, true)
-    best, terms = first, _terms(*count, true)
-    for done in range(1, max_rounds + 1):
+    best = _Run(rule, _score(*count, true))
+    terms = _terms(*count, true)
+    settled, rounds = False, 0
+    while rounds < max_rounds and not settled:
+        rounds += 1
         rule = _normalised(*terms)
         count = _count(posterior, labels, rule)
         score = _score(*count, true)
-        if score > best:
-            best_rule, best = rule, score
+        if score > best.score:
+            best = _Run(rule, score)
         goal = _terms(*count, true)
-        if bool(((goal - terms).abs() <= TOLERANCE * goal[0]).all()):
-            return _Run(best_rule, best, first, True, done)
+        settled = bool(((goal - terms).abs() <= TOLERANCE * goal[0]).all())
         terms = (terms + goal) / 2
-    return _Run(best_rule, best, first, False, max_rounds)
+    return _Run(best.rule, best.score, settled, rounds)
 
 
 @dataclass(frozen=True)

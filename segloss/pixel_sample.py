@@ -104,6 +104,19 @@ class PixelSample:
     def _passes(self, hashes: Tensor) -> Tensor:
         return (hashes & ((1 << self.level) - 1)) == 0
 
+    def coarse(self, pixels: int) -> "PixelSample":
+        """This sample, or where it holds more than ``pixels`` a copy at the highest rate that gives no more."""
+        if self.pixels <= pixels:
+            return self
+        other, hashes = copy.copy(self), self._hashes[: self.pixels]
+        while other.pixels > pixels:
+            other.level += 1
+            other.pixels = int(other._passes(hashes).sum())
+        stays = other._passes(hashes).nonzero()[:, 0]
+        other._held, other._hashes = self._held[:, : self.pixels][:, stays], hashes[stays]
+        other._labels = None if self._labels is None else self._labels[stays]
+        return other
+
     def _append(self, columns: Tensor, hashes: Tensor, labels: Tensor | None) -> None:
         """Put new pixels behind the held ones; lower the rate first until all fit."""
         held, old, new = self.pixels, self._hashes[: self.pixels], torch.ones_like(hashes, dtype=torch.bool)
