@@ -153,7 +153,7 @@ def build_criterion(
         ValueError: an unknown name or an option that cannot be.
         TypeError: an option that no loss knows.
     """
-    flags = {parameter: flag for loss in LOSSES.values() for flag, parameter in loss.parameters.items()}
+    flags = {keyword: flag for loss in LOSSES.values() for flag, keyword in loss.keywords.items()}
     given = {flags.get(option, option): value for option, value in options.items()}
     if unknown := sorted(given.keys() - LOSS_OPTIONS.keys()):
         raise TypeError(f"no loss has an option {unknown[0]!r}; known are {', '.join(LOSS_OPTIONS)}")
@@ -166,7 +166,7 @@ def build_criterion(
         own = {flag: given.get(flag, LOSS_OPTIONS[flag].default) for flag in _options_of(loss, weighted)}
         if weighted:
             own["pixels_of_images"] = pixels_of_images
-        terms.append((factor, kind.from_counts(counts, **{kind.parameters.get(k, k): v for k, v in own.items()})))
+        terms.append((factor, kind.from_counts(counts, **{kind.keywords.get(k, k): v for k, v in own.items()})))
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else SumLoss(terms)
 
 

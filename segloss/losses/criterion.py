@@ -41,7 +41,7 @@ class Criterion(nn.Module):
 
         class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "focusing exponent")}): ...
 
-    ``options`` are the keywords of ``from_counts`` that have a flag; ``parameters`` names the keyword where flag and
+    ``options`` are the keywords of ``from_counts`` that have a flag; ``keywords`` names the keyword where flag and
     keyword differ (``{"adjustment": "tau"}``). ``needs_counts`` says that the loss itself depends on the pixel counts,
     ``scores`` what it is a loss of: ``"softmax"``, logarithms of probabilities, or ``"outlying"``, multiples of them.
 
@@ -52,7 +52,7 @@ class Criterion(nn.Module):
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({})
-    parameters: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
     needs_counts: ClassVar[bool] = False
     scores: str = "softmax"
 
@@ -61,28 +61,31 @@ class Criterion(nn.Module):
         *,
         name: str | None = None,
         options: Mapping[str, Option] | None = None,
-        parameters: Mapping[str, str] | None = None,
+        keywords: Mapping[str, str] | None = None,
         needs_counts: bool | None = None,
         scores: str | None = None,
     ):
         """Keep what a loss declares of itself; what it leaves out it has from its base.
 
         Raises:
-            ValueError: another loss has that name, or declares one of the options in another way.
+            ValueError: the name cannot be, or another loss has it or declares one of the options in another way.
         """
         super().__init_subclass__()
-        declared = {"options": options, "parameters": parameters, "needs_counts": needs_counts, "scores": scores}
+        declared = {"options": options, "keywords": keywords, "needs_counts": needs_counts, "scores": scores}
         for attribute, value in declared.items():
             if value is not None:
                 setattr(cls, attribute, value)
         if name is None:
             return
-        if name in LOSSES or not name.isidentifier() or name != name.lower() or name.startswith(WEIGHTED):
-            raise ValueError(f"name of a loss must be a new word in small letters, got {name!r}; choose another one")
+        if not name.isidentifier() or name != name.lower() or name.startswith(WEIGHTED):
+            raise ValueError(f"name of a loss must be one word in small letters, without {WEIGHTED!r}, got {name!r}")
+        same = LOSSES.get(name, cls)
+        if (same.__module__, same.__qualname__) != (cls.__module__, cls.__qualname__):  # not the same cell run again
+            raise ValueError(f"{same.__qualname__} is called {name!r} already; choose another name")
         for option, own in cls.options.items():
-            readers = losses_that_read(option)
-            if any(LOSSES.get(reader, Criterion).options.get(option) != own for reader in readers):
-                raise ValueError(f"option {option!r} of {name} is declared otherwise by {readers[0]}; share its Option")
+            for reader in losses_that_read(option):
+                if reader != name and LOSSES.get(reader, Criterion).options.get(option) != own:
+                    raise ValueError(f"option {option!r} is declared otherwise by {reader}; share its Option or rename")
         _losses[name] = cls
         for option, own in cls.options.items():
             _options[option] = replace(own, help=f"of {' and '.join(losses_that_read(option))}: {own.help}")
@@ -97,7 +100,7 @@ class Criterion(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
         """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors."""
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own is not typed
         for name, buffer in before.items():
             cast = self.get_buffer(name)
             if cast.is_floating_point() and cast.itemsize < 4:

@@ -26,7 +26,7 @@ from segloss.options import Option
 LABEL_VALUES = ("rank", "uniform", "power", "log", "effective")
 
 
-def recipe_or_numbers(label_values: str | Tensor | Sequence[float] | Sequence[str]) -> Any:
+def recipe_or_numbers(label_values: Any) -> Any:
     """Words, as of a command line, as a recipe's name in small letters or as numbers; all else as it is."""
     words = [label_values] if isinstance(label_values, str) else label_values
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):

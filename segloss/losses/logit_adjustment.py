@@ -146,7 +146,7 @@ class LogitAdjustedLoss(
     WeightedCriterion,
     name="logit_adjusted",
     options={"adjustment": ADJUSTMENT},
-    parameters={"adjustment": "tau"},
+    keywords={"adjustment": "tau"},
     needs_counts=True,
 ):
     """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
@@ -184,7 +184,7 @@ class VectorScalingLoss(
     WeightedCriterion,
     name="vector_scaling",
     options={"adjustment": ADJUSTMENT},
-    parameters={"adjustment": "tau"},
+    keywords={"adjustment": "tau"},
     needs_counts=True,
 ):
     r"""Module form of :func:`vector_scaling_loss`.

@@ -149,7 +149,7 @@ class OutlyingMSELoss(
     Criterion,
     name="outlying_mse",
     options=OUTLYING_OPTIONS,
-    parameters={"label_power": "power"},
+    keywords={"label_power": "power"},
     needs_counts=True,
     scores="outlying",
 ):
