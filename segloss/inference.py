@@ -12,6 +12,39 @@ from segloss.errors import InputError
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
 from segloss.models import logits_at_size
+from segloss.pixel_counts import available_cores
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how networks run here: what the options become on this machine.
+
+    Attributes:
+        device: the network's.
+        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        workers: loader processes.
+    """
+
+    device: torch.device
+    precision: str
+    workers: int
+
+
+def find_machine(accelerator: str, precision: str, workers: int | None = None) -> Machine:
+    """This machine as the options of these names ask for it.
+
+    Args:
+        accelerator: ``"auto"`` takes CUDA, then MPS, then the CPU.
+        precision: ``"auto"`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else
+            float32.
+        workers: None leaves two cores to the process that trains, which is fastest on two cores.
+
+    Raises:
+        InputError: the accelerator is not there, or has no such precision.
+    """
+    device = pick_device(accelerator)
+    found = max(0, min(8, available_cores() - 2)) if workers is None else workers
+    return Machine(device, resolve_precision(precision, device), found)
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -25,13 +58,13 @@ def pick_device(accelerator: str) -> torch.device:
         return torch.device("mps")
     if accelerator == "auto":
         return torch.device("cpu")
-    raise InputError(f"--accelerator {accelerator}: there is no such device here; use cpu or auto")
+    raise InputError("there is no such device here", "use cpu or auto", where=f"--accelerator {accelerator}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else float32."""
+    """The precision of a device, see :func:`find_machine`."""
     if precision == "16-mixed" and device.type == "cpu":
-        raise InputError("--precision 16-mixed needs a GPU; use bf16-mixed or 32-true on the CPU")
+        raise InputError("--precision 16-mixed needs a GPU", "use bf16-mixed or 32-true on the CPU")
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -187,4 +220,4 @@ def infer(
             images = torch.stack([sample["image"] for sample in group]).to(device)
             with autocast(precision, device):
                 scores = look(model, images, group[0]["size"], views or Views(), criterion)
-            yield from zip(group, scores.float().split(1), strict=True)
+            yield from zip(group, scores.float().chunk(len(group)), strict=True)
