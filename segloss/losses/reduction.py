@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
-    return _SelectGradient.apply(scores, valid)
+    return cast(Tensor, _SelectGradient.apply(scores, valid))
 
 
 class _SelectGradient(torch.autograd.Function):
