@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,15 +76,15 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "32-true"
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The autocast of a precision's name."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
 
 
-def same_shape_groups(samples: list[dict]) -> Iterator[list[dict]]:
+def same_shape_groups(samples: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Runs of neighbouring samples that can be stacked: equal image shape and equal label size."""
-    group: list[dict] = []
+    group: list[dict[str, Any]] = []
     for sample in samples:
         if group and (sample["image"].shape, sample["size"]) != (group[0]["image"].shape, group[0]["size"]):
             yield group
@@ -162,7 +163,8 @@ def windowed(model: nn.Module, images: Tensor, tile: tuple[int, int], overlap: f
     for top in window_starts(height, tile[0], overlap):
         for left in window_starts(width, tile[1], overlap):
             place = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-            logits = logits_at_size(model, images[place], tuple(images[place].shape[-2:]))
+            window = images[place]
+            logits = logits_at_size(model, window, (window.shape[-2], window.shape[-1]))
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], height, width)
             total[place] += logits
@@ -198,12 +200,12 @@ def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, 
 def infer(
     model: nn.Module,
     criterion: Criterion,
-    batches: Iterable[list[dict]],
+    batches: Iterable[list[dict[str, Any]]],
     *,
     device: torch.device,
     precision: str = "32-true",
     views: Views | None = None,
-) -> Iterator[tuple[dict, Tensor]]:
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Yield each sample with its scores ``(1, C, H, W)`` at its label's size, float32, on the device.
 
     Args:

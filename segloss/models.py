@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,7 +53,9 @@ class SegmentationModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        return self.network.encoder
+        encoder = self.network.encoder
+        assert isinstance(encoder, nn.Module)
+        return encoder
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(N, 3, H, W)``, RGB in 0..255, any dtype -> logits ``(N, C, H, W)``."""
@@ -61,14 +63,15 @@ class SegmentationModel(nn.Module):
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        return self.network(padded)[..., :height, :width]
+        logits: Tensor = self.network(padded)
+        return logits[..., :height, :width]
 
     def _missing(self, side: int) -> int:
         """Pixels that a side lacks."""
         return max(-side % self.stride, self.smallest_side - side)
 
 
-def logits_at_size(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+def logits_at_size(model: Callable[[Tensor], Tensor], images: Tensor, size: tuple[int, int]) -> Tensor:
     """float32 logits ``(N, C, *size)`` of images ``(N, 3, h, w)``: resized (bilinear) first, decided on later."""
     logits = model(images).float()
     if tuple(logits.shape[-2:]) == size:
@@ -190,7 +193,7 @@ def _require_any_size(model: SegmentationModel, encoder: str) -> None:
     import timm
 
     settings = timm.models.get_pretrained_cfg(encoder[3:], allow_unregistered=True) if encoder[:3] == "tu-" else None
-    if not getattr(settings, "fixed_input_size", False):
+    if settings is None or not settings.fixed_input_size:
         return
     side = 2 * model.stride
     try:
@@ -256,15 +259,16 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
         InputError: the file is missing, unreadable, or lacks tensors or shapes of this encoder.
     """
     weights = _read_weights(path)
-    inner = encoder.model if isinstance(getattr(encoder, "model", None), nn.Module) else None
+    inner = getattr(encoder, "model", None)
+    modules = [module for module in (inner, encoder) if isinstance(module, nn.Module)]
     for prefix in ("", "encoder.", "module."):
         stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-        for module in filter(None, (inner, encoder)):
+        for module in modules:
             wanted = _learnt_tensors(module)
             if wanted and all(key in stripped and stripped[key].shape == wanted[key].shape for key in wanted):
                 module.load_state_dict({key: stripped[key] for key in wanted}, strict=False)
                 return
-    wanted = _learnt_tensors(inner if inner is not None else encoder)
+    wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]
     example = absent[0] if absent else next(k for k in wanted if weights[k].shape != wanted[k].shape)
     problem = f"lacks {len(absent)} of" if absent else "has other shapes than"
