@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
+from segloss.datasets import DATASET_HELP, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
+from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
 from segloss.flags import flag_of, from_plain_dict, option, parse_config, require, require_name, to_plain_dict
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, build_criterion
@@ -15,11 +16,9 @@ from segloss.losses.by_name import LOSSES_HELP, split_name
 from segloss.metrics import PROTOCOLS
 from segloss.pixel_counts import available_cores
 
-DATASET_HELP = ", ".join(DATASETS)
-VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
-CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
+VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]
 WORKERS_HELP = "default: two less than the cores, at most 8"
-PREDICTION_IDS = ("auto", "labelIds", "trainIds")
+PREDICTION_IDS = ("auto", *LABEL_ENDINGS)
 KINDS = ("ids", "color", "overlay", "train_ids")  # of written predictions
 CHOICES = ("miou", "mean_accuracy", "pixel_accuracy", "tail_miou")
 CHECKS = ("all", "sample", "off")
@@ -262,7 +261,7 @@ class EvalConfig:
     labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR")
     class_table: str | None = option(
         None,
-        "of --predictions: camvid, camvid-32, cityscapes, ade20k, voc or a class file; default: the one at the labels",
+        f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
         metavar="NAME|FILE",
     )
     prediction_ids: str = option("auto", f"of predictions for Cityscapes: {', '.join(PREDICTION_IDS)}")

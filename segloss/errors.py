@@ -26,7 +26,7 @@ class InputError(ValueError):
         return f"{place}{self.what}" + (f"; {self.cure}" if self.cure else "")
 
 
-def unknown_name(kind: str, name: str, known: Iterable) -> InputError:
+def unknown_name(kind: str, name: str, known: Iterable[object]) -> InputError:
     """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``."""
     return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(map(str, known))}")
 
@@ -39,9 +39,7 @@ def exit_on_input_error(command: Callable[[], None]) -> None:
     try:
         command()
     except InputError as error:
-        # From a loader process it arrives with that process's traceback before it.
-        message = str(error).rsplit("InputError: ", 1)[-1]
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
