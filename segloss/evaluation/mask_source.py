@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
+from segloss.datasets import TABLES
 from segloss.datasets.base import common_ending
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
-from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.counting import boundary_of, confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
 
-TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}
-KINDS = ("labelIds", "labelTrainIds")
+ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
 LOOKED_AT = 20  # predictions, for the cause of ids that are no class
@@ -56,7 +56,7 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
         for name in CLASS_FILES:
             if (folder / name).is_file():
                 return read_class_file(folder / name)
-    if any(name.endswith(KINDS) for name in list_images(labels)):
+    if any(name.endswith(ENDINGS) for name in list_images(labels)):
         return CITYSCAPES
     raise InputError(
         f"{labels}: no class file says what the ids mean; give --class-table {', '.join(TABLES)} or a class file"
@@ -80,11 +80,11 @@ def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path
     return found
 
 
-def _labels_of(folder: Path) -> tuple[dict[str, Path], str | None]:
+def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
     """True masks by name, and the kind of Cityscapes' masks where they are such."""
     files = list_images(_require_folder(folder, "labels"))
-    for kind in KINDS:
-        chosen = {name: path for name, path in files.items() if name.endswith(f"_{kind}")}
+    for kind, ending in LABEL_ENDINGS.items():
+        chosen = {name: path for name, path in files.items() if name.endswith(ending)}
         if chosen:
             return _by_key(chosen, True, "label"), kind
     if not files:
@@ -111,7 +111,7 @@ def _stored_size(path: Path) -> str | None:
         return None
 
 
-def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
+def match(predictions: Path, labels: Path) -> tuple[list[Triple], LabelKind | None]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
     Raises:
@@ -119,8 +119,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     """
     true, kind = _labels_of(labels)
     files = list_images(_require_folder(predictions, "predictions"))
-    if kind is not None and any(name.endswith(KINDS) for name in files):
-        files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
+    if kind is not None and any(name.endswith(ENDINGS) for name in files):
+        files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
     if ending := "" if kind else common_ending(predicted, true):  # NAME_L.png, as CamVid's
         true = {name.removesuffix(ending): path for name, path in true.items()}
@@ -143,7 +143,7 @@ class MaskSource:
         name: in tables and files.
         predictions, labels: the folders.
         classes: what the ids and colours of both mean.
-        prediction_ids: of Cityscapes: ``labelIds``, ``labelTrainIds``; ``auto``: by the file names, else labelIds.
+        prediction_ids: of Cityscapes: ``labelIds``, ``trainIds``; ``auto``: by the file names, else labelIds.
         boundary: count boundary bands too.
         skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
         workers: threads, at least 1; default: one per core.
@@ -170,10 +170,10 @@ class MaskSource:
         self.training_pixels = training_pixels
         self.triples, kind = match(predictions, labels)
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
-        if prediction_ids == "labelTrainIds" and not cityscapes:
-            raise InputError("--prediction-ids trainIds are those of Cityscapes; give --class-table cityscapes")
+        if prediction_ids == "trainIds" and not cityscapes:
+            raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
         in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
-        self.classes = in_train_ids if kind == "labelTrainIds" else classes
+        self.classes = in_train_ids if kind == "trainIds" else classes
         if all(label == IGNORE_INDEX for _, label in classes.mask_ids):  # of colours alone: ids as they are written
             ids = (*zip(classes.ids, range(len(classes)), strict=True), *classes.mask_ids)
             classes = in_train_ids = replace(classes, mask_ids=ids)
@@ -181,8 +181,8 @@ class MaskSource:
             colors = tuple(zip(classes.colors, range(len(classes)), strict=True))
             classes, in_train_ids = (replace(table, mask_colors=colors) for table in (classes, in_train_ids))
         self.predicted_classes = classes
-        by_name = all(triple.predicted.stem.endswith("labelTrainIds") for triple in self.triples)
-        if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
+        by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
+        if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
         self.boundary, self.skip_bad = boundary, skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
@@ -267,8 +267,8 @@ class MaskSource:
                     "height); export the prediction at the label's size"
                 )
             if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
-                what, cure = describe_strays(predicted, np.ones(predicted.shape[:2], bool), self.predicted_classes)
-                raise InputError(f"{triple.predicted}: {what}; {cure}")
+                every = np.ones(predicted.shape[:2], bool)
+                raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
         return self._counts(triple, true, predicted)

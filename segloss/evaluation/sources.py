@@ -118,7 +118,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             Path(path),
             labels,
             classes,
-            prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
+            prediction_ids=config.prediction_ids,
             boundary=config.boundary,
             skip_bad=config.skip_bad,
             workers=config.workers,

@@ -272,10 +272,10 @@ def test_cityscapes_scores_equal_the_official_ones(tmp_path, official, case):
     [
         ("labelIds", "auto"),
         ("labelTrainIds", "auto"),
-        ("labelTrainIds", "labelTrainIds"),
+        ("labelTrainIds", "trainIds"),
         ("any name", "auto"),
         ("any name", "labelIds"),
-        ("trainIds without saying so", "labelTrainIds"),
+        ("trainIds without saying so", "trainIds"),
     ],
 )
 def test_label_ids_and_train_ids_give_the_same_official_scores(
@@ -308,7 +308,7 @@ def test_a_table_of_ones_own_reads_train_ids_by_itself(tmp_path):
     with pytest.raises(InputError, match="holds id 5"):
         totals_of(source_of(tmp_path))
     with pytest.raises(InputError, match="--prediction-ids trainIds are those of Cityscapes"):
-        source_of(tmp_path, prediction_ids="labelTrainIds")
+        source_of(tmp_path, prediction_ids="trainIds")
 
 
 def test_a_frame_with_two_labels_is_refused(tmp_path):
@@ -505,7 +505,7 @@ FROM_ONE = ClassTable(("x", "y", "z"), ids=(1, 2, 3), ignore_ids=(0,))
     [
         (CITYSCAPES, range(19), "auto", "these look like trainIds; give --prediction-ids trainIds"),
         (CITYSCAPES, (0, 1, 255), "auto", "these look like trainIds; give --prediction-ids trainIds"),
-        (CITYSCAPES, CITY_IDS, "labelTrainIds", "these look like labelIds; give --prediction-ids labelIds"),
+        (CITYSCAPES, CITY_IDS, "trainIds", "these look like labelIds; give --prediction-ids labelIds"),
         (CITYSCAPES, (7, 8, 40), "auto", "ids that are no class: 40; check --class-table"),
         (FROM_ONE, range(3), "auto", "ids seem to begin one before the class table's 1"),
         (THREE, (1, 2, 3), "auto", "ids seem to begin one behind the class table's 0"),

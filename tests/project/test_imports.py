@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # The house from the ground up: a room imports what stands in its own row or in a lower one.
 ROWS = [
     {"errors", "files", "options", "progress"},
-    {"losses", "metrics", "decisions", "pixel_counts", "adapters", "pixel_sample", "iou_rule", "calibration"},  # the core: torch alone
+    # the core: torch alone
+    {"losses", "metrics", "decisions", "pixel_counts", "adapters", "pixel_sample", "iou_rule", "calibration"},
     {"datasets", "flags"},
     {"config", "models"},
     {"inference", "runs"},
