@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segloss.config import CHOICES
+from segloss.decisions import by_prior
 from segloss.errors import InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.summary import mean_of
@@ -36,8 +37,7 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
             continue
         points = []
         for value in grid:
-            by_prior = rule == "prior"
-            ids = by_prior(posterior, prior, value) if by_prior else criterion.decide(logits, value)
+            ids = by_prior(posterior, prior, value) if rule == "prior" else criterion.decide(logits, value)
             predicted = ids[0][valid]
             hits = torch.bincount(true[predicted == true], minlength=num_classes)
             points.append(torch.stack([hits, torch.bincount(predicted, minlength=num_classes)], 1))

@@ -440,6 +440,6 @@ def test_results_counted_in_another_way_are_not_gone_on_from(tmp_path, monkeypat
         store.add_all([(0, result)])
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == {"a"}
-    monkeypatch.setattr(store, "COUNTED_AS", -1)
+    monkeypatch.setattr("segloss.evaluation.store.COUNTED_AS", -1)
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == set()
