@@ -220,7 +220,8 @@ def main(argv: list[str] | None = None) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     if "camvid" in args.roots:
         make_folds(args.roots["camvid"], runs / "folds", FOLDS)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # of a job in the background they are ignored, by its children too
+        signal.signal(number, signal.default_int_handler)
     left = run_all(runner, jobs, args.parallel)
     print(f"{len(jobs) - left} of {len(jobs)} jobs are complete; rows: {args.rows}")
 

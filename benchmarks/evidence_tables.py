@@ -110,13 +110,24 @@ class Rows:
 # ---- The questions ------------------------------------------------------------------------------------------------
 
 
-def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable[str]) -> list[dict]:
-    """The questions fixed in advance, as differences of mIoU on test; what has no rows yet is left out.
+def decided_by(rows: Rows) -> str:
+    """The IoU rule, or the point chosen on val as long as no row has the rule."""
+    return "iou" if any("iou" in row["scores"].get("val", {}) for row in rows.rows) else "chosen"
 
-    ``decided`` is the IoU rule, or the point chosen on val as long as no row has the rule.
-    """
-    datasets = [d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d]
-    decided = "iou" if any("iou" in row["scores"].get("test", {}) for row in rows.rows) else "chosen"
+
+def choices(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable[str]) -> dict[str, tuple[str | None, ...]]:
+    """The best arm of ours and of the rivals on each set's held-out data, and under ``all`` ours for all sets."""
+    bases = list(dict.fromkeys(d.split("/")[0] for d in rows.distinct("dataset", protocol=protocol)))
+    groups = {**{base: [base] for base in bases}, "all": bases}
+    return {
+        name: tuple(rows.best(sets, protocol, arms, decided_by(rows)) for arms in (ours, rivals))
+        for name, sets in groups.items()
+    }
+
+
+def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable[str]) -> list[dict]:
+    """The questions fixed in advance, as differences of mIoU on test; what has no rows yet is left out."""
+    decided, chosen = decided_by(rows), choices(rows, protocol, ours, rivals)
     found = []
 
     def add(question: str, dataset: str, a: tuple[str, str], b: tuple[str, str]) -> None:
@@ -126,13 +137,13 @@ def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable
             said = {"question": question, "dataset": dataset, "a": " ".join(a), "b": " ".join(b)}
             found.append(said | interval(first, second, same_networks=same))
 
-    one = rows.best(datasets, protocol, ours, decided)
-    for dataset in datasets:
+    one, _ = chosen["all"]
+    for dataset in (d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d):
         for arm in rows.distinct("arm", protocol=protocol, dataset=dataset):
             add("a", dataset, (arm, decided), (arm, "plain"))
         for decision in ("plain", decided):
             add("b", dataset, ("rank", decision), ("ce", decision))
-        mine, rival = (rows.best([dataset], protocol, arms, decided) for arms in (ours, rivals))
+        mine, rival = chosen[dataset]
         if mine and rival:
             add("c", dataset, (mine, decided), (rival, decided))
         if one and rival:
@@ -163,7 +174,7 @@ def test_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
         for decision in SHOWN:
             scores = rows.of(dataset, protocol, arm, "test", decision)
             if scores:
-                means = [percent(np.mean([s[key] for s in scores])) for key in MEANS]
+                means = [percent(np.array([s[key] for s in scores], dtype=float).mean()) for key in MEANS]
                 row = interval(np.array([s["blocks"] for s in scores]))
                 lines.append((row["estimate"], [arm, decision, str(len(scores)), with_interval(row), *means]))
     ranked = [cells for _, cells in sorted(lines, key=lambda line: -line[0])]
@@ -223,7 +234,7 @@ def draw(rows: Rows, protocol: str, path: Path) -> bool:
         arms = sorted(arms, key=lambda arm: interval(rows.counts(dataset, protocol, arm, "test", "plain"))["estimate"])
         for place, (decision, mark) in enumerate(zip(SHOWN, "osD^", strict=True)):
             points = [(y, rows.counts(dataset, protocol, arm, "test", decision)) for y, arm in enumerate(arms)]
-            found = [(y + 0.36 - 0.18 * place - 0.09, interval(counts)) for y, counts in points if len(counts)]
+            found = [(y + 0.3 - 0.2 * place, interval(counts)) for y, counts in points if len(counts)]
             for y, row in found:
                 if row["low"] is not None:
                     ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=f"C{place}", linewidth=1.5, alpha=0.6)
@@ -234,6 +245,9 @@ def draw(rows: Rows, protocol: str, path: Path) -> bool:
         ax.set_title(
             f"{dataset}: {max(len(rows.of(dataset, protocol, a, 'test', 'plain')) for a in arms)} seeds at most"
         )
+        ax.set_ylim(-0.5, len(arms) - 0.5)
+        for y in range(1, len(arms)):
+            ax.axhline(y - 0.5, color="0.85", linewidth=0.8)
         ax.grid(axis="x", alpha=0.3)
     handles = {name: line for ax in axes[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(SHOWN))
@@ -266,6 +280,11 @@ def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str]) -> 
         if draw(rows, protocol, folder / f"{protocol}.png"):
             page += [f"![mIoU of every arm under every decision]({protocol}.png)", ""]
         page += comparison_table(comparisons(rows, protocol, ours, rivals))
+        best = [
+            f"{name}: {' and '.join(a or 'none' for a in arms)}"
+            for name, arms in choices(rows, protocol, ours, rivals).items()
+        ]
+        page += [f"Chosen on held-out data, ours and rival ({decided_by(rows)}): {'; '.join(best)}.", ""]
         for dataset in (d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d):
             page += test_table(rows, dataset, protocol) + class_table(rows, dataset, protocol)
         page += search_table(rows, protocol, [*ours, *rivals])
