@@ -156,8 +156,8 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> int:
             return False
         try:
             word = runner.run(job)
-        except Stopped as reason:
-            print(f"{job.name}: left, {reason}", flush=True)
+        except (Stopped, OSError, ValueError, KeyError) as reason:  # one bad run does not end a night's work
+            print(f"{job.name}: left, {reason!r}", flush=True)
             return False
         if word != "done before":
             print(f"{job.name}: {word}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
@@ -176,11 +176,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("run", "list", "tables"))
     add = parser.add_argument
-    variables = os.environ.get
-    add("--runs", type=Path, default=variables("SEGLOSS_RUNS"), help="folder of the runs; default: $SEGLOSS_RUNS")
+    given = os.environ.get
+    add("--runs", type=Path, default=given("SEGLOSS_RUNS"), help="folder of the runs; default: $SEGLOSS_RUNS")
     add("--rows", type=Path, default=ROOT / "docs/evidence", help="folder of the rows, tables and pictures")
     add("--data", nargs="+", default=[], metavar="NAME=DIR", help=f"default: ${variable('camvid')} and so on")
-    add("--weights", type=Path, default=variables("SEGLOSS_ENCODER_WEIGHTS"), help="ImageNet's, of EfficientNet-Lite0")
+    add("--weights", type=Path, default=given("SEGLOSS_ENCODER_WEIGHTS"), help="ImageNet's, of EfficientNet-Lite0")
     add("--hours", type=float, default=float("inf"), help="begin nothing after it, and stop what runs")
     add("--protocol", nargs="+", choices=PROTOCOLS, default=["short", "long"])
     add("--only", nargs="+", default=["*"], metavar="NAME", help="jobs of these names, with * and ?")
@@ -206,6 +206,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     jobs = [job for job in job_list() if job.protocol in args.protocol and job.base in args.roots]
     jobs = [job for job in jobs if any(fnmatch.fnmatch(job.name, pattern) for pattern in args.only)]
+    if not jobs:
+        raise SystemExit(
+            f"no job is called {' '.join(args.only)} on {', '.join(args.roots) or 'no data'}; see --data, --only"
+        )
     runs, weights = args.runs.absolute(), args.weights and Path(args.weights).absolute()
     deadline = time.monotonic() + 3600 * args.hours
     runner = Runner(runs, args.rows, args.roots, weights, deadline, args.adopted_commit)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+CHOSEN_BY = "short"  # the protocol whose held-out scores choose arms, for the others too
 MIN_BLOCKS = 6  # below it no interval is given
 SHOWN = ("plain", "tau0", "chosen", "iou")
 MEANS = ("mean_accuracy", "pixel_accuracy", "tail")
@@ -118,19 +119,19 @@ def decided_by(rows: Rows) -> str:
     return "iou" if any("iou" in row["scores"].get("val", {}) for row in rows.rows) else "chosen"
 
 
-def choices(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable[str]) -> dict[str, tuple[str | None, ...]]:
-    """The best arm of ours and of the rivals on each set's held-out data, and under ``all`` ours for all sets."""
-    bases = list(dict.fromkeys(d.split("/")[0] for d in rows.distinct("dataset", protocol=protocol)))
+def choices(rows: Rows, ours: Iterable[str], rivals: Iterable[str]) -> dict[str, tuple[str | None, ...]]:
+    """The best arm of ours and of the rivals on each set's held-out data, and under ``all`` on all sets."""
+    bases = list(dict.fromkeys(d.split("/")[0] for d in rows.distinct("dataset", protocol=CHOSEN_BY)))
     groups = {**{base: [base] for base in bases}, "all": bases}
     return {
-        name: tuple(rows.best(sets, protocol, arms, decided_by(rows)) for arms in (ours, rivals))
+        name: tuple(rows.best(sets, CHOSEN_BY, arms, decided_by(rows)) for arms in (ours, rivals))
         for name, sets in groups.items()
     }
 
 
 def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable[str]) -> list[dict]:
     """The questions fixed in advance, as differences of mIoU on test; what has no rows yet is left out."""
-    decided, chosen = decided_by(rows), choices(rows, protocol, ours, rivals)
+    decided, chosen = decided_by(rows), choices(rows, ours, rivals)
     found = []
 
     def add(question: str, dataset: str, a: tuple[str, str], b: tuple[str, str]) -> None:
@@ -149,7 +150,7 @@ def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable
             add("a", dataset, (arm, decided), (arm, "plain"))
         for decision in ("plain", decided):
             add("b", dataset, ("rank", decision), ("ce", decision))
-        mine, rival = chosen[dataset]
+        mine, rival = chosen.get(dataset, (None, None))
         if mine and rival:
             add("c", dataset, (mine, decided), (rival, decided))
         if one and rival:
@@ -281,17 +282,13 @@ setting.
 def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str]) -> None:
     """README.md, and a picture for each protocol, of the rows in a folder."""
     rows = Rows(read_rows(folder))
-    page = [HEAD]
+    best = [f"{name}: {' and '.join(a or 'none' for a in arms)}" for name, arms in choices(rows, ours, rivals).items()]
+    page = [HEAD, f"Chosen on held-out data, ours and rival ({decided_by(rows)}): {'; '.join(best)}.", ""]
     for protocol in rows.distinct("protocol"):
         page += [f"## Protocol `{protocol}`", ""]
         if draw(rows, protocol, folder / f"{protocol}.png"):
             page += [f"![mIoU of every arm under every decision]({protocol}.png)", ""]
         page += comparison_table(comparisons(rows, protocol, ours, rivals))
-        best = [
-            f"{name}: {' and '.join(a or 'none' for a in arms)}"
-            for name, arms in choices(rows, protocol, ours, rivals).items()
-        ]
-        page += [f"Chosen on held-out data, ours and rival ({decided_by(rows)}): {'; '.join(best)}.", ""]
         for dataset in (d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d):
             page += test_table(rows, dataset, protocol) + class_table(rows, dataset, protocol)
         page += search_table(rows, protocol, [*ours, *rivals])
