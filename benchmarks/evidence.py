@@ -157,7 +157,8 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> int:
         try:
             word = runner.run(job)
         except (Stopped, OSError, ValueError, KeyError) as reason:  # one bad run does not end a night's work
-            print(f"{job.name}: left, {reason!r}", flush=True)
+            why = str(reason) if isinstance(reason, Stopped) else repr(reason)
+            print(f"{job.name}: left, {why}", flush=True)
             return False
         if word != "done before":
             print(f"{job.name}: {word}, {(time.monotonic() - started) / 60:.1f} min", flush=True)
