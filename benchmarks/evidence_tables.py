@@ -190,11 +190,11 @@ def test_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
 
 
 def class_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
-    """IoU of each class, mean of the seeds, plain and by the IoU rule; not of sets with many classes."""
+    """IoU of each class, mean of the seeds, plain and as decided; not of sets with many classes."""
     names = next((row["classes"] for row in rows.rows if row["dataset"] == dataset), [])
     columns = []
     for arm in rows.distinct("arm", protocol=protocol, dataset=dataset):
-        for decision in ("plain", "iou"):
+        for decision in ("plain", decided_by(rows)):
             if scores := rows.of(dataset, protocol, arm, "test", decision):
                 values = np.array([s["iou"] for s in scores.values()], dtype=float)
                 columns.append((f"{arm} {decision}", [percent(value) for value in values.mean(0)]))
