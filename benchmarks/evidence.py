@@ -91,7 +91,7 @@ RIVALS = {
     "ce-guided": "--loss ce --guided-crops 0.5",
 }
 ARMS = OURS | RIVALS
-# Whose test split is looked at. These five were fixed before any row here, but after early figures that had seen CamVid's
+# Whose test split is looked at. These five were fixed before any row, but after early figures that had seen CamVid's
 # test split with seed 0. What the held-out rows choose is added behind them.
 FINAL = ("weighted_ce", "power075", "ce", "rank", "power05")
 SEEDS = 5

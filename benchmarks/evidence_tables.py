@@ -249,9 +249,8 @@ def draw(rows: Rows, protocol: str, path: Path) -> bool:
             ax.plot(xs, ys, mark, color=f"C{place}", markersize=5, label=decision if found else None)
         ax.set_yticks(range(len(arms)), arms)
         ax.set_xlabel("mIoU on test (%)")
-        ax.set_title(
-            f"{dataset}: {max(len(rows.of(dataset, protocol, a, 'test', 'plain')) for a in arms)} seeds at most"
-        )
+        most = max(len(rows.of(dataset, protocol, arm, "test", "plain")) for arm in arms)
+        ax.set_title(f"{dataset}: " + ("1 seed" if most == 1 else f"up to {most} seeds"))
         ax.set_ylim(-0.5, len(arms) - 0.5)
         for y in range(1, len(arms)):
             ax.axhline(y - 0.5, color="0.85", linewidth=0.8)
@@ -275,7 +274,8 @@ too.
 Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
 **c** the best squared loss against the best cross entropy of each set; **d** one squared loss for all sets against
 the best cross entropy of each. Everything else is exploratory. "Images only" marks one seed, which says nothing of a
-setting.
+setting. The arms weighted_ce, power075, ce, rank and power05 were listed after early figures that had seen CamVid's
+test split with seed 0, so that seed 0 of these on CamVid confirms nothing new; other seeds and sets do.
 """
 
 
