@@ -150,7 +150,7 @@ def union_shares(sums: Array, variances: Array) -> Array:
     over the classes, each in proportion to its variance.
 
     Args:
-        sums: ``(n, 3 C + 2)`` of :func:`segloss.comparison.block_sums`.
+        sums: ``(n, 3 C + 2)`` of :func:`segloss.evaluation.comparison.block_sums`.
         variances: of the mean and of each class's IoU, ``(1 + C,)``; NaN where none could be measured, which counts as
             the largest.
     """
@@ -198,7 +198,7 @@ def interval(
 
     Args:
         runs: of each run, what the statistic is made from, added up within each block, ``(n, M)``; for mean IoU
-            :func:`segloss.comparison.block_sums`.
+            :func:`segloss.evaluation.comparison.block_sums`.
         statistic: of sums ``(..., M)``, K values in the last dimension; NaN where there is none.
         level: in (0, 1).
         shares: how unevenly the blocks weigh; for mean IoU :func:`union_shares`, or :func:`pair_shares` for the

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from segloss.comparison import block_sums, mean_and_ious
+from segloss.evaluation.comparison import block_sums, mean_and_ious
 from segloss.intervals import (
     MIN_BLOCKS,
     WHY_NONE,
@@ -492,7 +492,7 @@ def test_frames_of_a_video_cover_the_truth_in_blocks_chosen_from_the_data():
 
 
 def test_the_long_simulation_prints_a_table_and_json(tmp_path):
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "intervals.py"
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "intervals.py"
     options = ["--kinds", "images", "chosen", "--blocks", "6", "--frames", "60", "--seeds", "1", "2"]
     options += ["--repeats", "3", "--truth-images", "100"]
     done = subprocess.run(
