@@ -1,4 +1,4 @@
-"""How often the intervals of segloss.evaluation.intervals cover the truth, and call equal settings different, on simulated scores.
+"""How often the intervals of evaluation cover the truth, and call equal settings different, on simulated scores.
 
     python benchmarks/intervals.py                                # all of it, 20 to 40 minutes on one core
     python benchmarks/intervals.py --kinds images --blocks 6 12 --repeats 300
