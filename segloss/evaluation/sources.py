@@ -17,6 +17,7 @@ from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, RunSource
 from segloss.inference import Views, pick_device, resolve_precision
+from segloss.measures import MEASURES
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.report.tables import make_folder
@@ -24,7 +25,8 @@ from segloss.runs import Run, check_same_classes, load_operating_point, load_run
 
 
 def no_labels(dataset: SegmentationDataset) -> InputError:
-    return InputError(f"{dataset.name}: split {dataset.split!r} has no labels to score against; choose another --split")
+    what = f"split {dataset.split!r} has no labels to score against"
+    return InputError(what, "choose another --split", dataset.name)
 
 
 def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[RunSource]:
@@ -40,7 +42,7 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     names = config.names or distinct_names(runs)
     for run, dataset in zip(runs, datasets, strict=True):
         if dataset.classes.names != datasets[0].classes.names:
-            raise InputError(f"{run.path}: has other classes than {runs[0].path}; score the two apart")
+            raise InputError(f"has other classes than {runs[0].path}", "score the two apart", run.path)
         chosen_images(config.choose_on, dataset)
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
@@ -48,13 +50,23 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         check_before([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
-        counted = {"boundary": config.boundary, "calibration": True, "sweep": config.sweep_tau}
-        measures, save = Measures(decision_of(config, run), **counted), None
+        measures = Measures(decision_of(config, run), counted_of(config), calibration=True, sweep=config.sweep_tau)
+        save = None
         if config.save_predictions:
             save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
-        how = {"device": device, "precision": precision, "views": views_of(config)}
-        loading = {"batch_size": config.batch_size, "workers": config.workers or 0}
-        sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))
+        source = RunSource(
+            name,
+            run,
+            dataset,
+            measures,
+            device=device,
+            precision=precision,
+            batch_size=config.batch_size,
+            workers=config.workers or 0,
+            views=views_of(config),
+            on_sample=save,
+        )
+        sources.append(source)
     return sources
 
 
@@ -71,16 +83,15 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     images = list_images(place)
     if not images:
         what = "holds no images" if place.is_dir() else "is no folder"
-        raise InputError(f"{place}: {what}; check --images, a folder of {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(what, f"check --images, a folder of {', '.join(IMAGE_SUFFIXES)}", place)
     found = pair(images, None, place.name, place, place)
     make_folder(folder)
     written = []
     for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
-        measures = Measures(decision_of(config, run))
-        how = {"device": device, "precision": precision, "views": views_of(config)}
-        source = RunSource(name, run, dataset, measures, batch_size=config.batch_size, **how)
+        measures, views = Measures(decision_of(config, run)), views_of(config)
+        source = RunSource(name, run, dataset, measures, device=device, precision=precision, views=views)
         loader = evaluation_loader(dataset, config.batch_size, workers=config.workers or 0)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
@@ -94,6 +105,11 @@ def decision_of(config: EvalConfig, run: Run) -> Decision:
     if config.decision_tau == "auto":
         return load_operating_point(run)
     return Decision("tau", float(config.decision_tau))
+
+
+def counted_of(config: EvalConfig) -> tuple[str, ...]:
+    """The measures asked for, by name."""
+    return tuple(name for name in MEASURES if getattr(config, name, False))
 
 
 def views_of(config: EvalConfig) -> Views:
@@ -121,7 +137,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             labels,
             classes,
             prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
-            boundary=config.boundary,
+            counted=counted_of(config),
             skip_bad=config.skip_bad,
             workers=config.workers,
             training_pixels=counts,
@@ -135,13 +151,11 @@ def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...]
     if file is None:
         return None
     if not Path(file).is_file():
-        raise InputError(f"{file}: is no file; give --training-counts a run's pixel_counts.json")
+        raise InputError("is no file", "give --training-counts a run's pixel_counts.json", file)
     counts = PixelCounts.load(file)
     if counts.class_names != classes.names or len(counts.pixels) != len(classes):
-        raise InputError(
-            f"{file}: counts other classes than {', '.join(classes.names)}; give --training-counts of a run on these, "
-            "or leave it out"
-        )
+        what = f"counts other classes than {', '.join(classes.names)}"
+        raise InputError(what, "give --training-counts of a run on these, or leave it out", file)
     return counts.pixels
 
 
@@ -162,10 +176,10 @@ def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str
             unknown = sorted(listed - found)
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            where = f"{word}: " if listed is not None else ""
             raise InputError(
-                f"--choose-on {where}no image of {dataset.split} is called {unknown[0]!r}{more}; words are beginnings "
-                f"and lines of a file whole names, such as {dataset.names[0]!r}"
+                f"no image of {dataset.split} is called {unknown[0]!r}{more}",
+                f"words are beginnings and lines of a file whole names, such as {dataset.names[0]!r}",
+                "--choose-on" if listed is None else f"--choose-on {word}",
             )
         chosen |= found
     return chosen
@@ -175,10 +189,12 @@ def _lines_of(path: Path) -> set[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--choose-on {path}: cannot be read as text; give a file of one name a line") from error
+        cure = "give a file of one name a line"
+        raise InputError("cannot be read as text", cure, f"--choose-on {path}") from error
     found = {line.strip() for line in lines if line.strip()}
     if not found:
-        raise InputError(f"--choose-on {path}: lists no image; write one name a line, or leave it out for all images")
+        cure = "write one name a line, or leave it out for all images"
+        raise InputError("lists no image", cure, f"--choose-on {path}")
     return found
 
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # The house from the ground up: a room imports what stands in its own row or in a lower one.
 ROWS = [
     {"errors", "files", "options", "progress"},
-    {"losses", "metrics", "decisions", "pixel_counts", "adapters"},  # the core: torch alone
-    {"datasets", "flags"},
+    {"losses", "metrics", "decisions", "pixel_counts", "adapters", "schema"},  # the core: torch alone
+    {"datasets", "flags", "measures"},
     {"config", "models"},
     {"inference", "runs"},
     {"report"},
