@@ -94,11 +94,6 @@ class RunOrigin(Value):
     precision: str = "32-true"
     skipped: tuple[str, ...] | None = None  # images are never left out
 
-    @property
-    def place(self) -> str | None:
-        """The file that was scored."""
-        return self.checkpoint
-
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOrigin(Value):
@@ -107,11 +102,6 @@ class MaskOrigin(Value):
     predictions: str
     labels: str
     skipped: tuple[str, ...] = ()
-
-    @property
-    def place(self) -> str:
-        """The folder that was scored."""
-        return self.predictions
 
 
 Origin = RunOrigin | MaskOrigin

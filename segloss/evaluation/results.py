@@ -58,7 +58,7 @@ class ImageResult:
             ignored, brier = arrays["sums"].tolist()
             split = [(*key.partition(" ")[::2], key) for key in arrays.files]
             counted, sweep = ({of: arrays[key] for kind, of, key in split if kind == k} for k in ("counted", "sweep"))
-            calibration = arrays["calibration"] if "calibration" in arrays.files else None
+            calibration = arrays.get("calibration")
         return cls(name, matrix, int(ignored), counted, calibration, brier, sweep)
 
 

@@ -1,6 +1,7 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from segloss.config import DataOptions, EvalConfig
@@ -35,11 +36,10 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     Raises:
         InputError: a run, its data or its operating point cannot be used.
     """
-    device = pick_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
+    build = _builder(config)
     runs = [load_run(path) for path in config.checkpoint]
     datasets = [dataset_for_run(run, config) for run in runs]
-    names = config.names or distinct_names(runs)
+    names = config.names or distinct_names(run.name for run in runs)
     for run, dataset in zip(runs, datasets, strict=True):
         if dataset.classes.names != datasets[0].classes.names:
             raise InputError(f"has other classes than {runs[0].path}", "score the two apart", run.path)
@@ -54,20 +54,22 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         save = None
         if config.save_predictions:
             save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
-        source = RunSource(
-            name,
-            run,
-            dataset,
-            measures,
-            device=device,
-            precision=precision,
-            batch_size=config.batch_size,
-            workers=config.workers or 0,
-            views=views_of(config),
-            on_sample=save,
-        )
-        sources.append(source)
+        sources.append(build(name, run, dataset, measures, on_sample=save))
     return sources
+
+
+def _builder(config: EvalConfig) -> Callable[..., RunSource]:
+    """:class:`RunSource` of any run, on the device and in the way asked for."""
+    device = pick_device(config.accelerator)
+    tile = None if config.tile is None else (config.tile[0], config.tile[1])
+    return partial(
+        RunSource,
+        device=device,
+        precision=resolve_precision(config.precision, device),
+        batch_size=config.batch_size,
+        workers=config.workers or 0,
+        views=Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap),
+    )
 
 
 def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], Progress]) -> list[Path]:
@@ -76,8 +78,7 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     Raises:
         InputError: a run cannot be used, or the folder holds no images.
     """
-    device = pick_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
+    build = _builder(config)
     runs = [load_run(path) for path in config.checkpoint]
     place = Path(str(config.images))
     images = list_images(place)
@@ -87,12 +88,11 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     found = pair(images, None, place.name, place, place)
     make_folder(folder)
     written = []
-    for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
+    for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
-        measures, views = Measures(decision_of(config, run)), views_of(config)
-        source = RunSource(name, run, dataset, measures, device=device, precision=precision, views=views)
-        loader = evaluation_loader(dataset, config.batch_size, workers=config.workers or 0)
+        source = build(name, run, dataset, Measures(decision_of(config, run)))
+        loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
         for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
@@ -112,11 +112,6 @@ def counted_of(config: EvalConfig) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if getattr(config, name, False))
 
 
-def views_of(config: EvalConfig) -> Views:
-    tile = None if config.tile is None else (config.tile[0], config.tile[1])
-    return Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap)
-
-
 def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:
     """One source per ``--predictions``.
 
@@ -127,9 +122,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
     classes = class_table(config.class_table, labels)
     say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
     counts = training_pixels_of(config.training_counts, classes)
-    names: list[str] = []
-    for path in config.predictions:
-        names.append(_distinct(Path(path).resolve().name, names))
+    names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
     return [
         MaskSource(
             name,
@@ -142,7 +135,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             workers=config.workers,
             training_pixels=counts,
         )
-        for name, path in zip(config.names or names, config.predictions, strict=True)
+        for name, path in zip(names, config.predictions, strict=True)
     ]
 
 
@@ -218,16 +211,12 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
     return dataset
 
 
-def distinct_names(runs: list[Run]) -> list[str]:
-    """One name per run, told apart by number where two are the same."""
+def distinct_names(wanted: Iterable[str]) -> list[str]:
+    """The names, told apart by number where two are the same."""
     names: list[str] = []
-    for run in runs:
-        names.append(_distinct(run.name, names))
+    for name in wanted:
+        found, number = name, 2
+        while found in names:
+            found, number = f"{name}-{number}", number + 1
+        names.append(found)
     return names
-
-
-def _distinct(wanted: str, taken: Sequence[str]) -> str:
-    name, number = wanted, 2
-    while name in taken:
-        name, number = f"{wanted}-{number}", number + 1
-    return name

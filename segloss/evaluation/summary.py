@@ -9,7 +9,7 @@ from segloss.datasets.classes import ClassTable
 from segloss.evaluation.counting import BINS
 from segloss.evaluation.results import Totals
 from segloss.measures import MEASURES
-from segloss.metrics import Scores, class_groups, grouped_confusion, none_if_nan, protocol_named
+from segloss.metrics import Scores, class_groups, grouped_confusion, none_if_nan
 from segloss.schema import Bin, Calibration, Categories, ClassScores, Group, Groups, Origin, RunScores, WorstClass
 
 
@@ -30,7 +30,8 @@ def summarise(
         training_pixels: order the classes for head, middle and tail; None: the true pixels of this evaluation.
         protocol: the definition of the means, one of :data:`segloss.metrics.PROTOCOLS`.
     """
-    scores = scores_of(totals, protocol)
+    hits, true, predicted = torch.from_numpy(totals.counts).unbind(1)
+    scores = Scores.from_counts(hits, true, predicted, protocol)
     plain = scores.to_dict(classes.names)
     found = [(MEASURES[name], MEASURES[name].scores(counts)) for name, counts in totals.counted.items()]
     of_classes = tuple(
@@ -55,13 +56,6 @@ def summarise(
         counted={measure.of_all.key: none_if_nan(measure.mean(ratios)) for measure, ratios in found},
         calibration=calibration(totals),
     )
-
-
-def scores_of(totals: Totals, protocol: str) -> Scores:
-    if protocol_named(protocol).per_image:
-        hits, true, predicted = torch.from_numpy(totals.counts).unbind(1)
-        return Scores.from_counts(hits, true, predicted, protocol)
-    return Scores.from_confusion(torch.from_numpy(totals.matrix), protocol)
 
 
 def mean_of(ious: torch.Tensor, members: Sequence[int]) -> float:

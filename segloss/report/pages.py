@@ -194,11 +194,12 @@ def _classes(runs: Runs, colors: Colors) -> list[dict[str, Any]]:
 
 def _details(name: str, scores: RunScores, colors: Colors) -> dict[str, Any]:
     """All that was counted of each class in one run."""
-    measures = counted_in([scores])
+    measures, origin = counted_in([scores]), scores.origin
+    place = origin.checkpoint if isinstance(origin, RunOrigin) else origin.predictions
     rows = [{"of": row, "cells": class_ratios(row, measures)} for row in scores.classes]
     return {
         "name": name,
-        "lines": [line for line in (title_of(name, scores), scores.origin.place, unknown_text(scores)) if line],
+        "lines": [line for line in (title_of(name, scores), place, unknown_text(scores)) if line],
         "columns": ["IoU", "recall", "precision", "F1", *(measure.of_class.title for measure in measures)],
         "rows": sorted(rows, key=lambda row: -row["of"].pixels),
     }

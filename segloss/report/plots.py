@@ -107,6 +107,17 @@ def _bar_colors(colors: Colors) -> list[tuple[float, float, float]]:
     return [(red / 255, green / 255, blue / 255) for red, green, blue in colors]
 
 
+def _show_shares(axes: Any, shares: np.ndarray, names: Sequence[str], most: int, least: float, aspect: str) -> Any:
+    """Percentages as a heat map; numbers in it from the least on, where there are at most so many names."""
+    for (row, column), share in np.ndenumerate(shares):
+        if len(names) <= most and share >= least:
+            color = "w" if share > 55 else "k"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=color)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    return axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
+
+
 def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float], colors: Colors, path: Path) -> None:
     """Three panels over the same classes, most frequent first: share, label value, and who shares images with whom."""
     splits = statistics["splits"]
@@ -137,14 +148,7 @@ def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float],
     middle.invert_yaxis()
     together = np.array(first["cooccurrence"])[np.ix_(order, order)]
     shares = 100 * together / np.maximum(together.diagonal()[:, None], 1)
-    right.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    if len(names) <= 20:
-        for (row, column), share in np.ndenumerate(shares):
-            right.text(
-                column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color="w" if share > 55 else "k"
-            )
-    right.set_xticks(range(len(names)), names, rotation=60, ha="right")
-    right.set_yticks(range(len(names)), names)
+    _show_shares(right, shares, names, most=20, least=0, aspect="auto")
     right.set_title(f"{split}: of the images with the row's class,\nthose that hold the column's (%)", fontsize=9)
     figure.suptitle(f"{statistics['dataset']}: " + ", ".join(f"{s['images']} {name}" for name, s in splits.items()))
     _save(figure, path)
@@ -194,21 +198,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
     shares = 100 * matrix[:, : len(class_names)] / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.55 * len(class_names) + 2
     figure, axes = _figure(size + 1, size)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    if len(class_names) <= 30:
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                axes.text(
-                    column,
-                    row,
-                    f"{share:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="w" if share > 55 else "k",
-                )
-    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
+    image = _show_shares(axes, shares, class_names, most=30, least=0.5, aspect="equal")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(textwrap.fill(title, int(11 * (size + 1))), fontsize=11)  # 11 letters an inch

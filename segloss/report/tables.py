@@ -83,19 +83,10 @@ def class_rows(runs: Mapping[str, RunScores]) -> list[dict[str, Cell]]:
     """The lines of per_class.csv, a run after the other."""
     counted = [measure.of_class.key for measure in counted_in(runs.values())]
     return [
-        {
-            "run": name,
-            "class": row.name,
-            "iou": row.iou,
-            "recall": row.recall,
-            "precision": row.precision,
-            "f1": row.f1,
-            "pixels": row.pixels,
-            "images": row.images,
-            **{key: row.counted.get(key) for key in counted},
-            "protocol": scores.protocol,
-            "classes_averaged": scores.classes_averaged,
-        }
+        {"run": name, "class": row.name}
+        | {key: value for key, value in row.to_json().items() if key != "name"}
+        | {key: row.counted.get(key) for key in counted}
+        | {"protocol": scores.protocol, "classes_averaged": scores.classes_averaged}
         for name, scores in runs.items()
         for row in scores.classes
     ]
