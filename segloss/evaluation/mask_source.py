@@ -27,7 +27,7 @@ from segloss.pixel_counts import available_cores
 from segloss.schema import MaskOrigin
 
 TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}
-LABEL_KINDS = ("labelIds", "labelTrainIds")  # endings of Cityscapes' masks
+KINDS = ("labelIds", "labelTrainIds")
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
 LOOKED_AT = 20  # predictions, for the cause of ids that are no class
@@ -60,7 +60,7 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
         for name in CLASS_FILES:
             if (folder / name).is_file():
                 return read_class_file(folder / name)
-    if any(name.endswith(LABEL_KINDS) for name in list_images(labels)):
+    if any(name.endswith(KINDS) for name in list_images(labels)):
         return CITYSCAPES
     raise InputError(
         "no class file says what the ids mean", f"give --class-table {', '.join(TABLES)} or a class file", labels
@@ -87,7 +87,7 @@ def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path
 def _labels_of(folder: Path) -> tuple[dict[str, Path], str | None]:
     """True masks by name, and the kind of Cityscapes' masks where they are such."""
     files = list_images(_require_folder(folder, "labels"))
-    for kind in LABEL_KINDS:
+    for kind in KINDS:
         chosen = {name: path for name, path in files.items() if name.endswith(f"_{kind}")}
         if chosen:
             return _by_key(chosen, True, "label"), kind
@@ -123,10 +123,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     """
     true, kind = _labels_of(labels)
     files = list_images(_require_folder(predictions, "predictions"))
-    if kind is not None and any(name.endswith(LABEL_KINDS) for name in files):
-        files = {
-            name: path for name, path in files.items() if name.endswith(LABEL_KINDS)
-        }  # not the colour images beside
+    if kind is not None and any(name.endswith(KINDS) for name in files):
+        files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
     if ending := "" if kind else common_ending(predicted, true):  # NAME_L.png, as CamVid's
         true = {name.removesuffix(ending): path for name, path in true.items()}

@@ -15,7 +15,6 @@ import torch
 
 from segloss.datasets.masks import counts_of_runs, id_histogram
 from segloss.errors import InputError
-from segloss.evaluation import store as result_store
 from segloss.evaluation.counting import BINS, confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.store import AT_ONCE, ResultStore
@@ -447,6 +446,6 @@ def test_results_counted_in_another_way_are_not_gone_on_from(tmp_path, monkeypat
         store.add_all([(0, result)])
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == {"a"}
-    monkeypatch.setattr(result_store, "COUNTED_AS", -1)
+    monkeypatch.setattr("segloss.evaluation.store.COUNTED_AS", -1)
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == set()
