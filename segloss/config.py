@@ -14,6 +14,7 @@ from segloss.flags import POSITIVE, Options, at_least, keys_of, option, require,
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
 from segloss.losses.label_values import OUTLYING_OPTIONS
+from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 from segloss.models import ModelOptions
 
@@ -311,7 +312,7 @@ class ComparisonOptions(Options):
     """
 
     protocol: str = option("cityscapes", "definition of the means", names=PROTOCOLS, of=SCORED)
-    boundary: bool = option(False, "boundary IoU too", of=SCORED)
+    measures: Mapping[str, Any] = spread({name: measure.option for name, measure in MEASURES.items()}, of=SCORED)
     group: tuple[str, ...] = option((), "setting of each run: its seeds are compared together", of=SCORED)
     block: int = option(
         1, "consecutive images drawn together for intervals; 20 for frames of a video", of=SCORED, **at_least(1)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,18 @@ from segloss.datasets.images import list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
-from segloss.evaluation.counting import boundary_of, confusion_of, pair_histogram
+from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
 from segloss.losses.reduction import IGNORE_INDEX
+from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
+from segloss.schema import MaskOrigin
 
 ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
 LOOKED_AT = 20  # predictions, for the cause of ids that are no class
+UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,13 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
     if any(name.endswith(ENDINGS) for name in list_images(labels)):
         return CITYSCAPES
     raise InputError(
-        f"{labels}: no class file says what the ids mean; give --class-table {', '.join(TABLES)} or a class file"
+        "no class file says what the ids mean", f"give --class-table {', '.join(TABLES)} or a class file", labels
     )
 
 
 def _require_folder(path: Path, flag: str) -> Path:
     if not path.is_dir():
-        raise InputError(f"{path}: is no folder; check --{flag}")
+        raise InputError("is no folder", f"check --{flag}", path)
     return path
 
 
@@ -75,7 +79,7 @@ def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path
     for name, path in files.items():
         key = _frame(name) if by_frame else name
         if key in found:
-            raise InputError(f"{path}: a second {what} of {key} beside {found[key]}; keep one of the two")
+            raise InputError(f"a second {what} of {key} beside {found[key]}", "keep one of the two", path)
         found[key] = path
     return found
 
@@ -88,7 +92,7 @@ def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
         if chosen:
             return _by_key(chosen, True, "label"), kind
     if not files:
-        raise InputError(f"{folder}: holds no masks; check --labels")
+        raise InputError("holds no masks", "check --labels", folder)
     return files, None
 
 
@@ -130,9 +134,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], LabelKind | No
     }
     if any(lonely.values()):
         found = ", and ".join(f"{what} {len(names)}: {_some(names)}" for what, names in lonely.items() if names)
-        raise InputError(
-            f"{found}; masks are matched by their name without suffix, add them or take out their partners"
-        )
+        cure = "masks are matched by their name without suffix, add them or take out their partners"
+        raise InputError(found, cure)
     return [Triple(name, predicted[name], path) for name, path in sorted(true.items())], kind
 
 
@@ -144,7 +147,7 @@ class MaskSource:
         predictions, labels: the folders.
         classes: what the ids and colours of both mean.
         prediction_ids: of Cityscapes: ``labelIds``, ``trainIds``; ``auto``: by the file names, else labelIds.
-        boundary: count boundary bands too.
+        counted: names of :data:`segloss.measures.MEASURES` to count too.
         skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
         workers: threads, at least 1; default: one per core.
         training_pixels: of each class, where known: they order head, middle and tail.
@@ -161,7 +164,7 @@ class MaskSource:
         classes: ClassTable,
         *,
         prediction_ids: str = "auto",
-        boundary: bool = False,
+        counted: Sequence[str] = (),
         skip_bad: bool = False,
         workers: int | None = None,
         training_pixels: tuple[int, ...] | None = None,
@@ -184,7 +187,7 @@ class MaskSource:
         by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
         if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
-        self.boundary, self.skip_bad = boundary, skip_bad
+        self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped: list[str] = []
         if not skip_bad:
@@ -198,16 +201,30 @@ class MaskSource:
         pairs = zip(self.triples, sizes[::2], sizes[1::2], strict=True)
         other = [f"{t.name} ({a}, its label {b})" for t, a, b in pairs if a and b and a != b]
         if other:
-            raise InputError(
-                f"{self.predictions}: {len(other)} of {len(self)} predictions are not of their label's size (width x "
-                f"height): {_some(other)}; export them at the label's size (--skip-bad leaves such images out)"
-            )
+            what = f"{len(other)} of {len(self)} predictions are not of their label's size (width x height)"
+            cure = "export them at the label's size (--skip-bad leaves such images out)"
+            raise InputError(f"{what}: {_some(other)}", cure, self.predictions)
 
     def __len__(self) -> int:
         return len(self.triples)
 
-    def describe(self) -> dict:
-        return {"predictions": str(self.predictions), "labels": str(self.labels), "skipped": list(self.skipped)}
+    def describe(self) -> MaskOrigin:
+        return MaskOrigin(predictions=str(self.predictions), labels=str(self.labels), skipped=tuple(self.skipped))
+
+    def doubt(self, matrix: np.ndarray) -> str | None:
+        """A line where more than 1 % is no class, or several classes are predicted as the one beside them."""
+        count, pixels = len(matrix), max(1, matrix.sum())
+        for step, where in ((-1, "before"), (1, "behind")):
+            beside = np.diagonal(matrix[:, :count], step)
+            share, of_true = beside.sum() / pixels, matrix.sum(1)[max(0, -step) :][: len(beside)]
+            # Of several classes, not only of one that a weak model predicts everywhere.
+            if share > 0.5 and np.count_nonzero(2 * beside > of_true) > 2:
+                off = f"{share:.1%} of the pixels are predicted as the class {where} the true one"
+                return f"{off}; the ids seem to begin at another number than the class table's"
+        share = matrix[:, count:].sum() / pixels
+        if share <= UNKNOWN_SHARE:
+            return None
+        return f"{share:.1%} of the pixels are predicted as no class; {self.cause_of_unknown()}"
 
     def cause_of_unknown(self) -> str:
         """What the values of some predictions look like, if many are no class."""
@@ -218,7 +235,7 @@ class MaskSource:
                 values.update(np.unique(predicted).tolist() if predicted.ndim == 2 else ())
         return _cause(values - {IGNORE_INDEX}, self.predicted_classes)
 
-    def key(self) -> dict:
+    def key(self) -> dict[str, Any]:
         stats = [
             (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
             for t in self.triples
@@ -229,7 +246,7 @@ class MaskSource:
             "labels": str(self.labels.resolve()),
             "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
-            "boundary": self.boundary,
+            "counted": self.counted,
         }
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
@@ -246,14 +263,14 @@ class MaskSource:
                 for (place, triple), result in zip(some, pool.map(self._result, some), strict=True):
                     if isinstance(result, InputError):
                         if not self.skip_bad:
-                            raise InputError(f"{result} (--skip-bad leaves such images out)") from result
+                            cure = f"{result.cure} (--skip-bad leaves such images out)".lstrip()
+                            raise InputError(result.what, cure, result.where) from result
                         self.skipped.append(f"{triple.name}: {result}")
                     else:
                         yield place, result
         if len(self.skipped) == len(self):
-            raise InputError(
-                f"{self.predictions}: none of the {len(self)} predictions can be used; the first, {self.skipped[0]}"
-            )
+            what = f"none of the {len(self)} predictions can be used"
+            raise InputError(what, f"the first, {self.skipped[0]}", self.predictions)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         triple = item[1]
@@ -262,10 +279,8 @@ class MaskSource:
             predicted = read_mask(triple.predicted)
             if predicted.shape[:2] != true.shape[:2]:
                 sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (predicted, true)]
-                raise InputError(
-                    f"{triple.predicted}: is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x "
-                    "height); export the prediction at the label's size"
-                )
+                what = f"is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x height)"
+                raise InputError(what, "export the prediction at the label's size", triple.predicted)
             if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
                 every = np.ones(predicted.shape[:2], bool)
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
@@ -275,17 +290,15 @@ class MaskSource:
 
     def _counts(self, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
-        if plain and not self.boundary:  # counted before mapped: two passes less
+        if plain and not self.counted:  # counted before mapped: two passes less
             matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
             return ImageResult(triple.name, matrix, ignored)
         labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
-        result = ImageResult(triple.name, matrix, ignored)
-        if self.boundary:
-            result.boundary = boundary_of(decided, labels, len(self.classes))
-        return result
+        counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
+        return ImageResult(triple.name, matrix, ignored, counted)
 
 
 def _cause(values: set[int], classes: ClassTable) -> str:

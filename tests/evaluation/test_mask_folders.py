@@ -17,11 +17,11 @@ from segloss.datasets.classes import ClassTable
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError
 from segloss.evaluation import mask_source
-from segloss.evaluation.counting import boundary_of
 from segloss.evaluation.mask_source import MaskSource, class_table, match
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.results import Totals
 from segloss.evaluation.store import ResultStore
+from segloss.measures.boundary import boundary_of
 from segloss.metrics import ConfusionMatrix, Scores
 
 SIZE = (13, 17)
@@ -59,8 +59,9 @@ def index_folders(root, names=("b", "a", "c/d"), labels=(0, 1, 2, 255), predicte
     return pairs
 
 
-def source_of(root, classes=THREE, **options):
-    return MaskSource("masks", root / "pred", root / "true", classes, workers=2, **options)
+def source_of(root, classes=THREE, *, boundary=False, **options):
+    counted = ["boundary"] if boundary else []
+    return MaskSource("masks", root / "pred", root / "true", classes, workers=2, counted=counted, **options)
 
 
 # Forms of masks.
@@ -72,7 +73,7 @@ def test_index_masks_are_counted_like_the_confusion_matrix(tmp_path, boundary):
     totals = require_counts(source_of(tmp_path, boundary=boundary), pairs.values(), 3)
     assert totals.names == ["a", "b", "c/d"]
     if boundary:
-        np.testing.assert_array_equal(totals.boundary, sum(boundary_of(p, y, 3) for p, y in pairs.values()))
+        np.testing.assert_array_equal(totals.counted["boundary"], sum(boundary_of(p, y, 3) for p, y in pairs.values()))
 
 
 def test_images_of_different_sizes_are_counted_together(tmp_path):
@@ -470,10 +471,10 @@ def test_a_bad_prediction_is_refused_or_left_out_and_reported(tmp_path, harm, me
         totals_of(source_of(tmp_path, boundary=boundary))
     source = source_of(tmp_path, skip_bad=True, boundary=boundary)
     require_counts(source, [pairs["b"], pairs["c/d"]], 3)
-    (skipped,) = source.describe()["skipped"]
+    (skipped,) = source.describe().skipped
     assert skipped.startswith("a: ") and (message in skipped or "its label a.png is 17x13" in skipped)
     totals_of(source)
-    assert source.describe()["skipped"] == [skipped]  # not twice
+    assert source.describe().skipped == (skipped,)  # not twice
 
 
 def test_nothing_left_is_an_input_error(tmp_path):

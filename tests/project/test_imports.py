@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
     {"errors", "files", "options", "progress"},
     # the core: torch alone
-    {"losses", "metrics", "decisions", "pixel_counts", "adapters", "pixel_sample", "iou_rule", "calibration"},
-    {"datasets", "flags"},
+    {
+        *("losses", "metrics", "decisions", "pixel_counts", "adapters"),
+        *("schema", "pixel_sample", "iou_rule", "calibration"),
+    },
+    {"datasets", "flags", "measures"},
     {"config", "models"},
     {"inference", "runs"},
     {"report"},
