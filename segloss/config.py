@@ -65,10 +65,7 @@ def require_splits(dataset: str | None, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """Data set, and where it lies.
-
-    --dataset camvid --data-path data/CamVid
-    """
+    """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
 
     dataset: str = option("camvid", "the data set", names=DATASETS)
     data_path: str | None = option(None, "folder of the data set", metavar="DIR")
@@ -90,10 +87,7 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class FrequencyConfig(DataOptions):
-    """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table.
-
-    --split train val test --recipes --json classes.json
-    """
+    """``python -m segloss.frequency --split train val --recipes``: count the pixels of each class."""
 
     split: tuple[str, ...] = option(
         ("train",),
@@ -112,10 +106,7 @@ class FrequencyConfig(DataOptions):
 
 @dataclass(frozen=True)
 class DoctorConfig(DataOptions):
-    """``python -m segloss.doctor``: look for what is wrong with a data set.
-
-    --check sample --overlays 12 --output doctor.html
-    """
+    """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
 
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
     overlays: int = option(6, "pictures of each split on the page", **at_least(0))
@@ -124,10 +115,7 @@ class DoctorConfig(DataOptions):
 
 @dataclass(frozen=True)
 class LossOptions(Options):
-    """Loss, and what it makes of the classes' pixels.
-
-    --loss outlying_mse --label-values rank --alpha 2
-    """
+    """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values rank --alpha 2"""
 
     loss: str = option("outlying_mse", LOSSES_HELP, canonical=str.lower)
     loss_options: Mapping[str, Any] = spread(LOSS_OPTIONS, canonical=str.lower)
@@ -142,10 +130,7 @@ class LossOptions(Options):
 
 @dataclass(frozen=True)
 class ScheduleOptions(Options):
-    """Optimiser and schedule.
-
-    --epochs 120 --batch-size 16 --lr 5e-4
-    """
+    """Optimiser and schedule: --epochs 120 --batch-size 16 --lr 5e-4"""
 
     epochs: int = option(60, "passes over the training split", **at_least(1))
     batch_size: int = option(8, "images per step and device", **at_least(1))
@@ -159,10 +144,7 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True)
 class AugmentationOptions(Options):
-    """What the network sees of the images.
-
-    --crop-size 256 256 --color strong --guided-crops 0.5
-    """
+    """What the network sees of the images: --crop-size 256 256 --color strong --guided-crops 0.5"""
 
     image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", **POSITIVE)
     scale_range: tuple[float, float] = option(
@@ -194,10 +176,7 @@ class AugmentationOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingMachineOptions(Options):
-    """Machine.
-
-    --accelerator cpu --workers 2 --cache ram
-    """
+    """Machine: --accelerator cpu --workers 2 --cache ram"""
 
     cache: Cache = option("none", "keep decoded train and val images")
     workers: int | None = option(None, WORKERS_HELP, **at_least(0))
@@ -217,10 +196,7 @@ class TrainingMachineOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """The run.
-
-    --output-dir runs/first --seed 1 --monitor mean_accuracy
-    """
+    """The run: --output-dir runs/first --seed 1 --monitor mean_accuracy"""
 
     # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
     seed: int = option(
@@ -264,10 +240,7 @@ MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --
 
 @dataclass(frozen=True)
 class ScoredOptions(Options):
-    """What to score or predict, and on which data.
-
-    --checkpoint runs/A runs/B --split test
-    """
+    """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
     predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
@@ -285,10 +258,7 @@ class ScoredOptions(Options):
 
 @dataclass(frozen=True)
 class MaskOptions(Options):
-    """Folders of predicted masks.
-
-    --predictions masks/A masks/B --labels masks/true --class-table voc
-    """
+    """Folders of predicted masks: --predictions masks/A masks/B --labels masks/true --class-table voc"""
 
     labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
     class_table: str | None = option(
@@ -309,10 +279,7 @@ class MaskOptions(Options):
 
 @dataclass(frozen=True)
 class ComparisonOptions(Options):
-    """Scores and comparison.
-
-    --group ours ours theirs theirs --protocol cityscapes
-    """
+    """Scores and comparison: --group ours ours theirs theirs --protocol cityscapes"""
 
     protocol: str = option("cityscapes", "definition of the means", names=PROTOCOLS, of=SCORED)
     boundary: bool = option(False, "boundary IoU too", of=SCORED)
@@ -324,10 +291,7 @@ class ComparisonOptions(Options):
 
 @dataclass(frozen=True)
 class OperatingPointOptions(Options):
-    """Operating point.
-
-    --split val --sweep-tau --choose-metric miou
-    """
+    """Operating point: --split val --sweep-tau --choose-metric miou"""
 
     decision_tau: str = option(
         "1",
@@ -347,10 +311,7 @@ class OperatingPointOptions(Options):
 
 @dataclass(frozen=True)
 class SightOptions(Options):
-    """How the network looks at an image, and where it runs.
-
-    --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512
-    """
+    """How the network looks at an image, and where it runs: --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512"""
 
     image_scale: float | None = option(None, "resize images by this factor; default: the run's", of=SEEN, **POSITIVE)
     tta_scales: tuple[float, ...] = option(
@@ -381,10 +342,7 @@ class SightOptions(Options):
 
 @dataclass(frozen=True)
 class OutputOptions(Options):
-    """What is written.
-
-    --save-predictions --save color overlay --output-dir results
-    """
+    """What is written: --save-predictions --save color overlay --output-dir results"""
 
     save_predictions: bool = option(False, "write predictions as PNG", of=RUNS)
     save: tuple[PredictionKind, ...] = option(
@@ -447,10 +405,7 @@ def _is_finite(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ExportConfig(Options):
-    """``python -m segloss.export``: a trained run as an ONNX file.
-
-    --checkpoint runs/demo --output demo.onnx
-    """
+    """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as an ONNX file."""
 
     checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
     output: str = option("model.onnx", "the file to write", metavar="FILE")
