@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
 from segloss.errors import InputError, unknown_name
-from segloss.flags import POSITIVE, Options, at_least, keys_of, option, require, spread, within
+from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
+from segloss.losses.cross_entropy import PROBABILITY, SHARE
 from segloss.losses.label_values import OUTLYING_OPTIONS
+from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range
 from segloss.metrics import PROTOCOLS
 from segloss.models import ModelOptions
 
@@ -30,6 +32,9 @@ PredictionKind = Literal["ids", "color", "overlay", "train_ids"]
 PredictionIds = Literal["auto", "labelIds", "trainIds"]
 ChosenMetric = Literal["miou", "mean_accuracy", "pixel_accuracy", "tail_miou"]
 CHOICES = get_args(ChosenMetric)
+COUNT: Range = ("0 or more", lambda number: number >= 0)
+AT_LEAST_ONE: Range = ("at least 1", lambda number: number >= 1)
+BETWEEN: Range = ("between 0 and 1", lambda number: 0 < number < 1)
 SPLITS = ("train", "val", "test")
 # Data sets that have these splits and no others; a folder has those that are called so in it.
 CLOSED_SPLITS: dict[str, tuple[str, ...]] = {"camvid": SPLITS, "synthetic": SPLITS}
@@ -70,7 +75,7 @@ class DataOptions(Options):
     dataset: str = option("camvid", "the data set", names=DATASETS)
     data_path: str | None = option(None, "folder of the data set", metavar="DIR")
     classes: int | None = option(None, CLASSES_HELP)
-    val_share: float = option(0.2, VAL_SHARE_HELP, **within(0, 1, "()"))
+    val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
         """A split, as :func:`segloss.datasets.build_dataset`."""
@@ -109,7 +114,7 @@ class DoctorConfig(DataOptions):
     """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
 
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
-    overlays: int = option(6, "pictures of each split on the page", **at_least(0))
+    overlays: int = option(6, "pictures of each split on the page", *COUNT)
     output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
 
 
@@ -132,21 +137,19 @@ class LossOptions(Options):
 class ScheduleOptions(Options):
     """Optimiser and schedule: --epochs 120 --batch-size 16 --lr 5e-4"""
 
-    epochs: int = option(60, "passes over the training split", **at_least(1))
-    batch_size: int = option(8, "images per step and device", **at_least(1))
-    lr: float = option(1e-3, "peak learning rate of AdamW", **POSITIVE)
-    encoder_lr_factor: float = option(0.3, "learning rate of the encoder relative to the rest", **at_least(0))
-    weight_decay: float = option(0.01, "of AdamW; none on norms and biases", **at_least(0))
-    warmup_share: float = option(
-        0.1, "share of all steps in which the learning rate rises linearly", **within(0, 1, "[)")
-    )
+    epochs: int = option(60, "passes over the training split", *AT_LEAST_ONE)
+    batch_size: int = option(8, "images per step and device", *AT_LEAST_ONE)
+    lr: float = option(1e-3, "peak learning rate of AdamW", *POSITIVE)
+    encoder_lr_factor: float = option(0.3, "learning rate of the encoder relative to the rest", *NOT_NEGATIVE)
+    weight_decay: float = option(0.01, "of AdamW; none on norms and biases", *NOT_NEGATIVE)
+    warmup_share: float = option(0.1, "share of all steps in which the learning rate rises linearly", *BELOW_ONE)
 
 
 @dataclass(frozen=True)
 class AugmentationOptions(Options):
     """What the network sees of the images: --crop-size 256 256 --color strong --guided-crops 0.5"""
 
-    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", **POSITIVE)
+    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", *POSITIVE)
     scale_range: tuple[float, float] = option(
         (0.75, 1.6),
         "random scale on top of it, in training",
@@ -165,12 +168,12 @@ class AugmentationOptions(Options):
     augmentations: str | None = option(
         None, "albumentations pipeline in YAML instead of random scale, flip and colour", metavar="FILE"
     )
-    guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class", **within(0, 1))
+    guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class", *SHARE)
     cat_max_ratio: float = option(
-        1.0, "draw other crops again while one class holds more than this share; 1: off", **within(0, 1, "(]")
+        1.0, "draw other crops again while one class holds more than this share; 1: off", *PROBABILITY
     )
     repeat_threshold: float = option(
-        0.0, "repeat images of classes that a smaller share of images hold; 0: off", **within(0, 1)
+        0.0, "repeat images of classes that a smaller share of images hold; 0: off", *SHARE
     )
 
 
@@ -179,10 +182,10 @@ class TrainingMachineOptions(Options):
     """Machine: --accelerator cpu --workers 2 --cache ram"""
 
     cache: Cache = option("none", "keep decoded train and val images")
-    workers: int | None = option(None, WORKERS_HELP, **at_least(0))
+    workers: int | None = option(None, WORKERS_HELP, *COUNT)
     precision: Precision = option("auto", "of the network; auto: bf16-mixed where the hardware has it")
     accelerator: Accelerator = option("auto", "where the network runs")
-    devices: int = option(1, "number of devices", **at_least(1))
+    devices: int = option(1, "number of devices", *AT_LEAST_ONE)
     trainer: Mapping[str, Any] = option(
         {}, "further options of lightning.Trainer, as --trainer.NAME VALUE or in the file", metavar="YAML"
     )
@@ -252,7 +255,7 @@ class ScoredOptions(Options):
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS)
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)
-    val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", of=RUNS, **within(0, 1, "()"))
+    val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", *BETWEEN, of=RUNS)
     check: Check = option("sample", CHECK_HELP, of=RUNS)
 
 
@@ -285,7 +288,7 @@ class ComparisonOptions(Options):
     boundary: bool = option(False, "boundary IoU too", of=SCORED)
     group: tuple[str, ...] = option((), "setting of each run: its seeds are compared together", of=SCORED)
     block: int = option(
-        1, "consecutive images drawn together for intervals; 20 for frames of a video", of=SCORED, **at_least(1)
+        1, "consecutive images drawn together for intervals; 20 for frames of a video", *AT_LEAST_ONE, of=SCORED
     )
 
 
@@ -313,7 +316,7 @@ class OperatingPointOptions(Options):
 class SightOptions(Options):
     """How the network looks at an image, and where it runs: --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512"""
 
-    image_scale: float | None = option(None, "resize images by this factor; default: the run's", of=SEEN, **POSITIVE)
+    image_scale: float | None = option(None, "resize images by this factor; default: the run's", *POSITIVE, of=SEEN)
     tta_scales: tuple[float, ...] = option(
         (1.0,),
         "average the posterior over these sizes",
@@ -331,11 +334,9 @@ class SightOptions(Options):
         expected="at least 32 each",
         fits=lambda sides: min(sides) >= 32,
     )
-    tile_overlap: float = option(
-        0.5, "share of a window that it has in common with the next", of=SEEN, **within(0, 1, "[)")
-    )
-    batch_size: int = option(8, "images per step", of=SEEN, **at_least(1))
-    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", **at_least(0))
+    tile_overlap: float = option(0.5, "share of a window that it has in common with the next", *BELOW_ONE, of=SEEN)
+    batch_size: int = option(8, "images per step", *AT_LEAST_ONE, of=SEEN)
+    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", *COUNT)
     precision: Precision = option("32-true", "of the network; auto: bf16-mixed where the hardware has it", of=SEEN)
     accelerator: Accelerator = option("auto", "where the network runs", of=SEEN)
 

@@ -1,9 +1,8 @@
 """Frozen dataclasses as command-line flags, YAML files and plain dictionaries. Knows no option by its name."""
 
-import math
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -57,37 +56,19 @@ class Frozen(Mapping[str, Any]):
         return repr(self._values)
 
 
-def option(default: Any, help: str, *, expected: str = "", fits: Any = None, **flag: Any) -> Any:
+def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bool] = Option.fits, **flag: Any) -> Any:
     """A dataclass field that is a flag: an :class:`Option` whose type is the field's annotation.
 
     Args:
         expected, fits: what a value must be, in words and as a test.
-        flag: ``metavar``; ``names``, those a value may have; ``canonical``, a function that
-            spells a word as it is stored; ``of``, the modes of the command that read it. Names in any case are known.
+        flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
+            as it is stored; ``of``, the modes of the command that read it.
     """
-    declared = Option(default, help, expected, fits or Option.fits, tuple(flag.items()))
-    if isinstance(default, dict):
-        return field(default_factory=Frozen, metadata={"option": declared})
-    return field(default=default, metadata={"option": declared})
-
-
-def at_least(low: float) -> dict[str, Any]:
-    """For an option's ``expected`` and ``fits``."""
-    return {"expected": f"at least {low:g}", "fits": lambda value: low <= value < math.inf}
-
-
-def within(low: float, high: float, ends: str = "[]") -> dict[str, Any]:
-    """For an option's ``expected`` and ``fits``; ``ends`` as of an interval: ``[)`` is without ``high``."""
-
-    def fits(value: float) -> bool:
-        return (low < value or (low == value and ends[0] == "[")) and (
-            value < high or (value == high and ends[1] == "]")
-        )
-
-    return {"expected": f"in {ends[0]}{low:g}, {high:g}{ends[1]}", "fits": fits}
-
-
-POSITIVE: dict[str, Any] = {"expected": "positive", "fits": lambda value: 0 < value < math.inf}
+    default = Frozen(default) if isinstance(default, dict) else default
+    metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
+    if isinstance(default, Frozen):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def spread(options: Mapping[str, Option], **flag: Any) -> Any:
@@ -193,6 +174,8 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
         made = tuple(_as(key, part) for part in parts)
         if isinstance(key.many, int) and len(made) != key.many:
             raise TypeError
+    except InputError:
+        raise
     except (TypeError, ValueError, OverflowError):
         kind = WORDS[key.kind]
         expected = kind if key.many in (None, "+") else f"{key.many} {kind.removeprefix('a ')}s"
@@ -209,7 +192,7 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
 def _as(key: Key, value: Any) -> Any:
     """One value as its key's type; TypeError or ValueError where it cannot be."""
     if key.kind is Mapping:
-        read = yaml_value(value) if isinstance(value, str) else value
+        read = yaml_value(value, key.flag) if isinstance(value, str) else value
         if not isinstance(read, Mapping):
             raise TypeError
         return Frozen(read)
@@ -223,9 +206,12 @@ def _as(key: Key, value: Any) -> Any:
     return key.form["canonical"](made) if "canonical" in key.form and key.kind is str else made
 
 
-def yaml_value(text: str) -> Any:
+def yaml_value(text: str, where: str) -> Any:
     """What a text means in YAML, and numbers such as 1e-3 too, which without a point are text to YAML 1.1."""
-    read = yaml.safe_load(text)
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"cannot be read as YAML: {text}", where=where) from error
     with suppress(ValueError, TypeError):
         return float(read) if isinstance(read, str) else read
     return read
@@ -263,13 +249,11 @@ def _read(kind: type[Options], values: Mapping[str, Any], where: str | Path | No
 def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """The config of fitted values, with defaults for the rest."""
     held: dict[str, Any] = {}
+    spreads: dict[str, dict[str, Any]] = {}
     for key in keys_of(kind):
-        value = values.get(key.name, key.option.default)
-        if key.holder == key.name:
-            held[key.name] = Frozen(value) if isinstance(value, dict) else value
-        else:
-            held.setdefault(key.holder, {})[key.name] = value
-    return kind(**{name: Frozen(value) if isinstance(value, dict) else value for name, value in held.items()})
+        own = held if key.holder == key.name else spreads.setdefault(key.holder, {})
+        own[key.name] = values.get(key.name, key.option.default)
+    return kind(**held, **{holder: Frozen(options) for holder, options in spreads.items()})
 
 
 def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
@@ -297,7 +281,10 @@ def parse_config(
         InputError: an unknown flag, a value of the wrong type or out of range.
     """
     parser, keys = build_parser(kind, prog), keys_of(kind)
-    words, dotted = _without_dotted(keys, list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    heads = {f"{key.flag}.": key.name for key in keys if key.kind is Mapping}
+    for flag in {word.partition("=")[0] for word in words if word.startswith(tuple(heads))}:
+        parser.add_argument(flag, dest=flag)
     try:
         found, unknown = parser.parse_known_args(words)
     except ArgumentError as error:
@@ -307,11 +294,15 @@ def parse_config(
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")
     given = vars(found)
-    layers = [_read(kind, start or {}, None)]
-    for file in given.pop("config", ()):
-        layers.append(_read(kind, read_options_file(Path(file), f"--config {file}"), f"--config {file}"))
+    files = {f"--config {file}": Path(file) for file in given.pop("config", ())}
     printed = given.pop("print_config", False)
-    layers += [_read(kind, given, None), dotted]
+    dotted = {flag: given.pop(flag) for flag in [*given] if flag.startswith("--")}
+    layers = [_read(kind, start or {}, None)]
+    layers += [_read(kind, read_options_file(path, where), where) for where, path in files.items()]
+    layers += [_read(kind, given, None)]
+    for flag, text in dotted.items():
+        head, _, part = flag.partition(".")
+        layers.append({heads[f"{head}."]: Frozen({part: yaml_value(text, flag)})})
     values: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -355,23 +346,3 @@ def _help_of(key: Key) -> str:
     words = " ".join(map(str, default)) if isinstance(default, tuple) else default
     none = default is None or default is False or words in ("", {})
     return f"{key.option.help}{listed}{'' if none else f' (default: {words})'}".replace("%", "%%")
-
-
-def _without_dotted(keys: Sequence[Key], words: Sequence[str]) -> tuple[list[str], dict[str, Frozen]]:
-    """The words without ``--FLAG.NAME VALUE`` of options that are mappings, and what those say."""
-    heads = {f"{key.flag}.": key.name for key in keys if get_origin(key.kind) is Mapping}
-    rest: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
-    waiting = iter(words)
-    for word in waiting:
-        head = next((head for head in heads if word.startswith(head)), None)
-        if head is None:
-            rest.append(word)
-            continue
-        flag, equals, text = word.partition("=")
-        text = text if equals else next(waiting, "")
-        try:
-            found.setdefault(heads[head], {})[flag.removeprefix(head)] = yaml_value(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"cannot be read as YAML: {text}", where=flag) from error
-    return rest, {name: Frozen(values) for name, values in found.items()}
