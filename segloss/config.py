@@ -1,7 +1,7 @@
 """The options of every command: frozen dataclasses that are flags, YAML files and saved runs at once."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,10 @@ CHOICES = get_args(ChosenMetric)
 COUNT: Range = ("0 or more", lambda number: number >= 0)
 AT_LEAST_ONE: Range = ("at least 1", lambda number: number >= 1)
 BETWEEN: Range = ("between 0 and 1", lambda number: 0 < number < 1)
+Several = tuple[str, Callable[[Sequence[float]], bool]]  # as Range, of several numbers at once
+SIDES: Several = ("at least 32 each", lambda sides: min(sides) >= 32)
+FACTORS: Several = ("positive numbers", lambda scales: min(scales, default=0) > 0)
+INTERVAL: Several = ("two positive numbers, the smaller first", lambda ends: 0 < ends[0] <= ends[1] < math.inf)
 SPLITS = ("train", "val", "test")
 # Data sets that have these splits and no others; a folder has those that are called so in it.
 CLOSED_SPLITS: dict[str, tuple[str, ...]] = {"camvid": SPLITS, "synthetic": SPLITS}
@@ -151,18 +155,10 @@ class AugmentationOptions(Options):
 
     image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", *POSITIVE)
     scale_range: tuple[float, float] = option(
-        (0.75, 1.6),
-        "random scale on top of it, in training",
-        metavar=("LOW", "HIGH"),
-        expected="two positive numbers, the smaller first",
-        fits=lambda ends: 0 < ends[0] <= ends[1] < math.inf,
+        (0.75, 1.6), "random scale on top of it, in training", *INTERVAL, metavar=("LOW", "HIGH")
     )
     crop_size: tuple[int, int] | None = option(
-        None,
-        "training crop; default: the first image's size, at most 512",
-        metavar=("H", "W"),
-        expected="at least 32 each",
-        fits=lambda sides: min(sides) >= 32,
+        None, "training crop; default: the first image's size, at most 512", *SIDES, metavar=("H", "W")
     )
     color: Color = option("light", "random colour changes")
     augmentations: str | None = option(
@@ -218,13 +214,7 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainConfig(
-    DataOptions,
-    ModelOptions,
-    LossOptions,
-    ScheduleOptions,
-    AugmentationOptions,
-    TrainingMachineOptions,
-    RunOptions,
+    DataOptions, ModelOptions, LossOptions, ScheduleOptions, AugmentationOptions, TrainingMachineOptions, RunOptions
 ):
     """``train_seg.py``: train a segmentation model and score it."""
 
@@ -249,9 +239,7 @@ class ScoredOptions(Options):
     predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
-    dataset: str | None = option(
-        None, f"{', '.join(DATASETS)}; default: the one the run was trained on", names=DATASETS, of=RUNS
-    )
+    dataset: str | None = option(None, "the data set; default: the one the run was trained on", names=DATASETS, of=RUNS)
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS)
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)
@@ -318,21 +306,11 @@ class SightOptions(Options):
 
     image_scale: float | None = option(None, "resize images by this factor; default: the run's", *POSITIVE, of=SEEN)
     tta_scales: tuple[float, ...] = option(
-        (1.0,),
-        "average the posterior over these sizes",
-        metavar="FACTOR",
-        of=SEEN,
-        expected="positive numbers",
-        fits=lambda scales: min(scales, default=0) > 0,
+        (1.0,), "average the posterior over these sizes", *FACTORS, metavar="FACTOR", of=SEEN
     )
     tta_flip: bool = option(False, "average the posterior over the mirrored image too", of=SEEN)
     tile: tuple[int, int] | None = option(
-        None,
-        "see larger images in windows of this size",
-        metavar=("H", "W"),
-        of=SEEN,
-        expected="at least 32 each",
-        fits=lambda sides: min(sides) >= 32,
+        None, "see larger images in windows of this size", *SIDES, metavar=("H", "W"), of=SEEN
     )
     tile_overlap: float = option(0.5, "share of a window that it has in common with the next", *BELOW_ONE, of=SEEN)
     batch_size: int = option(8, "images per step", *AT_LEAST_ONE, of=SEEN)
