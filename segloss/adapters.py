@@ -43,10 +43,10 @@ class OutputDictLoss(nn.Module):
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         labels = squeeze_labels(outputs["out"], labels)
-        loss = self.criterion(outputs["out"], labels)
-        if "aux" not in outputs:
-            return loss
-        return loss + self.aux_weight * self.criterion(outputs["aux"], labels)
+        loss: Tensor = self.criterion(outputs["out"], labels)
+        if "aux" in outputs:
+            loss = loss + self.aux_weight * self.criterion(outputs["aux"], labels)
+        return loss
 
 
 def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
@@ -86,7 +86,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
         outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         logits = outputs["logits"]
-        loss = criterion.to(logits.device)(logits, squeeze_labels(logits, labels))
+        loss: Tensor = criterion.to(logits.device)(logits, squeeze_labels(logits, labels))
         if num_items_in_batch is None:
             return loss
         items = labels.long().ne(HUGGING_FACE_IGNORED).sum()  # in uint8 -100 would be 156

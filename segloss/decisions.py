@@ -11,17 +11,16 @@ rule       decision
 Source of the second: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021 (post-hoc).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from segloss.losses import Criterion
+from segloss.losses import Criterion, class_prior
 from segloss.losses.criterion import per_class
 from segloss.losses.reduction import first_largest
 
 RULES = ("tau", "prior")
+training_prior = class_prior  # what the rule takes for pi
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,3 @@ def decide(criterion: Criterion, logits: Tensor, prior: Tensor, decision: Decisi
 
 def by_prior(posterior: Tensor, prior: Tensor, exponent: float) -> Tensor:
     return first_largest(posterior * per_class(prior**-exponent, posterior))
-
-
-def training_prior(pixels: Sequence[int]) -> Tensor:
-    """Share of each class in the training pixels; a class without any takes the smallest share there is.
-
-    Without any pixel at all the shares are equal.
-    """
-    counts = torch.tensor(pixels, dtype=torch.float64)
-    if not counts.any():
-        counts = torch.ones_like(counts)
-    return (torch.where(counts > 0, counts, counts[counts > 0].min()) / counts.sum()).float()

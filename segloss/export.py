@@ -16,17 +16,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.config import ExportConfig
-from segloss.decisions import training_prior
 from segloss.errors import InputError
 from segloss.flags import parse_config
-from segloss.losses import Criterion
-from segloss.losses.criterion import per_class
+from segloss.losses import class_prior
 from segloss.runs import Run, load_run
 
 LARGEST_BATCH = 16
@@ -43,7 +41,7 @@ class _Network(nn.Module):
         self.network = run.model.network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network((images / 255 - self.mean) / self.std)
+        return cast(Tensor, self.network((images / 255 - self.mean) / self.std))
 
 
 def metadata_of(run: Run) -> dict[str, str]:
@@ -54,25 +52,13 @@ def metadata_of(run: Run) -> dict[str, str]:
         "ids": list(run.classes.ids),
         "colors": [list(color) for color in run.classes.colors],
         "loss": run.config.loss,
-        "posterior": _kind_of_posterior(run.criterion, len(run.classes)),
+        "posterior": run.criterion.posterior_formula,
         "tilt": None if tilt is None else tilt.tolist(),
-        "prior": training_prior(run.counts.pixels).tolist(),
+        "prior": class_prior(run.counts.pixels).tolist(),
         "image_scale": run.config.image_scale,
         "stride": run.model.stride,
     }
     return {key: json.dumps(value) for key, value in content.items()}
-
-
-def _kind_of_posterior(criterion: Criterion, num_classes: int) -> str:
-    """Which formula gives the criterion's posterior, by trying it on random scores."""
-    scores = torch.randn(1, num_classes, 16, 16, generator=torch.Generator().manual_seed(0))
-    tilt = per_class(torch.ones(num_classes) if criterion.tilt is None else criterion.tilt, scores)
-    formulas = {
-        "softmax": (scores - tilt.log()).softmax(1),
-        "outlying": F.normalize((scores / tilt).clamp(min=0), p=1, dim=1),
-    }
-    found, some = criterion.posterior(scores), (scores > 0).any(1, keepdim=True)
-    return next((kind for kind, p in formulas.items() if torch.allclose(found * some, p * some, atol=1e-5)), "other")
 
 
 @contextmanager
@@ -98,7 +84,8 @@ def export_onnx(run: Run, path: Path) -> float:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"export needs {error.name}; pip install onnx onnxscript onnxruntime") from error
+        cure = "pip install onnx onnxscript onnxruntime"
+        raise InputError(f"export needs {error.name}, which is not installed", cure) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     reasons = []
@@ -119,7 +106,8 @@ def export_onnx(run: Run, path: Path) -> float:
                 temporary.replace(path)
                 return difference
             reasons.append(f"differs by {difference:.1e} of the largest logit")
-        raise InputError(f"{path}: {run.config.arch} cannot be exported: {'; '.join(reasons)}")
+        what = f"{run.config.arch} cannot be exported: {'; '.join(reasons)}"
+        raise InputError(what, "load the run in Python (segloss.load_run), or train another --arch", path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -149,6 +137,8 @@ def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
         input_names=["images"],
         output_names=["logits"],
     )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
     program.save(str(path), external_data=False)
 
 

@@ -7,7 +7,7 @@ data set in parallel, or finds what an earlier call saved; ``load_or_count`` add
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -52,11 +52,11 @@ class PixelCounts:
     split: str = ""
     fingerprint: str = ""
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, content: dict) -> "PixelCounts":
+    def from_dict(cls, content: dict[str, Any]) -> "PixelCounts":
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**plain)
 
@@ -70,7 +70,8 @@ class PixelCounts:
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: cannot be read as pixel counts: {error}; delete it to count again") from error
+            what = f"cannot be read as pixel counts: {error}"
+            raise InputError(what, "delete it to count again", where=path) from error
 
 
 def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origin: str) -> PixelCounts:
@@ -124,7 +125,7 @@ def count_labels(
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
 
-    def histograms():
+    def histograms() -> Iterator[Tensor]:
         for place, tensor in enumerate(labels):
             if tensor.is_floating_point():
                 raise ValueError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
@@ -181,9 +182,10 @@ def require_two_classes(counts: PixelCounts) -> PixelCounts:
     present = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels]
     if len(present) < 2:
         raise InputError(
-            f"{counts.dataset} {counts.split}: {present[0] if present else 'no class'} alone has pixels, of "
-            f"{', '.join(counts.class_names)} ({counts.ignored_pixels:,} pixels are ignored); check the ids in the "
-            "masks: where they are 0 and 255, the second class needs id: 255 in the class file"
+            f"{present[0] if present else 'no class'} alone has pixels, of {', '.join(counts.class_names)} "
+            f"({counts.ignored_pixels:,} pixels are ignored)",
+            "check the ids in the masks: where they are 0 and 255, the second class needs id: 255 in the class file",
+            where=f"{counts.dataset} {counts.split}",
         )
     return counts
 

@@ -1,8 +1,8 @@
 """The losses: torch only. Each is a pure function and a module of the same name and parameters."""
 
-from segloss.losses.by_name import LOSSES, SumLoss, build_criterion
+from segloss.losses.by_name import SumLoss, build_criterion, unused_options
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
-from segloss.losses.criterion import Criterion
+from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, Criterion, WeightedCriterion
 from segloss.losses.cross_entropy import (
     CrossEntropyLoss,
     FocalLoss,
@@ -21,7 +21,7 @@ from segloss.losses.logit_adjustment import (
     logit_adjusted_loss,
     vector_scaling_loss,
 )
-from segloss.losses.outlying import OutlyingMSELoss, decide, outlying_mse_loss, posterior
+from segloss.losses.outlying import MSELoss, OutlyingMSELoss, decide, outlying_mse_loss, posterior
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.losses.regions import (
     DiceLoss,
@@ -39,6 +39,7 @@ __all__ = [
     "IGNORE_INDEX",
     "LABEL_VALUES",
     "LOSSES",
+    "LOSS_OPTIONS",
     "Criterion",
     "CrossEntropyLoss",
     "DiceLoss",
@@ -47,11 +48,13 @@ __all__ = [
     "LDAMLoss",
     "LogitAdjustedLoss",
     "LovaszSoftmaxLoss",
+    "MSELoss",
     "OHEMCrossEntropyLoss",
     "OutlyingMSELoss",
     "SumLoss",
     "TverskyLoss",
     "VectorScalingLoss",
+    "WeightedCriterion",
     "build_criterion",
     "class_prior",
     "class_ranks",
@@ -69,5 +72,6 @@ __all__ = [
     "outlying_mse_loss",
     "posterior",
     "tversky_loss",
+    "unused_options",
     "vector_scaling_loss",
 ]

@@ -224,8 +224,8 @@ def _add_squares_(value: Tensor, samples: slice, rows: slice, residual: Tensor, 
 def _sum_of_squares(residual: Tensor, dtype: torch.dtype) -> Tensor:
     """Of ``(n, C, P)``, in one read: norms of short pieces, whose running sums stay exact, squared and added up."""
     whole = residual.shape[2] // NORM_ELEMENTS * NORM_ELEMENTS
-    total = torch.linalg.vector_norm(residual[..., whole:], dim=2).to(dtype).square_().sum()
+    total: Tensor = torch.linalg.vector_norm(residual[..., whole:], dim=2).to(dtype).square_().sum()
     if whole:
-        pieces = residual[..., :whole].unflatten(2, (-1, NORM_ELEMENTS))
+        pieces = residual[..., :whole].view(*residual.shape[:2], -1, NORM_ELEMENTS)
         total += torch.linalg.vector_norm(pieces, dim=3).to(dtype).square_().sum()
     return total

@@ -1,41 +1,27 @@
-"""Criteria by name, alone or as weighted sums, for configs and command lines."""
+"""Criteria by name, alone or as weighted sums, for configs and command lines.
 
+A module placed in this folder is imported here, and a loss that it declares is known: nothing else lists the losses.
+"""
+
+import pkgutil
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segloss.losses.criterion import Criterion
-from segloss.losses.cross_entropy import CrossEntropyLoss, FocalLoss, OHEMCrossEntropyLoss
-from segloss.losses.logit_adjustment import LDAMLoss, LogitAdjustedLoss, VectorScalingLoss
-from segloss.losses.outlying import OutlyingMSELoss
-from segloss.losses.reduction import REDUCTIONS
-from segloss.losses.regions import DiceLoss, JaccardLoss, LovaszSoftmaxLoss, TverskyLoss
-
-LOSSES = (
-    "outlying_mse",
-    "mse",
-    "ce",
-    "focal",
-    "ohem_ce",
-    "logit_adjusted",
-    "vector_scaling",
-    "ldam",
-    "dice",
-    "jaccard",
-    "tversky",
-    "lovasz",
-)
-WEIGHTED = "weighted_"
-LOSSES_HELP = f"{', '.join(LOSSES)}; weighted_NAME adds class weights; sums as ce+0.5*dice"
+from segloss.errors import unknown_name
+from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read
+from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
 
 
 class SumLoss(Criterion):
     r"""Weighted sum of criteria: :math:`\sum_k a_k L_k`.
 
-    Scores are read (``tilt``, ``posterior``, ``decide``) as the first criterion reads them.
+    Scores are read as the first criterion reads them.
 
     Args:
         terms: pairs (a_k, criterion), a_k > 0. All are softmax losses, or all squared errors: the same scores cannot
@@ -52,9 +38,8 @@ class SumLoss(Criterion):
         criteria = [criterion for _, criterion in terms]
         first = criteria[0]
         for factor, criterion in terms:
-            if not 0 < factor < float("inf"):
-                raise ValueError(f"factors of a sum of losses must be positive and finite, got {factor}")
-            if isinstance(criterion, OutlyingMSELoss) != isinstance(first, OutlyingMSELoss):
+            require_number("factors of a sum of losses", factor, POSITIVE)
+            if criterion.scores != first.scores:
                 raise ValueError("a squared error and a softmax loss cannot share their scores; sum losses of one kind")
             if (criterion.ignore_index, criterion.reduction) != (first.ignore_index, first.reduction):
                 raise ValueError("the losses of a sum must have the same ignore_index and reduction")
@@ -62,6 +47,7 @@ class SumLoss(Criterion):
         if self.reduction == "none":
             raise ValueError(f"a sum of losses has reduction {REDUCTIONS[0]!r} or {REDUCTIONS[1]!r}, not 'none'")
         self.factors = tuple(float(factor) for factor, _ in terms)
+        self.scores = first.scores
         self.criteria = nn.ModuleList(criteria)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -73,6 +59,10 @@ class SumLoss(Criterion):
         first = self.criteria[0]
         assert isinstance(first, Criterion)
         return first
+
+    @property
+    def posterior_formula(self) -> str:
+        return self._first.posterior_formula
 
     @property
     def tilt(self) -> Tensor | None:
@@ -91,20 +81,47 @@ class SumLoss(Criterion):
         return f"factors={list(self.factors)}"
 
 
+def losses_help() -> str:
+    """The names, and the forms that can be made of them."""
+    return f"{', '.join(LOSSES)}; {WEIGHTED}NAME adds class weights; sums as ce+0.5*dice"
+
+
 def split_name(name: str) -> list[tuple[float, bool, str]]:
-    """``"ce+0.5*weighted_dice"`` as (factor, with class weights?, loss) per term; ValueError for what is no loss."""
+    """``"ce+0.5*weighted_dice"`` as (factor, with class weights?, loss) per term, whatever its letters' case.
+
+    Raises:
+        ValueError: it is no loss.
+    """
     terms = []
-    for term in name.split("+"):
-        match = re.fullmatch(r"\s*(?:([0-9.eE-]+)\s*\*)?\s*(\w+)\s*", term)
+    for term in name.lower().split("+"):
+        match = re.fullmatch(r"\s*(?:([0-9.e-]+)\s*\*)?\s*(\w+)\s*", term)
         loss = match[2].removeprefix(WEIGHTED) if match else ""
-        if match is None or loss not in LOSSES:
-            raise ValueError(f"unknown loss {name!r}; choose one of {LOSSES_HELP}")
         try:
-            factor = float(match[1] or 1)
+            factor = float((match and match[1]) or 1)
         except ValueError:
-            raise ValueError(f"unknown loss {name!r}; choose one of {LOSSES_HELP}") from None
+            loss = ""
+        if match is None or loss not in LOSSES:
+            raise unknown_name("loss", name, [losses_help()])
         terms.append((factor, match[2].startswith(WEIGHTED), loss))
     return terms
+
+
+def _options_of(loss: str, weighted: bool) -> set[str]:
+    """What a term of a loss's name reads."""
+    return {*LOSSES[loss].options, *(["class_weights"] if weighted else [])}
+
+
+def unused_options(name: str, given: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Which of the given options no term of a loss reads, and the losses that do.
+
+    >>> unused_options("ce+0.5*dice", ["label_smoothing", "gamma", "class_weights"])
+    {'gamma': ('focal',), 'class_weights': ('weighted_NAME',)}
+
+    Raises:
+        ValueError: it is no loss.
+    """
+    read = set().union(*(_options_of(loss, weighted) for _, weighted, loss in split_name(name)))
+    return {option: losses_that_read(option) for option in given if option not in read}
 
 
 def build_criterion(
@@ -112,46 +129,53 @@ def build_criterion(
     counts: Tensor | Sequence[int],
     *,
     pixels_of_images: Tensor | Sequence[int] | None = None,
-    alpha: float = 1.0,
-    label_values: str | Tensor | Sequence[float] = "rank",
-    power: float = 0.5,
-    class_weights: str = "median_frequency",
-    gamma: float = 2.0,
-    label_smoothing: float = 0.0,
-    adjustment: float = 1.0,
+    **options: Any,
 ) -> Criterion:
     """The criterion of that name for training pixel counts ``(C,)``; options that a loss has no use for are ignored.
 
+    >>> build_criterion("weighted_ce+0.5*dice", [900, 90, 10], label_smoothing=0.1)
+    SumLoss(
+      factors=[1.0, 0.5]
+      (criteria): ModuleList(
+        (0): CrossEntropyLoss(label_smoothing=0.1, class weights, ignore_index=255, reduction='mean')
+        (1): DiceLoss(ignore_index=255, reduction='mean')
+      )
+    )
+
     Args:
-        name: one of ``LOSSES``; ``"weighted_"`` before it adds class weights; sums as ``"ce+0.5*dice"``. ``"mse"`` is
-            the squared error to plain one-hot labels times ``alpha``: ``outlying_mse`` with ``"uniform"`` values.
+        name: one of ``LOSSES``; ``"weighted_"`` before it adds class weights; sums as ``"ce+0.5*dice"``.
         counts: training pixels per class.
-        pixels_of_images, class_weights: of the ``weighted_`` losses, see
+        pixels_of_images: of the ``weighted_`` losses, see
             :func:`segloss.losses.class_weights.class_weights_from_counts`.
-        alpha, label_values, power: of ``outlying_mse``, see :func:`label_values_from_counts`.
-        gamma: of ``focal``.
-        label_smoothing: of ``ce``.
-        adjustment: tau of ``logit_adjusted`` and ``vector_scaling``.
+        options: those of ``LOSS_OPTIONS``, also by the name of ``from_counts`` (``power`` for ``label_power``).
 
     Raises:
         ValueError: an unknown name or an option that cannot be.
+        TypeError: an option that no loss knows.
     """
-    weights = {"class_weights": class_weights, "pixels_of_images": pixels_of_images}
-    builders: dict[str, Callable[..., Any]] = {
-        "outlying_mse": lambda **w: OutlyingMSELoss.from_counts(
-            counts, alpha=alpha, label_values=label_values, power=power, **w
-        ),
-        "mse": lambda **w: OutlyingMSELoss.from_counts(counts, alpha=alpha, label_values="uniform", **w),
-        "ce": lambda **w: CrossEntropyLoss.from_counts(counts, label_smoothing=label_smoothing, **w),
-        "focal": lambda **w: FocalLoss.from_counts(counts, gamma=gamma, **w),
-        "ohem_ce": lambda **w: OHEMCrossEntropyLoss.from_counts(counts, **w),
-        "logit_adjusted": lambda **w: LogitAdjustedLoss.from_counts(counts, tau=adjustment, **w),
-        "vector_scaling": lambda **w: VectorScalingLoss.from_counts(counts, tau=adjustment, **w),
-        "ldam": lambda **w: LDAMLoss.from_counts(counts, **w),
-        "dice": lambda **w: DiceLoss.from_counts(counts, **w),
-        "jaccard": lambda **w: JaccardLoss.from_counts(counts, **w),
-        "tversky": lambda **w: TverskyLoss.from_counts(counts, **w),
-        "lovasz": lambda **w: LovaszSoftmaxLoss.from_counts(counts, **w),
-    }
-    terms = [(factor, builders[loss](**(weights if weighted else {}))) for factor, weighted, loss in split_name(name)]
+    flags = {keyword: flag for loss in LOSSES.values() for flag, keyword in loss.keywords.items()}
+    given = {flags.get(option, option): value for option, value in options.items()}
+    if unknown := sorted(given.keys() - LOSS_OPTIONS.keys()):
+        raise TypeError(f"no loss has an option {unknown[0]!r}; known are {', '.join(LOSS_OPTIONS)}")
+    for option in given.keys() - unused_options(name, given).keys():
+        if not LOSS_OPTIONS[option].fits(given[option]):
+            raise ValueError(f"{option} must be {LOSS_OPTIONS[option].expected}, got {given[option]!r}")
+    terms = []
+    for factor, weighted, loss in split_name(name):
+        kind = LOSSES[loss]
+        own = {flag: given.get(flag, LOSS_OPTIONS[flag].default) for flag in _options_of(loss, weighted)}
+        if weighted:
+            own["pixels_of_images"] = pixels_of_images
+        terms.append((factor, kind.from_counts(counts, **{kind.keywords.get(k, k): v for k, v in own.items()})))
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else SumLoss(terms)
+
+
+def _import_losses() -> None:
+    """The modules of this folder, the loss of the package first; Triton's kernels are its operator's to import."""
+    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    for name in sorted({*names} - {"outlying_triton"}, key=lambda name: (name != "outlying", name)):
+        import_module(f"segloss.losses.{name}")
+
+
+_import_losses()
+LOSSES_HELP = losses_help()

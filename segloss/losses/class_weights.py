@@ -44,7 +44,7 @@ def class_weights_from_counts(
     Raises:
         ValueError: counts or pixels that cannot be, or an unknown recipe.
     """
-    counts = class_counts(counts)
+    counts, recipe = class_counts(counts), recipe.lower()
     if recipe == "median_frequency":
         frequency = counts / (counts.sum() if pixels_of_images is None else _image_pixels(pixels_of_images, counts))
         weights = frequency[counts > 0].quantile(0.5) / frequency

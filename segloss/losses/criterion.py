@@ -1,22 +1,94 @@
-"""The contract every loss module keeps: options, and how its scores are read as posterior and decision."""
+"""The contract every loss module keeps: what it declares, and how its scores are read as posterior and decision."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from segloss.losses.class_weights import class_weights_from_counts
+from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
 from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, class_vector, first_largest, working_dtype
+from segloss.options import Option
+
+Loss = TypeVar("Loss", bound="Criterion")
+WEIGHTED = "weighted_"
+_losses: dict[str, type["Criterion"]] = {}
+_options: dict[str, Option] = {
+    "class_weights": Option(
+        "median_frequency",
+        f"of {WEIGHTED}NAME: {', '.join(CLASS_WEIGHTS)}",
+        f"one of {', '.join(CLASS_WEIGHTS)}",
+        lambda recipe: str(recipe).lower() in CLASS_WEIGHTS,
+    )
+}
+LOSSES: Mapping[str, type["Criterion"]] = MappingProxyType(_losses)
+LOSS_OPTIONS: Mapping[str, Option] = MappingProxyType(_options)
+
+
+def losses_that_read(option: str) -> tuple[str, ...]:
+    """Names of the losses that declare an option; ``weighted_NAME`` stands for all of that form."""
+    if option == "class_weights":
+        return (f"{WEIGHTED}NAME",)
+    return tuple(name for name, loss in LOSSES.items() if option in loss.options)
 
 
 class Criterion(nn.Module):
     r"""Base of the loss modules; the readings here are those of a softmax loss.
+
+    A loss that can be had by name says so where its class begins, and is known to :func:`build_criterion`, sums, flags
+    and config files from then on::
+
+        class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "focusing exponent")}): ...
+
+    ``options`` are the keywords of ``from_counts`` that have a flag; ``keywords`` names the keyword where flag and
+    keyword differ (``{"adjustment": "tau"}``). ``needs_counts`` says that the loss itself depends on the pixel counts,
+    ``scores`` what it is a loss of: ``"softmax"``, logarithms of probabilities, or ``"outlying"``, multiples of them.
 
     Every criterion declares its tilt u, shape ``(C,)`` (None: all 1): at its optimum the raw argmax of the
     scores is :math:`\arg\max_c u_c P(c|x)`. :meth:`decide` moves that operating point after training:
     :math:`\arg\max_c u_c^\tau P(c|x)`, so tau = 1 is the plain argmax of the scores and tau = 0 the
     decision of highest pixel accuracy. :meth:`posterior` divides the tilt out.
     """
+
+    options: ClassVar[Mapping[str, Option]] = MappingProxyType({})
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    needs_counts: ClassVar[bool] = False
+    scores: str = "softmax"
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        options: Mapping[str, Option] | None = None,
+        keywords: Mapping[str, str] | None = None,
+        needs_counts: bool | None = None,
+        scores: str | None = None,
+    ):
+        """Keep what a loss declares of itself; what it leaves out it has from its base.
+
+        Raises:
+            ValueError: the name cannot be, or another loss has it or declares one of the options in another way.
+        """
+        super().__init_subclass__()
+        declared = {"options": options, "keywords": keywords, "needs_counts": needs_counts, "scores": scores}
+        for attribute, value in declared.items():
+            if value is not None:
+                setattr(cls, attribute, value)
+        if name is None:
+            return
+        if not name.isidentifier() or name != name.lower() or name.startswith(WEIGHTED):
+            raise ValueError(f"name of a loss must be one word in small letters, without {WEIGHTED!r}, got {name!r}")
+        same = LOSSES.get(name, cls)
+        if (same.__module__, same.__qualname__) != (cls.__module__, cls.__qualname__):  # not the same cell run again
+            raise ValueError(f"{same.__qualname__} is called {name!r} already; choose another name")
+        for option, own in cls.options.items():
+            for reader in losses_that_read(option):
+                if reader != name and LOSSES.get(reader, Criterion).options.get(option) != own:
+                    raise ValueError(f"option {option!r} is declared otherwise by {reader}; share its Option or rename")
+        _losses[name] = cls
+        for option, own in cls.options.items():
+            _options[option] = replace(own, help=f"of {' and '.join(losses_that_read(option))}: {own.help}")
 
     def __init__(self, *, ignore_index: int = IGNORE_INDEX, reduction: str = "mean"):
         super().__init__()
@@ -28,12 +100,25 @@ class Criterion(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
         """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors."""
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own is not typed
         for name, buffer in before.items():
             cast = self.get_buffer(name)
             if cast.is_floating_point() and cast.itemsize < 4:
                 self._buffers[name] = buffer.to(cast.device)
         return self
+
+    @classmethod
+    def from_counts(cls: type[Loss], counts: Tensor | Sequence[int], **options: Any) -> Loss:
+        """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
+        return cls(**with_class_weights(counts, options))
+
+    @property
+    def posterior_formula(self) -> str:
+        """What gives :meth:`posterior` from scores and tilt.
+
+        ``"softmax"``: softmax(z - log u); ``"outlying"``: max(z / u, 0), normalised; ``"other"``: not these two alone.
+        """
+        return self.scores
 
     @property
     def tilt(self) -> Tensor | None:
@@ -64,9 +149,6 @@ class Criterion(nn.Module):
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
 
 
-Weighted = TypeVar("Weighted", bound="WeightedCriterion")
-
-
 class WeightedCriterion(Criterion):
     """Base of the softmax losses with class weights; ``weight`` is a buffer and the declared tilt.
 
@@ -87,16 +169,11 @@ class WeightedCriterion(Criterion):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.register_buffer("weight", None if weight is None else class_vector("weight", weight))
 
-    @classmethod
-    def from_counts(cls: type[Weighted], counts: Tensor | Sequence[int], **options: Any) -> Weighted:
-        """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
-        return cls(**with_class_weights(counts, options))
-
     @property
     def tilt(self) -> Tensor | None:
         return self.weight
 
-    def options(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """What every function of these losses takes by keyword."""
         return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
 

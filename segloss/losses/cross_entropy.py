@@ -9,14 +9,22 @@ from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion, per_class
 from segloss.losses.reduction import (
+    BELOW_ONE,
     IGNORE_INDEX,
+    NOT_NEGATIVE,
+    Range,
     check_class_vector,
     check_logits_and_labels,
     reduce_pixels,
+    require_number,
     select_valid,
     valid_pixels,
     working_dtype,
 )
+from segloss.options import Option
+
+PROBABILITY: Range = ("in (0, 1]", lambda number: 0 < number <= 1)
+SHARE: Range = ("in [0, 1]", lambda number: 0 <= number <= 1)
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +80,7 @@ def focal_loss(
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, in its multi-class form.
     """
     check_logits_and_labels(logits, labels, reduction)
-    if not gamma >= 0:
-        raise ValueError(f"gamma must be >= 0, got {gamma}")
+    require_number("gamma", gamma, NOT_NEGATIVE)
     per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
     if gamma > 0:
         # 1 - p by expm1: it keeps its digits where p is near 1. The clamp keeps 0 ** (gamma - 1) out of the gradient.
@@ -100,7 +107,7 @@ def cross_entropy_loss(
     valid; 0 and not NaN where none is. ``label_smoothing`` is epsilon, in [0, 1); the other arguments, result and
     errors are those of :func:`focal_loss`. Source of the smoothing: Szegedy et al., CVPR 2016.
     """
-    _check_share("label_smoothing", label_smoothing)
+    require_number("label_smoothing", label_smoothing, BELOW_ONE)
     if label_smoothing == 0:
         return focal_loss(logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
     check_logits_and_labels(logits, labels, reduction)
@@ -138,7 +145,8 @@ def ohem_cross_entropy_loss(
     Source: Shrivastava et al., CVPR 2016; its pixel form after the public segmentation toolkits.
     """
     check_logits_and_labels(logits, labels, reduction)
-    _check_hardness(threshold, min_share)
+    require_number("threshold", threshold, PROBABILITY)
+    require_number("min_share", min_share, SHARE)
     per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
     hardness = torch.where(valid, per_pixel.detach(), -math.inf)
     kept = hardness > -math.log(threshold)
@@ -150,53 +158,11 @@ def ohem_cross_entropy_loss(
     return weigh_and_reduce(torch.where(kept, per_pixel, 0), kept, safe, weight, logits, reduction)
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-
-
-def _check_hardness(threshold: float, min_share: float) -> None:
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
-    if not 0 <= min_share <= 1:
-        raise ValueError(f"min_share must be in [0, 1], got {min_share}")
-
-
-class FocalLoss(WeightedCriterion):
-    r"""Module form of :func:`focal_loss`.
-
-    The focal factor makes q = softmax(z) less confident than P. Where the loss is smallest
-
-    .. math:: P_c \propto \frac{1}{w_c\, g(q_c)}, \qquad g(q) = (1 - q)^\gamma / q - \gamma (1 - q)^{\gamma - 1} \log q,
-
-    which :meth:`posterior` and :meth:`decide` at tau = 0 read. Without weights the order of q is that of P; with them
-    the declared tilt ``weight`` is approximate. Source: stationarity of the loss; without weights it is the
-    transformation of Charoenphakdee et al., CVPR 2021.
-    """
-
-    def __init__(self, *, gamma: float = 2.0, **options: Any):
-        super().__init__(**options)
-        if not 0 <= gamma < math.inf:
-            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
-        self.gamma = gamma
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(logits, labels, gamma=self.gamma, **self.options())
-
-    def natural_scores(self, logits: Tensor) -> Tensor:
-        scores = self.softmax_scores(logits)
-        if self.gamma > 0:
-            loss = -scores.log_softmax(1).clamp(max=-torch.finfo(scores.dtype).tiny)  # -log q, never quite 0
-            miss = -torch.expm1(-loss)  # 1 - q
-            log_g = (self.gamma - 1) * miss.log() + loss + torch.log(miss + self.gamma * loss * torch.exp(-loss))
-            scores = -log_g
-        return scores if self.weight is None else scores - per_class(self.weight, scores).log()
-
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma}, {super().extra_repr()}"
-
-
-class CrossEntropyLoss(WeightedCriterion):
+class CrossEntropyLoss(
+    WeightedCriterion,
+    name="ce",
+    options={"label_smoothing": Option(0.0, "share of the label spread over all classes", *BELOW_ONE)},
+):
     """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``.
 
     With label smoothing the optimum is softmax(z)_c proportional to w_c ((1 - epsilon) P_c + epsilon / C);
@@ -205,11 +171,14 @@ class CrossEntropyLoss(WeightedCriterion):
 
     def __init__(self, *, label_smoothing: float = 0.0, **options: Any):
         super().__init__(**options)
-        _check_share("label_smoothing", label_smoothing)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.options())
+        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.shared())
+
+    @property
+    def posterior_formula(self) -> str:
+        return super().posterior_formula if self.label_smoothing == 0 else "other"
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)
@@ -225,7 +194,43 @@ class CrossEntropyLoss(WeightedCriterion):
         return f"{smoothed}{super().extra_repr()}"
 
 
-class OHEMCrossEntropyLoss(WeightedCriterion):
+class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "focusing exponent", *NOT_NEGATIVE)}):
+    r"""Module form of :func:`focal_loss`.
+
+    The focal factor makes q = softmax(z) less confident than P. Where the loss is smallest
+
+    .. math:: P_c \propto \frac{1}{w_c\, g(q_c)}, \qquad g(q) = (1 - q)^\gamma / q - \gamma (1 - q)^{\gamma - 1} \log q,
+
+    which :meth:`posterior` and :meth:`decide` at tau = 0 read. Without weights the order of q is that of P; with them
+    the declared tilt ``weight`` is approximate. Source: stationarity of the loss; without weights it is the
+    transformation of Charoenphakdee et al., CVPR 2021.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, **options: Any):
+        super().__init__(**options)
+        self.gamma = require_number("gamma", gamma, NOT_NEGATIVE)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return focal_loss(logits, labels, gamma=self.gamma, **self.shared())
+
+    @property
+    def posterior_formula(self) -> str:
+        return super().posterior_formula if self.gamma == 0 else "other"
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        scores = self.softmax_scores(logits)
+        if self.gamma > 0:
+            loss = -scores.log_softmax(1).clamp(max=-torch.finfo(scores.dtype).tiny)  # -log q, never quite 0
+            miss = -torch.expm1(-loss)  # 1 - q
+            log_g = (self.gamma - 1) * miss.log() + loss + torch.log(miss + self.gamma * loss * torch.exp(-loss))
+            scores = -log_g
+        return scores if self.weight is None else scores - per_class(self.weight, scores).log()
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}, {super().extra_repr()}"
+
+
+class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce"):
     """Module form of :func:`ohem_cross_entropy_loss`.
 
     Which pixels count depends on the scores, so the declared tilt ``weight`` and the posterior softmax(z - log w) are
@@ -234,13 +239,12 @@ class OHEMCrossEntropyLoss(WeightedCriterion):
 
     def __init__(self, *, threshold: float = 0.7, min_share: float = 1 / 16, **options: Any):
         super().__init__(**options)
-        _check_hardness(threshold, min_share)
-        self.threshold = threshold
-        self.min_share = min_share
+        self.threshold = require_number("threshold", threshold, PROBABILITY)
+        self.min_share = require_number("min_share", min_share, SHARE)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return ohem_cross_entropy_loss(
-            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.options()
+            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared()
         )
 
     def extra_repr(self) -> str:

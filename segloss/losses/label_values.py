@@ -15,11 +15,44 @@ recipe          :math:`t_c / \alpha`                                 source
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, require_number
+from segloss.options import Option
+
 LABEL_VALUES = ("rank", "uniform", "power", "log", "effective")
+
+
+def recipe_or_numbers(label_values: Any) -> Any:
+    """Words, as of a command line, as a recipe's name in small letters or as numbers; all else as it is."""
+    words = [label_values] if isinstance(label_values, str) else label_values
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        return label_values
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return " ".join(words).lower()
+
+
+def _known_label_values(label_values: Any) -> bool:
+    read = recipe_or_numbers(label_values)
+    return not isinstance(read, str) or read in LABEL_VALUES
+
+
+OUTLYING_OPTIONS = {
+    "label_values": Option(
+        ["rank"],
+        f"{', '.join(LABEL_VALUES)}, or one number per class",
+        f"{', '.join(LABEL_VALUES)} or one number per class",
+        _known_label_values,
+        (("nargs", "+"), ("metavar", "RECIPE"), ("lone", True)),
+    ),
+    "label_power": Option(0.5, "exponent p of the recipe power", *NOT_NEGATIVE),
+    "alpha": Option(1.0, "scale of all label values", *POSITIVE),
+}
 
 
 def class_counts(counts: Tensor | Sequence[int]) -> Tensor:
@@ -53,8 +86,7 @@ def effective_number(counts: Tensor, beta: float | None) -> Tensor:
     if beta is None:
         # 0.9999, Cui's choice for images, saturates at pixel counts: every class would get the same value.
         beta = 1 - 1 / float(counts[counts > 0].median())
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be in [0, 1), got {beta}")
+    require_number("beta", beta, BELOW_ONE)
     log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
     return -torch.expm1(counts * log_beta) / (1 - beta)
 
@@ -63,7 +95,7 @@ def label_values_from_counts(
     counts: Tensor | Sequence[int],
     *,
     alpha: float = 1.0,
-    label_values: str | Tensor | Sequence[float] = "rank",
+    label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
     power: float = 0.5,
     beta: float | None = None,
 ) -> Tensor:
@@ -73,7 +105,7 @@ def label_values_from_counts(
         counts: training pixels per class, ignored pixels left out, shape ``(C,)``.
         alpha: scale of all values, > 0. It does not change their ratios:
             ``loss(s z, t) = s^2 loss(z, t / s)``, so it acts through the optimiser only.
-        label_values: a recipe's name, or one's own vector ``(C,)`` (multiplied by alpha too).
+        label_values: a recipe's name, or one's own vector ``(C,)`` (multiplied by alpha too); either also as words.
         power: exponent p of ``"power"``, >= 0.
         beta: of ``"effective"``, in [0, 1); default 1 - 1 / median of the positive counts.
 
@@ -85,8 +117,8 @@ def label_values_from_counts(
         ValueError: a count is negative, all are 0, or an option is out of range or unknown.
     """
     counts = class_counts(counts)
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha must be positive and finite, got {alpha}")
+    require_number("alpha", alpha, POSITIVE)
+    label_values = recipe_or_numbers(label_values)
     if not isinstance(label_values, str):
         values = torch.as_tensor(label_values, dtype=torch.float64, device="cpu")
         if values.shape != counts.shape:
@@ -96,8 +128,7 @@ def label_values_from_counts(
     elif label_values == "uniform":
         values = torch.ones_like(counts)
     elif label_values == "power":
-        if not 0 <= power < float("inf"):
-            raise ValueError(f"power must be >= 0 and finite, got {power}")
+        require_number("power", power, NOT_NEGATIVE)
         values = fill_empty((counts.max() / counts) ** power, counts)
     elif label_values == "log":
         values = fill_empty(1 + torch.log(counts.max() / counts), counts)

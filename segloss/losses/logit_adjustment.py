@@ -10,18 +10,30 @@ from segloss.losses.criterion import WeightedCriterion, per_class, with_class_we
 from segloss.losses.cross_entropy import cross_entropy_loss
 from segloss.losses.label_values import class_counts, fill_empty
 from segloss.losses.reduction import (
+    FINITE,
     IGNORE_INDEX,
+    NOT_NEGATIVE,
+    POSITIVE,
     check_class_vector,
     check_logits_and_labels,
     class_vector,
+    require_number,
     valid_pixels,
     working_dtype,
 )
+from segloss.options import Option
 
 
 def class_prior(counts: Tensor | Sequence[int]) -> Tensor:
-    """n_c / sum n, float32 ``(C,)``; a class without pixels takes the share of the rarest class that has some."""
-    counts = class_counts(counts)
+    """Training prior pi = n / sum n, float32 ``(C,)``; a class without pixels takes the smallest share there is.
+
+    Without any pixel at all the shares are equal.
+
+    >>> class_prior([900, 0, 100])
+    tensor([0.9000, 0.1000, 0.1000])
+    """
+    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+    counts = class_counts(counts if counts.any() else torch.ones_like(counts))
     return (fill_empty(counts, counts) / counts.sum()).float()
 
 
@@ -51,7 +63,7 @@ def logit_adjusted_loss(
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; tau = 1: Ren et al., "Balanced
     Meta-Softmax", NeurIPS 2020.
     """
-    _check_tau(tau)
+    require_number("tau", tau, FINITE)
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("prior", prior, logits)
     return vector_scaling_loss(
@@ -119,8 +131,7 @@ def ldam_loss(
     """
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("margins", margins, logits)
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale must be positive and finite, got {scale}")
+    require_number("scale", scale, POSITIVE)
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
     scores = logits.to(working_dtype(logits))
     margin = torch.where(valid, margins.detach().to(scores)[safe], 0)
@@ -128,12 +139,16 @@ def ldam_loss(
     return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
-def _check_tau(tau: float) -> None:
-    if not -float("inf") < tau < float("inf"):
-        raise ValueError(f"tau must be finite, got {tau}")
+ADJUSTMENT = Option(1.0, "exponent tau of the prior", *FINITE)
 
 
-class LogitAdjustedLoss(WeightedCriterion):
+class LogitAdjustedLoss(
+    WeightedCriterion,
+    name="logit_adjusted",
+    options={"adjustment": ADJUSTMENT},
+    keywords={"adjustment": "tau"},
+    needs_counts=True,
+):
     """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
 
     prior: Tensor
@@ -141,13 +156,12 @@ class LogitAdjustedLoss(WeightedCriterion):
     def __init__(self, prior: Tensor | Sequence[float], *, tau: float = 1.0, **options: Any):
         super().__init__(**options)
         self.register_buffer("prior", class_vector("prior", prior))
-        _check_tau(tau)
-        self.tau = tau
+        self.tau = require_number("tau", tau, FINITE)
 
     @classmethod
     def from_counts(cls, counts: Tensor | Sequence[int], *, tau: float = 1.0, **options: Any) -> "LogitAdjustedLoss":
         """From training pixel counts ``(C,)``; ``class_weights`` names a recipe for ``weight``."""
-        return cls(class_prior(counts), tau=tau, **with_class_weights(counts, options))
+        return cls(class_prior(class_counts(counts)), tau=tau, **with_class_weights(counts, options))
 
     @property
     def tilt(self) -> Tensor:
@@ -160,13 +174,19 @@ class LogitAdjustedLoss(WeightedCriterion):
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.options())
+        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared())
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, {super().extra_repr()}"
 
 
-class VectorScalingLoss(WeightedCriterion):
+class VectorScalingLoss(
+    WeightedCriterion,
+    name="vector_scaling",
+    options={"adjustment": ADJUSTMENT},
+    keywords={"adjustment": "tau"},
+    needs_counts=True,
+):
     r"""Module form of :func:`vector_scaling_loss`.
 
     The scales make its plain argmax no tilted posterior: :meth:`posterior` reads
@@ -190,12 +210,15 @@ class VectorScalingLoss(WeightedCriterion):
         cls, counts: Tensor | Sequence[int], *, gamma: float = 0.15, tau: float = 1.0, **options: Any
     ) -> "VectorScalingLoss":
         r""":math:`\Delta_c = (n_c / \max n)^\gamma` and :math:`\iota_c = \tau \log \pi_c`, as in the paper."""
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}")
-        _check_tau(tau)
-        prior = class_prior(counts)
+        require_number("gamma", gamma, NOT_NEGATIVE)
+        require_number("tau", tau, FINITE)
+        prior = class_prior(class_counts(counts))
         scales, shifts = (prior / prior.max()) ** gamma, tau * prior.log()
         return cls(scales, shifts, **with_class_weights(counts, options))
+
+    @property
+    def posterior_formula(self) -> str:
+        return "other"
 
     @property
     def tilt(self) -> None:
@@ -207,10 +230,10 @@ class VectorScalingLoss(WeightedCriterion):
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.options())
+        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared())
 
 
-class LDAMLoss(WeightedCriterion):
+class LDAMLoss(WeightedCriterion, name="ldam", needs_counts=True):
     """Module form of :func:`ldam_loss`.
 
     A margin is no tilt and its optimum has no closed form: the posterior softmax(s z - log w) is approximate, the
@@ -222,25 +245,26 @@ class LDAMLoss(WeightedCriterion):
     def __init__(self, margins: Tensor | Sequence[float], *, scale: float = 30.0, **options: Any):
         super().__init__(**options)
         self.register_buffer("margins", class_vector("margins", margins))
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale must be positive and finite, got {scale}")
-        self.scale = scale
+        self.scale = require_number("scale", scale, POSITIVE)
 
     @classmethod
     def from_counts(
         cls, counts: Tensor | Sequence[int], *, max_margin: float = 0.5, scale: float = 30.0, **options: Any
     ) -> "LDAMLoss":
         """Margins up to ``max_margin``, that of the rarest class; ``class_weights`` names a recipe for ``weight``."""
-        if not 0 < max_margin < float("inf"):
-            raise ValueError(f"max_margin must be positive and finite, got {max_margin}")
-        prior = class_prior(counts)
+        require_number("max_margin", max_margin, POSITIVE)
+        prior = class_prior(class_counts(counts))
         return cls(max_margin * (prior.min() / prior) ** 0.25, scale=scale, **with_class_weights(counts, options))
+
+    @property
+    def posterior_formula(self) -> str:
+        return super().posterior_formula if self.scale == 1 else "other"
 
     def softmax_scores(self, logits: Tensor) -> Tensor:
         return self.scale * super().softmax_scores(logits)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.options())
+        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared())
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, {super().extra_repr()}"

@@ -1,13 +1,13 @@
 """Mean squared error to outlying labels, and how to read the scores it trains."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
-from segloss.losses.label_values import label_values_from_counts
+from segloss.losses.label_values import OUTLYING_OPTIONS, label_values_from_counts
 from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.reduction import (
     IGNORE_INDEX,
@@ -142,7 +142,17 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
     return first_largest(scores / per_class(label_values, scores) ** (1 - tau))
 
 
-class OutlyingMSELoss(Criterion):
+Outlying = TypeVar("Outlying", bound="OutlyingMSELoss")
+
+
+class OutlyingMSELoss(
+    Criterion,
+    name="outlying_mse",
+    options=OUTLYING_OPTIONS,
+    keywords={"label_power": "power"},
+    needs_counts=True,
+    scores="outlying",
+):
     """Module form of :func:`outlying_mse_loss`; the label values are a buffer, saved with the module.
 
     >>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100], alpha=1.0)
@@ -182,15 +192,15 @@ class OutlyingMSELoss(Criterion):
 
     @classmethod
     def from_counts(
-        cls,
+        cls: type[Outlying],
         counts: Tensor | Sequence[int],
         *,
         alpha: float = 1.0,
-        label_values: str | Tensor | Sequence[float] = "rank",
+        label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
         power: float = 0.5,
         beta: float | None = None,
         **options: Any,
-    ) -> "OutlyingMSELoss":
+    ) -> Outlying:
         """From training pixel counts ``(C,)``; values as in :func:`label_values_from_counts`, other options as above.
 
         ``class_weights="median_frequency"`` or another recipe makes ``weight`` from the counts; ``beta`` is that of
@@ -229,3 +239,12 @@ class OutlyingMSELoss(Criterion):
         weighted = "" if self.weight is None else "class weights, "
         upsampled = "" if self.upsample is None else f", upsample={self.upsample!r}, align_corners={self.align_corners}"
         return f"label_values=[{values}], {weighted}{super().extra_repr()}{upsampled}"
+
+
+class MSELoss(OutlyingMSELoss, name="mse", options={"alpha": OUTLYING_OPTIONS["alpha"]}, needs_counts=False):
+    """Squared error to plain one-hot labels times ``alpha``: outlying labels that stand out all alike."""
+
+    @classmethod
+    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "MSELoss":
+        """As :meth:`OutlyingMSELoss.from_counts` with ``label_values="uniform"``; of the counts only C matters."""
+        return super().from_counts(counts, label_values="uniform", **options)

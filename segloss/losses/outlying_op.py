@@ -8,7 +8,7 @@ compiled graph.
 """
 
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -115,23 +115,23 @@ _gradient_op = torch.library.custom_op(
 
 
 @_value_op.register_fake
-def _(logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction):
-    dtype = working_dtype(logits)
+def _(logits: Tensor, labels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    dtype, reduction = working_dtype(logits), rest[-1]
     value = torch.empty(labels.shape if reduction == "none" else (), dtype=dtype, device=logits.device)
     return value, torch.empty((), dtype=wide_dtype(logits.device, dtype), device=logits.device)
 
 
 @_gradient_op.register_fake
-def _(grad, divisor, logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index):
+def _(grad: Tensor, divisor: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(logits)
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.align_corners, ctx.ignore_index, _ = inputs
     ctx.save_for_backward(output[1], *tensors)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple:
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     return _gradient_op(grad, *ctx.saved_tensors, ctx.align_corners, ctx.ignore_index), *[None] * 7
 
 
@@ -188,7 +188,7 @@ class _OutlyingMSE(torch.autograd.Function):
         return value, divisor, gradient
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor | None]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor | None]) -> None:
         _setup_context(ctx, inputs[1:], output[:2])
         ctx.per_pixel = inputs[-1] == "none"
         ctx.mark_non_differentiable(*(tensor for tensor in output[1:] if tensor is not None))
@@ -196,7 +196,7 @@ class _OutlyingMSE(torch.autograd.Function):
         ctx.gradient = output[2]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 9
         divisor, logits, labels, label_values, weight, pixel_weight = ctx.saved_tensors
@@ -232,7 +232,7 @@ def outlying_mse(
     """The loss of checked inputs; ``align_corners`` None means that logits and labels have one size."""
     inputs = (logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction)
     if torch.compiler.is_compiling():
-        return _value_op(*inputs)[0]
+        return cast(Tensor, _value_op(*inputs)[0])
     one_pass = (
         torch.is_grad_enabled()
         and logits.requires_grad
@@ -240,4 +240,4 @@ def outlying_mse(
         # Where the gradient is as large as the logits it is made early only if that is exact and saves a pass.
         and (align_corners is not None or (logits.device.type == "cpu" and working_dtype(logits) == logits.dtype))
     )
-    return _OutlyingMSE.apply(one_pass, *inputs)[0]
+    return cast(Tensor, _OutlyingMSE.apply(one_pass, *inputs)[0])

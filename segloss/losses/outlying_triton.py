@@ -5,8 +5,12 @@ float32 number per block and are added up in float64 in a fixed order, so that r
 only where a CUDA tensor comes by and Triton is installed; without either the bands of plain PyTorch calls do the work.
 """
 
+# The kernels are in Triton's language, in which annotations have a meaning of their own.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 import warnings
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -114,7 +118,7 @@ def _tile(logits: Tensor) -> tuple[int, int]:
 
 def _arguments(
     logits: Tensor, labels: Tensor, label_values: Tensor, weight: Tensor | None, pixel_weight: Tensor | None
-) -> tuple[list[Tensor], int, dict]:
+) -> tuple[list[Tensor], int, dict[str, Any]]:
     """Tensors in kernel order (a stand-in where there is none), blocks of an image, constants; logits ``(N, C, P)``."""
     block_c, block_p = _tile(logits)
     labels = labels.flatten(1).contiguous()

@@ -1,7 +1,8 @@
 """What all losses share: the ignored label, the checks of shape and label, the one meaning of "mean"."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from torch import Tensor
 IGNORE_INDEX = 255
 REDUCTIONS = ("mean", "sum", "none")
 UPSAMPLE = (None, "bilinear")
+
+# Ranges of numbers, in words and as a test that NaN fails: fields of an Option, and what require_number takes.
+Range = tuple[str, Callable[[float], bool]]
+POSITIVE: Range = ("positive and finite", lambda number: 0 < number < math.inf)
+NOT_NEGATIVE: Range = (">= 0 and finite", lambda number: 0 <= number < math.inf)
+FINITE: Range = ("finite", lambda number: -math.inf < number < math.inf)
+BELOW_ONE: Range = ("in [0, 1)", lambda number: 0 <= number < 1)
+
+
+def require_number(name: str, number: float, allowed: Range) -> float:
+    """The number; ValueError unless it is in the range."""
+    expected, fits = allowed
+    if not fits(number):
+        raise ValueError(f"{name} must be {expected}, got {number}")
+    return number
 
 
 def check_upsample(upsample: str | None) -> None:
@@ -129,7 +145,7 @@ def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
-    return _SelectGradient.apply(scores, valid)
+    return cast(Tensor, _SelectGradient.apply(scores, valid))
 
 
 class _SelectGradient(torch.autograd.Function):

@@ -8,8 +8,10 @@ from torch import Tensor
 from segloss.losses.criterion import WeightedCriterion
 from segloss.losses.reduction import (
     IGNORE_INDEX,
+    POSITIVE,
     check_class_vector,
     check_logits_and_labels,
+    require_number,
     select_valid,
     valid_pixels,
     wide_dtype,
@@ -54,8 +56,8 @@ def tversky_loss(
 
     Source: Salehi et al., "Tversky loss function for image segmentation", MLMI 2017 (their alpha and beta).
     """
-    if not (0 < alpha < float("inf") and 0 < beta < float("inf")):
-        raise ValueError(f"alpha and beta must be positive and finite, got {alpha} and {beta}")
+    require_number("alpha", alpha, POSITIVE)
+    require_number("beta", beta, POSITIVE)
     probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
     wide = wide_dtype(logits.device, probabilities.dtype)
     classes = torch.arange(probabilities.shape[1], device=logits.device).view(-1, 1)
@@ -189,38 +191,36 @@ class _RegionLoss(WeightedCriterion):
         return None
 
 
-class TverskyLoss(_RegionLoss):
+class DiceLoss(_RegionLoss, name="dice"):
+    """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return dice_loss(logits, labels, **self.shared())
+
+
+class JaccardLoss(_RegionLoss, name="jaccard"):
+    """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return jaccard_loss(logits, labels, **self.shared())
+
+
+class TverskyLoss(_RegionLoss, name="tversky"):
     """Module form of :func:`tversky_loss`; its scores aim at overlap, not at P."""
 
     def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, **options: Any):
         super().__init__(**options)
-        if not (0 < alpha < float("inf") and 0 < beta < float("inf")):
-            raise ValueError(f"alpha and beta must be positive and finite, got {alpha} and {beta}")
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta = (require_number(*named, POSITIVE) for named in (("alpha", alpha), ("beta", beta)))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.options())
+        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared())
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
 
 
-class DiceLoss(_RegionLoss):
-    """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return dice_loss(logits, labels, **self.options())
-
-
-class JaccardLoss(_RegionLoss):
-    """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return jaccard_loss(logits, labels, **self.options())
-
-
-class LovaszSoftmaxLoss(_RegionLoss):
+class LovaszSoftmaxLoss(_RegionLoss, name="lovasz"):
     """Module form of :func:`lovasz_softmax_loss`; its scores aim at overlap, not at P."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return lovasz_softmax_loss(logits, labels, **self.options())
+        return lovasz_softmax_loss(logits, labels, **self.shared())

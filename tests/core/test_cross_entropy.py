@@ -270,7 +270,7 @@ def test_inputs_that_do_not_fit_are_refused(function, change, error, message):
 
 @pytest.mark.parametrize("gamma", [-0.5, math.nan])
 def test_a_gamma_that_cannot_be_is_refused(gamma):
-    with pytest.raises(ValueError, match=f"gamma must be >= 0, got {gamma}"):
+    with pytest.raises(ValueError, match=f"gamma must be >= 0 and finite, got {gamma}"):
         focal_loss(torch.zeros(1, 3), torch.tensor([0]), gamma=gamma)
 
 
