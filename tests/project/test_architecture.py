@@ -15,7 +15,8 @@ EXAMPLES = {"poly", "loveda", "presence"}  # of CONTRIBUTING.md's walks: not the
 
 def rows_of(page: str) -> list[set[str]]:
     """The plain-text picture, from the ground up."""
-    block = next(block for block in re.findall(r"^```\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE) if "|" in block)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (block,) = [text for language, text in blocks if not language]
     return [set(line.split("|")[0].split()) for line in reversed(block.splitlines())]
 
 

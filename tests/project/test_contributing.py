@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,23 @@ def example(heading: str) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
-    """A copy of the library with the three modules in their places and nothing else changed."""
-    root = tmp_path_factory.mktemp("house")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "segloss", root / "segloss", symlinks=True, ignore=ignore)
-    shutil.copytree(ROOT / "datasets", root / "datasets", ignore=ignore)
-    for script in ("train_seg.py", "eval_seg.py"):
-        shutil.copy(ROOT / script, root)
-    for heading in HEADINGS:
+def house_after(tmp_path_factory):
+    """A copy of the library after a walk: one module more, nothing else changed."""
+
+    @cache
+    def build(heading: str) -> Path:
+        root = tmp_path_factory.mktemp("house")
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "segloss", root / "segloss", symlinks=True, ignore=ignore)
+        shutil.copytree(ROOT / "datasets", root / "datasets", ignore=ignore)
+        for script in ("train_seg.py", "eval_seg.py"):
+            shutil.copy(ROOT / script, root)
         path, code = example(heading)
         assert not (root / path).exists() and (root / path).parent.is_dir()
         (root / path).write_text(code, encoding="utf-8")
-    return root
+        return root
+
+    return build
 
 
 def run(house: Path, *command: str) -> str:
@@ -60,7 +65,8 @@ def test_a_walk_names_its_module_and_one_page_and_its_code_is_in_style(heading, 
     assert done.returncode == 0, done.stdout
 
 
-def test_the_loss_has_its_flag_its_config_key_its_sums_and_its_equation(house):
+def test_the_loss_has_its_flag_its_config_key_its_sums_and_its_equation(house_after):
+    house = house_after("Add a loss")
     said = run(
         house,
         "-c",
@@ -97,7 +103,8 @@ print(json.dumps({
     assert "poly_epsilon: 2" in printed
 
 
-def test_the_example_loss_reads_its_posterior_at_its_optimum(house):
+def test_the_example_loss_reads_its_posterior_at_its_optimum(house_after):
+    house = house_after("Add a loss")
     said = run(
         house,
         "-c",
@@ -121,7 +128,8 @@ print((criterion.posterior(z)[0, :, 0] - share).abs().max().item())
     assert float(said) < 1e-3  # of float32's optimum
 
 
-def test_the_data_set_is_opened_listed_and_examined(house, tmp_path):
+def test_the_data_set_is_opened_listed_and_examined(house_after, tmp_path):
+    house = house_after("Add a data set")
     for split in ("Train", "Val", "Test"):
         for place, area in enumerate(("Urban", "Rural")):
             seed = 10 * len(split) + place
@@ -148,7 +156,8 @@ print(json.dumps([train.names, test.has_labels, sorted(set(train[0]["labels"].un
     assert "loveda" in run(house, "-m", "segloss.frequency", "--dataset", "loveda", "--data-path", str(tmp_path))
 
 
-def test_the_metric_is_in_help_files_terminal_and_page(house, tmp_path):
+def test_the_metric_is_in_help_files_terminal_and_page(house_after, tmp_path):
+    house = house_after("Add a metric")
     generator = np.random.default_rng(0)
     for place in range(4):
         labels = generator.choice(np.array([0, 1, 255], np.uint8), (16, 16))
