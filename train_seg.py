@@ -4,24 +4,32 @@ python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resne
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segloss.inference import Machine
+    from segloss.training.data import Splits
 
 
-def train(argv: list[str] | None = None) -> None:
-    from segloss.config import parse_train_config
+def train(argv: Sequence[str] | None = None) -> None:
+    from segloss.runs import parse_train_config
 
-    config = parse_train_config(argv)  # before the slow imports: a misspelt flag is answered at once
+    config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
 
     from lightning.pytorch.utilities import rank_zero_only
 
     from segloss.doctor.examine import check_before
-    from segloss.inference import pick_device, resolve_precision
-    from segloss.models import build_model, require_batch_statistics
+    from segloss.inference import find_machine
+    from segloss.models import require_batch_statistics
     from segloss.pixel_counts import load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
     from segloss.runs import (
         LAST,
+        Used,
+        augmentations_file,
         check_same_classes,
         check_same_counts,
         checkpoint_content,
@@ -29,6 +37,7 @@ def train(argv: list[str] | None = None) -> None:
         criterion_of,
         load_run,
         open_run_folder,
+        used_so_far,
     )
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
@@ -36,23 +45,18 @@ def train(argv: list[str] | None = None) -> None:
     from segloss.training.trainer import build_trainer, seed_everything
 
     folder = choose_run_folder(config)
-    device = pick_device(config.accelerator)
-    config.precision = resolve_precision(config.precision, device)
+    before = used_so_far(config)
+    augmentations_file(config)
+    machine = find_machine(config.accelerator, before.precision, config.workers)
+    trainer = build_trainer(config, machine.precision, folder, console)
     seed_everything(config.seed)
 
     say = rank_zero_only(partial(console.print, soft_wrap=True))
     for line in config.unused_options():
         say(f"warning: {line}")
-    splits = training_data(config)
-    check_before([d for d in (splits.train, splits.val, splits.test) if d is not None], config.check, say)
+    splits = training_data(config, before.crop_size)
+    check_before(splits.all, config.check, say)
     classes = splits.train.classes
-    counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
-    for dataset in filter(None, (splits.val, splits.test)):
-        load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
-    criterion = criterion_of(config, require_two_classes(counts))
-    prepare_training(config, splits, counts)
-    if config.resume:
-        check_same_counts(folder, counts)
     last = folder / LAST
     resuming = config.resume and last.is_file()
     if resuming:
@@ -60,25 +64,31 @@ def train(argv: list[str] | None = None) -> None:
         check_same_classes(run, splits.train)
         model = run.model.train()
     else:
-        model = build_model(config.arch, config.encoder, len(classes), encoder_weights=config.encoder_weights)
-    require_batch_statistics(model, config.batch_size, config.crop_size)
-    trainer = build_trainer(config, folder, console)
+        model = config.build(len(classes))
+    require_batch_statistics(model, config.batch_size, splits.crop_size)
+    counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
+    for dataset in splits.all[1:]:
+        load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
+    criterion = criterion_of(config, require_two_classes(counts))
+    splits = prepare_training(config, splits, counts)
+    if config.resume:
+        check_same_counts(folder, counts)
+    used = Used.of(config, splits.crop_size, machine)
 
     if trainer.is_global_zero:
-        open_run_folder(folder, config, counts)
+        open_run_folder(folder, config, used, counts)
         announce(config, splits, counts, source, criterion, model, trainer, folder)
-    task = SegmentationTask(model, criterion, config, checkpoint_content(config, classes, counts, model))
-    data = SegmentationData(splits.train, splits.val, config, splits.repeat)
+    task = SegmentationTask(model, criterion, config, checkpoint_content(config, used, classes, counts, model))
     try:
-        trainer.fit(task, data, ckpt_path=last if resuming else None)
+        trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=last if resuming else None)
     except SystemExit:  # Lightning's answer to Ctrl-C, after its callbacks have saved and said what to do
         sys.exit(130)
 
     if trainer.is_global_zero:
-        score_run(folder, splits, config, device)
+        score_run(folder, splits, config.batch_size, machine)
 
 
-def score_run(folder: Path, splits, config, device) -> None:
+def score_run(folder: Path, splits: "Splits", batch_size: int, machine: "Machine") -> None:
     """Score the best weights on val and, where it has labels, on test; draw the pictures."""
     from segloss.evaluation.predictions import KeepSome
     from segloss.evaluation.run_source import Measures, RunSource
@@ -89,16 +99,16 @@ def score_run(folder: Path, splits, config, device) -> None:
     from segloss.runs import load_run
 
     run = load_run(folder)
-    for dataset in filter(None, (splits.val, splits.test)):
+    for dataset in splits.all[1:]:
         kept = KeepSome(dataset, 4)
         source = RunSource(
             run.name,
             run,
             dataset,
             Measures(calibration=True),
-            device=device,
-            batch_size=config.batch_size,
-            workers=config.workers,
+            device=machine.device,
+            batch_size=batch_size,
+            workers=machine.workers,
             on_sample=kept,
         )
         metrics, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))

@@ -18,13 +18,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
-from segloss.config import TrainConfig
 from segloss.datasets.loading import training_loader
-from segloss.inference import autocast, resolve_precision
-from segloss.models import build_model
+from segloss.inference import autocast, find_machine
 from segloss.pixel_counts import count_dataset
 from segloss.report.terminal import console
-from segloss.runs import checkpoint_content, criterion_of
+from segloss.runs import Used, checkpoint_content, criterion_of, parse_train_config
 from segloss.training.data import SegmentationData, prepare_training, training_data
 from segloss.training.task import SegmentationTask, parameter_groups
 from segloss.training.trainer import build_trainer
@@ -57,18 +55,17 @@ def plain_epoch(model, loader, optimizer, label_values, precision: str) -> float
     return time.perf_counter() - started
 
 
-def toolkit_epoch(config, splits, counts, model) -> float:
+def toolkit_epoch(config, machine, splits, counts, model) -> float:
     """Seconds of one epoch of Lightning's Trainer with our callbacks, from its first step to its last."""
     criterion = criterion_of(config, counts)
     with tempfile.TemporaryDirectory() as folder:
-        config.trainer = {"limit_val_batches": 0}
-        trainer = build_trainer(config, Path(folder), console)
+        trainer = build_trainer(config, machine.precision, Path(folder), console)
         stopwatch = Stopwatch()
         trainer.callbacks = [stopwatch]  # no checkpoint, no history: those come after an epoch
-        task = SegmentationTask(
-            model, criterion, config, checkpoint_content(config, splits.train.classes, counts, model)
-        )
-        trainer.fit(task, SegmentationData(splits.train, splits.val, config))
+        used = Used.of(config, splits.crop_size, machine)
+        content = checkpoint_content(config, used, splits.train.classes, counts, model)
+        task = SegmentationTask(model, criterion, config, content)
+        trainer.fit(task, SegmentationData(splits, config, machine.workers))
     return stopwatch.seconds
 
 
@@ -77,34 +74,26 @@ def main() -> None:
     parser.add_argument("--data-path", help="CamVid's folder; default: the synthetic streets")
     parser.add_argument("--epochs", type=int, default=3, help="of each")
     args = parser.parse_args()
-    config = TrainConfig(
-        dataset="camvid" if args.data_path else "synthetic",
-        data_path=args.data_path,
-        encoder="tu-tf_efficientnet_lite0",
-        image_scale=0.5,
-        crop_size=[160, 224],
-        workers=0,
-        epochs=1,
-        accelerator="cpu",
-    )
-    config.validate()
-    config.precision = resolve_precision("auto", torch.device("cpu"))
-    splits = training_data(config)
+    data = ["--dataset", "camvid", "--data-path", args.data_path] if args.data_path else ["--dataset", "synthetic"]
+    flags = "--encoder tu-tf_efficientnet_lite0 --image-scale 0.5 --crop-size 160 224 --workers 0 --epochs 1"
+    config = parse_train_config([*data, *flags.split(), "--accelerator", "cpu", "--trainer.limit_val_batches", "0"])
+    machine = find_machine(config.accelerator, config.precision, config.workers)
+    splits = training_data(config, config.crop_size)
     counts = count_dataset(splits.train)
-    prepare_training(config, splits, counts)
-    model = build_model(config.arch, config.encoder, len(splits.train.classes))
+    splits = prepare_training(config, splits, counts)
+    model = config.build(len(splits.train.classes))
     label_values = criterion_of(config, counts).label_values
     seconds: dict[str, list[float]] = {"plain loop": [], "train_seg": []}
     for _ in range(args.epochs):
         loader = training_loader(splits.train, config.batch_size, seed=0, workers=0)
         optimizer = torch.optim.AdamW(parameter_groups(model, config))
-        seconds["plain loop"].append(plain_epoch(model, loader, optimizer, label_values, config.precision))
-        seconds["train_seg"].append(toolkit_epoch(config, splits, counts, model))
+        seconds["plain loop"].append(plain_epoch(model, loader, optimizer, label_values, machine.precision))
+        seconds["train_seg"].append(toolkit_epoch(config, machine, splits, counts, model))
     for name, values in seconds.items():
         print(f"{name:<12} median {statistics.median(values):6.1f} s   {min(values):.1f} to {max(values):.1f}")
     ratio = statistics.median(seconds["train_seg"]) / statistics.median(seconds["plain loop"])
     print(f"train_seg / plain loop: {ratio:.2f}")
-    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "precision": config.precision}
+    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "precision": machine.precision}
     print(json.dumps({"seconds": seconds, "ratio": ratio, "images": len(splits.train), **environment}))
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -26,9 +27,21 @@ class InputError(ValueError):
         return f"{place}{self.what}" + (f"; {self.cure}" if self.cure else "")
 
 
-def unknown_name(kind: str, name: str, known: Iterable) -> InputError:
-    """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``."""
-    return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(map(str, known))}")
+def unknown_name(kind: str, name: str, known: Iterable[object], where: str | Path | None = None) -> InputError:
+    """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``.
+
+    >>> print(unknown_name("encoder", "ResNet-18", ["mit_b0", "resnet18"]))
+    unknown encoder 'ResNet-18'; choose one of mit_b0, resnet18; did you mean resnet18?
+    """
+
+    def plain(word: str) -> str:  # deeplabv3+ is deeplabv3plus, resnet-34 is resnet34
+        return "".join(filter(str.isalnum, word.lower().replace("+", "plus")))
+
+    names = [str(each) for each in known]
+    by_plain = {plain(each): each for each in names}
+    near = get_close_matches(plain(name), by_plain, 1, 0.8)
+    hint = f"; did you mean {by_plain[near[0]]}?" if near else ""
+    return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(names)}{hint}", where)
 
 
 def exit_on_input_error(command: Callable[[], None]) -> None:

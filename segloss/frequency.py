@@ -5,6 +5,7 @@ python -m segloss.frequency --dataset camvid --data-path DIR --split train val t
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def every_recipe(counts: PixelCounts, *, alpha: float = 1.0, power: float = 0.5)
     }
 
 
-def split_statistics(counts: PixelCounts, histograms: Tensor) -> dict:
+def split_statistics(counts: PixelCounts, histograms: Tensor) -> dict[str, Any]:
     """Pixels, images, share and rank of each class of a split, and which classes share images; plain values."""
     total = max(1, sum(counts.pixels))
     return {
@@ -55,7 +56,9 @@ def split_statistics(counts: PixelCounts, histograms: Tensor) -> dict:
     }
 
 
-def class_statistics(splits: Sequence[tuple[PixelCounts, Tensor]], *, alpha: float = 1.0, power: float = 0.5) -> dict:
+def class_statistics(
+    splits: Sequence[tuple[PixelCounts, Tensor]], *, alpha: float = 1.0, power: float = 0.5
+) -> dict[str, Any]:
     """Statistics of every split; recipes from the first.
 
     Args:
@@ -80,29 +83,27 @@ def main(argv: list[str] | None = None) -> None:
     datasets = [config.open(split) for split in config.split]
     for dataset in datasets:
         if not dataset.has_labels:
-            raise InputError(
-                f"{config.dataset}: split {dataset.split!r} has no masks to count; leave it out of --split"
-            )
+            what = f"split {dataset.split!r} has no masks to count"
+            raise InputError(what, "leave it out of --split", where=config.dataset)
     splits = []
     for dataset in datasets:
         histograms, source = image_histograms(dataset, progress=progress_bar(f"counting {dataset.split}"))
         if not histograms[:, :-1].any():
-            raise InputError(
-                f"{config.dataset}: split {dataset.split!r} has no labelled pixel; leave it out of --split"
-            )
+            what = f"split {dataset.split!r} has no labelled pixel"
+            raise InputError(what, "leave it out of --split", where=config.dataset)
         splits.append((counts_of(dataset, histograms), histograms, source))
-    counts = splits[0][0]
+    counts, options = splits[0][0], config.label_value_options
     try:
         values = label_values_from_counts(
             counts.pixels,
-            alpha=config.alpha,
-            label_values=config.label_values_argument(),
-            power=config.label_power,
+            alpha=options["alpha"],
+            label_values=options["label_values"],
+            power=options["label_power"],
         )
         pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
-        statistics = class_statistics(pairs, alpha=config.alpha, power=config.label_power)
+        statistics = class_statistics(pairs, alpha=options["alpha"], power=options["label_power"])
     except ValueError as error:
-        raise InputError(f"{config.dataset} {counts.split}: {error}") from error
+        raise InputError(str(error), where=f"{config.dataset} {counts.split}") from error
     for place, (dataset, (of_split, _, source)) in enumerate(zip(datasets, splits, strict=True)):
         print(f"form: {dataset.found.form}")
         print_class_counts(of_split, values if place == 0 else None, source)
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _write_outputs(
-    config: FrequencyConfig, statistics: dict, values: Sequence[float], colors: Sequence[Sequence[int]]
+    config: FrequencyConfig, statistics: dict[str, Any], values: Sequence[float], colors: Sequence[Sequence[int]]
 ) -> None:
     from segloss.report.plots import plot_class_counts
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,39 @@ from segloss.errors import InputError
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
 from segloss.models import logits_at_size
+from segloss.pixel_counts import available_cores
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how networks run here: what the options become on this machine.
+
+    Attributes:
+        device: the network's.
+        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        workers: loader processes.
+    """
+
+    device: torch.device
+    precision: str
+    workers: int
+
+
+def find_machine(accelerator: str, precision: str, workers: int | None = None) -> Machine:
+    """This machine as the options of these names ask for it.
+
+    Args:
+        accelerator: ``"auto"`` takes CUDA, then MPS, then the CPU.
+        precision: ``"auto"`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else
+            float32.
+        workers: None leaves two cores to the process that trains, which is fastest on two cores.
+
+    Raises:
+        InputError: the accelerator is not there, or has no such precision.
+    """
+    device = pick_device(accelerator)
+    found = max(0, min(8, available_cores() - 2)) if workers is None else workers
+    return Machine(device, resolve_precision(precision, device), found)
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -25,13 +59,13 @@ def pick_device(accelerator: str) -> torch.device:
         return torch.device("mps")
     if accelerator == "auto":
         return torch.device("cpu")
-    raise InputError(f"--accelerator {accelerator}: there is no such device here; use cpu or auto")
+    raise InputError("there is no such device here", "use cpu or auto", where=f"--accelerator {accelerator}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is bfloat16 autocast where the hardware computes in it, float16 on older GPUs, else float32."""
+    """The precision of a device, see :func:`find_machine`."""
     if precision == "16-mixed" and device.type == "cpu":
-        raise InputError("--precision 16-mixed needs a GPU; use bf16-mixed or 32-true on the CPU")
+        raise InputError("--precision 16-mixed needs a GPU", "use bf16-mixed or 32-true on the CPU")
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -42,15 +76,15 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "32-true"
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The autocast of a precision's name."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
 
 
-def same_shape_groups(samples: list[dict]) -> Iterator[list[dict]]:
+def same_shape_groups(samples: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Runs of neighbouring samples that can be stacked: equal image shape and equal label size."""
-    group: list[dict] = []
+    group: list[dict[str, Any]] = []
     for sample in samples:
         if group and (sample["image"].shape, sample["size"]) != (group[0]["image"].shape, group[0]["size"]):
             yield group
@@ -129,7 +163,8 @@ def windowed(model: nn.Module, images: Tensor, tile: tuple[int, int], overlap: f
     for top in window_starts(height, tile[0], overlap):
         for left in window_starts(width, tile[1], overlap):
             place = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-            logits = logits_at_size(model, images[place], tuple(images[place].shape[-2:]))
+            window = images[place]
+            logits = logits_at_size(model, window, (window.shape[-2], window.shape[-1]))
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], height, width)
             total[place] += logits
@@ -165,12 +200,12 @@ def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, 
 def infer(
     model: nn.Module,
     criterion: Criterion,
-    batches: Iterable[list[dict]],
+    batches: Iterable[list[dict[str, Any]]],
     *,
     device: torch.device,
     precision: str = "32-true",
     views: Views | None = None,
-) -> Iterator[tuple[dict, Tensor]]:
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Yield each sample with its scores ``(1, C, H, W)`` at its label's size, float32, on the device.
 
     Args:
@@ -187,4 +222,4 @@ def infer(
             images = torch.stack([sample["image"] for sample in group]).to(device)
             with autocast(precision, device):
                 scores = look(model, images, group[0]["size"], views or Views(), criterion)
-            yield from zip(group, scores.float().split(1), strict=True)
+            yield from zip(group, scores.float().chunk(len(group)), strict=True)

@@ -2,15 +2,18 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.errors import InputError, unknown_name
+from segloss.flags import Options, from_plain_dict, option
 
 # Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,7 +53,9 @@ class SegmentationModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        return self.network.encoder
+        encoder = self.network.encoder
+        assert isinstance(encoder, nn.Module)
+        return encoder
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(N, 3, H, W)``, RGB in 0..255, any dtype -> logits ``(N, C, H, W)``."""
@@ -58,20 +63,89 @@ class SegmentationModel(nn.Module):
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        return self.network(padded)[..., :height, :width]
+        logits: Tensor = self.network(padded)
+        return logits[..., :height, :width]
 
     def _missing(self, side: int) -> int:
         """Pixels that a side lacks."""
         return max(-side % self.stride, self.smallest_side - side)
 
 
-def logits_at_size(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+def logits_at_size(model: Callable[[Tensor], Tensor], images: Tensor, size: tuple[int, int]) -> Tensor:
     """float32 logits ``(N, C, *size)`` of images ``(N, 3, h, w)``: resized (bilinear) first, decided on later."""
     logits = model(images).float()
     if tuple(logits.shape[-2:]) == size:
         return logits
     # align_corners=False: cv2.resize, which shrank the image, keeps pixel areas and not corner centres in place.
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+Architecture = Literal[
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "deeplabv3",
+    "deeplabv3plus",
+    "pan",
+    "upernet",
+    "segformer",
+    "dpt",
+]
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Network of segmentation_models_pytorch.
+
+    --arch deeplabv3plus --encoder tu-convnext_tiny
+    """
+
+    arch: Architecture = option("unet", "architecture")
+    encoder: str = option("resnet34", "an encoder of smp; tu-NAME for timm's", canonical=str.lower)
+    encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
+
+    def build(
+        self, num_classes: int, *, normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    ) -> SegmentationModel:
+        """The network; arguments and errors are those of :func:`build_model`."""
+        import segmentation_models_pytorch as smp
+
+        _require_encoder(self.encoder)
+        download = self.encoder_weights == "imagenet"
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news; their end is reported
+        try:
+            network = smp.create_model(
+                self.arch,
+                self.encoder,
+                encoder_weights="imagenet" if download else None,
+                in_channels=3,
+                classes=num_classes,
+                **_any_size_options(self.encoder),
+            )
+            mean, std = normalisation or _normalisation(self.encoder, self.encoder_weights)
+        except Exception as error:  # smp, timm and the hub each raise their own kinds
+            raise _build_error(self.arch, self.encoder, download, error) from error
+        if self.encoder_weights not in ("none", "imagenet"):
+            load_encoder_weights(network.encoder, Path(self.encoder_weights))
+        stride = int(network.encoder.output_stride)
+        stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
+        model = SegmentationModel(network, tuple(mean), tuple(std), stride, SMALLEST_SIDES.get(self.arch, 0))
+        _require_any_size(model, self.encoder)
+        return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU, the same numbers
+
+    def require_buildable(self) -> None:
+        """InputError where :meth:`build` would raise one, but for a download; the default pair is known to exist."""
+        trial = ModelOptions(**{f.name: getattr(self, f.name) for f in fields(ModelOptions)})
+        if trial.encoder_weights == "imagenet":
+            trial = replace(trial, encoder_weights="none")
+        elif trial.encoder_weights != "none":
+            _require_weights_file(Path(trial.encoder_weights))
+        if trial != ModelOptions():
+            with torch.random.fork_rng(devices=[]):  # who builds the network later starts from the seed
+                trial.build(2)
 
 
 def build_model(
@@ -81,8 +155,9 @@ def build_model(
     *,
     encoder_weights: str = "none",
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    **options: Any,
 ) -> SegmentationModel:
-    """Any pair of architecture and encoder that segmentation_models_pytorch accepts, by its names.
+    """Any pair of architecture and encoder that segmentation_models_pytorch accepts, by its names in any case.
 
     Args:
         arch: ``unet``, ``deeplabv3plus``, ``segformer`` ...
@@ -91,37 +166,13 @@ def build_model(
         encoder_weights: ``"none"`` (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose keys
             are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
         normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with.
+        options: the others of :class:`ModelOptions`.
 
     Raises:
         InputError: unknown name, a pair that does not exist, weights that cannot be had or do not fit.
     """
-    import segmentation_models_pytorch as smp
-
-    known = smp.MODEL_ARCHITECTURES_MAPPING
-    if arch.lower() not in known:
-        raise unknown_name("architecture", arch, sorted(known))
-    _check_encoder_name(encoder)
-    download = encoder_weights == "imagenet"
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news; their end is reported
-    try:
-        network = smp.create_model(
-            arch.lower(),
-            encoder,
-            encoder_weights="imagenet" if download else None,
-            in_channels=3,
-            classes=num_classes,
-            **_any_size_options(encoder),
-        )
-        mean, std = normalisation or _normalisation(encoder, encoder_weights)
-    except Exception as error:  # smp, timm and the hub each raise their own kinds
-        raise _build_error(arch, encoder, download, error) from error
-    if encoder_weights not in ("none", "imagenet"):
-        load_encoder_weights(network.encoder, Path(encoder_weights))
-    stride = int(network.encoder.output_stride)
-    stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
-    model = SegmentationModel(network, tuple(mean), tuple(std), stride, SMALLEST_SIDES.get(arch.lower(), 0))
-    _check_any_size(model, encoder)
-    return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU, the same numbers
+    given = {"arch": arch, "encoder": encoder, "encoder_weights": encoder_weights, **options}
+    return from_plain_dict(ModelOptions, given).build(num_classes, normalisation=normalisation)
 
 
 def _any_size_options(encoder: str) -> dict[str, bool]:
@@ -137,33 +188,34 @@ def _any_size_options(encoder: str) -> dict[str, bool]:
 
 
 @torch.no_grad()
-def _check_any_size(model: SegmentationModel, encoder: str) -> None:
+def _require_any_size(model: SegmentationModel, encoder: str) -> None:
     """InputError for an encoder that is tied to one input size: a trial at a size that no encoder is tied to."""
     import timm
 
     settings = timm.models.get_pretrained_cfg(encoder[3:], allow_unregistered=True) if encoder[:3] == "tu-" else None
-    if not getattr(settings, "fixed_input_size", False):
+    if settings is None or not settings.fixed_input_size:
         return
     side = 2 * model.stride
     try:
         model.eval()(torch.zeros(1, 3, side, 2 * side))
     except Exception as error:  # whatever the encoder asserts
         raise InputError(
-            f"encoder {encoder} takes images of {settings.input_size[1]}x{settings.input_size[2]} only; "
-            "choose one that takes any size, such as tu-convnext_tiny or mit_b0"
+            f"takes images of {settings.input_size[1]}x{settings.input_size[2]} only",
+            "choose one that takes any size, such as tu-convnext_tiny or mit_b0",
+            where=f"encoder {encoder}",
         ) from error
     model.train()
 
 
-def _check_encoder_name(encoder: str) -> None:
+def _require_encoder(encoder: str) -> None:
     import segmentation_models_pytorch as smp
     import timm
 
     if encoder.startswith("tu-"):
         if not timm.is_model(encoder[3:].split(".")[0]):
             near = get_close_matches(encoder[3:].split(".")[0], timm.list_models(), 5)
-            hint = f"; near it: {', '.join('tu-' + name for name in near)}" if near else ""
-            raise InputError(f"unknown encoder {encoder!r}: timm has no such model{hint}")
+            cure = f"near it: {', '.join('tu-' + name for name in near)}" if near else "see timm.list_models()"
+            raise InputError(f"unknown encoder {encoder!r}: timm has no such model", cure)
     elif encoder not in smp.encoders.encoders and not encoder.startswith("timm-"):
         raise unknown_name("encoder", encoder, [*sorted(smp.encoders.encoders), "tu-NAME for any of timm's"])
 
@@ -189,11 +241,11 @@ def _build_error(arch: str, encoder: str, download: bool, error: Exception) -> I
     reason = " ".join(str(error).split())[:200]
     if download:
         return InputError(
-            f"imagenet weights of {encoder} cannot be downloaded ({type(error).__name__}: {reason}); "
-            "give a local file with --encoder-weights FILE, or train from scratch with --encoder-weights none"
+            f"imagenet weights of {encoder} cannot be downloaded ({type(error).__name__}: {reason})",
+            "give a local file with --encoder-weights FILE, or train from scratch with --encoder-weights none",
         )
     return InputError(
-        f"segmentation_models_pytorch has no {arch} with encoder {encoder} ({reason}); choose another pair"
+        f"segmentation_models_pytorch has no {arch} with encoder {encoder} ({reason})", "choose another pair"
     )
 
 
@@ -207,21 +259,23 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
         InputError: the file is missing, unreadable, or lacks tensors or shapes of this encoder.
     """
     weights = _read_weights(path)
-    inner = encoder.model if isinstance(getattr(encoder, "model", None), nn.Module) else None
+    inner = getattr(encoder, "model", None)
+    modules = [module for module in (inner, encoder) if isinstance(module, nn.Module)]
     for prefix in ("", "encoder.", "module."):
         stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-        for module in filter(None, (inner, encoder)):
+        for module in modules:
             wanted = _learnt_tensors(module)
             if wanted and all(key in stripped and stripped[key].shape == wanted[key].shape for key in wanted):
                 module.load_state_dict({key: stripped[key] for key in wanted}, strict=False)
                 return
-    wanted = _learnt_tensors(inner if inner is not None else encoder)
+    wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]
     example = absent[0] if absent else next(k for k in wanted if weights[k].shape != wanted[k].shape)
     problem = f"lacks {len(absent)} of" if absent else "has other shapes than"
     raise InputError(
-        f"{path}: {problem} the {len(wanted)} tensors of this encoder (first: {example}); "
-        "choose the --encoder that these weights belong to"
+        f"{problem} the {len(wanted)} tensors of this encoder (first: {example})",
+        "choose the --encoder that these weights belong to",
+        where=path,
     )
 
 
@@ -230,9 +284,13 @@ def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _require_weights_file(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; --encoder-weights takes none, imagenet or a file")
+        raise InputError("no such weights file", "--encoder-weights takes none, imagenet or a file", where=path)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    _require_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -240,11 +298,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors each raise their own kinds
-        raise InputError(f"{path}: cannot be read as weights ({type(error).__name__})") from error
+        raise InputError(f"cannot be read as weights ({type(error).__name__})", where=path) from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{path}: holds no dictionary of tensors")
+        raise InputError("holds no dictionary of tensors", where=path)
     return weights
 
 
@@ -264,5 +322,5 @@ def require_batch_statistics(model: SegmentationModel, batch_size: int, crop_siz
         if "per channel" not in str(error):
             raise
         raise InputError(
-            "--batch-size 1 leaves a batch norm of the network one value per channel; take 2 or more"
+            "--batch-size 1 leaves a batch norm of the network one value per channel", "take 2 or more"
         ) from error

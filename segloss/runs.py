@@ -1,6 +1,7 @@
 """The run folder: what a training run leaves behind, and how to get a model back from it.
 
-config.yaml           every option of the run; augmentations.yaml: a copy of the user's pipeline
+config.yaml           every option of the run as it was asked for; augmentations.yaml: a copy of the user's pipeline
+used.yaml             what the run made of those that its data and its machine decide; --config takes it too
 pixel_counts.json     class statistics of the training split
 history.csv           one row per epoch
 checkpoints/last.ckpt to resume from; checkpoints/best.ckpt: the weights of the best validation score
@@ -12,8 +13,10 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,16 +28,117 @@ from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.decisions import RULES, Decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json, write_text
-from segloss.flags import from_plain_dict, to_plain_dict
+from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
+from segloss.inference import Machine
 from segloss.losses import Criterion, build_criterion
-from segloss.models import SegmentationModel, build_model, logits_at_size
+from segloss.models import SegmentationModel, logits_at_size
 from segloss.pixel_counts import PixelCounts
 
 CHECKPOINT_FORMAT = 1
 LAST = Path("checkpoints/last.ckpt")
 BEST = Path("checkpoints/best.ckpt")
+CONFIG, USED, COUNTS = "config.yaml", "used.yaml", "pixel_counts.json"
 KEPT_AUGMENTATIONS = "augmentations.yaml"
 _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
+
+
+# May differ between a run and its continuation: they say where and how fast, not what is learnt.
+_FREE_ON_RESUME = (
+    *("data_path", "check", "epochs", "workers", "cache"),
+    *("accelerator", "devices", "output_dir", "resume", "trainer"),
+)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a run makes of the options that its data and its machine decide; saved beside what was asked for.
+
+    Attributes:
+        crop_size: (H, W) of the training crops.
+        precision: of the network.
+        workers: loader processes.
+        data_path, augmentations: absolute, for a run is resumed and evaluated from other folders too.
+    """
+
+    crop_size: tuple[int, int] | None = None
+    precision: str = "auto"
+    workers: int | None = None
+    data_path: str | None = None
+    augmentations: str | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig, crop_size: tuple[int, int], machine: Machine) -> "Used":
+        """What this process makes of them."""
+        paths = (path and str(Path(path).absolute()) for path in (config.data_path, config.augmentations))
+        return cls(crop_size, machine.precision, machine.workers, *paths)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Used":
+        """From what was saved; older runs saved what they used among their options."""
+        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        crop = known.get("crop_size")
+        return cls(**{**known, "crop_size": crop and (crop[0], crop[1])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, under the names of the options."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def used_so_far(config: TrainConfig) -> Used:
+    """What the run that is gone on with uses; of a new one what is asked for."""
+    if not config.resume:
+        return Used.from_dict(to_plain_dict(config))
+    folder = Path(str(config.output_dir))
+    path = folder / (USED if (folder / USED).is_file() else CONFIG)
+    return Used.from_dict(read_options_file(path, path))
+
+
+def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Training options; with ``--resume`` the run's own stand in for the defaults.
+
+    Raises:
+        InputError: whatever can be refused without looking at data: an option, a network that does not exist, a file
+            of weights or augmentations that cannot be read.
+    """
+    config = parse_config(TrainConfig, "train_seg.py", argv)
+    if config.resume:
+        return _resumed(config, argv)
+    config.require_buildable()
+    if config.augmentations is not None:
+        from segloss.datasets.transforms import read_augmentations
+
+        read_augmentations(config.augmentations)
+    return config
+
+
+def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
+    """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
+    begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
+    used = used_so_far(config).to_dict()
+    saved = {**begun, "data_path": used["data_path"], "augmentations": used["augmentations"]}
+    now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
+    where = now["output_dir"]
+    if now["epochs"] < saved["epochs"]:
+        raise InputError(
+            f"--epochs {now['epochs']} is less than the {saved['epochs']} that {where} was planned for",
+            "give as many or more",
+        )
+    for name, value in now.items():
+        if name in _FREE_ON_RESUME or value in (None, "auto", saved[name], used.get(name)):
+            continue
+        if name != "augmentations" or str(Path(value).absolute()) != used[name]:
+            raise InputError(
+                f"{flag_of(name)} was {saved[name]} in {where} and is {value} now",
+                "leave it out to go on with that run, or choose another --output-dir",
+            )
+    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in _FREE_ON_RESUME}})
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
+    if not path.is_file():
+        raise InputError(f"is missing, so {path.parent} is no run folder", where=path)
+    return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
 
 
 def choose_run_folder(config: TrainConfig) -> Path:
@@ -49,28 +153,27 @@ def choose_run_folder(config: TrainConfig) -> Path:
     name = f"{config.dataset}-{config.arch}-{config.loss.replace('*', '')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; choose another --output-dir")
+        raise InputError("is a file", "choose another --output-dir", where=folder)
     if folder.is_dir() and any(folder.iterdir()) and not config.resume:
-        what = (
-            "already holds a run; add --resume to go on with it, or"
-            if (folder / "config.yaml").exists()
-            else ("is not empty;")
-        )
-        raise InputError(f"{folder}: {what} choose another --output-dir")
+        if (folder / CONFIG).exists():
+            cure = "add --resume to go on with it, or choose another --output-dir"
+            raise InputError("already holds a run", cure, where=folder)
+        raise InputError("is not empty", "choose another --output-dir", where=folder)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return folder
 
 
-def open_run_folder(folder: Path, config: TrainConfig, counts: PixelCounts) -> None:
+def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts) -> None:
     """Make the folder and write what is known before training."""
     try:
         saved = replace(config, resume=False, output_dir=str(folder))
-        counts.save(folder / "pixel_counts.json")
+        counts.save(folder / COUNTS)
         if config.augmentations is not None and not config.resume:
             write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
-        write_text(folder / "config.yaml", yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
+        write_text(folder / USED, yaml.safe_dump(used.to_dict(), sort_keys=False))
+        write_text(folder / CONFIG, yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another --output-dir") from error
+        raise InputError(f"cannot be written: {error.strerror}", "choose another --output-dir", folder) from error
 
 
 def augmentations_file(config: TrainConfig) -> Path | None:
@@ -82,50 +185,43 @@ def augmentations_file(config: TrainConfig) -> Path | None:
     if not config.resume or not kept.is_file():
         return path
     if path.is_file() and path.read_bytes() != kept.read_bytes():
-        raise InputError(f"{path}: has changed since the run began; restore it from {kept}, or start another run")
+        raise InputError("has changed since the run began", f"restore it from {kept}, or start another run", path)
     return kept
 
 
 def check_same_counts(folder: Path, counts: PixelCounts) -> None:
     """InputError if the run in the folder was begun on masks that counted otherwise."""
-    path = folder / "pixel_counts.json"
+    path = folder / COUNTS
     if not path.is_file():
         return
     saved = PixelCounts.load(path)
     if (saved.pixels, saved.class_names) != (counts.pixels, counts.class_names):
         raise InputError(
-            f"{folder}: began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
-            f"{sum(counts.pixels):,} in {counts.image_count}); restore them, or start another run"
+            f"began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
+            f"{sum(counts.pixels):,} in {counts.image_count})",
+            "restore them, or start another run",
+            where=folder,
         )
 
 
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
-    own = config.label_values_argument()
-    if "outlying_mse" in config.loss and isinstance(own, list) and len(own) != len(counts.pixels):
-        raise InputError(f"--label-values: {len(own)} numbers for {len(counts.pixels)} classes; give one per class")
     try:
         return build_criterion(
-            config.loss,
-            counts.pixels,
-            pixels_of_images=counts.pixels_of_images,
-            alpha=config.alpha,
-            label_values=own,
-            power=config.label_power,
-            class_weights=config.class_weights,
-            gamma=config.gamma,
-            label_smoothing=config.label_smoothing,
-            adjustment=config.adjustment,
+            config.loss, counts.pixels, pixels_of_images=counts.pixels_of_images, **config.loss_options
         )
     except ValueError as error:
-        raise InputError(f"{config.loss}: {error}") from error
+        raise InputError(str(error), where=f"--loss {config.loss}") from error
 
 
-def checkpoint_content(config: TrainConfig, classes: ClassTable, counts: PixelCounts, model: SegmentationModel) -> dict:
+def checkpoint_content(
+    config: TrainConfig, used: Used, classes: ClassTable, counts: PixelCounts, model: SegmentationModel
+) -> dict[str, Any]:
     """What a checkpoint needs beside its weights to be used alone: plain values only."""
     return {
         "format": CHECKPOINT_FORMAT,
         "config": to_plain_dict(config),
+        "used": used.to_dict(),
         "classes": classes.to_dict(),
         "counts": counts.to_dict(),
         "normalisation": [model.mean.view(-1).tolist(), model.std.view(-1).tolist()],
@@ -141,8 +237,9 @@ class Run:
         criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``.
         classes: names, ids and colours.
         counts: class statistics of the training split.
-        config: every option of the run.
+        config: every option of the run, as it was asked for.
         path: the checkpoint file.
+        used: what became of the options that data and machine decide.
     """
 
     model: SegmentationModel
@@ -151,6 +248,7 @@ class Run:
     counts: PixelCounts
     config: TrainConfig
     path: Path
+    used: Used
 
     @property
     def name(self) -> str:
@@ -199,18 +297,21 @@ def load_run(path: str | Path) -> Run:
     checkpoint = read_checkpoint(file)
     try:
         content = checkpoint["segloss"]
-        config = from_plain_dict(TrainConfig, content["config"], str(file))
+        config = from_plain_dict(TrainConfig, content["config"], file)
+        used = Used.from_dict(content.get("used", content["config"]))
         classes = ClassTable.from_dict(content["classes"])
         counts = PixelCounts.from_dict(content["counts"])
         mean, std = content["normalisation"]
-        model = build_model(config.arch, config.encoder, len(classes), normalisation=(tuple(mean), tuple(std)))
+        network = replace(config, encoder_weights="none")  # its weights are in the checkpoint
+        model = network.build(len(classes), normalisation=(tuple(mean), tuple(std)))
         criterion = criterion_of(config, counts)
         load_weights(model, criterion, checkpoint["state_dict"])
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{file}: is damaged ({type(error).__name__}: {str(error)[:200]}); use another one") from error
-    return Run(model.eval(), criterion, classes, counts, config, file)
+        damage = f"is damaged ({type(error).__name__}: {str(error)[:200]})"
+        raise InputError(damage, "use another one", where=file) from error
+    return Run(model.eval(), criterion, classes, counts, config, file, used)
 
 
 def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
@@ -218,14 +319,16 @@ def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
     ours, theirs = run.classes.names, dataset.classes.names
     if len(ours) != len(theirs):
         raise InputError(
-            f"{run.path}: was trained on {len(ours)} classes, but {dataset.name} has {len(theirs)}; "
-            "choose the --dataset and --data-path it was trained on"
+            f"was trained on {len(ours)} classes, but {dataset.name} has {len(theirs)}",
+            "choose the --dataset and --data-path it was trained on",
+            where=run.path,
         )
     if ours != theirs:
         place = next(c for c in range(len(ours)) if ours[c] != theirs[c])
         raise InputError(
-            f"{run.path}: class {place} is {ours[place]!r} there and {theirs[place]!r} in {dataset.name}; "
-            "give the data set the run's classes in the run's order"
+            f"class {place} is {ours[place]!r} there and {theirs[place]!r} in {dataset.name}",
+            "give the data set the run's classes in the run's order",
+            where=run.path,
         )
 
 
@@ -240,36 +343,36 @@ def _checkpoint_file(path: Path) -> Path:
         for candidate in (path / BEST, path / LAST):
             if candidate.is_file():
                 return candidate
-        raise InputError(f"{path}: holds no {BEST}; give a run folder or a checkpoint file")
+        raise InputError(f"holds no {BEST}", "give a run folder or a checkpoint file", where=path)
     if not path.is_file():
-        raise InputError(f"{path}: no such run folder or checkpoint file")
+        raise InputError("no such run folder or checkpoint file", where=path)
     return path
 
 
-def read_checkpoint(file: Path) -> dict:
+def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint of this toolkit on the CPU; InputError if it is something else."""
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip and pickle each raise their own kinds
-        raise InputError(f"{file}: cannot be read as a checkpoint ({type(error).__name__}); is it whole?") from error
+        raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", "is it whole?", file) from error
     content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise InputError(f"{file}: is no checkpoint of segloss; for weights of an encoder use --encoder-weights")
+        raise InputError("is no checkpoint of segloss", "for weights of an encoder use --encoder-weights", file)
     if content["format"] > CHECKPOINT_FORMAT:
-        raise InputError(f"{file}: was written by a newer segloss (format {content['format']}); update this one")
+        raise InputError(f"was written by a newer segloss (format {content['format']})", "update this one", file)
     return checkpoint
 
 
 FILE = "operating_point.json"
 
 
-def save_operating_point(run: Run, row: dict, config: EvalConfig, images: int) -> Path:
+def save_operating_point(run: Run, row: Mapping[str, Any], config: EvalConfig, images: int) -> Path:
     """Write the choice into the run folder, where ``--decision-tau auto`` finds it; the file's path."""
     metric = str(config.choose_metric)
     chosen = {"rule": row["rule"], "value": row["value"], "metric": metric, "score": row[metric]}
     chosen |= {"protocol": config.protocol, "checkpoint": run.path.name}
     path = run.folder / FILE
-    write_json(path, {**chosen, "split": config.split, "images": images, "choose_on": config.choose_on})
+    write_json(path, {**chosen, "split": config.split, "images": images, "choose_on": list(config.choose_on)})
     return path
 
 
@@ -284,13 +387,14 @@ def load_operating_point(run: Run) -> Decision:
         chosen_for = str(content["checkpoint"])
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no operating point was chosen; run eval_seg.py --checkpoint {run.path} --split val --sweep-tau "
-            "--choose-metric miou"
+            "no operating point was chosen",
+            f"run eval_seg.py --checkpoint {run.path} --split val --sweep-tau --choose-metric miou",
+            where=path,
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as an operating point; choose it again") from error
+        raise InputError("cannot be read as an operating point", "choose it again", path) from error
     if decision.rule not in RULES:
-        raise InputError(f"{path}: unknown rule {decision.rule!r}; choose it again")
+        raise InputError(f"unknown rule {decision.rule!r}", "choose it again", path)
     if chosen_for != run.path.name:
-        raise InputError(f"{path}: was chosen for {chosen_for}, not {run.path.name}; choose it again for that one")
+        raise InputError(f"was chosen for {chosen_for}, not {run.path.name}", "choose it again for that one", path)
     return decision

@@ -16,7 +16,7 @@ from segloss.evaluation.comparison import common_images
 from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, RunSource
-from segloss.inference import Views, pick_device, resolve_precision
+from segloss.inference import Views, find_machine
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.report.tables import make_folder
@@ -33,8 +33,7 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     Raises:
         InputError: a run, its data or its operating point cannot be used.
     """
-    device = pick_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
+    machine = find_machine(config.accelerator, config.precision, config.workers)
     runs = [load_run(path) for path in config.checkpoint]
     datasets = [dataset_for_run(run, config) for run in runs]
     names = config.names or distinct_names(runs)
@@ -52,8 +51,8 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         measures, save = Measures(decision_of(config, run), **counted), None
         if config.save_predictions:
             save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
-        how = {"device": device, "precision": precision, "views": views_of(config)}
-        loading = {"batch_size": config.batch_size, "workers": config.workers or 0}
+        how = {"device": machine.device, "precision": machine.precision, "views": views_of(config)}
+        loading = {"batch_size": config.batch_size, "workers": machine.workers}
         sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))
     return sources
 
@@ -64,8 +63,7 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     Raises:
         InputError: a run cannot be used, or the folder holds no images.
     """
-    device = pick_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
+    machine = find_machine(config.accelerator, config.precision, config.workers)
     runs = [load_run(path) for path in config.checkpoint]
     place = Path(str(config.images))
     images = list_images(place)
@@ -79,9 +77,9 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
         measures = Measures(decision_of(config, run))
-        how = {"device": device, "precision": precision, "views": views_of(config)}
+        how = {"device": machine.device, "precision": machine.precision, "views": views_of(config)}
         source = RunSource(name, run, dataset, measures, batch_size=config.batch_size, **how)
-        loader = evaluation_loader(dataset, config.batch_size, workers=config.workers or 0)
+        loader = evaluation_loader(dataset, config.batch_size, workers=machine.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
         for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
@@ -189,7 +187,7 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
         InputError: the data set cannot be had, has no labels, or has other classes than the run was trained on.
     """
     same = config.dataset in (None, run.config.dataset)
-    own = {name: getattr(run.config, name) for name in ("data_path", "classes")} if same else {}
+    own = {"data_path": run.used.data_path, "classes": run.config.classes} if same else {}
     given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
     given = {name: value for name, value in given.items() if value is not None}
     options = DataOptions(**{"dataset": run.config.dataset, "val_share": run.config.val_share, **own, **given})

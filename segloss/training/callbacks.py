@@ -2,11 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import Progress
 
 from segloss.files import write_csv
 from segloss.training.task import SegmentationTask
@@ -27,31 +30,32 @@ HISTORY_COLUMNS = (
 class History(Callback):
     """Writes history.csv after each epoch and prints one line; its rows travel in the checkpoint."""
 
-    def __init__(self, folder: Path, say=print):
+    def __init__(self, folder: Path, say: Callable[[str], None] = print):
         self.path = folder / "history.csv"
         self.say = say
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
         self.lr = 0.0
 
-    def on_exception(self, trainer: L.Trainer, task: SegmentationTask, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             self.say(f"interrupted; go on with --resume --output-dir {self.path.parent}")
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
 
-    def on_train_epoch_start(self, trainer: L.Trainer, task: SegmentationTask) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.started = time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, task: SegmentationTask) -> None:
-        row = {
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        assert isinstance(task, SegmentationTask)
+        row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": self.lr,  # of the epoch's last step
@@ -64,7 +68,7 @@ class History(Callback):
             trainer.logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"]}, step=row["step"])
         if trainer.is_global_zero:
             write_csv(self.path, HISTORY_COLUMNS, ([row.get(c, "") for c in HISTORY_COLUMNS] for row in self.rows))
-            self.say(describe_epoch(row, trainer.max_epochs))
+            self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:
@@ -80,11 +84,11 @@ def describe_epoch(row: dict[str, Any], epochs: int) -> str:
 class EpochProgress(Callback):
     """A bar over the steps of the running epoch, on a terminal only."""
 
-    def __init__(self, console):
+    def __init__(self, console: Console):
         self.console = console
-        self.bar = None
+        self.bar: Progress | None = None
 
-    def on_train_epoch_start(self, trainer: L.Trainer, task: SegmentationTask) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if not (trainer.is_global_zero and self.console.is_terminal):
             return
         from segloss.report.terminal import new_progress
@@ -94,18 +98,18 @@ class EpochProgress(Callback):
         self.steps = self.bar.add_task(name, total=int(trainer.num_training_batches))
         self.bar.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, task: SegmentationTask, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         if self.bar is not None:
             self.bar.advance(self.steps)
 
-    def on_validation_start(self, trainer: L.Trainer, task: SegmentationTask) -> None:
+    def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.bar is not None:
             self.bar.update(self.steps, description="validating")
 
-    def on_train_epoch_end(self, trainer: L.Trainer, task: SegmentationTask) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: L.Trainer, task: SegmentationTask, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _stop(self) -> None:

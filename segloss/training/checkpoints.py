@@ -13,7 +13,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
-            return str(Path(self.dirpath) / Path(path).name) if path else path
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: here(value) if key in paths else value for key, value in state_dict.items()}
@@ -24,7 +24,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
 def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     """best.ckpt (weights, by validation score) before last.ckpt (everything), which then knows of the best."""
-    common = {
+    common: dict[str, Any] = {
         "dirpath": folder / LAST.parent,
         "enable_version_counter": False,
         "auto_insert_metric_name": False,

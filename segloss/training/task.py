@@ -1,7 +1,11 @@
 """The Lightning task: one model and one criterion under training, optimiser and schedule."""
 
+import math
+from typing import Any
+
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from segloss.config import TrainConfig
@@ -19,10 +23,10 @@ def warmup_poly_factor(step: int, total_steps: int, warmup_share: float) -> floa
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return max(0.0, 1 - progress) ** POLY_POWER
+    return math.pow(max(0.0, 1 - progress), POLY_POWER)
 
 
-def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict]:
+def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict[str, Any]]:
     """Four groups: encoder or not, decayed (weights of two or more dimensions) or not (norms, biases)."""
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -48,7 +52,9 @@ class SegmentationTask(L.LightningModule):
         checkpoint_content: plain values stored in every checkpoint, so that it can be used alone.
     """
 
-    def __init__(self, model: SegmentationModel, criterion: Criterion, config: TrainConfig, checkpoint_content: dict):
+    def __init__(
+        self, model: SegmentationModel, criterion: Criterion, config: TrainConfig, checkpoint_content: dict[str, Any]
+    ):
         super().__init__()
         self.model = model
         self.criterion = criterion
@@ -65,7 +71,7 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         images = batch["image"]
-        loss = self.criterion(self.model(images), batch["labels"])
+        loss: Tensor = self.criterion(self.model(images), batch["labels"])
         # Added up on the device: reading it here would make the device wait in every step.
         self.train_loss += torch.stack([loss.detach() * len(images), loss.new_full((), len(images))])
         return loss
@@ -74,7 +80,7 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(self.num_classes)
         self.val_loss = torch.zeros(2, device=self.device)
 
-    def validation_step(self, samples: list[dict], _: int) -> None:
+    def validation_step(self, samples: list[dict[str, Any]], _: int) -> None:
         for group in same_shape_groups(samples):
             images = torch.stack([sample["image"] for sample in group])
             labels = torch.stack([sample["labels"] for sample in group])
@@ -102,11 +108,11 @@ class SegmentationTask(L.LightningModule):
 
     def _mean_over_ranks(self, sum_and_count: Tensor) -> float:
         total, count = self.trainer.strategy.reduce(sum_and_count, reduce_op="sum").tolist()
-        return total / max(count, 1)
+        return float(total / max(count, 1))
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         total_steps = int(self.trainer.estimated_stepping_batches)
-        mixed = self.config.precision != "32-true"
+        mixed = self.trainer.precision != "32-true"
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.config),
             # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
@@ -117,9 +123,10 @@ class SegmentationTask(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segloss"] = self.checkpoint_content
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning lets the workers read ahead (to count the steps) before it knows which epoch it goes on with.
-        self.trainer.datamodule.first_epoch = checkpoint["epoch"] + 1
+        trainer: Any = self.trainer
+        trainer.datamodule.first_epoch = checkpoint["epoch"] + 1

@@ -2,32 +2,20 @@
 
 import logging
 import warnings
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
 
-from segloss.config import TrainConfig
-from segloss.errors import InputError
+from segloss.config import OWNED_TRAINER_OPTIONS, TrainConfig
+from segloss.errors import InputError, unknown_name
 from segloss.training.callbacks import EpochProgress, History
 from segloss.training.checkpoints import checkpoint_callbacks
-
-# Options of Lightning's Trainer that the run folder, the plan or the schedule depend on.
-OWNED_OPTIONS = {
-    "max_epochs": "--epochs",
-    "max_steps": "--epochs",
-    "fast_dev_run": "--epochs 1 with a small --image-scale",
-    "precision": "--precision",
-    "accelerator": "--accelerator",
-    "devices": "--devices",
-    "default_root_dir": "--output-dir",
-    "logger": "the TensorBoard events in the run folder",
-    "callbacks": "segloss.training from Python",
-    "enable_checkpointing": "segloss.training from Python",
-    "use_distributed_sampler": "--devices; the loaders know their rank",
-}
 
 
 def seed_everything(seed: int) -> None:
@@ -35,22 +23,28 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def build_trainer(config: TrainConfig, folder: Path, console) -> L.Trainer:
-    """Lightning's Trainer with our callbacks; ``config.trainer`` overrides any of its options.
+def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Console) -> L.Trainer:
+    """Lightning's Trainer with our callbacks; ``config.trainer`` overrides any of its options that are not ours.
+
+    Args:
+        precision: what the machine makes of the config's.
+        folder: of the run; nothing is written into it before training begins.
+        console: where epochs are told.
 
     Raises:
         InputError: an option that Lightning does not have, or a device that is not there.
     """
-    owned = sorted(set(config.trainer) & set(OWNED_OPTIONS))
-    if owned:
-        raise InputError(f"--trainer.{owned[0]} is not for Lightning alone to know; use {OWNED_OPTIONS[owned[0]]}")
+    for name in config.trainer:
+        known = [known for known in signature(L.Trainer).parameters if known not in OWNED_TRAINER_OPTIONS]
+        if name not in known:
+            raise unknown_name("option of --trainer", name, known)
     quieten_lightning()
     history = History(folder, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
     options: dict[str, Any] = {
         "max_epochs": config.epochs,
         "accelerator": config.accelerator,
         "devices": config.devices,
-        "precision": config.precision,
+        "precision": precision,
         "logger": TensorBoardLogger(folder, name="tensorboard", version=""),
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -63,12 +57,8 @@ def build_trainer(config: TrainConfig, folder: Path, console) -> L.Trainer:
             **{**options, **config.trainer},
             callbacks=[history, EpochProgress(console), *checkpoint_callbacks(folder, config.monitor)],
         )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"lightning.Trainer refuses its options: {error}") from error
-    except Exception as error:
-        if type(error).__name__ == "MisconfigurationException":
-            raise InputError(f"lightning.Trainer refuses its options: {error}") from error
-        raise
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(str(error), where="lightning.Trainer refuses its options") from error
 
 
 def quieten_lightning() -> None:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from street_trees import TINY, street_tree
 
 import train_seg
-from segloss.config import parse_train_config
 from segloss.datasets import build_dataset
 from segloss.datasets.loading import EpochSampler, epoch_length, repeat_factors, training_loader
 from segloss.datasets.transforms import train_transform
 from segloss.errors import InputError
 from segloss.pixel_counts import image_histograms
+from segloss.runs import parse_train_config
 
 factors = st.lists(st.floats(1, 6), min_size=1, max_size=60).map(lambda values: torch.tensor(values).double())
 
@@ -172,8 +172,8 @@ def test_a_run_repeats_images_as_planned_and_goes_on_with_its_pipeline(command, 
     assert f"plan    2 epochs of {images} images with repeats, {images // 4} steps, batch 4" in capsys.readouterr().out
     with (tmp_path / "run" / "history.csv").open(newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [images // 4, 2 * (images // 4)]
-    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert saved["augmentations"] == str(tmp_path / "own.yaml")
+    asked, used = (yaml.safe_load((tmp_path / "run" / name).read_text()) for name in ("config.yaml", "used.yaml"))
+    assert (asked["augmentations"], used["augmentations"]) == ("own.yaml", str(tmp_path / "own.yaml"))
 
     resume = ["--resume", "--output-dir", str(tmp_path / "run"), "--epochs", "3"]
     assert parse_train_config([*resume, "--cache", "none"]).cache == "none"

@@ -1,31 +1,32 @@
 """Options: one field, one flag, one line of YAML; wrong input is one line that names the flag."""
 
 import dataclasses
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from segloss.config import (
-    EvalConfig,
-    FrequencyConfig,
-    TrainConfig,
-    parse_train_config,
-    read_config_file,
-    resolve_workers,
-)
+from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, TrainConfig
 from segloss.errors import InputError
-from segloss.flags import from_plain_dict, parse_config, to_plain_dict
-from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSSES
+from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
+from segloss.inference import find_machine
+from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
+from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
 
-KINDS = {"train_seg.py": TrainConfig, "eval_seg.py": EvalConfig, "python -m segloss.frequency": FrequencyConfig}
+KINDS = {
+    "train_seg.py": TrainConfig,
+    "eval_seg.py": EvalConfig,
+    "python -m segloss.frequency": FrequencyConfig,
+    "python -m segloss.doctor": DoctorConfig,
+    "python -m segloss.export": ExportConfig,
+}
 
 
 def changed(config) -> dict:
     """The options that are not the class's own defaults."""
     defaults = to_plain_dict(type(config)())
-    defaults["workers"] = resolve_workers(None)
     return {key: value for key, value in to_plain_dict(config).items() if value != defaults[key]}
 
 
@@ -38,18 +39,27 @@ def parse_eval(argv: list[str]) -> EvalConfig:
 
 def test_without_flags_every_option_has_the_default_of_its_class():
     assert changed(parse_train_config([])) == {}
-    assert (
-        changed(parse_config(FrequencyConfig, "frequency", [])) == {} if hasattr(FrequencyConfig, "workers") else True
-    )
+    assert changed(parse_config(FrequencyConfig, "frequency", [])) == {}
     assert changed(parse_eval(["--checkpoint", "runs/a"])) == {"checkpoint": ["runs/a"]}
 
 
-def test_defaults_are_not_shared_between_configs():
-    one, other = TrainConfig(), TrainConfig()
-    one.label_values.append("x")
-    one.trainer["x"] = 1
-    assert other.label_values == ["rank"]
-    assert other.trainer == {}
+def test_a_parsed_config_cannot_be_changed():
+    config = parse_train_config(["--trainer.max_depth", "1"])
+    for key in keys_of(TrainConfig):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, key.holder, key.of(config))
+        hash(tuple(key.of(config)) if isinstance(key.of(config), Frozen) else key.of(config))  # a list has no hash
+    for held in (config.trainer, config.loss_options):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            held["gamma"] = 3.0
+        assert pickle.loads(pickle.dumps(held)) == held
+
+
+def test_validating_changes_nothing():
+    config = parse_train_config(["--workers", "3"])
+    before = to_plain_dict(config)
+    config.validate()
+    assert to_plain_dict(config) == before
 
 
 # A value other than the default for every field of TrainConfig: flags and what they mean.
@@ -77,7 +87,7 @@ EVERY_TRAIN_FLAG = {
     "scale_range": (["0.5", "2"], [0.5, 2.0]),
     "crop_size": (["64", "96"], [64, 96]),
     "color": (["strong"], "strong"),
-    "augmentations": (["own.yaml"], str(Path("own.yaml").absolute())),
+    "augmentations": (["own.yaml"], "own.yaml"),
     "guided_crops": (["0.5"], 0.5),
     "cat_max_ratio": (["0.75"], 0.75),
     "repeat_threshold": (["0.1"], 0.1),
@@ -90,15 +100,22 @@ EVERY_TRAIN_FLAG = {
     "monitor": (["loss"], "loss"),
     "output_dir": (["runs/x"], "runs/x"),
     "resume": ([], True),
-    "trainer": (['{"max_steps": 3}'], {"max_steps": 3}),
+    "trainer": (['{"max_time": 3}'], {"max_time": 3}),
     "label_values": (["1", "2.5", "7"], ["1", "2.5", "7"]),
     "label_power": (["1"], 1.0),
     "alpha": (["6"], 6.0),
 }
 
 
+@pytest.fixture(autouse=True)
+def pipeline(tmp_path, monkeypatch):
+    """The pipeline that --augmentations own.yaml asks for lies in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("- HorizontalFlip\n")
+
+
 def test_the_table_above_holds_every_field():
-    assert set(EVERY_TRAIN_FLAG) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(EVERY_TRAIN_FLAG) == {key.name for key in keys_of(TrainConfig)}
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY_TRAIN_FLAG if name != "resume"])
@@ -106,7 +123,7 @@ def test_each_field_is_set_by_the_flag_of_its_name_and_changes_nothing_else(name
     words, value = EVERY_TRAIN_FLAG[name]
     config = parse_train_config(["--" + name.replace("_", "-"), *words])
     assert changed(config) == {name: value}
-    assert type(getattr(config, name)) is type(value)
+    assert type(to_plain_dict(config)[name]) is type(value)
 
 
 def test_flags_of_evaluation():
@@ -118,17 +135,68 @@ def test_flags_of_evaluation():
 
 
 def test_label_values_are_a_recipe_or_numbers():
-    assert parse_train_config(["--label-values", "log"]).label_values_argument() == "log"
-    assert parse_train_config(["--label-values", "1", "2.5"]).label_values_argument() == [1.0, 2.5]
+    assert parse_train_config(["--label-values", "log"]).loss_options["label_values"] == ("log",)
+    assert parse_train_config(["--label-values", "1", "2.5"]).loss_options["label_values"] == ("1", "2.5")
+    refusal(["--label-values", "1", "log"])
+
+
+def test_every_option_of_a_loss_is_a_flag():
+    assert {*LOSS_OPTIONS} <= {key.name for key in keys_of(TrainConfig)}
+    assert {"label_values", "label_power", "alpha"} < {key.name for key in keys_of(FrequencyConfig)}
+    assert parse_train_config(["--gamma", "3"]).loss_options["gamma"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--loss CE", "loss", "ce"),
+        ("--loss Weighted_CE+0.5*Dice", "loss", "weighted_ce+0.5*dice"),
+        ("--arch FPN", "arch", "fpn"),
+        ("--encoder MiT_B0", "encoder", "mit_b0"),
+        ("--dataset Cityscapes", "dataset", "cityscapes"),
+        ("--color Strong", "color", "strong"),
+        ("--precision BF16-mixed", "precision", "bf16-mixed"),
+        ("--monitor Loss", "monitor", "loss"),
+        ("--class-weights ENet", "class_weights", "enet"),
+        ("--label-values Log", "label_values", ["log"]),
+    ],
+)
+def test_names_are_known_in_any_case_and_kept_as_they_are_declared(words, name, value):
+    assert changed(parse_train_config(words.split())) == {name: value}
+
+
+def test_names_of_evaluation_are_known_in_any_case():
+    config = parse_eval("--checkpoint a --split Val --protocol SegNet".split())
+    assert (config.split, config.protocol) == ("val", "segnet")
+    config = parse_eval("--predictions a --labels b --prediction-ids TRAINIDS".split())
+    assert config.prediction_ids == "trainIds"
+
+
+def test_a_switch_can_be_unset(tmp_path):
+    Path("own.yaml").write_text("tta_flip: true\nsave_predictions: false\n")
+    argv = ["--checkpoint", "a", "--config", "own.yaml"]
+    assert parse_eval(argv).tta_flip and not parse_eval([*argv, "--no-tta-flip"]).tta_flip
+    assert parse_eval([*argv, "--no-tta-flip", "--tta-flip"]).tta_flip
+    assert not parse_eval(argv).save_predictions
+    Path("own.yaml").write_text("tta_flip: yes please\n")
+    assert refusal(argv, parse_eval) == "--config own.yaml: --tta-flip must be true or false, got yes please"
+
+
+def test_all_options_are_written_as_a_file_that_can_be_read(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_train_config(["--lr", "0.5", "--print_config"])
+    assert stop.value.code == 0
+    Path("written.yaml").write_text(capsys.readouterr().out)
+    assert parse_train_config(["--config", "written.yaml"]) == parse_train_config(["--lr", "0.5"])
 
 
 def test_trainer_options_are_read_as_yaml_would():
     flags = (
-        "--trainer.max_steps 3 --trainer.fast_dev_run true --trainer.gradient_clip_val 0.5 --trainer.profiler simple"
+        "--trainer.max_depth 3 --trainer.detect_anomaly=true --trainer.gradient_clip_val 0.5 --trainer.profiler simple"
     )
     assert parse_train_config(flags.split()).trainer == {
-        "max_steps": 3,
-        "fast_dev_run": True,
+        "max_depth": 3,
+        "detect_anomaly": True,
         "gradient_clip_val": 0.5,
         "profiler": "simple",
     }
@@ -139,8 +207,8 @@ def test_trainer_options_are_read_as_yaml_would():
 
 def test_flags_win_over_the_file_wherever_they_stand(tmp_path):
     path = tmp_path / "own.yaml"
-    path.write_text("lr: 0.5\nepochs: 3\nscale_range: [1, 2]\ntrainer:\n  max_steps: 7\n")
-    from_file = {"lr": 0.5, "epochs": 3, "scale_range": [1.0, 2.0], "trainer": {"max_steps": 7}}
+    path.write_text("lr: 0.5\nepochs: 3\nscale_range: [1, 2]\ntrainer:\n  min_steps: 7\n")
+    from_file = {"lr": 0.5, "epochs": 3, "scale_range": [1.0, 2.0], "trainer": {"min_steps": 7}}
     assert changed(parse_train_config(["--config", str(path)])) == from_file
     for argv in (
         ["--config", str(path), "--lr", "0.2"],
@@ -148,8 +216,8 @@ def test_flags_win_over_the_file_wherever_they_stand(tmp_path):
         ["--lr", "0.2", f"--config={path}"],
     ):
         assert changed(parse_train_config(argv)) == {**from_file, "lr": 0.2}
-    merged = parse_train_config(["--trainer.devices", "1", "--config", str(path)])
-    assert merged.trainer == {"max_steps": 7, "devices": 1}
+    merged = parse_train_config(["--trainer.min_epochs", "1", "--config", str(path)])
+    assert merged.trainer == {"min_steps": 7, "min_epochs": 1}
 
 
 def test_of_two_files_the_later_wins(tmp_path):
@@ -191,29 +259,29 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--epoch 3", ("--epoch", "did you mean --epochs?")),  # no abbreviations: tomorrow's flag may share the start
         ("--nonsense 3", ("unrecognized arguments: --nonsense",)),
         ("extra", ("unrecognized arguments: extra",)),
-        ("--epochs many", ("--epochs: Expected a int", "many")),
-        ("--epochs 1.5", ("--epochs: Expected a int", "1.5")),
-        ("--batch-size many", ("--batch-size: Expected a int",)),
-        ("--lr fast", ("--lr: Expected a float", "fast")),
+        ("--epochs many", ("--epochs must be a whole number, got many",)),
+        ("--epochs 1.5", ("--epochs must be a whole number, got 1.5",)),
+        ("--batch-size many", ("--batch-size must be a whole number, got many",)),
+        ("--lr fast", ("--lr must be a number, got fast",)),
         ("--lr", ("--lr: expected one argument",)),
         ("--crop-size 64", ("--crop-size: expected 2 arguments",)),
-        ("--crop-size 64 wide", ("--crop-size", "Expected a int", "wide")),
+        ("--crop-size 64 wide", ("--crop-size must be 2 whole numbers, got 64 wide",)),
         ("--scale-range 1", ("--scale-range: expected 2 arguments",)),
         ("--label-values", ("--label-values: expected at least one argument",)),
-        ("--trainer 5", ("--trainer: Expected a dict",)),
-        ("--trainer.x [1", ("--trainer.x cannot be read as YAML: [1",)),
+        ("--trainer 5", ("--trainer must be options, as {name: value}, got 5",)),
+        ("--trainer.x [1", ("--trainer.x: cannot be read as YAML: [1",)),
         ("--resume true", ("unrecognized arguments: true",)),
         ("--epochs 0", ("--epochs must be at least 1, got 0",)),
         ("--batch-size 0", ("--batch-size must be at least 1, got 0",)),
         ("--devices 0", ("--devices must be at least 1, got 0",)),
-        ("--workers -1", ("--workers must be 0 or more, got -1",)),
+        ("--workers -1", ("--workers must be at least 0, got -1",)),
         ("--seed -1", ("--seed must be in 0..4294967295, got -1",)),
         ("--seed 4294967296", ("--seed must be in 0..4294967295",)),
         ("--lr 0", ("--lr must be positive, got 0",)),
         ("--lr nan", ("--lr",)),
         ("--image-scale -1", ("--image-scale must be positive",)),
-        ("--encoder-lr-factor -1", ("--encoder-lr-factor must be >= 0",)),
-        ("--weight-decay -0.1", ("--weight-decay must be >= 0",)),
+        ("--encoder-lr-factor -1", ("--encoder-lr-factor must be at least 0",)),
+        ("--weight-decay -0.1", ("--weight-decay must be at least 0",)),
         ("--gamma -1", ("--gamma must be >= 0",)),
         ("--alpha 0", ("--alpha must be positive",)),
         ("--label-power -1", ("--label-power must be >= 0",)),
@@ -223,26 +291,28 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--cat-max-ratio 0", ("--cat-max-ratio must be in (0, 1], got 0",)),
         ("--color loud", ("unknown --color 'loud'; choose one of none, light, strong",)),
         ("--cache disk", ("unknown --cache 'disk'; choose one of none, ram",)),
-        ("--val-share 0", ("--val-share must be between 0 and 1",)),
+        ("--val-share 0", ("--val-share must be in (0, 1), got 0",)),
         ("--scale-range 2 1", ("--scale-range must be two positive numbers, the smaller first",)),
         ("--scale-range 0 1", ("--scale-range",)),
         ("--scale-range 1 inf", ("--scale-range",)),
-        ("--crop-size 31 64", ("--crop-size must be at least 32 each, got [31, 64]",)),
+        ("--crop-size 31 64", ("--crop-size must be at least 32 each, got 31 64",)),
         ("--loss cee", ("--loss: unknown loss 'cee'; choose one of", *LOSSES)),
         ("--loss ce+0*dice", ("--loss: factors of a sum of losses must be positive",)),
         ("--loss outlying_mse+dice", ("--loss: a squared error and a softmax loss cannot share their scores",)),
         ("--label-smoothing 1", ("--label-smoothing must be in [0, 1), got 1",)),
-        ("--adjustment nan", ("--adjustment: Expected a float. Got value: nan",)),
-        ("--class-weights none", ("unknown --class-weights 'none'; choose one of", *CLASS_WEIGHTS)),
+        ("--adjustment nan", ("--adjustment must be finite, got nan",)),
+        ("--class-weights none", ("--class-weights must be one of", *CLASS_WEIGHTS, "got none")),
         (
             "--label-values rang",
-            ("unknown --label-values 'rang'; choose one of", *LABEL_VALUES, "one number per class"),
+            ("--label-values must be", *LABEL_VALUES, "or one number per class, got rang"),
         ),
-        ("--label-values rank log", ("unknown --label-values 'rank log'",)),
+        ("--label-values rank log", ("--label-values must be", "got rank log")),
         ("--monitor iou", ("unknown --monitor 'iou'; choose one of miou, mean_accuracy, pixel_accuracy, loss",)),
         ("--precision bf16", ("unknown --precision 'bf16'; choose one of auto, 32-true, bf16-mixed, 16-mixed",)),
         ("--accelerator tpu", ("unknown --accelerator 'tpu'; choose one of auto, cpu, gpu, cuda, mps",)),
         ("--resume", ("--resume needs --output-dir",)),
+        ("--trainer.max_epochs 3", ("--trainer.max_epochs is not for Lightning alone to know; use --epochs",)),
+        ("--dataset camvids", ("unknown --dataset 'camvids'; choose one of camvid, ", "did you mean camvid?")),
     ],
 )
 def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
@@ -258,15 +328,16 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("--checkpoint", "--checkpoint: expected at least one argument"),
         ("--checkpoint a --batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--checkpoint a --image-scale 0", "--image-scale must be positive, got 0"),
-        ("--checkpoint a --val-share 2", "--val-share must be between 0 and 1, got 2"),
+        ("--checkpoint a --val-share 2", "--val-share must be in (0, 1), got 2"),
         ("--checkpoint a --decision-tau inf", "--decision-tau"),
-        ("--checkpoint a --workers -2", "--workers must be 0 or more"),
+        ("--checkpoint a --workers -2", "--workers must be at least 0, got -2"),
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
         ("--checkpoint a --los ce", "unrecognized arguments: --los"),
         ("--checkpoint a --predictions b --labels c", "give either --checkpoint"),
         ("--predictions a --labels b --images c", "--images needs --checkpoint"),
         ("--checkpoint a --save color", "--save must be given with --save-predictions or --images, got color"),
+        ("--checkpoint a --dataset camvid --split tets", "unknown --split 'tets'; choose one of train, val, test"),
         ("--checkpoint a --names b/c", "--names must be names of files: not empty, without '/', got 'b/c'"),
     ],
 )
@@ -331,27 +402,30 @@ def test_a_flag_of_another_mode_is_refused(mode, flag):
 
 def test_every_evaluation_flag_has_its_modes():
     tried = {flag.split()[0].replace("-", "_") for flag in EVERY_EVALUATION_FLAG}
-    assert tried | {"checkpoint", "predictions", "images"} == {f.name for f in dataclasses.fields(EvalConfig)}
+    assert tried | {"checkpoint", "predictions", "images"} == {key.name for key in keys_of(EvalConfig)}
 
 
 def test_workers_of_masks_are_those_asked_for():
     masks = MODES["--predictions"].split()
     assert parse_eval([*masks, "--workers", "3"]).workers == 3 and parse_eval(masks).workers is None
-    assert parse_eval(["--checkpoint", "a"]).workers is not None
+    asked = parse_eval(["--checkpoint", "a"]).workers
+    assert asked is None and find_machine("cpu", "32-true", asked).workers >= 0
+    assert find_machine("cpu", "32-true", 5).workers == 5
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"epoch: 3\n", "'epoch' is not accepted; did you mean --epochs?"),
-        (b"epochs: many\n", "--epochs: Expected a int. Got value: many"),
+        (b"epoch: 3\n", "unknown option 'epoch'; did you mean epochs?"),
+        (b"nonsense: 3\n", "unknown option 'nonsense'; known are accelerator, "),
+        (b"epochs: many\n", "own.yaml: --epochs must be a whole number, got many"),
         (b"epochs: 0\n", "--epochs must be at least 1, got 0"),
         (b"loss: cee\n", "--loss: unknown loss 'cee'; choose one of"),
         (b"lr: .nan\n", "--lr"),
-        (b"a: [\n", "Problems parsing config"),
+        (b"a: [\n", "own.yaml: cannot be read as YAML"),
         (b"", "expected options"),
         (b"- a\n", "expected options"),
-        (b"\x89PNG\xff\x00", "--config: the file is not YAML text"),
+        (b"\x89PNG\xff\x00", "own.yaml: cannot be read as YAML"),
     ],
 )
 def test_a_wrong_config_file_is_answered_in_one_line(tmp_path, content, part):
@@ -362,12 +436,14 @@ def test_a_wrong_config_file_is_answered_in_one_line(tmp_path, content, part):
 
 def test_a_missing_config_file_is_named(tmp_path):
     message = refusal(["--config", str(tmp_path / "gone.yaml")])
-    assert message.startswith("--config: ") and "gone.yaml" in message
-    assert "not a file" in refusal(["--config", str(tmp_path)])
+    assert message.startswith("--config ") and "gone.yaml: cannot be read: No such file" in message
+    assert "cannot be read: Is a directory" in refusal(["--config", str(tmp_path)])
 
 
 def test_a_saved_config_with_an_unknown_option_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="here: unknown option 'colour'; known are accelerator, adjustment, alpha"):
+    with pytest.raises(InputError, match="here: unknown option 'paint'; known are accelerator, adjustment, alpha"):
+        from_plain_dict(TrainConfig, {"lr": 0.1, "paint": 3}, "here")
+    with pytest.raises(InputError, match=r"here: unknown option 'colour'; did you mean color\?"):
         from_plain_dict(TrainConfig, {"lr": 0.1, "colour": 3}, "here")
 
 
@@ -375,7 +451,7 @@ def test_a_saved_config_with_an_unknown_option_is_refused_with_the_known_ones():
     ("content", "part"),
     [
         (None, "is missing, so .* is no run folder"),
-        (b"- a\n", "expected options, got list"),
+        (b"- a\n", "expected options, one 'name: value' a line, got"),
         (b"a: [\n", "cannot be read as YAML"),
         (b"\x89PNG\xff\x00", "cannot be read as YAML"),
         (b"colour: red\n", "unknown option 'colour'"),
@@ -394,10 +470,9 @@ def test_a_run_with_a_broken_config_cannot_be_resumed(tmp_path, content, part):
 @pytest.fixture
 def run(tmp_path) -> list[str]:
     """The flags that go on with a run whose options differ from the defaults."""
-    saved = TrainConfig(
-        lr=0.1, loss="ce", crop_size=[64, 96], label_values=["1", "2"], epochs=5, output_dir=str(tmp_path)
-    )
-    saved.trainer = {"max_steps": 3}
+    own = {"lr": 0.1, "loss": "ce", "crop_size": [64, 96], "label_values": ["1", "2"], "epochs": 5}
+    own |= {"trainer": {"min_steps": 3}, "output_dir": str(tmp_path)}
+    saved = from_plain_dict(TrainConfig, own)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_plain_dict(saved)))
     return ["--resume", "--output-dir", str(tmp_path)]
 
@@ -409,7 +484,7 @@ def test_the_config_of_the_run_stands_in_for_the_defaults(run):
         "crop_size": [64, 96],
         "label_values": ["1", "2"],
         "epochs": 5,
-        "trainer": {"max_steps": 3},
+        "trainer": {"min_steps": 3},
         "output_dir": run[-1],
         "resume": True,
     }
@@ -455,7 +530,7 @@ def test_a_config_file_cannot_change_it_either(run, tmp_path):
         ("--data-path elsewhere", "data_path", "elsewhere"),
         ("--accelerator cpu", "accelerator", "cpu"),
         ("--devices 2", "devices", 2),
-        ("--trainer.limit_train_batches 2", "trainer", {"max_steps": 3, "limit_train_batches": 2}),
+        ("--trainer.limit_train_batches 2", "trainer", {"min_steps": 3, "limit_train_batches": 2}),
     ],
 )
 def test_where_and_how_long_it_runs_can_be_changed(run, words, name, value):
@@ -466,27 +541,52 @@ def test_where_and_how_long_it_runs_can_be_changed(run, words, name, value):
 # ---- help
 
 
+def help_of(prog: str, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parse_config(KINDS[prog], prog, ["--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("prog", KINDS)
 @pytest.mark.parametrize("width", [80, 120])
 def test_help_names_every_flag_and_fits_the_terminal(prog, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    with pytest.raises(SystemExit) as stop:
-        parse_config(KINDS[prog], prog, ["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
+    text = help_of(prog, capsys)
     assert text.startswith(f"usage: {prog}")
     assert max(map(len, text.splitlines())) <= width
     explained = {match[1] for match in re.finditer(r"^  (--[a-z-]+)", text, re.MULTILINE)}
-    for field in dataclasses.fields(KINDS[prog]):
-        assert flag(field.name) in explained
-        assert " ".join(field.metadata["help"].split()) in " ".join(text.split())
+    for key in keys_of(KINDS[prog]):
+        assert key.flag in explained
+        assert re.sub(r"\s", "", key.option.help) in re.sub(r"\s", "", text)
+
+
+@pytest.mark.parametrize("prog", ["train_seg.py", "eval_seg.py"])
+def test_help_has_groups_with_an_example_each_and_the_examples_are_right(prog, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = help_of(prog, capsys)
+    examples = re.findall(r"^  example: (.*)$", text, re.MULTILINE)
+    assert len(examples) == len({key.group for key in keys_of(KINDS[prog])}) > 5
+    for example in examples:
+        parser = KINDS[prog], prog, example.split()
+        if prog == "train_seg.py" or "--predictions" in example:
+            parse_config(*parser)
+        else:
+            runs = ["--checkpoint", *"abcd"] if "--checkpoint" not in example else []
+            parse_config(*parser[:2], [*runs, *parser[2]])
+
+
+def test_help_begins_with_data_and_model(capsys):
+    text = help_of("train_seg.py", capsys)
+    places = [text.index(flag) for flag in ("--dataset", "--data-path", "--arch", "--encoder", "--loss", "--epochs")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("crop_size: [64]", "--crop-size must be 2 int"),
-        ("scale_range: [1]", "--scale-range must be 2 float"),
+        ("crop_size: [64]", "--crop-size must be 2 whole numbers, got 64"),
+        ("scale_range: [1]", "--scale-range must be 2 numbers, got 1"),
         ("scale_range: 1", "--scale-range"),
         ("seed: null", "--seed"),
     ],
@@ -502,7 +602,48 @@ def test_one_word_for_label_values_is_welcome_in_a_run_and_resuming_repeats_the_
     saved = to_plain_dict(parse_train_config(["--crop-size", "64", "96", "--precision", "32-true"]))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**saved, "label_values": "rank"}))
     resumed = parse_train_config(["--resume", "--output-dir", str(tmp_path), "--precision", "auto"])
-    assert (resumed.precision, resumed.crop_size, resumed.label_values) == ("32-true", [64, 96], ["rank"])
+    assert (resumed.precision, resumed.crop_size) == ("32-true", (64, 96))
+    assert resumed.loss_options["label_values"] == ("rank",)
+
+
+def asked_and_used(folder: Path) -> list[str]:
+    """The flags that go on with a run that left crop, precision and paths to its data and machine."""
+    asked = to_plain_dict(parse_train_config(["--data-path", "streets", "--augmentations", "own.yaml"]))
+    used = Used((64, 96), "bf16-mixed", 2, str(Path("streets").absolute()), str(Path("own.yaml").absolute()))
+    (folder / "config.yaml").write_text(yaml.safe_dump(asked))
+    (folder / "used.yaml").write_text(yaml.safe_dump(used.to_dict()))
+    return ["--resume", "--output-dir", str(folder)]
+
+
+def test_what_a_run_used_is_kept_beside_what_was_asked(tmp_path, monkeypatch):
+    argv = asked_and_used(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = parse_train_config(argv)
+    assert (resumed.crop_size, resumed.precision) == (None, "auto")
+    assert resumed.data_path == str(tmp_path / "streets") and resumed.augmentations == str(tmp_path / "own.yaml")
+    used = used_so_far(resumed)
+    assert (used.crop_size, used.precision, used.data_path) == ((64, 96), "bf16-mixed", str(tmp_path / "streets"))
+    assert parse_train_config(["--config", str(tmp_path / "used.yaml")]).crop_size == (64, 96)
+
+
+@pytest.mark.parametrize("words", ["--crop-size 64 96", "--precision auto", "--precision bf16-mixed"])
+def test_asking_for_what_the_run_used_is_welcome(tmp_path, words):
+    argv = asked_and_used(tmp_path)
+    assert parse_train_config([*argv, *words.split(), "--augmentations", "own.yaml"]) == parse_train_config(argv)
+
+
+@pytest.mark.parametrize("words", ["--crop-size 64 64", "--precision 32-true", "--augmentations other.yaml"])
+def test_asking_for_something_else_is_not(tmp_path, words):
+    assert f"{words.split()[0]} was " in refusal([*asked_and_used(tmp_path), *words.split()])
+
+
+def test_a_run_of_before_that_kept_only_what_it_used_goes_on_with_it(tmp_path):
+    saved = parse_train_config(["--crop-size", "64", "96", "--precision", "bf16-mixed", "--data-path", "/streets"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_plain_dict(saved)))
+    resumed = parse_train_config(["--resume", "--output-dir", str(tmp_path), "--precision", "auto"])
+    used = used_so_far(resumed)
+    assert (used.crop_size, used.precision, used.data_path) == ((64, 96), "bf16-mixed", "/streets")
 
 
 def test_a_run_cannot_be_resumed_with_fewer_epochs(tmp_path):
@@ -513,7 +654,7 @@ def test_a_run_cannot_be_resumed_with_fewer_epochs(tmp_path):
 
 def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
     (tmp_path / "config.yaml").write_text("epochs: many")
-    with pytest.raises(InputError, match=r"config.yaml: --epochs must be int, got 'many'"):
+    with pytest.raises(InputError, match=r"config.yaml: --epochs must be a whole number, got many"):
         parse_train_config(["--resume", "--output-dir", str(tmp_path)])
 
 
@@ -532,7 +673,7 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
                 "--adjustment does nothing with --loss outlying_mse, only with logit_adjusted and vector_scaling",
             ],
         ),
-        ("--augmentations a.yaml --color none", ["--color does nothing with --augmentations"]),
+        ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
     ],
 )
 def test_options_that_change_nothing_are_told(flags, expected):

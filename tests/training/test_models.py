@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from segloss.errors import InputError
 from segloss.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Architecture,
+    ModelOptions,
     SegmentationModel,
     build_model,
     load_encoder_weights,
@@ -60,7 +63,7 @@ def random_images(*shape: int) -> torch.Tensor:
 def test_every_architecture_of_the_toolkit_is_tried():
     import segmentation_models_pytorch as smp
 
-    assert {arch for arch, _ in PAIRS} == set(smp.MODEL_ARCHITECTURES_MAPPING)
+    assert {arch for arch, _ in PAIRS} == set(get_args(Architecture)) == set(smp.MODEL_ARCHITECTURES_MAPPING)
 
 
 @pytest.mark.parametrize(("arch", "encoder"), PAIRS)
@@ -142,7 +145,8 @@ def test_a_model_is_in_training_mode_and_its_encoder_can_be_told_apart():
 @pytest.mark.parametrize(
     ("arch", "encoder", "parts"),
     [
-        ("unett", "resnet18", ("unknown architecture 'unett'", "unetplusplus", "deeplabv3plus")),
+        ("unett", "resnet18", ("unknown --arch 'unett'", "unetplusplus", "deeplabv3plus")),
+        ("deeplabv3+", "resnet18", ("did you mean deeplabv3plus?",)),
         ("unet", "resnet19", ("unknown encoder 'resnet19'", "resnet18", "mit_b0", "tu-NAME")),
         ("unet", "tu-resnet19", ("unknown encoder 'tu-resnet19'", "timm has no such model")),
         ("unet", "tu-convnext_tine", ("timm has no such model", "near it: ", "tu-convnext_tiny")),
@@ -159,6 +163,25 @@ def test_a_name_or_pair_that_does_not_exist_is_answered_with_a_way_on(arch, enco
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_names_are_known_in_any_case():
+    assert (
+        build_model("UNet", "ResNet18", 3).encoder.state_dict().keys() == encoder_of("resnet18", 0).state_dict().keys()
+    )
+
+
+def test_looking_whether_a_network_can_be_built_leaves_the_seed_alone():
+    torch.manual_seed(3)
+    ModelOptions(encoder="resnet18").require_buildable()
+    looked = torch.rand(3)
+    torch.manual_seed(3)
+    assert torch.equal(looked, torch.rand(3))
+
+
+def test_an_option_that_no_network_has_is_refused():
+    with pytest.raises(InputError, match="unknown option 'depth'"):
+        build_model("unet", "resnet18", 3, depth=3)
 
 
 # ---- weights files

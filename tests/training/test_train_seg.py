@@ -319,6 +319,91 @@ def test_a_bad_flag_is_one_line_with_the_cure_and_leaves_no_run(data, tmp_path, 
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--arch", "deeplabv3+"], "unknown --arch 'deeplabv3+'; choose one of unet, "),
+        (["--arch", "deeplabv3+"], "did you mean deeplabv3plus?"),
+        (["--encoder", "resnet-34"], "did you mean resnet34?"),
+        (["--encoder", "tu-convnext_tine"], "timm has no such model; near it: tu-convnext_tiny"),
+        (["--arch", "linknet", "--encoder", "mit_b0"], "no linknet with encoder mit_b0"),
+        (["--encoder", "tu-maxvit_tiny_tf_224"], "takes images of 224x224 only"),
+        (["--encoder-weights", "gone.pth"], "gone.pth: no such weights file"),
+        (["--encoder-weights", str(Path(__file__))], f"{Path(__file__).name}: cannot be read as weights"),
+        (["--augmentations", "gone.yaml"], "gone.yaml: "),
+        (["--loss", "hinge"], "unknown loss 'hinge'"),
+        (["--label-values", "ranks"], "--label-values must be rank, uniform"),
+        (["--dataset", "kamvid"], "did you mean camvid?"),
+        (["--trainer.max_time_travel", "1"], "unknown option of --trainer 'max_time_travel'"),
+        (["--trainer.gradient_clip", "1"], "did you mean gradient_clip_val?"),
+        (["--trainer.max_epochs", "3"], "use --epochs"),
+        (["--trainer.check_val_every_n_epoch", "often"], "lightning.Trainer refuses its options"),
+        (["--precision", "16-mixed", "--accelerator", "cpu"], "--precision 16-mixed needs a GPU"),
+    ],
+)
+def test_what_can_be_refused_without_data_is_refused_before_data_is_looked_at(tmp_path, capsys, more, expected):
+    """The data set is not there: a refusal that came after the first look at it would say so."""
+    folder = tmp_path / "run"
+    line = refused(capsys, arguments(tmp_path / "no data", folder, *more))
+    assert expected in line and "no data" not in line
+    assert not folder.exists()
+
+
+def test_the_default_network_is_not_looked_up_before_the_data_is():
+    """segmentation_models_pytorch takes seconds to import, and a misspelt flag or path is answered at once."""
+    program = (
+        "import sys\n"
+        "from segloss.runs import parse_train_config\n"
+        "parse_train_config(['--data-path', 'x', '--gamma', '3'])\n"
+        "print({'segmentation_models_pytorch', 'lightning', 'albumentations', 'timm'} & {*sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_run_keeps_what_was_asked_and_what_was_used(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    folder = tmp_path / "run"
+    command = ["--dataset", "CamVid", "--data-path", data.name, "--output-dir", str(folder), *TINY, "--epochs", "1"]
+    crop = command.index("--crop-size")
+    run_main([*command[:crop], *command[crop + 3 :], "--precision", "auto", "--image-scale", "0.5"])
+    asked = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (asked["crop_size"], asked["precision"], asked["dataset"]) == (None, "auto", "camvid")
+    assert asked["data_path"] == data.name
+    used = yaml.safe_load((folder / "used.yaml").read_text())
+    assert (used["crop_size"], used["workers"], used["data_path"]) == ([32, 48], 0, str(data))
+    assert used["precision"] in ("32-true", "bf16-mixed", "16-mixed")
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["segloss"]
+    assert content["used"] == used and content["config"]["precision"] == "auto"
+    assert segloss.load_run(folder).used.crop_size == (32, 48)
+
+    (folder / "used.yaml").write_text(yaml.safe_dump({**used, "precision": "32-true", "crop_size": [32, 64]}))
+    monkeypatch.chdir(tmp_path)
+    run_main(["--resume", "--output-dir", str(folder), "--epochs", "2"])
+    again = yaml.safe_load((folder / "used.yaml").read_text())
+    assert (again["precision"], again["crop_size"], again["data_path"]) == ("32-true", [32, 64], str(data))
+    assert yaml.safe_load((folder / "config.yaml").read_text())["precision"] == "auto"
+
+
+def test_a_run_of_before_resumes_and_loads(finished, tmp_path):
+    """Its config.yaml holds what was used, and nothing else does."""
+    import shutil
+
+    folder = Path(shutil.copytree(finished[0], tmp_path / "old"))
+    asked, used = (yaml.safe_load((folder / name).read_text()) for name in ("config.yaml", "used.yaml"))
+    (folder / "used.yaml").unlink()
+    (folder / "config.yaml").write_text(yaml.safe_dump({**asked, **used}))
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(folder / "checkpoints" / name, weights_only=True)
+        content = checkpoint["segloss"]
+        content["config"] |= content.pop("used")
+        torch.save(checkpoint, folder / "checkpoints" / name)
+    run = segloss.load_run(folder)
+    assert (run.used.crop_size, run.used.data_path) == ((64, 64), used["data_path"])
+    run_main(["--resume", "--output-dir", str(folder), "--epochs", "3"])
+    assert [row["epoch"] for row in history(folder)] == ["1", "2", "3"]
+
+
 def test_a_mask_set_with_one_class_left_is_refused_with_the_cure(tmp_path, capsys):
     root = tmp_path / "data"
     for folder in ("images", "masks"):
