@@ -7,6 +7,13 @@ python eval_seg.py --predictions masks/A masks/B --labels masks/true
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segloss.config import EvalConfig
+    from segloss.evaluation.results import Totals
+    from segloss.evaluation.run_source import RunSource
+    from segloss.schema import SweepPoint
 
 
 def evaluate(argv: list[str] | None = None) -> None:
@@ -21,7 +28,7 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     from segloss.evaluation.comparison import compare, on_common_images
     from segloss.evaluation.extremes import MOST_RUNS, extremes
-    from segloss.evaluation.score import doubtful_ids, score
+    from segloss.evaluation.score import score
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.report.pages import write_report
     from segloss.report.tables import clear_results, make_folder, write_evaluation
@@ -30,38 +37,35 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
-    sources = (sources_of_runs if config.checkpoint else sources_of_masks)(config, folder, say)
+    runs = sources_of_runs(config, folder, say) if config.checkpoint else []
+    sources = runs or sources_of_masks(config, folder, say)
     make_folder(folder)
     clear_results(folder, [source.name for source in sources])
-    metrics, totals = {}, {}
+    scores, totals = {}, {}
     for source in sources:  # all checked before the first is scored
-        metrics[source.name], totals[source.name] = score(
-            source,
-            store=folder / f"{source.name}.sqlite",
-            protocol=config.protocol,
-            progress=progress_bar(f"scoring {source.name}"),
-        )
-        print_scores(metrics[source.name], title_of(source.name, metrics[source.name]))
-        if warning := doubtful_ids(source, totals[source.name].matrix):
-            say(warning)
+        name = source.name
+        store, progress = folder / f"{name}.sqlite", progress_bar(f"scoring {name}")
+        scores[name], totals[name] = score(source, store=store, protocol=config.protocol, progress=progress)
+        print_scores(scores[name], title_of(name, scores[name]))
+        if doubt := source.doubt(totals[name].matrix):
+            say(f"warning: {name}: {doubt}")
 
-    groups: dict[str, list] = {}
-    members: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
+    for name, group in zip(scores, config.group or scores, strict=True):
+        groups.setdefault(group, []).append(name)
     counts = on_common_images(totals)
-    for name, group in zip(metrics, config.group or list(metrics), strict=True):
-        groups.setdefault(group, []).append(counts[name])
-        members.setdefault(group, []).append(name)
-    comparison = compare(groups, block=config.block, protocol=config.protocol, members=members)
+    of_groups = {group: [counts[name] for name in names] for group, names in groups.items()}
+    comparison = compare(of_groups, block=config.block, protocol=config.protocol, members=groups)
     print_comparison(comparison)
-    sweeps = sweep(config, sources, totals, folder) if config.sweep_tau else {}
-    plots = write_evaluation(folder, sources, metrics, totals, comparison, sweeps)
-    matrices = {name: total.matrix for name, total in totals.items()}
+    sweeps = sweep(config, runs, totals, folder) if config.sweep_tau else {}
+    classes, matrices = sources[0].classes, {name: total.matrix for name, total in totals.items()}
+    plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps)
     shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
-    write_report(folder / "report.html", sources[0].classes, metrics, matrices, comparison, plots, shown)
+    write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 
-def predict(config) -> None:
+def predict(config: "EvalConfig") -> None:
     """Class maps of a folder of images without labels."""
     from segloss.evaluation.sources import predict_images
     from segloss.report.terminal import console, progress_bar
@@ -70,7 +74,9 @@ def predict(config) -> None:
         console.print(f"predictions: {written}", soft_wrap=True)
 
 
-def sweep(config, sources, totals, folder: Path) -> dict:
+def sweep(
+    config: "EvalConfig", sources: list["RunSource"], totals: dict[str, "Totals"], folder: Path
+) -> dict[str, list["SweepPoint"]]:
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
@@ -81,18 +87,18 @@ def sweep(config, sources, totals, folder: Path) -> dict:
 
     tables = {}
     for source in sources:
-        tail = class_groups(source.training_pixels)["tail"]
+        tail = class_groups(source.run.counts.pixels)["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric:
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
-            row = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
-            path = save_operating_point(source.run, row, config, some.images)
-            said = f"{source.name}: {row['rule']} {row['value']:g} for {config.choose_metric} on {some.images} images"
+            point = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
+            path = save_operating_point(source.run, point.to_json(), config, some.images)
+            said = f"{source.name}: {point.rule} {point.value:g} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}, kept in {path}", soft_wrap=True)
     return tables
 
 
-def output_folder(config) -> Path:
+def output_folder(config: "EvalConfig") -> Path:
     """--output-dir, else a folder inside the one run, else one for the comparison."""
     if config.output_dir:
         return Path(config.output_dir)

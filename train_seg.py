@@ -111,10 +111,10 @@ def score_run(folder: Path, splits: "Splits", batch_size: int, machine: "Machine
             workers=machine.workers,
             on_sample=kept,
         )
-        metrics, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))
-        write_json(folder / f"{dataset.split}_metrics.json", metrics)
-    draw_run(folder, metrics, run.classes, kept.samples)
-    print_scores(metrics, f"{dataset.name} {dataset.split}: {metrics['images']} images, {run.path.name}")
+        scores, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))
+        write_json(folder / f"{dataset.split}_metrics.json", scores.to_json())
+    draw_run(folder, scores, run.classes, kept.samples)
+    print_scores(scores, f"{dataset.name} {dataset.split}: {scores.images} images, {run.path.name}")
     if splits.test is None:
         console.print("no test split with labels: test_metrics.json is not written")
     console.print(f"run folder: {folder}", soft_wrap=True)

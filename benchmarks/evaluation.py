@@ -98,8 +98,8 @@ def main() -> None:
         os.environ["SEGLOSS_CACHE"] = str(Path(folder, "cache"))
         true, predicted = make_folders(Path(folder), args.pairs)
         source = MaskSource("benchmark", predicted, true, CITYSCAPES)
-        bands = MaskSource("benchmark", predicted, true, CITYSCAPES, boundary=True)
-        ours = [row["iou"] for row in score(source)[0]["classes"]]
+        bands = MaskSource("benchmark", predicted, true, CITYSCAPES, counted=["boundary"])
+        ours = [row.iou for row in score(source)[0].classes]
         theirs = official_ious(source)
         for name, a, b in zip(CITYSCAPES.names, ours, theirs, strict=True):
             if (a is None) != bool(np.isnan(b)) or (a is not None and abs(a - b) > 1e-12):

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from segloss.datasets.masks import label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
+Sample = dict[str, Any]  # what an item of SegmentationDataset holds
 
 
 class MissingSplitError(InputError):
@@ -58,7 +60,7 @@ class Pairing:
         )
 
 
-class SegmentationDataset(Dataset):
+class SegmentationDataset(Dataset[Sample]):
     """Images with one label map each.
 
     An item is ``{"image": uint8 (3, h, w) RGB, "labels": int64 (H, W), "name": str, "size": (H, W)}``; labels are
@@ -75,7 +77,10 @@ class SegmentationDataset(Dataset):
 
     Attributes:
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
+        made_up: no files lie behind the pairs.
     """
+
+    made_up: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -116,7 +121,8 @@ class SegmentationDataset(Dataset):
         return map_mask(read_mask(path), self.classes, path)
 
     def _no_masks(self, index: int) -> InputError:
-        return InputError(f"{self.pairs[index][0]}: split {self.split} has no masks; choose a split with labels")
+        what = f"split {self.split} has no masks"
+        return InputError(what, "choose a split with labels", self.pairs[index][0])
 
     def histogram(self, index: int) -> torch.Tensor:
         """Pixels of each class in one label map, int64 ``(C + 1,)``, the ignored ones last."""
@@ -137,12 +143,12 @@ class SegmentationDataset(Dataset):
 
     def decode_pair(self, index: int) -> Pair:
         """Image and labels of one sample from their files; InputError unless they have the same size."""
+        path, mask = self.pairs[index]
         image = self.read_image(index)
-        if self.pairs[index][1] is None:
+        if mask is None:
             return image, None
         labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
-            path, mask = self.pairs[index]
             raise size_mismatch(mask, labels.shape, path, image.shape[:2])
         return image, labels
 
@@ -151,10 +157,8 @@ class SegmentationDataset(Dataset):
         lonely = [*self.found.lonely_images.values()]
         if lonely:
             more = f" and {len(lonely) - 1} more" if len(lonely) > 1 else ""
-            raise InputError(
-                f"{lonely[0]}: image without mask{more}; expected {self.found.mask_place / lonely[0].stem}.png, "
-                "add the mask or remove the image"
-            )
+            cure = f"expected {self.found.mask_place / lonely[0].stem}.png, add the mask or remove the image"
+            raise InputError(f"image without mask{more}", cure, lonely[0])
 
     def check_files(self) -> None:
         """Look at both ends of every file: InputError for an image that is none or cut off, a mask of another size."""
@@ -165,14 +169,14 @@ class SegmentationDataset(Dataset):
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
-    def __getitem__(self, key: int | tuple[int, ...]) -> dict:
+    def __getitem__(self, key: int | tuple[int, ...]) -> Sample:
         key = key if isinstance(key, tuple) else (0, key)
         index = key[1]
         image, labels = self.read_pair(index)
         size = image.shape[:2]
         if self.transform is not None:
             image, labels = self.transform(image, labels, key)
-        item = {
+        item: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "name": self.sample_name(index),
             "size": (int(size[0]), int(size[1])),
@@ -192,17 +196,41 @@ class SegmentationDataset(Dataset):
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Format:
+    """A kind of data set, as ``--dataset`` names it. A module of this folder registers its own: ``FORMATS = (...)``.
+
+    Attributes:
+        name: of ``--dataset``, in small letters.
+        help: what it is, in a few words.
+        open: ``(root, split, transform, **options)`` -> the split, a :class:`SegmentationDataset`; InputError for what
+            is missing or does not fit, MissingSplitError for a split that it does not have.
+        tables: class tables by their names for ``--class-table``; none where each data set brings its own.
+        options: ``val_share`` and ``classes``, as far as ``open`` takes them, and what they do.
+        variable: of the environment, that names the folder where ``--data-path`` does not.
+        made_up: there is no folder; ``open`` gets None.
+        splits: all that there can be; empty: those that the folder has.
+    """
+
+    name: str
+    help: str
+    open: Callable[..., SegmentationDataset]
+    tables: Mapping[str, ClassTable] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    variable: str | None = None
+    made_up: bool = False
+    splits: tuple[str, ...] = ()
+
+
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
-    return InputError(
-        f"{mask}: mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} "
-        "(width x height); export the mask at the image's size"
-    )
+    what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
+    return InputError(what, "export the mask at the image's size", mask)
 
 
 def require_folder(path: Path, what: str) -> Path:
     """The path, or a NoDataError if it is no folder."""
     if not path.is_dir():
-        raise NoDataError(f"{path}: {what} is missing; check --data-path")
+        raise NoDataError(f"{what} is missing", "check --data-path", path)
     return path
 
 
@@ -213,15 +241,15 @@ def read_list(path: Path) -> list[str]:
     lines = [line.strip() for line in content.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
-        raise InputError(f"{path}: lists nothing; write one name, or image and mask, a line")
+        raise InputError("lists nothing", "write one name, or image and mask, a line", path)
     return lines
 
 
-def refuse_twice(path: Path, listed: Sequence[Path | str]) -> None:
+def refuse_twice(path: Path, listed: Sequence[Hashable]) -> None:
     """InputError if a list file names an image twice."""
     twice = next((image for image, count in Counter(listed).items() if count > 1), None)
     if twice is not None:
-        raise InputError(f"{twice}: listed twice in {path}; remove one of the lines")
+        raise InputError(f"listed twice in {path}", "remove one of the lines", str(twice))
 
 
 def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, place: Path, mask_place: Path) -> Pairing:
@@ -231,7 +259,7 @@ def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, plac
     ending is taken off.
     """
     if not images:
-        raise InputError(f"{place}: holds no images ({', '.join(IMAGE_SUFFIXES)}); check --data-path and --split")
+        raise InputError(f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check --data-path and --split", place)
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
     ending = common_ending(images, masks)

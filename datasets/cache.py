@@ -55,10 +55,8 @@ class RamCache:
         pair = decode(index)
         if pair[0].shape != image.shape:
             (height, width), (real_height, real_width) = self.sizes[index], pair[0].shape[:2]
-            raise InputError(
-                f"{path}: is {real_width}x{real_height} but was {width}x{height} (width x height) when its header was "
-                "read; replace the file, or leave --cache out"
-            )
+            sizes = f"is {real_width}x{real_height} but was {width}x{height} (width x height)"
+            raise InputError(f"{sizes} when its header was read", "replace the file, or leave --cache out", path)
         if pair[1] is not None:
             image[:], labels[:] = pair
             self.ready[index] = True  # last: two processes may fill a pair at once, none reads half of one
@@ -84,8 +82,10 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
     sizes = [[dataset.image_size(index) for index in range(len(dataset))] for dataset in datasets]
     starts = list(accumulate((BYTES_PER_PIXEL * h * w for some in sizes for h, w in some), initial=0))
     require_memory(starts[-1] * copies)
-    memory = torch.empty(starts[-1], dtype=torch.uint8).share_memory_()
-    ready = torch.zeros(len(starts) - 1, dtype=torch.bool).share_memory_()
+    memory = torch.empty(starts[-1], dtype=torch.uint8)
+    ready = torch.zeros(len(starts) - 1, dtype=torch.bool)
+    for tensor in (memory, ready):
+        tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types for it
     first = 0
     for dataset, some in zip(datasets, sizes, strict=True):
         last = first + len(some)
@@ -99,7 +99,8 @@ def require_memory(need: int) -> None:
         if need > SHARE_TO_FILL * free:
             raise InputError(
                 f"--cache ram needs {need / 2**30:.2f} GiB, but {place} has {free / 2**30:.2f} GiB free, a tenth of "
-                "which is kept for batches; leave --cache out, or free memory (of a container: --shm-size)"
+                "which is kept for batches",
+                "leave --cache out, or free memory (of a container: --shm-size)",
             )
 
 

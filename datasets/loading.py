@@ -1,13 +1,15 @@
-"""Samplers and collation: who sees which sample when, the same for any number of workers or devices."""
+"""Samplers and loaders: who sees which sample when, the same for any number of workers or devices."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segloss.datasets.base import SegmentationDataset
+from segloss.datasets.base import Sample, SegmentationDataset
 from segloss.errors import InputError
 
 
@@ -39,7 +41,11 @@ def epoch_length(length: int, repeat: Tensor | None) -> int:
     return length if repeat is None else math.ceil(float(repeat.sum()))
 
 
-class EpochSampler(Sampler):
+Batch = TypeVar("Batch")
+Key = tuple[int, ...]  # (epoch, index), and what else tells samples apart
+
+
+class EpochSampler(Sampler[Key]):
     """Yields ``(epoch, index)``, so that a sample's randomness travels with its key.
 
     Of an image seen several times in an epoch the later keys are ``(epoch, index, 1)``, ``(epoch, index, 2)`` ...
@@ -86,7 +92,7 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return len(range(self.rank, self._stop(), self.world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
+    def __iter__(self) -> Iterator[Key]:
         order = torch.arange(self.length)
         occurrence = torch.zeros_like(order)
         if self.shuffle:
@@ -116,15 +122,74 @@ class EpochSampler(Sampler):
         return order, torch.arange(self.length) - (counts.cumsum(0) - counts)[order]
 
 
-def collate_samples(samples: list[dict]) -> list[dict]:
+def collate_samples(samples: list[Sample]) -> list[Sample]:
     """Samples of any size stay a list; labels become uint8, an eighth of what goes between processes and devices."""
     return [{**sample, "labels": sample["labels"].byte()} if "labels" in sample else sample for sample in samples]
 
 
-def collate_training(samples: list[dict]) -> dict:
+def collate_training(samples: list[Sample]) -> dict[str, Tensor]:
     """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` uint8 ``(N, h, w)``."""
     samples = collate_samples(samples)
     return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
+
+
+@dataclass
+class _Held(Dataset[Sample | InputError]):
+    """Samples, or in their place the errors that reading them raised."""
+
+    dataset: SegmentationDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Sample | InputError:
+        try:
+            return self.dataset[key]
+        except InputError as error:
+            return error
+
+
+@dataclass
+class _Collated(Generic[Batch]):
+    """A batch of samples, or the first error among them."""
+
+    collate: Callable[[list[Sample]], Batch]
+
+    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
+        error = next((sample for sample in samples if isinstance(sample, InputError)), None)
+        return error or self.collate(samples)  # type: ignore[arg-type]  # no error is among them
+
+
+class Loader(DataLoader[Any]):
+    """A loader whose workers send an InputError as the value it is; the main process raises it.
+
+    What a worker raises arrives as the text of its traceback.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own iterator class
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def _loader(
+    dataset: SegmentationDataset,
+    collate: Callable[[list[Sample]], Any],
+    sampler: Iterable[Key],
+    batch_size: int,
+    workers: int,
+    **options: Any,
+) -> Loader:
+    return Loader(
+        _Held(dataset),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_Collated(collate),
+        persistent_workers=workers > 0,
+        **options,
+    )
 
 
 def training_loader(
@@ -136,21 +201,15 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     repeat: Tensor | None = None,
-) -> DataLoader:
+) -> Loader:
     """Shuffled full batches; a data set smaller than one batch gives one batch of all it has."""
     sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, rank=rank, world_size=world_size, repeat=repeat)
     if len(sampler) == 0:
-        raise InputError(f"{dataset.name}: {len(dataset)} training images cannot be shared among {world_size} devices")
-    return DataLoader(
-        dataset,
-        batch_size=min(batch_size, len(sampler)),
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate_training,
-        drop_last=True,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+        what = f"{len(dataset)} training images cannot be shared among {world_size} devices"
+        raise InputError(what, "give fewer --devices", dataset.name)
+    size = min(batch_size, len(sampler))
+    pinned = torch.cuda.is_available()
+    return _loader(dataset, collate_training, sampler, size, workers, drop_last=True, pin_memory=pinned)
 
 
 def evaluation_loader(
@@ -161,14 +220,8 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     places: Sequence[int] | None = None,
-) -> DataLoader:
+) -> Loader:
     """Every sample once, or those of ``places``, in order, as lists of samples."""
     everything = EpochSampler(len(dataset), shuffle=False, rank=rank, world_size=world_size)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=everything if places is None else [(0, place) for place in places],
-        num_workers=workers,
-        collate_fn=collate_samples,
-        persistent_workers=workers > 0,
-    )
+    sampler = everything if places is None else [(0, place) for place in places]
+    return _loader(dataset, collate_samples, sampler, batch_size, workers)

@@ -1,5 +1,6 @@
 """Mask files to class numbers: index, palette and colour images, 8 and 16 bit, and what is wrong with them."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def read_mask(path: Path) -> np.ndarray:
     if mask.ndim == 3:
         return _palette_indices(path) if _has_palette(path) else _rgb(mask, path)
     if mask.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path}: mask has {mask.dtype} pixels; save class ids as 8- or 16-bit single-channel PNG")
+        raise InputError(f"mask has {mask.dtype} pixels", "save class ids as 8- or 16-bit single-channel PNG", path)
     step = _grey_step(path)
     return mask if step == 1 else mask // step
 
@@ -37,7 +38,7 @@ def _by_pillow(path: Path) -> np.ndarray | None:
     """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for JPEG, whatever its name."""
     with opened(path) as picture:
         if picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg":
-            raise InputError(f"{path}: a JPEG does not keep ids or colours; export the mask as PNG from its source")
+            raise InputError("a JPEG does not keep ids or colours", "export the mask as PNG from its source", path)
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None
@@ -45,7 +46,8 @@ def _by_pillow(path: Path) -> np.ndarray | None:
 
 def _rgb(mask: np.ndarray, path: Path) -> np.ndarray:
     if mask.dtype != np.uint8 or mask.shape[2] < 3:
-        raise InputError(f"{path}: mask has {mask.shape[2]} channels of {mask.dtype}; save it as 8-bit RGB or as ids")
+        what = f"mask has {mask.shape[2]} channels of {mask.dtype}"
+        raise InputError(what, "save it as 8-bit RGB or as ids", path)
     return cv2.cvtColor(mask, cv2.COLOR_BGR2RGB if mask.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
 
 
@@ -113,7 +115,7 @@ def lookup(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
     return cv2.LUT(mask, table[:256]) if mask.dtype == np.uint8 else table.take(mask)
 
 
-def map_mask(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
+def map_mask(mask: np.ndarray, classes: ClassTable, path: Path | None) -> np.ndarray:
     """As :func:`lookup`; InputError that names file, value and cure for an unknown id or colour."""
     labels = lookup(mask, classes)
     if (labels == STRAY).any():
@@ -170,41 +172,62 @@ def label_histogram(mask: np.ndarray, classes: ClassTable, path: Path) -> np.nda
     return np.append(counts[: len(classes)], counts[IGNORE_INDEX])
 
 
-def stray_error(mask: np.ndarray, labels: np.ndarray, classes: ClassTable, path: Path) -> InputError:
-    what, cure = describe_strays(mask, labels == STRAY, classes)
-    return InputError(f"{path}: {what}; {cure}")
+def stray_error(mask: np.ndarray, labels: np.ndarray, classes: ClassTable, path: Path | None) -> InputError:
+    return describe_strays(mask, labels == STRAY, classes).error(path)
 
 
-CORRECT = "correct the mask"  # how the cure of a fault begins that lies in these very values, not in the whole set
+@dataclass(frozen=True)
+class Strays:
+    """What a mask holds that its class table does not know.
+
+    Attributes:
+        what: is seen.
+        cure: the likely one.
+        values: those shown in ``what`` where the fault lies in these very values; empty where it has a cause that the
+            whole set may share.
+    """
+
+    what: str
+    cure: str
+    values: str = ""
+
+    def error(self, path: Path | None) -> InputError:
+        return InputError(self.what, self.cure, path)
 
 
-def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) -> tuple[str, str]:
-    """What a mask holds that its class table does not know, and the likely cure."""
+def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) -> Strays:
+    """What the stray pixels of a mask hold, and the likely cure."""
     if mask.ndim == 3 and (mask == mask[..., :1]).all() and np.ptp(mask):  # a colour mask may be all black
         grey = _turned_grey(np.unique(mask).tolist(), classes)
-        return "is a grey image of equal channels", grey or "save class ids as single-channel PNG"
+        return Strays("is a grey image of equal channels", grey or "save class ids as single-channel PNG")
     if mask.ndim == 3 and not classes.mask_colors:
-        return "is a colour image, but the class table gives no colours", (
-            "give each class its color in the class file, or save class ids as single-channel PNG"
+        return Strays(
+            "is a colour image, but the class table gives no colours",
+            "give each class its color in the class file, or save class ids as single-channel PNG",
         )
     where = f"on {stray.mean():.2%} of its pixels, which the class table does not know"
     if mask.ndim == 3:
         packed, counts = np.unique(_packed(mask)[stray], return_counts=True)
         most = packed[counts.argsort(kind="stable")[::-1]]
         shown = "; ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
-        more = f" and {len(most) - 3} more" if len(most) > 3 else ""
-        cure = f"{CORRECT}, or add the colour to the class file"
+        shown += f" and {len(most) - 3} more" if len(most) > 3 else ""
         if len(most) > len(classes):
             cure = "so many colours come from smoothing or JPEG; export again, resize by nearest neighbour"
-        return f"holds colour {shown}{more} {where}", cure
+            return Strays(f"holds colour {shown} {where}", cure)
+        cure = "correct the mask, or add the colour to the class file"
+        return Strays(f"holds colour {shown} {where}", cure, shown)
     values = np.unique(mask[stray]).tolist()
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     known = f"(ids {ranges([v for v, c in classes.mask_ids if c != IGNORE_INDEX])}, ignored "
     known += f"{ranges([v for v, c in classes.mask_ids if c == IGNORE_INDEX])})"
-    return f"holds id {shown} {where} {known}", _cure_of_ids(values, np.unique(mask).tolist(), stray, classes)
+    if cause := _cause_of_ids(values, np.unique(mask).tolist(), stray, classes):
+        return Strays(f"holds id {shown} {where} {known}", cause)
+    cure = "correct the mask, or add the id as a class or to the ignored ids"
+    return Strays(f"holds id {shown} {where} {known}", cure, shown)
 
 
-def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classes: ClassTable) -> str:
+def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classes: ClassTable) -> str:
+    """The cure of what looks like one fault of many masks; else nothing."""
     grey = _turned_grey(values, classes)
     if grey:
         return grey
@@ -220,7 +243,7 @@ def _cure_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classe
         return "so many ids come from a smooth resize; resize masks by nearest neighbour"
     if len(values) == len(classes) == 2 and strays == values[1:]:
         return "give each class the id that it has in the masks in the class file, or save ids that count from 0"
-    return f"{CORRECT}, or add the id as a class or to the ignored ids"
+    return ""
 
 
 def _turned_grey(values: list[int], classes: ClassTable) -> str:

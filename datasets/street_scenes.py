@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +33,7 @@ SIGN_FACES = [(186, 34, 40), (28, 66, 150), (224, 222, 216), (24, 96, 66), (214,
 SKIN = [(204, 162, 136), (168, 120, 92), (104, 72, 56)]
 DARK = (30, 31, 33)  # tyres, windows, shade under a car
 VEHICLES = [(1.75, 1.45, 4.2), (1.95, 2.2, 5.0), (2.4, 3.1, 9.5)]  # car, van, bus: metres wide, high and long
+Numbers = np.ndarray | Sequence[float]  # a colour, a point or distances
 CIRCLE = np.array([(math.cos(turn), math.sin(turn), 0) for turn in np.arange(14) * (math.pi / 7)])
 
 
@@ -51,25 +53,27 @@ class Scene:
     height: float  # of a usual building
     things: list[tuple[float, Callable[[], None]]] = field(default_factory=list)  # depth, how to draw
 
-    def paint(self, colour: np.ndarray | tuple | None, label: int | None, polygons: np.ndarray) -> None:
+    def paint(self, colour: Numbers | None, label: int | None, polygons: np.ndarray | Sequence[Numbers]) -> None:
         """Fill polygons (..., M, 3) that do not overlap in image, labels or both; visibility falls to 1/e in 160 m."""
-        polygons = np.asarray(polygons, float).reshape(-1, *np.shape(polygons)[-2:])
+        points = np.asarray(polygons, float)
+        polygons = points.reshape(-1, *points.shape[-2:])
         if not len(polygons):
             return
         depth = polygons[..., 2:]
         pixels = self.focal / depth * (polygons[..., :2] * (1, -1) + (0, EYE_HEIGHT)) + self.centre
         outlines = list(np.rint(pixels).astype(np.int32))
         if colour is not None:
-            colour = self.haze + (np.asarray(colour) - self.haze) * math.exp(-polygons.flat[2] / 160)
-            cv2.fillPoly(self.image, outlines, colour.tolist())
+            faded = self.haze + (np.asarray(colour) - self.haze) * math.exp(-polygons.flat[2] / 160)
+            cv2.fillPoly(self.image, outlines, faded.tolist())
         if label is not None:
             cv2.fillPoly(self.labels, outlines, label)
 
     def pick(self, palette: list[tuple[int, int, int]], spread: float = 14) -> np.ndarray:
         """A colour (3,) near a random one of the palette."""
-        return self.rng.choice(palette) + self.rng.normal(0, spread) + self.rng.normal(0, spread / 3, 3)
+        base: np.ndarray = self.rng.choice(palette)
+        return base + self.rng.normal(0, spread) + self.rng.normal(0, spread / 3, 3)
 
-    def plan(self, depth: float, draw: Callable, *arguments: float) -> None:
+    def plan(self, depth: float, draw: Callable[..., None], *arguments: Any) -> None:
         """Note a thing to draw in order of depth."""
         self.things.append((depth, lambda: draw(self, *arguments)))
 
@@ -102,7 +106,7 @@ def disc(x: float, y: float, radius_x: float, radius_y: float, z: float) -> np.n
     return CIRCLE * (radius_x, radius_y, 0) + (x, y, z)
 
 
-def copies(outline: np.ndarray, axis: int, offsets: np.ndarray | tuple) -> np.ndarray:
+def copies(outline: np.ndarray, axis: int, offsets: Numbers) -> np.ndarray:
     """The outlines (..., M, 3) moved along an axis by each offset: (K, ..., M, 3)."""
     return np.stack([outline + np.eye(3)[axis] * offset for offset in offsets]) if len(offsets) else outline[None][:0]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segloss.datasets.base import MissingSplitError, Pairing, SegmentationDataset, Transform
+from segloss.datasets.base import Format, MissingSplitError, Pairing, SegmentationDataset, Transform
 from segloss.datasets.masks import class_histogram
 from segloss.datasets.street_scenes import SPLIT_SIZES, render_street
 from segloss.datasets.tables import CAMVID_11
@@ -24,6 +24,8 @@ class SyntheticStreets(SegmentationDataset):
         length: number of scenes; None: the split's own.
     """
 
+    made_up = True
+
     def __init__(
         self,
         split: str,
@@ -32,7 +34,7 @@ class SyntheticStreets(SegmentationDataset):
         length: int | None = None,
     ):
         if split not in SPLIT_SIZES:
-            raise MissingSplitError(f"synthetic: no split {split!r}; choose one of {', '.join(SPLIT_SIZES)}")
+            raise MissingSplitError(f"no split {split!r}", f"choose one of {', '.join(SPLIT_SIZES)}", "synthetic")
         names = [Path(f"{split}_{index:04d}.png") for index in range(length or SPLIT_SIZES[split])]
         found = Pairing("made-up streets", [(name, name) for name in names], [name.stem for name in names])
         super().__init__("synthetic", split, found, CAMVID_11, transform)
@@ -48,13 +50,20 @@ class SyntheticStreets(SegmentationDataset):
         return render_street(SEED, self.split, index, *self.scene_size)
 
     def read_image(self, index: int) -> np.ndarray:
-        return self.read_pair(index)[0]
+        return self.decode_pair(index)[0]
 
     def read_labels(self, index: int) -> np.ndarray:
-        return self.read_pair(index)[1]
+        return self.decode_pair(index)[1]
 
     def histogram(self, index: int) -> torch.Tensor:
         return torch.from_numpy(class_histogram(self.read_labels(index), len(self.classes)))
 
     def fingerprint(self) -> str:
         return f"streets-v{RENDERER_VERSION}-{SEED}-{self.split}-{len(self)}-{self.scene_size[0]}x{self.scene_size[1]}"
+
+
+def _open(root: None, split: str, transform: Transform | None) -> SyntheticStreets:
+    return SyntheticStreets(split, transform)
+
+
+FORMATS = (Format("synthetic", "made-up streets, no files", _open, made_up=True, splits=tuple(SPLIT_SIZES)),)

@@ -1,5 +1,7 @@
 """Class tables of well-known data sets: names, ids, colours, what is ignored and what is merged."""
 
+from typing import Literal
+
 from segloss.datasets.classes import ClassTable, distinct_colors
 from segloss.losses.reduction import IGNORE_INDEX
 
@@ -108,6 +110,8 @@ CITYSCAPES = ClassTable(
     ignore_ids=tuple(i for i in (*range(34), 255) if i not in _LABEL_IDS),  # licence plates, id -1, are stored as 255
     categories=tuple(row[1] for row in _CITYSCAPES_ROWS),
 )
+LabelKind = Literal["labelIds", "trainIds"]  # what the pixels of a mask of Cityscapes are
+LABEL_ENDINGS: dict[LabelKind, str] = {"labelIds": "_labelIds", "trainIds": "_labelTrainIds"}  # by the file's name
 TRAIN_IDS = (*((c, c) for c in range(19)), (IGNORE_INDEX, IGNORE_INDEX))  # mask_ids of ..._labelTrainIds.png
 
 _VOC = """

@@ -8,7 +8,7 @@ resolution. Labels are only ever resized by nearest neighbour.
 import os
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -27,9 +27,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 import albumentations as A
 
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean, 8-bit RGB: near 0 after normalisation
+EXAMPLE = "- HorizontalFlip: {p: 0.5}"
 CROP_REDRAWS = 10  # mmsegmentation's RandomCrop
 
-COLORS = {
+COLORS: dict[str, Callable[[], list[Any]]] = {
     "none": lambda: [],
     "light": lambda: [
         A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=1)
@@ -68,9 +69,8 @@ def train_transform(
     Raises:
         InputError: the file cannot be used.
     """
-    crop = A.RandomCrop(*crop_size)
-    if guided_crops > 0 or cat_max_ratio < 1:
-        crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels)
+    looks = guided_crops > 0 or cat_max_ratio < 1
+    crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels) if looks else A.RandomCrop(*crop_size)
     fit = [
         A.PadIfNeeded(
             *crop_size,
@@ -120,21 +120,21 @@ class TrainTransform:
         out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
 
-    def _apply_own(self, image: np.ndarray, labels: np.ndarray | None) -> dict:
+    def _apply_own(self, image: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
         try:
-            out = self.compose(image=image.copy(), mask=None if labels is None else labels.copy())
+            out: dict[str, Any] = self.compose(image=image.copy(), mask=None if labels is None else labels.copy())
         except Exception as error:  # whatever a pipeline that nobody here has seen may raise
-            raise InputError(f"{self.source}: cannot be applied to images with labels: {error}") from error
+            what = f"cannot be applied to images with labels: {error}"
+            raise InputError(what, "change the step that it names", self.source) from error
         made = out["image"]
         if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape[2:] != (3,):
-            raise InputError(
-                f"{self.source}: must leave uint8 images (H, W, 3), got {made.dtype} {tuple(made.shape)}; take out "
-                "Normalize, ToFloat and the like: the network normalises by itself"
-            )
+            what = f"must leave uint8 images (H, W, 3), got {made.dtype} {tuple(made.shape)}"
+            cure = "take out Normalize, ToFloat and the like: the network normalises by itself"
+            raise InputError(what, cure, self.source)
         return out
 
 
-class GuidedCrop(A.RandomCrop):
+class GuidedCrop(A.RandomCrop):  # type: ignore[misc]  # albumentations has no types
     """A crop that looks at the labels.
 
     With probability ``guided`` it is one around a pixel of a rare class: a class c of those present is drawn with
@@ -166,7 +166,7 @@ class GuidedCrop(A.RandomCrop):
             if present.any():
                 box = self._around(*self._rare_pixel(labels, present), labels.shape)
                 return {"crop_coords": box, "pad_params": None}
-        drawn = super().get_params_dependent_on_data(params, data)
+        drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
         for _ in range(CROP_REDRAWS):
             if self.cat_max_ratio == 1 or self._mixed(labels, drawn["crop_coords"]):
                 break
@@ -177,7 +177,8 @@ class GuidedCrop(A.RandomCrop):
         weights = self.rarity * (present > 0)
         label = self.draws.choice(len(weights), p=weights / weights.sum())
         place = self.draws.choice(np.flatnonzero(labels == label))
-        return divmod(int(place), labels.shape[1])
+        row, column = divmod(int(place), labels.shape[1])
+        return row, column
 
     def _around(self, row: int, column: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         # Among the places inside the image: one cut off at its edges would lie in a corner most of the time.
@@ -189,7 +190,7 @@ class GuidedCrop(A.RandomCrop):
     def _mixed(self, labels: np.ndarray, box: tuple[int, int, int, int]) -> bool:
         left, top, right, bottom = box
         pixels = class_histogram(labels[top:bottom, left:right], len(self.rarity))[:-1]
-        return 0 < pixels.max() <= self.cat_max_ratio * pixels.sum()
+        return bool(0 < pixels.max() <= self.cat_max_ratio * pixels.sum())
 
 
 def read_augmentations(path: str | Path) -> list[Any]:
@@ -210,9 +211,10 @@ def read_augmentations(path: str | Path) -> list[Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: --augmentations cannot be read: {error.strerror}; put the file there") from error
+        raise InputError(f"--augmentations cannot be read: {error.strerror}", "put the file there", path) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: --augmentations is not YAML: {' '.join(str(error).split())}") from error
+        what = f"--augmentations is not YAML: {' '.join(str(error).split())}"
+        raise InputError(what, "mend that line", path) from error
     if isinstance(content, dict) and "transform" in content:
         step = _build_step(content["transform"], path)
         return list(step.transforms) if type(step) is A.Compose and step.p == 1 else [step]
@@ -221,7 +223,7 @@ def read_augmentations(path: str | Path) -> list[Any]:
 
 def _build_steps(entries: Any, path: str | Path) -> list[Any]:
     if not isinstance(entries, list):
-        raise InputError(f"{path}: expected a list of transforms, '- HorizontalFlip: {{p: 0.5}}', got {entries!r:.60}")
+        raise InputError(f"expected a list of transforms, got {entries!r:.60}", f"write {EXAMPLE!r}", path)
     return [_build_step(entry, path) for entry in entries]
 
 
@@ -232,7 +234,7 @@ def _build_step(entry: Any, path: str | Path) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)):
         near = get_close_matches(str(name), dir(A), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see the list of transforms of albumentations"
-        raise InputError(f"{path}: albumentations {A.__version__} has no transform {name!r}; {hint}")
+        raise InputError(f"albumentations {A.__version__} has no transform {name!r}", hint, path)
     if "transforms" in arguments:
         arguments["transforms"] = _build_steps(arguments["transforms"], path)
     default = signature(kind).parameters.get("fill_mask")
@@ -243,12 +245,13 @@ def _build_step(entry: Any, path: str | Path) -> Any:
             warnings.simplefilter("error")  # an argument that does not exist is a warning only
             return kind(**arguments)
     except (TypeError, ValueError, Warning) as error:
-        wrong = error.__cause__.errors()[0] if hasattr(error.__cause__, "errors") else None  # pydantic's
+        pydantic: Any = error.__cause__
+        wrong = pydantic.errors()[0] if hasattr(pydantic, "errors") else None
         reason = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" if wrong else " ".join(str(error).split())
-        raise InputError(f"{path}: {name}: {reason}") from error
+        raise InputError(f"{name}: {reason}", "see albumentations' page on it", path) from error
 
 
-def _name_and_arguments(entry: Any, path: str | Path) -> tuple[str, dict]:
+def _name_and_arguments(entry: Any, path: str | Path) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, dict) and "__class_fullname__" in entry:
@@ -262,7 +265,7 @@ def _name_and_arguments(entry: Any, path: str | Path) -> tuple[str, dict]:
             and all(isinstance(k, str) for k in arguments or ())
         ):
             return name, dict(arguments or {})
-    raise InputError(f"{path}: expected 'Name' or 'Name: {{argument: value}}', got {entry!r:.60}")
+    raise InputError(f"expected 'Name' or 'Name: {{argument: value}}', got {entry!r:.60}", f"as {EXAMPLE!r}", path)
 
 
 class EvalTransform:

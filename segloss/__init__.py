@@ -4,6 +4,8 @@
 >>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100])  # training pixels per class
 """
 
+from typing import TYPE_CHECKING
+
 from segloss.errors import InputError
 from segloss.losses import (
     IGNORE_INDEX,
@@ -21,6 +23,11 @@ from segloss.losses import (
 )
 from segloss.metrics import ConfusionMatrix, Scores
 from segloss.pixel_counts import PixelCounts, count_labels
+
+if TYPE_CHECKING:
+    from segloss.datasets import build_dataset
+    from segloss.models import build_model
+    from segloss.runs import load_run
 
 __version__ = "0.1.0"
 
@@ -54,7 +61,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """What needs more than torch is imported when it is asked for."""
     if name in _LAZY:
         import importlib

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from segloss.datasets import DATASETS, SegmentationDataset, build_dataset
+from segloss.datasets import DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
+from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
 from segloss.flags import POSITIVE, Options, at_least, keys_of, option, require, spread, within
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
 from segloss.losses.label_values import OUTLYING_OPTIONS
+from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 from segloss.models import ModelOptions
 
 WORKERS_HELP = "loader processes, 0: none; default: two less than the cores, at most 8"
-VAL_SHARE_HELP = "folder without split folders or lists: share of images in val"
-CLASSES_HELP = "camvid's colour masks: 11 classes (default) or all 32"
+VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]
 CHECK_HELP = "files that the data doctor decodes; sample: 16 of each split"
 Check = Literal["all", "sample", "off"]
 Color = Literal["none", "light", "strong"]
@@ -27,13 +28,9 @@ Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 PredictionKind = Literal["ids", "color", "overlay", "train_ids"]
-PredictionIds = Literal["auto", "labelIds", "trainIds"]
 ChosenMetric = Literal["miou", "mean_accuracy", "pixel_accuracy", "tail_miou"]
 CHOICES = get_args(ChosenMetric)
 SPLITS = ("train", "val", "test")
-# Data sets that have these splits and no others; a folder has those that are called so in it.
-CLOSED_SPLITS: dict[str, tuple[str, ...]] = {"camvid": SPLITS, "synthetic": SPLITS}
-CLOSED_SPLITS |= dict.fromkeys(("cityscapes", "cityscapes-coarse"), (*SPLITS, "train_extra"))
 # Options of Lightning's Trainer that the run folder, the plan or the schedule depend on -> what to use instead.
 OWNED_TRAINER_OPTIONS = {
     "max_epochs": "--epochs",
@@ -58,7 +55,7 @@ def split_name(name: str) -> str:
 def require_splits(dataset: str | None, names: Iterable[str]) -> None:
     """InputError for a split that the data set cannot have."""
     for name in names:
-        known = CLOSED_SPLITS.get(str(dataset), (name,))
+        known = (FORMATS[dataset].splits if dataset else ()) or (name,)
         if name not in known:
             raise unknown_name("--split", name, known)
 
@@ -293,11 +290,11 @@ class MaskOptions(Options):
     labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
     class_table: str | None = option(
         None,
-        "of --predictions: camvid, camvid-32, cityscapes, ade20k, voc or a class file; default: the one at the labels",
+        f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
         metavar="NAME|FILE",
         of=MASKS,
     )
-    prediction_ids: PredictionIds = option("auto", "of predictions for Cityscapes", of=MASKS)
+    prediction_ids: str = option("auto", "of predictions for Cityscapes", names=("auto", *LABEL_ENDINGS), of=MASKS)
     skip_bad: bool = option(False, "leave out predictions that cannot be read, and report them", of=MASKS)
     training_counts: str | None = option(
         None,
@@ -315,7 +312,7 @@ class ComparisonOptions(Options):
     """
 
     protocol: str = option("cityscapes", "definition of the means", names=PROTOCOLS, of=SCORED)
-    boundary: bool = option(False, "boundary IoU too", of=SCORED)
+    measures: Mapping[str, Any] = spread({name: measure.option for name, measure in MEASURES.items()}, of=SCORED)
     group: tuple[str, ...] = option((), "setting of each run: its seeds are compared together", of=SCORED)
     block: int = option(
         1, "consecutive images drawn together for intervals; 20 for frames of a video", of=SCORED, **at_least(1)

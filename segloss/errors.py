@@ -52,9 +52,7 @@ def exit_on_input_error(command: Callable[[], None]) -> None:
     try:
         command()
     except InputError as error:
-        # From a loader process it arrives with that process's traceback before it.
-        message = str(error).rsplit("InputError: ", 1)[-1]
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -28,7 +28,7 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
+def write_csv(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

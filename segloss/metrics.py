@@ -10,7 +10,7 @@ Definition (the one of ``cityscapesscripts.evaluation.evalPixelLevelSemanticLabe
 * a class that is predicted but not in the truth has IoU 0 and counts;
 * a prediction that is no class id, on a valid pixel, is a miss of the true class and nobody's false positive.
 
-The same counts give other means elsewhere. ``protocol`` names whose:
+The same counts give other means elsewhere. ``protocol`` names whose, one of ``PROTOCOLS``, in any case:
 
 ============== ==================================================================================================
 ``cityscapes`` as above
@@ -24,15 +24,56 @@ The same counts give other means elsewhere. ``protocol`` names whose:
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segloss.losses.reduction import IGNORE_INDEX
 
-PROTOCOLS = ("cityscapes", "mmseg", "torchvision", "segnet", "smp", "per-image")
+
+@dataclass(frozen=True)
+class Protocol:
+    """A definition of the means: all that tells one from another.
+
+    Attributes:
+        name: in options, files, tables and on the page.
+        absent: what a class without pixels to divide by brings into a mean; NaN makes the mean NaN, None: nothing, it
+            stays outside.
+        per_image: the mean IoU is over all pairs of an image and a class with a union, not over the classes.
+    """
+
+    name: str
+    absent: float | None = None
+    per_image: bool = False
+
+    def classes_averaged(self, known: int, classes: int) -> int:
+        """How many classes a mean is over, ``known`` of which have a number of their own."""
+        return known if self.absent is None else classes
+
+    def entering(self, ratios: Tensor) -> Tensor:
+        """The ratios ``(C,)``, NaN where there is none, that enter a mean."""
+        return ratios[~ratios.isnan()] if self.absent is None else ratios.nan_to_num(self.absent)
+
+
+_ALL = (
+    Protocol("cityscapes"),
+    Protocol("mmseg"),
+    Protocol("torchvision", absent=math.nan),
+    Protocol("segnet", absent=0.0),
+    Protocol("smp", absent=1.0),
+    Protocol("per-image", per_image=True),
+)
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of a name, in any case; ValueError for an unknown one."""
+    if name.lower() not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name.lower()]
 
 
 class ConfusionMatrix:
@@ -133,21 +174,24 @@ class Scores:
         Raises:
             ValueError: an unknown protocol, or ``per-image``, which needs more than the sum: :meth:`from_counts`.
         """
-        if protocol == "per-image":
-            raise ValueError("protocol per-image needs the counts of each image: Scores.from_counts")
+        if protocol_named(protocol).per_image:
+            raise ValueError(f"protocol {protocol} needs the counts of each image: Scores.from_counts")
         hits = matrix.diagonal()
         return cls.from_counts(hits, matrix.sum(1), matrix[:, : len(matrix)].sum(0), protocol)
 
     @classmethod
     def from_counts(cls, hits: Tensor, true: Tensor, predicted: Tensor, protocol: str = "cityscapes") -> "Scores":
-        """From the counts of right, true and predicted pixels per class, ``(C,)`` or ``(images, C)``."""
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+        """From the counts of right, true and predicted pixels per class, ``(C,)`` or ``(images, C)``.
+
+        Raises:
+            ValueError: an unknown protocol.
+        """
+        rule = protocol_named(protocol)
         of_images = [count.double().reshape(-1, count.shape[-1]) for count in (hits, true, predicted)]
         hits, true, predicted = (count.sum(0) for count in of_images)
         iou, recall = hits / (true + predicted - hits), hits / true
-        averaged, accuracies = _averaged(iou, protocol), _averaged(recall, protocol)
-        if protocol == "per-image":
+        averaged = rule.entering(iou)
+        if rule.per_image:
             averaged = (of_images[0] / (of_images[1] + of_images[2] - of_images[0])).view(-1)
             averaged = averaged[~averaged.isnan()]
         return cls(
@@ -157,41 +201,26 @@ class Scores:
             f1=2 * hits / (true + predicted),
             pixels=true.long(),
             miou=float(averaged.mean()),
-            classes_averaged=len(iou) if protocol in ("torchvision", "segnet", "smp") else int((~iou.isnan()).sum()),
-            mean_accuracy=float(accuracies.mean()),
+            classes_averaged=rule.classes_averaged(int((~iou.isnan()).sum()), len(iou)),
+            mean_accuracy=float(rule.entering(recall).mean()),
             pixel_accuracy=float(hits.sum() / true.sum()),
             frequency_weighted_iou=float((true * iou.nan_to_num(0)).sum() / true.sum()),
-            protocol=protocol,
+            protocol=rule.name,
         )
 
-    def to_dict(self, class_names: list[str]) -> dict:
+    def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
         """The metrics schema (docs/metrics.md): plain numbers in [0, 1], None where NaN."""
         if len(class_names) != len(self.iou):
             raise ValueError(f"class_names must hold {len(self.iou)} names, got {len(class_names)}")
-        ratios = {"iou": self.iou, "recall": self.recall, "precision": self.precision, "f1": self.f1}
-        means = ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
-        return {
-            "protocol": self.protocol,
-            **{key: none_if_nan(getattr(self, key)) for key in means},
-            "classes_averaged": self.classes_averaged,
-            "classes": [
-                {
-                    "name": name,
-                    **{key: none_if_nan(float(values[c])) for key, values in ratios.items()},
-                    "pixels": int(self.pixels[c]),
-                }
-                for c, name in enumerate(class_names)
-            ],
-        }
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        of_classes = {key: content.pop(key).tolist() for key, value in list(content.items()) if torch.is_tensor(value)}
+        rows = [dict(zip(of_classes, row, strict=True)) for row in zip(*of_classes.values(), strict=True)]
+        named = [{"name": name, **_plain(row)} for name, row in zip(class_names, rows, strict=True)]
+        return {**_plain(content), "classes": named}
 
 
-def _averaged(ratios: Tensor, protocol: str) -> Tensor:
-    """The ratios of classes that enter a protocol's mean."""
-    if protocol == "torchvision":
-        return ratios
-    if protocol in ("segnet", "smp"):
-        return ratios.nan_to_num(1.0 if protocol == "smp" else 0.0)
-    return ratios[~ratios.isnan()]
+def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {key: none_if_nan(value) if isinstance(value, float) else value for key, value in numbers.items()}
 
 
 def class_groups(counts: Sequence[int]) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ def open_splits(config: DoctorConfig) -> tuple[list[SegmentationDataset], list[F
             raise  # no split is at fault
         except InputError as error:
             if split != "test" or not isinstance(error, MissingSplitError):
-                findings.append(Finding.of(split, error))
+                findings.append(Finding("error", split, error))
     return datasets, findings
 
 
@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     from segloss.report.terminal import console, print_findings, progress_bar
 
     config = parse_config(DoctorConfig, "python -m segloss.doctor", argv)
-    if config.dataset == "synthetic":
-        raise InputError("the made-up streets have no files to examine; choose another --dataset")
     datasets, findings = open_splits(config)
+    if any(dataset.made_up for dataset in datasets):
+        raise InputError("made-up data has no files to examine", "choose another --dataset", config.dataset)
     found, splits = examine(datasets, config.check, progress_bar("examining"))
     findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
     rows = [describe_split(facts) for facts in splits]

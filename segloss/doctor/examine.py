@@ -16,11 +16,11 @@ from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import is_deep, read_header, read_image
-from segloss.datasets.masks import CORRECT, class_histogram, describe_strays, lookup, other_palette, read_mask
-from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
-from segloss.doctor.findings import SAMPLE, Finding, PairFacts, SplitFacts
+from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, read_mask
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
+from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
-from segloss.doctor.same_images import more_files, same_images
+from segloss.doctor.same_images import same_images
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
@@ -74,48 +74,49 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     try:
         image = read_image(image_path)
         if read_header(image_path)[2] != 1:
-            turned = InputError(f"{image_path}: is turned by its EXIF orientation, masks are not; save it upright")
-            facts.add("orientation", turned, "warning")
+            turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image_path)
+            facts.faults.append(Fault("orientation", turned, "warning"))
         if is_deep(image_path):
-            deep = InputError(f"{image_path}: has 16 bits, of which the upper 8 are read; scale it to 8 bits")
-            facts.add("depth", deep, "warning")
+            deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image_path)
+            facts.faults.append(Fault("depth", deep, "warning"))
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
     except InputError as error:
-        facts.add("image", error)
+        facts.faults.append(Fault("image", error))
     if mask_path is None:
         return facts
     try:
         mask = read_mask(mask_path)
     except InputError as error:
-        facts.add("mask", error)
+        facts.faults.append(Fault("mask", error))
         return facts
     if image is not None and image.shape[:2] != mask.shape[:2]:
-        facts.add("size", size_mismatch(mask_path, mask.shape, image_path, image.shape))
+        facts.faults.append(Fault("size", size_mismatch(mask_path, mask.shape, image_path, image.shape)))
     labels = lookup(mask, dataset.classes)
     if mask.ndim == 2:
         facts.values = frozenset(np.unique(mask).tolist())
         if other_palette(mask_path, mask, dataset.classes):
-            text = "its palette shows other classes than its indices; give each class its id in the class file"
-            facts.add("palette", InputError(f"{mask_path}: {text}"))
+            what = "its palette shows other classes than its indices"
+            palette = InputError(what, "give each class its id in the class file", mask_path)
+            facts.faults.append(Fault("palette", palette))
     stray = labels == STRAY
     if stray.any():
-        what, cure = describe_strays(mask, stray, dataset.classes)
-        facts.faults.append(("stray", "error", f"{mask_path}: {what}", cure))
+        strays = describe_strays(mask, stray, dataset.classes)
+        facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
     return facts
 
 
 def _unpaired(dataset: SegmentationDataset) -> list[Finding]:
-    found = dataset.found
-    findings = []
-    for severity, files, what, cure in (
-        ("error", found.lonely_images, f"image without mask in {found.mask_place}", "add the mask or remove the image"),
-        ("warning", found.lonely_masks, "mask without image, passed over", "add the image or remove the mask"),
-    ):
-        if files:
-            first = next(iter(files.values()))
-            findings.append(Finding(severity, dataset.split, f"{first}: {what}{more_files(files)}", cure))
+    found, findings = dataset.found, []
+    if images := [*found.lonely_images.values()]:
+        what = f"image without mask in {found.mask_place}{more_files(images)}"
+        lonely = InputError(what, "add the mask or remove the image", images[0])
+        findings.append(Finding("error", dataset.split, lonely))
+    if masks := [*found.lonely_masks.values()]:
+        what = f"mask without image, passed over{more_files(masks)}"
+        lonely = InputError(what, "add the image or remove the mask", masks[0])
+        findings.append(Finding("warning", dataset.split, lonely))
     return findings
 
 
@@ -124,17 +125,17 @@ def _faults_of_files(facts: SplitFacts) -> list[Finding]:
 
     Stray values that have no common cause are told apart, up to ``MOST_LINES`` of them.
     """
-    kinds: dict[tuple, list[tuple[str, str, str, str]]] = defaultdict(list)
-    for pair in facts.pairs:
-        for kind, severity, what, cure in pair.faults:
-            single = kind == "stray" and cure.startswith(CORRECT)
-            values = what.rpartition(": ")[2].partition(" on ")[0] if single else ""
-            few = sum(bool(key[2]) for key in kinds) < MOST_LINES or (kind, cure, values) in kinds
-            kinds[kind, cure, values if few else ""].append((kind, severity, what, cure))
-    return [
-        Finding(faults[0][1], facts.dataset.split, f"{faults[0][2]}{more_files(faults)}", faults[0][3])
-        for faults in kinds.values()
-    ]
+    kinds: dict[tuple[str, str, str], list[Fault]] = defaultdict(list)
+    for fault in (fault for pair in facts.pairs for fault in pair.faults):
+        key = (fault.kind, fault.error.cure, fault.values)
+        few = sum(bool(values) for _, _, values in kinds) < MOST_LINES or key in kinds
+        kinds[key if few else (*key[:2], "")].append(fault)
+    findings = []
+    for faults in kinds.values():
+        first = faults[0].error
+        every = InputError(f"{first.what}{more_files(faults)}", first.cure, first.where)
+        findings.append(Finding(faults[0].severity, facts.dataset.split, every))
+    return findings
 
 
 def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
@@ -146,11 +147,12 @@ def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
         findings += _classes_present(facts, check, seen) + _black_and_white(facts) + _train_ids(facts, seen)
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
             what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
-            findings.append(Finding("warning", split, what, "check the ids under ignore in the class file"))
+            ignored = InputError(what, "check the ids under ignore in the class file")
+            findings.append(Finding("warning", split, ignored))
     void = [name for name in dataset.classes.names if name.lower() in IGNORED_NAMES]
     if void and dataset.has_labels:
         what = f"class {void[0]!r} is trained and scored like any other"
-        findings.append(Finding("warning", split, what, "put its id under ignore in the class file"))
+        findings.append(Finding("warning", split, InputError(what, "put its id under ignore in the class file")))
     return findings
 
 
@@ -160,17 +162,18 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> list[Finding]:
     if len(present) < 2:
         what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
         if facts.values == BLACK_AND_WHITE:
-            what = f"{facts.masks_where(lambda values: IGNORE_INDEX in values)[0]}: {what}, which hold 0 and 255 alone"
+            first = facts.masks_where(lambda values: IGNORE_INDEX in values)[0]
             cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
-            return [Finding("error", split, what, cure)]
+            return [Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))]
         # A rare class may be in none of a sample, and in none of a small split.
-        severity = "error" if split == "train" and check == "all" else "warning"
+        severity: Severity = "error" if split == "train" and check == "all" else "warning"
         cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
-        return [Finding(severity, split, what, cure)]
+        return [Finding(severity, split, InputError(what, cure))]
     if check == "all" and len(present) < len(names):
         absent = [name for name in names if name not in present]
         what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
-        return [Finding("warning", split, what, "check the class file, or accept that they are not scored")]
+        fault = InputError(what, "check the class file, or accept that they are not scored")
+        return [Finding("warning", split, fault)]
     return []
 
 
@@ -182,13 +185,10 @@ def _black_and_white(facts: SplitFacts) -> list[Finding]:
         return []
     if any(IGNORE_INDEX in values for values in others) or not any(values - {0} for values in others):
         return []  # 255 is ignored elsewhere too; or nothing else is there, which is said already
-    what = f"{files[0]}: holds 0 and 255 alone{more_files(files)}, while other masks hold {_listed_ids(others)}"
+    listed = " and ".join(map(str, sorted(frozenset().union(*others))))
+    what = f"holds 0 and 255 alone{more_files(files)}, while other masks hold {listed}"
     cure = "save 255 as the second class, or --check off if it is meant to be ignored"
-    return [Finding("error", facts.dataset.split, what, cure)]
-
-
-def _listed_ids(values: list[frozenset[int]]) -> str:
-    return " and ".join(map(str, sorted(set().union(*values))))
+    return [Finding("error", facts.dataset.split, InputError(what, cure, files[0]))]
 
 
 def _train_ids(facts: SplitFacts, seen: str) -> list[Finding]:
@@ -197,7 +197,8 @@ def _train_ids(facts: SplitFacts, seen: str) -> list[Finding]:
     if classes.ids != CITYSCAPES.ids or classes.mask_ids == TRAIN_IDS or len(plain) <= 3 or max(plain) > 18:
         return []
     what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
-    return [Finding("error", facts.dataset.split, what, "name trainId masks *_labelTrainIds.png")]
+    fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
+    return [Finding("error", facts.dataset.split, fault)]
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:
@@ -206,8 +207,7 @@ def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Calla
     Raises:
         InputError: the first error, and how to see all of them.
     """
-    made_up = all(dataset.name == "synthetic" for dataset in datasets)
-    if check == "off" or made_up:
+    if check == "off" or all(dataset.made_up for dataset in datasets):
         return
     findings, _ = examine(datasets, check)
     errors = [finding for finding in findings if finding.severity == "error"]
@@ -215,4 +215,6 @@ def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Calla
         say(f"warning: {finding}")
     if errors:
         more = f" ({len(errors) - 1} more: python -m segloss.doctor lists all)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0].split}: {errors[0].what}{more}; {errors[0].cure}")
+        split, first = errors[0].split, errors[0].fault
+        where = split if first.where is None else f"{split}: {first.where}"
+        raise InputError(f"{first.what}{more}", first.cure, where)

@@ -1,8 +1,9 @@
 """What the doctor notes: findings, and the facts of files and splits that they are drawn from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -10,42 +11,49 @@ from segloss.datasets import SegmentationDataset
 from segloss.errors import InputError
 
 SAMPLE = 16  # files of each split that `--check sample` decodes
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: where and what in one line, and the cure."""
+    """One fault of a split."""
 
-    severity: str  # "error" or "warning"
+    severity: Severity
     split: str
-    what: str
-    cure: str
+    fault: InputError
 
     def __str__(self) -> str:
-        return f"{self.split}: {self.what}" + (f"; {self.cure}" if self.cure else "")
+        return f"{self.split}: {self.fault}"
 
-    @classmethod
-    def of(cls, split: str, error: InputError) -> "Finding":
-        """An error of the loaders; what follows its last semicolon is the cure."""
-        what, _, cure = str(error).rpartition("; ")
-        return cls("error", split, what or cure, cure if what else "")
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one file.
+
+    Attributes:
+        kind: of the fault; those of one kind and cure are one finding.
+        error: what, where, and the cure.
+        severity: of the finding.
+        values: that tell faults of one kind and cure apart.
+    """
+
+    kind: str
+    error: InputError
+    severity: Severity = "error"
+    values: str = ""
 
 
 @dataclass
 class PairFacts:
     """What one image and its mask look like."""
 
-    faults: list[tuple[str, str, str, str]] = field(default_factory=list)  # kind, severity, what, cure
+    faults: list[Fault] = field(default_factory=list)
     values: frozenset[int] = frozenset()  # ids in the mask file
     histogram: np.ndarray | None = None  # (C + 1,), the ignored pixels last
     digest: str = ""
 
-    def add(self, kind: str, error: InputError, severity: str = "error") -> None:
-        found = Finding.of("", error)
-        self.faults.append((kind, severity, found.what, found.cure))
-
     def has(self, kind: str) -> bool:
-        return any(fault[0] == kind for fault in self.faults)
+        return any(fault.kind == kind for fault in self.faults)
 
 
 @dataclass
@@ -62,10 +70,14 @@ class SplitFacts:
         return sum((facts.histogram for facts in self.pairs if facts.histogram is not None), zero)
 
     @property
-    def values(self) -> set[int]:
-        return set().union(*(facts.values for facts in self.pairs))
+    def values(self) -> frozenset[int]:
+        return frozenset().union(*(facts.values for facts in self.pairs))
 
     def masks_where(self, fits: Callable[[frozenset[int]], bool]) -> list[Path | None]:
         """The mask files whose ids fit."""
         pairs = zip(self.places, self.pairs, strict=True)
         return [self.dataset.pairs[place][1] for place, facts in pairs if fits(facts.values)]
+
+
+def more_files(files: Sized) -> str:
+    return f" (and {len(files) - 1} more files)" if len(files) > 1 else ""

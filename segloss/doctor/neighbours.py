@@ -53,8 +53,9 @@ def neighbours(datasets: Sequence[SegmentationDataset]) -> list[Finding]:
         pairs = [] if dataset is train else _adjacent(known, sequences)
         if pairs and _look_alike(train, dataset, pairs):
             ours, theirs = dataset.names[pairs[0][1]], train.names[pairs[0][0]]
-            what = f"{ours}: a neighbouring frame of {theirs} in train; {len(pairs)} of {len(dataset)} images have one"
-            findings.append(Finding("warning", dataset.split, what, "split by sequence, or read the scores with care"))
+            what = f"a neighbouring frame of {theirs} in train; {len(pairs)} of {len(dataset)} images have one"
+            fault = InputError(what, "split by sequence, or read the scores with care", ours)
+            findings.append(Finding("warning", dataset.split, fault))
     return findings
 
 

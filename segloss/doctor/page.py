@@ -39,4 +39,4 @@ def write_doctor_page(
             pictures=pictures,
         )
     except OSError as error:
-        raise InputError(f"--output {path} cannot be written: {error.strerror}") from error
+        raise InputError(f"--output cannot be written: {error.strerror}", "choose another file", path) from error

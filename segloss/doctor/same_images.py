@@ -2,21 +2,17 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from segloss.datasets.images import read_header, read_image
-from segloss.doctor.findings import Finding, SplitFacts
+from segloss.doctor.findings import Finding, SplitFacts, more_files
 from segloss.errors import InputError
 
 SMALLEST_FILE = 2**12  # bytes that may all be headers
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
-
-
-def more_files(files: Sized) -> str:
-    return f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
 
 
 def _file_digest(path: Path) -> str:
@@ -71,9 +67,11 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
     findings = []
     for names, pairs in twins.items():
         first, second = pairs[0]
-        severity, cure = ("error", "keep each image in one split") if len(names) == 2 else ("warning", "remove one")
-        what = f"{second}: the same image as {first}{f' of {names[1]}' if len(names) == 2 else ''}{more_files(pairs)}"
-        findings.append(Finding(severity, names[0], what, cure))
+        what = f"the same image as {first}{f' of {names[1]}' if len(names) == 2 else ''}{more_files(pairs)}"
+        if len(names) == 2:
+            findings.append(Finding("error", names[0], InputError(what, "keep each image in one split", second)))
+        else:
+            findings.append(Finding("warning", names[0], InputError(what, "remove one", second)))
     return findings
 
 

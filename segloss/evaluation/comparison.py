@@ -7,16 +7,18 @@ blurred by which images are hard. Where a setting was trained with several seeds
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from segloss.errors import InputError
 from segloss.evaluation.results import Totals
+from segloss.metrics import none_if_nan, protocol_named
+from segloss.schema import Comparison, Interval, Pair, RankedSetting
 
 LEVEL = 0.95
 RESAMPLES = 2000
 AT_ONCE = 25  # resamples whose weights are in memory: 20 MB for 50,000 images
-ABSENT = {"torchvision": np.nan, "segnet": 0.0, "smp": 1.0}  # what a class without union has in the mean; else left out
 
 
 def block_weights(images: int, block: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
@@ -49,15 +51,16 @@ def block_sums(counts: np.ndarray, block: int) -> np.ndarray:
 
 def mean_and_ious(sums: np.ndarray, protocol: str = "cityscapes") -> np.ndarray:
     """The protocol's mean before the IoU of each class, ``(..., 1 + C)`` of :func:`block_sums`; NaN where none is."""
+    rule = protocol_named(protocol)
     ious = class_ious(sums[..., :-2].reshape(*sums.shape[:-1], 3, -1))
     there = ~np.isnan(ious)
     with np.errstate(invalid="ignore"):
-        if protocol == "per-image":
+        if rule.per_image:
             mean = sums[..., -2] / sums[..., -1]
-        elif protocol in ABSENT:
-            mean = np.where(there, ious, ABSENT[protocol]).mean(-1)
-        else:
+        elif rule.absent is None:
             mean = np.where(there, ious, 0).sum(-1) / there.sum(-1)
+        else:
+            mean = np.where(there, ious, rule.absent).mean(-1)
     return np.concatenate([mean[..., None], ious], axis=-1)
 
 
@@ -71,16 +74,15 @@ def resampled(
     return [np.concatenate(of_run) for of_run in zip(*drawn, strict=True)]
 
 
-def _interval(values: np.ndarray, estimate: np.ndarray, several: bool) -> list[dict[str, float | None]]:
+def _intervals(values: np.ndarray, estimates: np.ndarray, several: bool) -> tuple[Interval, ...]:
     """Estimate and percentile interval of each column; no interval where nothing was there to draw from."""
     tail = 100 * (1 - LEVEL) / 2
-    rows = []
-    for column, value in zip(values.T, estimate, strict=True):
+    found = []
+    for column, estimate in zip(values.T, estimates, strict=True):
         known = column[~np.isnan(column)]
         low, high = np.percentile(known, [tail, 100 - tail]) if len(known) and several else (np.nan, np.nan)
-        numbers = {"estimate": value, "low": low, "high": high}
-        rows.append({key: None if np.isnan(number) else float(number) for key, number in numbers.items()})
-    return rows
+        found.append(Interval(none_if_nan(float(estimate)), none_if_nan(float(low)), none_if_nan(float(high))))
+    return tuple(found)
 
 
 def common_images(names: Mapping[str, Sequence[str]]) -> list[str]:
@@ -88,7 +90,7 @@ def common_images(names: Mapping[str, Sequence[str]]) -> list[str]:
     first, *others = names.values()
     shared = set(first).intersection(*others)
     if not shared:
-        raise InputError(f"no image is in all of {', '.join(names)}; score them apart")
+        raise InputError(f"no image is in all of {', '.join(names)}", "score them apart")
     return [name for name in first if name in shared]
 
 
@@ -106,14 +108,14 @@ def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
 
 
 def compare(
-    groups: dict[str, Sequence[np.ndarray]],
+    groups: Mapping[str, Sequence[np.ndarray]],
     *,
     block: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
     protocol: str = "cityscapes",
     members: Mapping[str, Sequence[str]] | None = None,
-) -> dict:
+) -> Comparison:
     """Intervals of every group of runs, and the paired differences of all pairs, ranked by mIoU.
 
     Args:
@@ -125,18 +127,16 @@ def compare(
         members: the names of each group's runs; default: the group's.
 
     Returns:
-        ``level``, ``block``, ``resamples``, ``protocol``, ``images``; ``ranking``: for each group ``name``, ``runs``,
-        ``members``, ``miou`` and ``classes`` (estimate, low, high), best first; ``pairs``: for each pair ``a``, ``b``
-        (the better one first) the same of the difference a - b, and ``a_leads``: the share of resamples in which the
-        mIoU of a is higher. One block alone says nothing about other images: low, high and a_leads are None.
+        One block alone says nothing about other images: low, high and a_leads are None.
 
     Raises:
+        ValueError: an unknown protocol.
         InputError: the runs were not scored on the same number of images or classes.
     """
     shapes = {counts.shape for runs in groups.values() for counts in runs}
     if len(shapes) != 1:
         found = " and ".join(f"{shape[0]} images of {shape[-1]} classes" for shape in sorted(shapes))
-        raise InputError(f"only runs on the same images and classes can be compared, got {found}; score them apart")
+        raise InputError(f"only runs on the same images and classes can be compared, got {found}", "score them apart")
     images = next(iter(shapes))[0]
     of_runs = iter(resampled([c for runs in groups.values() for c in runs], block, resamples, seed, protocol))
     estimates, draws = {}, {}
@@ -146,27 +146,26 @@ def compare(
         generator = np.random.default_rng([seed, zlib.crc32(repr(name).encode())])  # whatever other groups there are
         chosen = generator.integers(0, len(runs), (len(runs), resamples))
         draws[name] = of_seeds[chosen, np.arange(resamples)].mean(0)
-    ranking, pairs = _rows(estimates, draws, images > block)
-    for row in ranking:
-        row["runs"] = len(groups[row["name"]])
-        row["members"] = list((members or {}).get(row["name"], [row["name"]]))
-    said = {"level": LEVEL, "block": block, "resamples": resamples, "protocol": protocol, "images": images}
-    return {**said, "ranking": ranking, "pairs": pairs}
-
-
-def _rows(
-    estimates: dict[str, np.ndarray], draws: dict[str, np.ndarray], several: bool
-) -> tuple[list[dict], list[dict]]:
-    """Ranking and pairs of :func:`compare`, from the estimates and the resamples of each group."""
     ranked = sorted(estimates, key=lambda name: (np.isnan(estimates[name][0]), -estimates[name][0]))
-    ranking, pairs = [], []
-    for place, a in enumerate(ranked):
-        miou, *classes = _interval(draws[a], estimates[a], several)
-        ranking.append({"name": a, "miou": miou, "classes": classes})
-        for b in ranked[place + 1 :]:
-            differences = draws[a] - draws[b]
-            miou, *classes = _interval(differences, estimates[a] - estimates[b], several)
-            known = differences[~np.isnan(differences[:, 0]), 0]
-            leads = float((known > 0).mean()) if len(known) and several else None
-            pairs.append({"a": a, "b": b, "miou": miou, "classes": classes, "a_leads": leads})
-    return ranking, pairs
+    ranking = []
+    for name in ranked:
+        miou, *classes = _intervals(draws[name], estimates[name], images > block)
+        runs_of = tuple((members or {}).get(name, [name]))
+        ranking.append(RankedSetting(name, miou, tuple(classes), len(groups[name]), runs_of))
+    return Comparison(
+        level=LEVEL,
+        block=block,
+        resamples=resamples,
+        protocol=protocol_named(protocol).name,
+        images=images,
+        ranking=tuple(ranking),
+        pairs=tuple(_pair(a, b, estimates, draws, images > block) for a, b in combinations(ranked, 2)),
+    )
+
+
+def _pair(a: str, b: str, estimates: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], several: bool) -> Pair:
+    differences = draws[a] - draws[b]
+    miou, *classes = _intervals(differences, estimates[a] - estimates[b], several)
+    known = differences[~np.isnan(differences[:, 0]), 0]
+    leads = float((known > 0).mean()) if len(known) and several else None
+    return Pair(a, b, miou, tuple(classes), leads)

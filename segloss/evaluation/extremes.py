@@ -3,21 +3,21 @@
 import numpy as np
 
 from segloss.evaluation.comparison import class_ious
-from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.results import Totals
-from segloss.evaluation.run_source import RunSource
+from segloss.evaluation.score import Source
 from segloss.report.pages import ShownImage
 
 EXTREMES = 3  # worst and best images of each run
 MOST_RUNS = 4  # whose images are shown
 
 
-def extremes(source: RunSource | MaskSource, totals: Totals) -> list[ShownImage]:
+def extremes(source: Source, totals: Totals) -> list[ShownImage]:
     """The images whose classes have the lowest and the highest mean IoU; images without a labelled pixel are left out.
 
     The network runs once more on them.
     """
-    ious = np.nanmean(np.where(totals.counts[:, 1].any(1)[:, None], class_ious(totals.counts), -1), axis=1)
+    labelled = np.any(totals.counts[:, 1], axis=1, keepdims=True)
+    ious = np.nanmean(np.where(labelled, class_ious(totals.counts), -1), axis=1)
     order = [int(place) for place in np.argsort(ious, kind="stable") if ious[place] >= 0]
     worst, best = order[:EXTREMES], order[::-1][: max(0, min(EXTREMES, len(order) - EXTREMES))]
     return [

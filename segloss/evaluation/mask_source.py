@@ -8,26 +8,30 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from segloss.datasets import TABLES
 from segloss.datasets.base import common_ending
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images, read_header
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
-from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, TRAIN_IDS, VOC
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
-from segloss.evaluation.counting import boundary_of, confusion_of, pair_histogram
+from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
 from segloss.losses.reduction import IGNORE_INDEX
+from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
+from segloss.schema import MaskOrigin
 
-TABLES = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}
-KINDS = ("labelIds", "labelTrainIds")
+ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
 LOOKED_AT = 20  # predictions, for the cause of ids that are no class
+UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,16 @@ def class_table(choice: str | None, labels: Path) -> ClassTable:
         for name in CLASS_FILES:
             if (folder / name).is_file():
                 return read_class_file(folder / name)
-    if any(name.endswith(KINDS) for name in list_images(labels)):
+    if any(name.endswith(ENDINGS) for name in list_images(labels)):
         return CITYSCAPES
     raise InputError(
-        f"{labels}: no class file says what the ids mean; give --class-table {', '.join(TABLES)} or a class file"
+        "no class file says what the ids mean", f"give --class-table {', '.join(TABLES)} or a class file", labels
     )
 
 
 def _require_folder(path: Path, flag: str) -> Path:
     if not path.is_dir():
-        raise InputError(f"{path}: is no folder; check --{flag}")
+        raise InputError("is no folder", f"check --{flag}", path)
     return path
 
 
@@ -75,20 +79,20 @@ def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path
     for name, path in files.items():
         key = _frame(name) if by_frame else name
         if key in found:
-            raise InputError(f"{path}: a second {what} of {key} beside {found[key]}; keep one of the two")
+            raise InputError(f"a second {what} of {key} beside {found[key]}", "keep one of the two", path)
         found[key] = path
     return found
 
 
-def _labels_of(folder: Path) -> tuple[dict[str, Path], str | None]:
+def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
     """True masks by name, and the kind of Cityscapes' masks where they are such."""
     files = list_images(_require_folder(folder, "labels"))
-    for kind in KINDS:
-        chosen = {name: path for name, path in files.items() if name.endswith(f"_{kind}")}
+    for kind, ending in LABEL_ENDINGS.items():
+        chosen = {name: path for name, path in files.items() if name.endswith(ending)}
         if chosen:
             return _by_key(chosen, True, "label"), kind
     if not files:
-        raise InputError(f"{folder}: holds no masks; check --labels")
+        raise InputError("holds no masks", "check --labels", folder)
     return files, None
 
 
@@ -111,7 +115,7 @@ def _stored_size(path: Path) -> str | None:
         return None
 
 
-def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
+def match(predictions: Path, labels: Path) -> tuple[list[Triple], LabelKind | None]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
     Raises:
@@ -119,8 +123,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     """
     true, kind = _labels_of(labels)
     files = list_images(_require_folder(predictions, "predictions"))
-    if kind is not None and any(name.endswith(KINDS) for name in files):
-        files = {name: path for name, path in files.items() if name.endswith(KINDS)}  # not the colour images beside
+    if kind is not None and any(name.endswith(ENDINGS) for name in files):
+        files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
     if ending := "" if kind else common_ending(predicted, true):  # NAME_L.png, as CamVid's
         true = {name.removesuffix(ending): path for name, path in true.items()}
@@ -130,9 +134,8 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], str | None]:
     }
     if any(lonely.values()):
         found = ", and ".join(f"{what} {len(names)}: {_some(names)}" for what, names in lonely.items() if names)
-        raise InputError(
-            f"{found}; masks are matched by their name without suffix, add them or take out their partners"
-        )
+        cure = "masks are matched by their name without suffix, add them or take out their partners"
+        raise InputError(found, cure)
     return [Triple(name, predicted[name], path) for name, path in sorted(true.items())], kind
 
 
@@ -143,8 +146,8 @@ class MaskSource:
         name: in tables and files.
         predictions, labels: the folders.
         classes: what the ids and colours of both mean.
-        prediction_ids: of Cityscapes: ``labelIds``, ``labelTrainIds``; ``auto``: by the file names, else labelIds.
-        boundary: count boundary bands too.
+        prediction_ids: of Cityscapes: ``labelIds``, ``trainIds``; ``auto``: by the file names, else labelIds.
+        counted: names of :data:`segloss.measures.MEASURES` to count too.
         skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
         workers: threads, at least 1; default: one per core.
         training_pixels: of each class, where known: they order head, middle and tail.
@@ -161,7 +164,7 @@ class MaskSource:
         classes: ClassTable,
         *,
         prediction_ids: str = "auto",
-        boundary: bool = False,
+        counted: Sequence[str] = (),
         skip_bad: bool = False,
         workers: int | None = None,
         training_pixels: tuple[int, ...] | None = None,
@@ -170,10 +173,10 @@ class MaskSource:
         self.training_pixels = training_pixels
         self.triples, kind = match(predictions, labels)
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
-        if prediction_ids == "labelTrainIds" and not cityscapes:
-            raise InputError("--prediction-ids trainIds are those of Cityscapes; give --class-table cityscapes")
+        if prediction_ids == "trainIds" and not cityscapes:
+            raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
         in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
-        self.classes = in_train_ids if kind == "labelTrainIds" else classes
+        self.classes = in_train_ids if kind == "trainIds" else classes
         if all(label == IGNORE_INDEX for _, label in classes.mask_ids):  # of colours alone: ids as they are written
             ids = (*zip(classes.ids, range(len(classes)), strict=True), *classes.mask_ids)
             classes = in_train_ids = replace(classes, mask_ids=ids)
@@ -181,10 +184,10 @@ class MaskSource:
             colors = tuple(zip(classes.colors, range(len(classes)), strict=True))
             classes, in_train_ids = (replace(table, mask_colors=colors) for table in (classes, in_train_ids))
         self.predicted_classes = classes
-        by_name = all(triple.predicted.stem.endswith("labelTrainIds") for triple in self.triples)
-        if prediction_ids == "labelTrainIds" or (prediction_ids == "auto" and by_name):
+        by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
+        if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
-        self.boundary, self.skip_bad = boundary, skip_bad
+        self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped: list[str] = []
         if not skip_bad:
@@ -198,16 +201,30 @@ class MaskSource:
         pairs = zip(self.triples, sizes[::2], sizes[1::2], strict=True)
         other = [f"{t.name} ({a}, its label {b})" for t, a, b in pairs if a and b and a != b]
         if other:
-            raise InputError(
-                f"{self.predictions}: {len(other)} of {len(self)} predictions are not of their label's size (width x "
-                f"height): {_some(other)}; export them at the label's size (--skip-bad leaves such images out)"
-            )
+            what = f"{len(other)} of {len(self)} predictions are not of their label's size (width x height)"
+            cure = "export them at the label's size (--skip-bad leaves such images out)"
+            raise InputError(f"{what}: {_some(other)}", cure, self.predictions)
 
     def __len__(self) -> int:
         return len(self.triples)
 
-    def describe(self) -> dict:
-        return {"predictions": str(self.predictions), "labels": str(self.labels), "skipped": list(self.skipped)}
+    def describe(self) -> MaskOrigin:
+        return MaskOrigin(predictions=str(self.predictions), labels=str(self.labels), skipped=tuple(self.skipped))
+
+    def doubt(self, matrix: np.ndarray) -> str | None:
+        """A line where more than 1 % is no class, or several classes are predicted as the one beside them."""
+        count, pixels = len(matrix), max(1, matrix.sum())
+        for step, where in ((-1, "before"), (1, "behind")):
+            beside = np.diagonal(matrix[:, :count], step)
+            share, of_true = beside.sum() / pixels, matrix.sum(1)[max(0, -step) :][: len(beside)]
+            # Of several classes, not only of one that a weak model predicts everywhere.
+            if share > 0.5 and np.count_nonzero(2 * beside > of_true) > 2:
+                off = f"{share:.1%} of the pixels are predicted as the class {where} the true one"
+                return f"{off}; the ids seem to begin at another number than the class table's"
+        share = matrix[:, count:].sum() / pixels
+        if share <= UNKNOWN_SHARE:
+            return None
+        return f"{share:.1%} of the pixels are predicted as no class; {self.cause_of_unknown()}"
 
     def cause_of_unknown(self) -> str:
         """What the values of some predictions look like, if many are no class."""
@@ -218,7 +235,7 @@ class MaskSource:
                 values.update(np.unique(predicted).tolist() if predicted.ndim == 2 else ())
         return _cause(values - {IGNORE_INDEX}, self.predicted_classes)
 
-    def key(self) -> dict:
+    def key(self) -> dict[str, Any]:
         stats = [
             (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
             for t in self.triples
@@ -229,7 +246,7 @@ class MaskSource:
             "labels": str(self.labels.resolve()),
             "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
-            "boundary": self.boundary,
+            "counted": self.counted,
         }
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
@@ -246,14 +263,14 @@ class MaskSource:
                 for (place, triple), result in zip(some, pool.map(self._result, some), strict=True):
                     if isinstance(result, InputError):
                         if not self.skip_bad:
-                            raise InputError(f"{result} (--skip-bad leaves such images out)") from result
+                            cure = f"{result.cure} (--skip-bad leaves such images out)".lstrip()
+                            raise InputError(result.what, cure, result.where) from result
                         self.skipped.append(f"{triple.name}: {result}")
                     else:
                         yield place, result
         if len(self.skipped) == len(self):
-            raise InputError(
-                f"{self.predictions}: none of the {len(self)} predictions can be used; the first, {self.skipped[0]}"
-            )
+            what = f"none of the {len(self)} predictions can be used"
+            raise InputError(what, f"the first, {self.skipped[0]}", self.predictions)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         triple = item[1]
@@ -262,30 +279,26 @@ class MaskSource:
             predicted = read_mask(triple.predicted)
             if predicted.shape[:2] != true.shape[:2]:
                 sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (predicted, true)]
-                raise InputError(
-                    f"{triple.predicted}: is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x "
-                    "height); export the prediction at the label's size"
-                )
+                what = f"is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x height)"
+                raise InputError(what, "export the prediction at the label's size", triple.predicted)
             if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
-                what, cure = describe_strays(predicted, np.ones(predicted.shape[:2], bool), self.predicted_classes)
-                raise InputError(f"{triple.predicted}: {what}; {cure}")
+                every = np.ones(predicted.shape[:2], bool)
+                raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
         return self._counts(triple, true, predicted)
 
     def _counts(self, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
-        if plain and not self.boundary:  # counted before mapped: two passes less
+        if plain and not self.counted:  # counted before mapped: two passes less
             matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
             return ImageResult(triple.name, matrix, ignored)
         labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
-        result = ImageResult(triple.name, matrix, ignored)
-        if self.boundary:
-            result.boundary = boundary_of(decided, labels, len(self.classes))
-        return result
+        counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
+        return ImageResult(triple.name, matrix, ignored, counted)
 
 
 def _cause(values: set[int], classes: ClassTable) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -26,10 +27,10 @@ class PredictionWriter:
         self.folders = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
         self.classes, self.dataset = classes, dataset
         if "train_ids" in kinds and classes.names != CITYSCAPES.names:
-            raise InputError("--save train_ids are those of Cityscapes, which this is not; save ids")
+            raise InputError("--save train_ids are those of Cityscapes, which this is not", "save ids")
         self.ids = np.asarray(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
 
-    def __call__(self, sample: dict, predicted: Tensor) -> None:
+    def __call__(self, sample: dict[str, Any], predicted: Tensor) -> None:
         import cv2
 
         from segloss.report.painting import overlay, paint
@@ -63,7 +64,7 @@ class KeepSome:
         self.seen = 0
         self.samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def __call__(self, sample: dict, predicted: Tensor) -> None:
+    def __call__(self, sample: dict[str, Any], predicted: Tensor) -> None:
         if self.seen in self.wanted:
             labels = sample["labels"].numpy()
             image = self.dataset.read_image(self.seen)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segloss.errors import InputError
+from segloss.measures import MEASURES
 
 
 @dataclass
@@ -17,8 +18,9 @@ class ImageResult:
         name: of the sample.
         matrix: int64 ``(C, C + 1)``, ``confusion[true, predicted]``; last column: predictions that are no class.
         ignored: pixels left out.
-        boundary: int64 ``(C, 2)``: intersection and union of the classes' boundary bands; None: not asked for.
-        calibration: float64 ``(BINS, 3)``: pixels, sum of confidence, right ones per bin of the posterior's maximum.
+        counted: name of a measure -> its counts; of :data:`segloss.measures.MEASURES` those asked for.
+        calibration: float64 ``(BINS, 3)``: pixels, sum of confidence, right ones per bin of the posterior's maximum;
+            None: not asked for.
         brier: sum over the labelled pixels of the squared distance of posterior and one-hot.
         sweep: rule -> int64 ``(T, C, 2)``: right and predicted pixels per class at each operating point.
     """
@@ -26,7 +28,7 @@ class ImageResult:
     name: str
     matrix: np.ndarray
     ignored: int
-    boundary: np.ndarray | None = None
+    counted: dict[str, np.ndarray] = field(default_factory=dict)
     calibration: np.ndarray | None = None
     brier: float = 0.0
     sweep: dict[str, np.ndarray] = field(default_factory=dict)
@@ -39,13 +41,13 @@ class ImageResult:
             "cells": cells,
             "counts": self.matrix.ravel()[cells],
             "sums": np.array([self.ignored, self.brier]),
+            **{f"counted {name}": counts for name, counts in self.counted.items()},
             **{f"sweep {rule}": counts for rule, counts in self.sweep.items()},
         }
-        for key in ("boundary", "calibration"):
-            if getattr(self, key) is not None:
-                arrays[key] = getattr(self, key)
+        if self.calibration is not None:
+            arrays["calibration"] = self.calibration
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
         return buffer.getvalue()
 
     @classmethod
@@ -54,9 +56,10 @@ class ImageResult:
             matrix = np.zeros(arrays["shape"], dtype=np.int64)
             matrix.ravel()[arrays["cells"]] = arrays["counts"]
             ignored, brier = arrays["sums"].tolist()
-            sweep = {key.removeprefix("sweep "): arrays[key] for key in arrays.files if key.startswith("sweep ")}
-            optional = {key: arrays[key] for key in ("boundary", "calibration") if key in arrays.files}
-        return cls(name, matrix, int(ignored), brier=brier, sweep=sweep, **optional)
+            split = [(*key.partition(" ")[::2], key) for key in arrays.files]
+            counted, sweep = ({of: arrays[key] for kind, of, key in split if kind == k} for k in ("counted", "sweep"))
+            calibration = arrays.get("calibration")
+        return cls(name, matrix, int(ignored), counted, calibration, brier, sweep)
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Totals:
         present: images that hold each class, ``(C,)``.
         counts: int64 ``(images, 3, C)``: right, true and predicted pixels of each class.
         names: of the images.
-        boundary, calibration, brier, sweep: sums of those of the images; None or empty where not asked for.
+        counted, calibration, brier, sweep: sums of those of the images; None or empty where not asked for.
         sweep_pairs: rule -> float64 ``(T, 2)``: sum and number of the IoUs of all pairs of an image and a class with a
             union, at each operating point.
     """
@@ -80,7 +83,7 @@ class Totals:
     present: np.ndarray
     counts: np.ndarray
     names: list[str]
-    boundary: np.ndarray | None
+    counted: dict[str, np.ndarray]
     calibration: np.ndarray | None
     brier: float
     sweep: dict[str, np.ndarray]
@@ -103,17 +106,17 @@ class Totals:
             raise InputError("there is no image to score")
         every = np.stack(counts)
         return cls(
-            total.matrix,
-            len(names),
-            total.ignored,
-            (every[:, 1] > 0).sum(0),
-            every,
-            names,
-            total.boundary,
-            total.calibration,
-            total.brier,
-            total.sweep,
-            pairs,
+            matrix=total.matrix,
+            images=len(names),
+            ignored=total.ignored,
+            present=(every[:, 1] > 0).sum(0),
+            counts=every,
+            names=names,
+            counted=total.counted,
+            calibration=total.calibration,
+            brier=total.brier,
+            sweep=total.sweep,
+            sweep_pairs=pairs,
         )
 
 
@@ -125,15 +128,15 @@ def _image_ious(true: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _added(a: ImageResult, b: ImageResult) -> ImageResult:
-    def both(x: np.ndarray | None, y: np.ndarray | None) -> np.ndarray | None:
-        return None if x is None or y is None else x + y
-
+    calibration = None
+    if a.calibration is not None and b.calibration is not None:
+        calibration = a.calibration + b.calibration
     return ImageResult(
-        "",
-        a.matrix + b.matrix,
-        a.ignored + b.ignored,
-        both(a.boundary, b.boundary),
-        both(a.calibration, b.calibration),
-        a.brier + b.brier,
-        {rule: a.sweep[rule] + b.sweep[rule] for rule in a.sweep},
+        name="",
+        matrix=a.matrix + b.matrix,
+        ignored=a.ignored + b.ignored,
+        counted={name: MEASURES[name].add(a.counted[name], b.counted[name]) for name in a.counted},
+        calibration=calibration,
+        brier=a.brier + b.brier,
+        sweep={rule: a.sweep[rule] + b.sweep[rule] for rule in a.sweep},
     )

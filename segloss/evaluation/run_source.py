@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,37 +11,45 @@ from torch import Tensor
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide, training_prior
-from segloss.evaluation.counting import boundary_of, calibration_counts, confusion_of
+from segloss.evaluation.counting import calibration_counts, confusion_of
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import Views, infer, reader_of
 from segloss.losses import Criterion
+from segloss.measures import MEASURES
 from segloss.runs import Run
+from segloss.schema import LookedAt, RunOrigin
 
-OnSample = Callable[[dict, Tensor], None]
+Sample = dict[str, Any]
+OnSample = Callable[[Sample, Tensor], None]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is counted beside the confusion matrix, and how classes are decided on."""
+    """What is counted beside the confusion matrix, and how classes are decided on.
+
+    Attributes:
+        decision: the operating point.
+        counted: names of :data:`segloss.measures.MEASURES`.
+        calibration, sweep: count these too.
+    """
 
     decision: Decision = field(default_factory=Decision)
-    boundary: bool = False
+    counted: tuple[str, ...] = ()
     calibration: bool = False
     sweep: bool = False
 
 
 def image_result(
-    sample: dict, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
+    sample: Sample, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
 ) -> tuple[ImageResult, Tensor]:
     """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
     num_classes = logits.shape[1]
     predicted = decide(criterion, logits, prior, measures.decision)[0].cpu()
     labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
-    result = ImageResult(sample["name"], matrix, ignored)
-    if measures.boundary:
-        result.boundary = boundary_of(decided, labels, num_classes)
+    counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
+    result = ImageResult(sample["name"], matrix, ignored, counted)
     if measures.calibration:
         result.calibration, result.brier = calibration_counts(criterion.posterior(logits)[0], sample["labels"])
     if measures.sweep:
@@ -89,26 +98,23 @@ class RunSource:
     def image_scale(self) -> float:
         return getattr(self.dataset.transform, "image_scale", 1.0)
 
-    def describe(self) -> dict:
-        decision = self.measures.decision
-        tau = decision.value if decision.rule == "tau" else None
-        return {
-            "dataset": self.dataset.name,
-            "split": self.dataset.split,
-            "decision": str(decision),
-            "decision_tau": tau,
-            "checkpoint": str(self.run.path),
-            "views": {
-                "tta_scales": list(self.views.scales),
-                "tta_flip": self.views.flip,
-                "tile": self.views.tile and list(self.views.tile),
-                "tile_overlap": self.views.overlap,
-            },
-            "image_scale": self.image_scale,
-            "precision": self.precision,
-        }
+    def describe(self) -> RunOrigin:
+        decision, views = self.measures.decision, self.views
+        return RunOrigin(
+            dataset=self.dataset.name,
+            split=self.dataset.split,
+            decision=str(decision),
+            decision_tau=decision.value if decision.rule == "tau" else None,
+            checkpoint=str(self.run.path),
+            views=LookedAt(tta_scales=views.scales, tta_flip=views.flip, tile=views.tile, tile_overlap=views.overlap),
+            image_scale=self.image_scale,
+            precision=self.precision,
+        )
 
-    def key(self) -> dict:
+    def doubt(self, matrix: np.ndarray) -> None:
+        """None: a run's classes are those of its labels."""
+
+    def key(self) -> dict[str, Any]:
         status = self.run.path.stat()
         return {
             "checkpoint": [str(self.run.path.resolve()), status.st_size, status.st_mtime_ns],
@@ -125,18 +131,19 @@ class RunSource:
         loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
         ((_, predicted),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
+        assert labels is not None  # a source has labels
         return image, labels, predicted.byte().numpy()
 
-    def decisions(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
+    def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         """Class numbers of samples, labelled or not."""
         reader = reader_of(self.run.criterion, self.views)
         prior = training_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
             yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
 
-    def _infer(self, loader: Iterable[list[dict]]) -> Iterator[tuple[dict, Tensor]]:
-        how = {"device": self.device, "precision": self.precision, "views": self.views}
-        return infer(self.run.model, self.run.criterion, loader, **how)
+    def _infer(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
+        run = self.run
+        return infer(run.model, run.criterion, loader, device=self.device, precision=self.precision, views=self.views)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them

@@ -1,6 +1,7 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from segloss.config import DataOptions, EvalConfig
@@ -24,7 +25,8 @@ from segloss.runs import Run, check_same_classes, load_operating_point, load_run
 
 
 def no_labels(dataset: SegmentationDataset) -> InputError:
-    return InputError(f"{dataset.name}: split {dataset.split!r} has no labels to score against; choose another --split")
+    what = f"split {dataset.split!r} has no labels to score against"
+    return InputError(what, "choose another --split", dataset.name)
 
 
 def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[RunSource]:
@@ -33,13 +35,13 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
     Raises:
         InputError: a run, its data or its operating point cannot be used.
     """
-    machine = find_machine(config.accelerator, config.precision, config.workers)
+    build = _builder(config)
     runs = [load_run(path) for path in config.checkpoint]
     datasets = [dataset_for_run(run, config) for run in runs]
-    names = config.names or distinct_names(runs)
+    names = config.names or distinct_names(run.name for run in runs)
     for run, dataset in zip(runs, datasets, strict=True):
         if dataset.classes.names != datasets[0].classes.names:
-            raise InputError(f"{run.path}: has other classes than {runs[0].path}; score the two apart")
+            raise InputError(f"has other classes than {runs[0].path}", "score the two apart", run.path)
         chosen_images(config.choose_on, dataset)
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
@@ -47,14 +49,26 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         check_before([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
-        counted = {"boundary": config.boundary, "calibration": True, "sweep": config.sweep_tau}
-        measures, save = Measures(decision_of(config, run), **counted), None
+        measures = Measures(decision_of(config, run), counted_of(config), calibration=True, sweep=config.sweep_tau)
+        save = None
         if config.save_predictions:
             save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
-        how = {"device": machine.device, "precision": machine.precision, "views": views_of(config)}
-        loading = {"batch_size": config.batch_size, "workers": machine.workers}
-        sources.append(RunSource(name, run, dataset, measures, **how, **loading, on_sample=save))
+        sources.append(build(name, run, dataset, measures, on_sample=save))
     return sources
+
+
+def _builder(config: EvalConfig) -> Callable[..., RunSource]:
+    """:class:`RunSource` of any run, on the device and in the way asked for."""
+    machine = find_machine(config.accelerator, config.precision, config.workers)
+    tile = None if config.tile is None else (config.tile[0], config.tile[1])
+    return partial(
+        RunSource,
+        device=machine.device,
+        precision=machine.precision,
+        batch_size=config.batch_size,
+        workers=machine.workers,
+        views=Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap),
+    )
 
 
 def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], Progress]) -> list[Path]:
@@ -63,23 +77,21 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     Raises:
         InputError: a run cannot be used, or the folder holds no images.
     """
-    machine = find_machine(config.accelerator, config.precision, config.workers)
+    build = _builder(config)
     runs = [load_run(path) for path in config.checkpoint]
     place = Path(str(config.images))
     images = list_images(place)
     if not images:
         what = "holds no images" if place.is_dir() else "is no folder"
-        raise InputError(f"{place}: {what}; check --images, a folder of {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(what, f"check --images, a folder of {', '.join(IMAGE_SUFFIXES)}", place)
     found = pair(images, None, place.name, place, place)
     make_folder(folder)
     written = []
-    for name, run in zip(config.names or distinct_names(runs), runs, strict=True):
+    for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
-        measures = Measures(decision_of(config, run))
-        how = {"device": machine.device, "precision": machine.precision, "views": views_of(config)}
-        source = RunSource(name, run, dataset, measures, batch_size=config.batch_size, **how)
-        loader = evaluation_loader(dataset, config.batch_size, workers=machine.workers)
+        source = build(name, run, dataset, Measures(decision_of(config, run)))
+        loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
         for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
@@ -94,9 +106,9 @@ def decision_of(config: EvalConfig, run: Run) -> Decision:
     return Decision("tau", float(config.decision_tau))
 
 
-def views_of(config: EvalConfig) -> Views:
-    tile = None if config.tile is None else (config.tile[0], config.tile[1])
-    return Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap)
+def counted_of(config: EvalConfig) -> tuple[str, ...]:
+    """The measures asked for, by name."""
+    return tuple(name for name, wanted in config.measures.items() if wanted)
 
 
 def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:
@@ -109,22 +121,20 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
     classes = class_table(config.class_table, labels)
     say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
     counts = training_pixels_of(config.training_counts, classes)
-    names: list[str] = []
-    for path in config.predictions:
-        names.append(_distinct(Path(path).resolve().name, names))
+    names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
     return [
         MaskSource(
             name,
             Path(path),
             labels,
             classes,
-            prediction_ids={"labelIds": "labelIds", "trainIds": "labelTrainIds"}.get(config.prediction_ids, "auto"),
-            boundary=config.boundary,
+            prediction_ids=config.prediction_ids,
+            counted=counted_of(config),
             skip_bad=config.skip_bad,
             workers=config.workers,
             training_pixels=counts,
         )
-        for name, path in zip(config.names or names, config.predictions, strict=True)
+        for name, path in zip(names, config.predictions, strict=True)
     ]
 
 
@@ -133,13 +143,11 @@ def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...]
     if file is None:
         return None
     if not Path(file).is_file():
-        raise InputError(f"{file}: is no file; give --training-counts a run's pixel_counts.json")
+        raise InputError("is no file", "give --training-counts a run's pixel_counts.json", file)
     counts = PixelCounts.load(file)
     if counts.class_names != classes.names or len(counts.pixels) != len(classes):
-        raise InputError(
-            f"{file}: counts other classes than {', '.join(classes.names)}; give --training-counts of a run on these, "
-            "or leave it out"
-        )
+        what = f"counts other classes than {', '.join(classes.names)}"
+        raise InputError(what, "give --training-counts of a run on these, or leave it out", file)
     return counts.pixels
 
 
@@ -160,10 +168,10 @@ def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str
             unknown = sorted(listed - found)
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            where = f"{word}: " if listed is not None else ""
             raise InputError(
-                f"--choose-on {where}no image of {dataset.split} is called {unknown[0]!r}{more}; words are beginnings "
-                f"and lines of a file whole names, such as {dataset.names[0]!r}"
+                f"no image of {dataset.split} is called {unknown[0]!r}{more}",
+                f"words are beginnings and lines of a file whole names, such as {dataset.names[0]!r}",
+                "--choose-on" if listed is None else f"--choose-on {word}",
             )
         chosen |= found
     return chosen
@@ -173,10 +181,12 @@ def _lines_of(path: Path) -> set[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--choose-on {path}: cannot be read as text; give a file of one name a line") from error
+        cure = "give a file of one name a line"
+        raise InputError("cannot be read as text", cure, f"--choose-on {path}") from error
     found = {line.strip() for line in lines if line.strip()}
     if not found:
-        raise InputError(f"--choose-on {path}: lists no image; write one name a line, or leave it out for all images")
+        cure = "write one name a line, or leave it out for all images"
+        raise InputError("lists no image", cure, f"--choose-on {path}")
     return found
 
 
@@ -200,16 +210,12 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
     return dataset
 
 
-def distinct_names(runs: list[Run]) -> list[str]:
-    """One name per run, told apart by number where two are the same."""
+def distinct_names(wanted: Iterable[str]) -> list[str]:
+    """The names, told apart by number where two are the same."""
     names: list[str] = []
-    for run in runs:
-        names.append(_distinct(run.name, names))
+    for name in wanted:
+        found, number = name, 2
+        while found in names:
+            found, number = f"{name}-{number}", number + 1
+        names.append(found)
     return names
-
-
-def _distinct(wanted: str, taken: Sequence[str]) -> str:
-    name, number = wanted, 2
-    while name in taken:
-        name, number = f"{wanted}-{number}", number + 1
-    return name

@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult
@@ -27,7 +28,7 @@ class ResultStore:
         InputError: the file cannot be written, or another evaluation holds it.
     """
 
-    def __init__(self, path: Path, key: dict):
+    def __init__(self, path: Path, key: dict[str, Any]):
         self.path = path
         content = json.dumps({**key, "counted_as": COUNTED_AS}, sort_keys=True)
         try:
@@ -45,7 +46,7 @@ class ResultStore:
                 cure = "another evaluation is writing there; wait for it or choose another --output-dir"
             else:
                 cure = "choose another --output-dir"
-            raise InputError(f"{path}: cannot be written: {error}; {cure}") from error
+            raise InputError(f"cannot be written: {error}", cure, path) from error
 
     def _open(self, key: str) -> None:
         self.connection = sqlite3.connect(self.path, timeout=1)  # seconds; who holds the file holds it for long
@@ -101,14 +102,14 @@ class ResultStore:
             with self.connection as c:
                 c.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", batch)
         except sqlite3.OperationalError as error:  # the disk is full
-            raise InputError(f"{self.path}: cannot be written: {error}; choose another --output-dir") from error
+            raise InputError(f"cannot be written: {error}", "choose another --output-dir", self.path) from error
 
     def __iter__(self) -> Iterator[ImageResult]:
         for name, content in self.connection.execute("SELECT name, result FROM results ORDER BY place"):
             yield ImageResult.from_bytes(name, content)
 
     def __len__(self) -> int:
-        return self.connection.execute("SELECT COUNT(*) FROM results").fetchone()[0]
+        return int(self.connection.execute("SELECT COUNT(*) FROM results").fetchone()[0])
 
 
 def _checksum(place: object, name: object, content: bytes) -> int:

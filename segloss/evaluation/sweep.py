@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segloss.config import CHOICES
+from segloss.decisions import by_prior
 from segloss.errors import InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.summary import mean_of
 from segloss.losses import Criterion
-from segloss.metrics import Scores, none_if_nan
+from segloss.metrics import Scores, none_if_nan, protocol_named
+from segloss.schema import SweepPoint
 
 GRIDS = {"tau": tuple(k / 10 for k in range(16)), "prior": tuple(k / 10 for k in range(11))}
 
@@ -36,8 +37,7 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
             continue
         points = []
         for value in grid:
-            by_prior = rule == "prior"
-            ids = by_prior(posterior, prior, value) if by_prior else criterion.decide(logits, value)
+            ids = by_prior(posterior, prior, value) if rule == "prior" else criterion.decide(logits, value)
             predicted = ids[0][valid]
             hits = torch.bincount(true[predicted == true], minlength=num_classes)
             points.append(torch.stack([hits, torch.bincount(predicted, minlength=num_classes)], 1))
@@ -45,31 +45,39 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
     return found
 
 
-def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[dict]:
-    """One row per rule and value: the scores there by a protocol. ``tail``: the rarest classes in training."""
+def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[SweepPoint]:
+    """The scores at each value of each rule, by a protocol. ``tail``: the rarest classes in training."""
     true = torch.from_numpy(totals.matrix.sum(1))
-    rows = []
+    table = []
     for rule, counts in totals.sweep.items():
         points = zip(GRIDS[rule], torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
         for value, point, (ious, pairs) in points:
             scores = Scores.from_counts(point[:, 0], true, point[:, 1], protocol)
-            numbers = {key: getattr(scores, key) for key in CHOICES[:3]} | {"tail_miou": mean_of(scores.iou, tail)}
-            if protocol == "per-image":  # of the images, whose counts the sum has lost
-                numbers["miou"] = ious / pairs if pairs else math.nan
-            plain = {key: none_if_nan(number) for key, number in numbers.items()}
-            named = {"rule": rule, "value": value, "protocol": protocol, "classes_averaged": scores.classes_averaged}
-            rows.append({**named, **plain})
-    return rows
+            miou = scores.miou
+            if protocol_named(protocol).per_image:  # of the images, whose counts the sum has lost
+                miou = ious / pairs if pairs else math.nan
+            row = SweepPoint(
+                rule=rule,
+                value=value,
+                protocol=scores.protocol,
+                classes_averaged=scores.classes_averaged,
+                miou=none_if_nan(miou),
+                mean_accuracy=none_if_nan(scores.mean_accuracy),
+                pixel_accuracy=none_if_nan(scores.pixel_accuracy),
+                tail_miou=none_if_nan(mean_of(scores.iou, tail)),
+            )
+            table.append(row)
+    return table
 
 
-def choose(rows: Sequence[dict], metric: str) -> dict:
-    """The row with the highest score; of equal ones the one nearest to the plain argmax.
+def choose(table: Sequence[SweepPoint], metric: str) -> SweepPoint:
+    """The point with the highest score; of equal ones the one nearest to the plain argmax.
 
     Raises:
-        InputError: no row has that score.
+        InputError: no point has that score.
     """
-    known = [row for row in rows if row[metric] is not None]
+    known = [point for point in table if getattr(point, metric) is not None]
     if not known:
-        raise InputError(f"--choose-metric {metric}: no class of it is in the images to choose on")
+        raise InputError("no class of it is in the images to choose on", where=f"--choose-metric {metric}")
     plain = {"tau": 1.0, "prior": 0.0}
-    return max(known, key=lambda row: (row[metric], -abs(row["value"] - plain[row["rule"]])))
+    return max(known, key=lambda point: (getattr(point, metric), -abs(point.value - plain[point.rule])))

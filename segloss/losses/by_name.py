@@ -47,7 +47,7 @@ class SumLoss(Criterion):
         if self.reduction == "none":
             raise ValueError(f"a sum of losses has reduction {REDUCTIONS[0]!r} or {REDUCTIONS[1]!r}, not 'none'")
         self.factors = tuple(float(factor) for factor, _ in terms)
-        self.scores = first.scores
+        self.scores, self.posterior_formula = first.scores, first.posterior_formula
         self.criteria = nn.ModuleList(criteria)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -59,10 +59,6 @@ class SumLoss(Criterion):
         first = self.criteria[0]
         assert isinstance(first, Criterion)
         return first
-
-    @property
-    def posterior_formula(self) -> str:
-        return self._first.posterior_formula
 
     @property
     def tilt(self) -> Tensor | None:

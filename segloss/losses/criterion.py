@@ -36,25 +36,29 @@ def losses_that_read(option: str) -> tuple[str, ...]:
 class Criterion(nn.Module):
     r"""Base of the loss modules; the readings here are those of a softmax loss.
 
-    A loss that can be had by name says so where its class begins, and is known to :func:`build_criterion`, sums, flags
-    and config files from then on::
-
-        class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "focusing exponent")}): ...
-
-    ``options`` are the keywords of ``from_counts`` that have a flag; ``keywords`` names the keyword where flag and
-    keyword differ (``{"adjustment": "tau"}``). ``needs_counts`` says that the loss itself depends on the pixel counts,
-    ``scores`` what it is a loss of: ``"softmax"``, logarithms of probabilities, or ``"outlying"``, multiples of them.
-
     Every criterion declares its tilt u, shape ``(C,)`` (None: all 1): at its optimum the raw argmax of the
     scores is :math:`\arg\max_c u_c P(c|x)`. :meth:`decide` moves that operating point after training:
     :math:`\arg\max_c u_c^\tau P(c|x)`, so tau = 1 is the plain argmax of the scores and tau = 0 the
     decision of highest pixel accuracy. :meth:`posterior` divides the tilt out.
+
+    A loss that can be had by name says so where its class begins; :func:`build_criterion`, sums, flags and config files
+    know it from then on. ``keywords`` is for options whose flag is not the keyword of ``from_counts``::
+
+        class LogitAdjustedLoss(WeightedCriterion, name="logit_adjusted", keywords={"adjustment": "tau"},
+                                options={"adjustment": Option(1.0, "exponent tau of the prior")}):
+
+    Attributes:
+        needs_counts: the loss itself, not its class weights alone, depends on the pixel counts.
+        scores: what z is trained to be: ``"softmax"``, logarithms of probabilities; ``"outlying"``, multiples of them.
+        posterior_formula: what gives the posterior from z and u: ``"softmax"``, softmax(z - log u); ``"outlying"``,
+            max(z / u, 0) normalised; ``"other"``, not these two alone.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({})
     keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
     needs_counts: ClassVar[bool] = False
     scores: str = "softmax"
+    posterior_formula: str = "softmax"
 
     def __init_subclass__(
         cls,
@@ -62,8 +66,6 @@ class Criterion(nn.Module):
         name: str | None = None,
         options: Mapping[str, Option] | None = None,
         keywords: Mapping[str, str] | None = None,
-        needs_counts: bool | None = None,
-        scores: str | None = None,
     ):
         """Keep what a loss declares of itself; what it leaves out it has from its base.
 
@@ -71,10 +73,8 @@ class Criterion(nn.Module):
             ValueError: the name cannot be, or another loss has it or declares one of the options in another way.
         """
         super().__init_subclass__()
-        declared = {"options": options, "keywords": keywords, "needs_counts": needs_counts, "scores": scores}
-        for attribute, value in declared.items():
-            if value is not None:
-                setattr(cls, attribute, value)
+        cls.options = cls.options if options is None else options
+        cls.keywords = cls.keywords if keywords is None else keywords
         if name is None:
             return
         if not name.isidentifier() or name != name.lower() or name.startswith(WEIGHTED):
@@ -111,14 +111,6 @@ class Criterion(nn.Module):
     def from_counts(cls: type[Loss], counts: Tensor | Sequence[int], **options: Any) -> Loss:
         """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
         return cls(**with_class_weights(counts, options))
-
-    @property
-    def posterior_formula(self) -> str:
-        """What gives :meth:`posterior` from scores and tilt.
-
-        ``"softmax"``: softmax(z - log u); ``"outlying"``: max(z / u, 0), normalised; ``"other"``: not these two alone.
-        """
-        return self.scores
 
     @property
     def tilt(self) -> Tensor | None:

@@ -172,13 +172,10 @@ class CrossEntropyLoss(
     def __init__(self, *, label_smoothing: float = 0.0, **options: Any):
         super().__init__(**options)
         self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
+        self.posterior_formula = "softmax" if label_smoothing == 0 else "other"
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.shared())
-
-    @property
-    def posterior_formula(self) -> str:
-        return super().posterior_formula if self.label_smoothing == 0 else "other"
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)
@@ -209,13 +206,10 @@ class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "
     def __init__(self, *, gamma: float = 2.0, **options: Any):
         super().__init__(**options)
         self.gamma = require_number("gamma", gamma, NOT_NEGATIVE)
+        self.posterior_formula = "softmax" if gamma == 0 else "other"
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return focal_loss(logits, labels, gamma=self.gamma, **self.shared())
-
-    @property
-    def posterior_formula(self) -> str:
-        return super().posterior_formula if self.gamma == 0 else "other"
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = self.softmax_scores(logits)

@@ -37,17 +37,12 @@ def recipe_or_numbers(label_values: Any) -> Any:
         return " ".join(words).lower()
 
 
-def _known_label_values(label_values: Any) -> bool:
-    read = recipe_or_numbers(label_values)
-    return not isinstance(read, str) or read in LABEL_VALUES
-
-
 OUTLYING_OPTIONS = {
     "label_values": Option(
         ["rank"],
         f"{', '.join(LABEL_VALUES)}, or one number per class",
         f"{', '.join(LABEL_VALUES)} or one number per class",
-        _known_label_values,
+        lambda given: not isinstance(read := recipe_or_numbers(given), str) or read in LABEL_VALUES,
         (("nargs", "+"), ("metavar", "RECIPE"), ("lone", True)),
     ),
     "label_power": Option(0.5, "exponent p of the recipe power", *NOT_NEGATIVE),

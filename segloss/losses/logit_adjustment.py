@@ -139,16 +139,17 @@ def ldam_loss(
     return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
-ADJUSTMENT = Option(1.0, "exponent tau of the prior", *FINITE)
-
-
-class LogitAdjustedLoss(
+class _AdjustedLoss(
     WeightedCriterion,
-    name="logit_adjusted",
-    options={"adjustment": ADJUSTMENT},
+    options={"adjustment": Option(1.0, "exponent tau of the prior", *FINITE)},
     keywords={"adjustment": "tau"},
-    needs_counts=True,
 ):
+    """What the losses that shift scores by the prior declare."""
+
+    needs_counts = True
+
+
+class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
     """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
 
     prior: Tensor
@@ -180,13 +181,7 @@ class LogitAdjustedLoss(
         return f"tau={self.tau}, {super().extra_repr()}"
 
 
-class VectorScalingLoss(
-    WeightedCriterion,
-    name="vector_scaling",
-    options={"adjustment": ADJUSTMENT},
-    keywords={"adjustment": "tau"},
-    needs_counts=True,
-):
+class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
     r"""Module form of :func:`vector_scaling_loss`.
 
     The scales make its plain argmax no tilted posterior: :meth:`posterior` reads
@@ -194,6 +189,7 @@ class VectorScalingLoss(
     line to the plain scores (tau = 1). The declared tilt is None.
     """
 
+    posterior_formula = "other"
     scales: Tensor
     shifts: Tensor
 
@@ -217,10 +213,6 @@ class VectorScalingLoss(
         return cls(scales, shifts, **with_class_weights(counts, options))
 
     @property
-    def posterior_formula(self) -> str:
-        return "other"
-
-    @property
     def tilt(self) -> None:
         return None
 
@@ -233,19 +225,21 @@ class VectorScalingLoss(
         return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared())
 
 
-class LDAMLoss(WeightedCriterion, name="ldam", needs_counts=True):
+class LDAMLoss(WeightedCriterion, name="ldam"):
     """Module form of :func:`ldam_loss`.
 
     A margin is no tilt and its optimum has no closed form: the posterior softmax(s z - log w) is approximate, the
     declared tilt is None without weights.
     """
 
+    needs_counts = True
     margins: Tensor
 
     def __init__(self, margins: Tensor | Sequence[float], *, scale: float = 30.0, **options: Any):
         super().__init__(**options)
         self.register_buffer("margins", class_vector("margins", margins))
         self.scale = require_number("scale", scale, POSITIVE)
+        self.posterior_formula = "softmax" if scale == 1 else "other"
 
     @classmethod
     def from_counts(
@@ -255,10 +249,6 @@ class LDAMLoss(WeightedCriterion, name="ldam", needs_counts=True):
         require_number("max_margin", max_margin, POSITIVE)
         prior = class_prior(class_counts(counts))
         return cls(max_margin * (prior.min() / prior) ** 0.25, scale=scale, **with_class_weights(counts, options))
-
-    @property
-    def posterior_formula(self) -> str:
-        return super().posterior_formula if self.scale == 1 else "other"
 
     def softmax_scores(self, logits: Tensor) -> Tensor:
         return self.scale * super().softmax_scores(logits)

@@ -145,14 +145,7 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
 Outlying = TypeVar("Outlying", bound="OutlyingMSELoss")
 
 
-class OutlyingMSELoss(
-    Criterion,
-    name="outlying_mse",
-    options=OUTLYING_OPTIONS,
-    keywords={"label_power": "power"},
-    needs_counts=True,
-    scores="outlying",
-):
+class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, keywords={"label_power": "power"}):
     """Module form of :func:`outlying_mse_loss`; the label values are a buffer, saved with the module.
 
     >>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100], alpha=1.0)
@@ -169,6 +162,8 @@ class OutlyingMSELoss(
             are: interpolate the logits before :meth:`decide` or :meth:`posterior`.
     """
 
+    needs_counts = True
+    scores = posterior_formula = "outlying"
     label_values: Tensor
     weight: Tensor | None
 
@@ -241,8 +236,10 @@ class OutlyingMSELoss(
         return f"label_values=[{values}], {weighted}{super().extra_repr()}{upsampled}"
 
 
-class MSELoss(OutlyingMSELoss, name="mse", options={"alpha": OUTLYING_OPTIONS["alpha"]}, needs_counts=False):
+class MSELoss(OutlyingMSELoss, name="mse", options={"alpha": OUTLYING_OPTIONS["alpha"]}):
     """Squared error to plain one-hot labels times ``alpha``: outlying labels that stand out all alike."""
+
+    needs_counts = False
 
     @classmethod
     def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "MSELoss":

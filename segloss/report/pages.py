@@ -1,7 +1,7 @@
 """Self-contained HTML pages: pictures inside, no network, every name escaped."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from segloss.report.painting import PICTURE_WIDTH, data_uri, paint, paint_errors
 from segloss.report.tables import run_row
 from segloss.report.wording import (
     answer,
+    class_ratios,
     classes_in_mean,
+    counted_in,
     interval_source,
     is_level,
     own_intervals,
@@ -23,6 +25,10 @@ from segloss.report.wording import (
     unknown_share,
     unknown_text,
 )
+from segloss.schema import Comparison, Interval, RunOrigin, RunScores
+
+Colors = Sequence[Sequence[int]]  # RGB, 0..255
+Runs = Mapping[str, RunScores]
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -61,116 +67,114 @@ class ShownImage:
 def write_report(
     path: Path,
     classes: ClassTable,
-    metrics: dict[str, dict],
-    matrices: dict[str, np.ndarray],
-    comparison: dict,
-    plots: dict[str, Path],
-    shown: dict[str, Sequence[ShownImage]],
+    runs: Runs,
+    matrices: Mapping[str, np.ndarray],
+    comparison: Comparison,
+    plots: Mapping[str, Path],
+    shown: Mapping[str, Sequence[ShownImage]],
 ) -> None:
     """The page of an evaluation: who is best, by how much, on which classes, and what it looks like.
 
     Args:
         path: of the HTML file.
         classes: of all runs.
-        metrics, matrices: by name of the run: the metrics schema, and ``confusion[true, predicted]``.
+        runs, matrices: by name of the run: the scores, and ``confusion[true, predicted]``.
         comparison: of :func:`segloss.evaluation.comparison.compare`.
         plots: title -> PNG file.
         shown: by name of the run: images to look at; of some runs only.
     """
-    first = next(iter(metrics.values()))
+    first = next(iter(runs.values()))
     resampled = f"{interval_source(comparison).capitalize()}."
-    grouped = f"by the classes' pixels in {first['groups']['by_pixels_of']}"
+    grouped = f"by the classes' pixels in {first.groups.by_pixels_of}"
     write_page(
         path,
         "report.html",
-        title=_title(metrics, comparison),
+        title=_title(runs, comparison),
         answer=answer(comparison),
-        how=f"Protocol {first['protocol']}; head, middle and tail {grouped}. {resampled}",
-        left_out=_left_out(metrics, comparison),
+        how=f"Protocol {first.protocol}; head, middle and tail {grouped}. {resampled}",
+        left_out=_left_out(runs, comparison),
         ranking=_ranking(comparison),
-        grouped=any(row["members"] != [row["name"]] for row in comparison["ranking"]),
-        runs=_runs(metrics, own_intervals(metrics, comparison)),
-        pairs=comparison["pairs"],
+        grouped=any(row.members != (row.name,) for row in comparison.ranking),
+        runs=_runs(runs, own_intervals(runs, comparison)),
+        pairs=comparison.pairs,
         is_level=is_level,
         resampled=resampled,
-        names=list(metrics),
-        classes=_classes(metrics, classes.colors),
-        details=[_details(name, m, classes.colors) for name, m in metrics.items()],
-        categories=_categories(metrics),
+        names=list(runs),
+        classes=_classes(runs, classes.colors),
+        details=[_details(name, scores, classes.colors) for name, scores in runs.items()],
+        categories=_categories(runs),
         plots={title: png_uri(picture) for title, picture in plots.items()},
         confusion=[_heat_map(name, matrix, classes.names) for name, matrix in matrices.items()],
         images=[_pictures(name, images, classes.colors) for name, images in shown.items()],
-        images_of=f"Of the first {len(shown)} of {len(metrics)} runs." if len(shown) < len(metrics) else "",
+        images_of=f"Of the first {len(shown)} of {len(runs)} runs." if len(shown) < len(runs) else "",
         colors=list(zip(classes.names, classes.colors, strict=True)),
     )
 
 
-def _title(metrics: dict[str, dict], comparison: dict) -> str:
+def _title(runs: Runs, comparison: Comparison) -> str:
     """``camvid test: 233 images, 2 runs``; where not all saw the same images, how many they are compared on."""
-    first, images = next(iter(metrics.values())), comparison["images"]
-    where = f"{first['dataset']} {first['split']}" if "dataset" in first else f"masks of {Path(first['labels']).name}"
-    runs = f"{len(metrics)} run{'s' if len(metrics) > 1 else ''}"
-    if any(m["images"] != images for m in metrics.values()):
-        return f"{where}: {runs} compared on {images} images"
-    return f"{where}: {images} images, {runs}"
+    origin, images = next(iter(runs.values())).origin, comparison.images
+    if isinstance(origin, RunOrigin):
+        where = f"{origin.dataset} {origin.split}"
+    else:
+        where = f"masks of {Path(origin.labels).name}"
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    if any(scores.images != images for scores in runs.values()):
+        return f"{where}: {count} compared on {images} images"
+    return f"{where}: {images} images, {count}"
 
 
-def _left_out(metrics: dict[str, dict], comparison: dict) -> dict:
+def _left_out(runs: Runs, comparison: Comparison) -> dict[str, Any]:
     """``line``: what the scores and the comparison lack, empty if nothing; ``items``: one by one."""
-    skipped = {name: m["skipped"] for name, m in metrics.items() if m.get("skipped")}
+    skipped = {name: scores.origin.skipped for name, scores in runs.items() if scores.origin.skipped}
     lines = []
     if skipped:
         lines.append(f"Left out: {', '.join(f'{len(texts)} of {name}' for name, texts in skipped.items())}.")
-    if any(m["images"] != comparison["images"] for m in metrics.values()):
-        lines.append(f"The comparison is over the {comparison['images']} images that all runs have.")
+    if any(scores.images != comparison.images for scores in runs.values()):
+        lines.append(f"The comparison is over the {comparison.images} images that all runs have.")
     return {"line": " ".join(lines), "items": [f"{name}: {text}" for name in skipped for text in skipped[name]]}
 
 
-def _ranking(comparison: dict) -> list[dict]:
+def _ranking(comparison: Comparison) -> list[dict[str, Any]]:
     """The settings, best first; equal means share a rank."""
-    means = [row["miou"]["estimate"] for row in comparison["ranking"]]
-    protocol = comparison["protocol"]
+    means = [row.miou.estimate for row in comparison.ranking]
     return [
         {
             "rank": None if mean is None else 1 + sum(other is not None and other > mean for other in means),
-            "name": row["name"],
-            "members": ", ".join(row["members"]),
-            "images": comparison["images"],
-            "miou": row["miou"],
-            "classes": f"{classes_in_mean(row, protocol)} of {len(row['classes'])}",
+            "name": row.name,
+            "members": ", ".join(row.members),
+            "images": comparison.images,
+            "miou": row.miou,
+            "classes": f"{classes_in_mean(row, comparison.protocol)} of {len(row.classes)}",
         }
-        for mean, row in zip(means, comparison["ranking"], strict=True)
+        for mean, row in zip(means, comparison.ranking, strict=True)
     ]
 
 
-RUN_COLUMNS = {
-    "mIoU": "miou",
-    "head": "head",
-    "middle": "middle",
-    "tail": "tail",
-    "mean accuracy": "mean_accuracy",
-    "pixel accuracy": "pixel_accuracy",
-    "frequency-weighted IoU": "frequency_weighted_iou",
-    "category mIoU": "category_miou",
-    "boundary mIoU": "boundary_miou",
-    "calibration error": "ece",
-    "Brier score": "brier",
-}
-
-
-def _runs(metrics: dict[str, dict], intervals: dict[str, dict]) -> dict:
+def _runs(runs: Runs, intervals: Mapping[str, Interval]) -> dict[str, Any]:
     """The table of runs: columns that some run has a number for, and the runs' cells."""
-    lines = {name: run_row(name, m, intervals.get(name, {})) for name, m in metrics.items()}
-    columns = {
-        title: key for title, key in RUN_COLUMNS.items() if any(line[key] is not None for line in lines.values())
+    lines = {name: run_row(name, scores, intervals.get(name)) for name, scores in runs.items()}
+    titles = {
+        "mIoU": "miou",
+        "head": "head",
+        "middle": "middle",
+        "tail": "tail",
+        "mean accuracy": "mean_accuracy",
+        "pixel accuracy": "pixel_accuracy",
+        "frequency-weighted IoU": "frequency_weighted_iou",
+        "category mIoU": "category_miou",
+        **{measure.of_all.title: measure.of_all.key for measure in counted_in(runs.values())},
+        "calibration error": "ece",
+        "Brier score": "brier",
     }
+    columns = {title: key for title, key in titles.items() if any(line[key] is not None for line in lines.values())}
     rows = [
         {
             **line,
             "cells": [line[key] for key in columns.values()],
-            "worst": metrics[name].get("worst_class", {}).get("name", "–"),
-            "classes": len(metrics[name]["classes"]),
-            "unknown": unknown_share(metrics[name]),
+            "worst": worst.name if (worst := runs[name].worst_class) else "–",
+            "classes": len(runs[name].classes),
+            "unknown": unknown_share(runs[name]),
         }
         for name, line in lines.items()
     ]
@@ -178,48 +182,43 @@ def _runs(metrics: dict[str, dict], intervals: dict[str, dict]) -> dict:
     return {"columns": list(columns), "rows": rows, "how": how, "unknown": any(row["unknown"] for row in rows)}
 
 
-def _classes(metrics: dict[str, dict], colors: Sequence[Sequence[int]]) -> list[dict]:
+def _classes(runs: Runs, colors: Colors) -> list[dict[str, Any]]:
     """IoU of each class in every run, the class of most pixels first; pixels and images are the first run's."""
-    every = list(metrics.values())
+    of_each = zip(*(scores.classes for scores in runs.values()), strict=True)
     rows = [
-        {**row, "color": color, "ious": [m["classes"][c]["iou"] for m in every]}
-        for c, (row, color) in enumerate(zip(every[0]["classes"], colors, strict=True))
+        {"of": every[0], "ious": [row.iou for row in every], "color": color}
+        for every, color in zip(of_each, colors, strict=True)
     ]
-    return sorted(rows, key=lambda row: -row["pixels"])
+    return sorted(rows, key=lambda row: -row["of"].pixels)
 
 
-def _details(name: str, metrics: dict, colors: Sequence[Sequence[int]]) -> dict:
+def _details(name: str, scores: RunScores, colors: Colors) -> dict[str, Any]:
     """All that was counted of each class in one run."""
-    columns = {"IoU": "iou", "recall": "recall", "precision": "precision", "F1": "f1"}
-    if "boundary_miou" in metrics:
-        columns["boundary IoU"] = "boundary_iou"
-    rows = [
-        {**row, "cells": [row[key] for key in columns.values()], "color": color}
-        for row, color in zip(metrics["classes"], colors, strict=True)
-    ]
-    lines = [title_of(name, metrics), metrics.get("checkpoint") or metrics.get("predictions"), unknown_text(metrics)]
+    measures, origin = counted_in([scores]), scores.origin
+    place = origin.checkpoint if isinstance(origin, RunOrigin) else origin.predictions
+    rows = [{"of": row, "cells": class_ratios(row, measures)} for row in scores.classes]
     return {
         "name": name,
-        "lines": [line for line in lines if line],
-        "columns": list(columns),
-        "rows": sorted(rows, key=lambda row: -row["pixels"]),
+        "lines": [line for line in (title_of(name, scores), place, unknown_text(scores)) if line],
+        "columns": ["IoU", "recall", "precision", "F1", *(measure.of_class.title for measure in measures)],
+        "rows": sorted(rows, key=lambda row: -row["of"].pixels),
     }
 
 
-def _categories(metrics: dict[str, dict]) -> dict[str, list]:
+def _categories(runs: Runs) -> dict[str, list[float | None]]:
     """Category -> its IoU in every run; empty where the classes have no categories."""
-    found = [m.get("categories", {}).get("iou", {}) for m in metrics.values()]
+    found = [scores.categories.iou if scores.categories else {} for scores in runs.values()]
     return {name: [ious.get(name) for ious in found] for name in next(filter(None, found), {})}
 
 
-def _heat_map(name: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict:
+def _heat_map(name: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     columns = [*class_names, *(["no class"] if matrix[:, -1].any() else [])]
     rows = zip(class_names, shares[:, : len(columns)].tolist(), strict=True)
     return {"name": name, "columns": columns, "rows": [{"name": true, "shares": row} for true, row in rows]}
 
 
-def _pictures(name: str, shown: Sequence[ShownImage], colors: Sequence[Sequence[int]]) -> dict:
+def _pictures(name: str, shown: Sequence[ShownImage], colors: Colors) -> dict[str, Any]:
     """Images of a run as image, truth, prediction and errors side by side."""
     pictures = []
     for one in shown:

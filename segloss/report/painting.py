@@ -15,8 +15,8 @@ def overlay(
     """Labels painted over an image, both ``(H, W)``; ignored pixels are hatched in black."""
     painted = paint(labels, colors).astype(np.float32)
     mixed = image * (1 - strength) + painted * strength
-    rows, columns = np.indices(labels.shape, sparse=True)
-    hatch = (labels >= len(colors)) & ((rows + columns) // max(2, labels.shape[1] // 120) % 2 == 0)
+    diagonals = np.add.outer(*map(np.arange, labels.shape))
+    hatch = (labels >= len(colors)) & (diagonals // max(2, labels.shape[1] // 120) % 2 == 0)
     mixed[hatch] = 0
     return mixed.astype(np.uint8)
 
@@ -40,7 +40,7 @@ def paint(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
     """Class numbers ``(H, W)`` -> RGB ``(H, W, 3)`` uint8; what is no class is black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
-    return table[labels]
+    return np.asarray(table[labels])
 
 
 def paint_errors(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -3,34 +3,48 @@
 import csv
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segloss.files import write_bytes
 from segloss.report.painting import CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR, paint, paint_errors
-from segloss.report.wording import percent
+from segloss.report.wording import percent, title_of
+from segloss.schema import Bin, RunScores, SweepPoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from segloss.datasets import ClassTable
+
+Colors = Sequence[Sequence[int]]  # RGB, 0..255
 
 
-def draw_run(folder: Path, metrics: dict, classes, samples: Sequence[tuple]) -> None:
+def draw_run(
+    folder: Path,
+    scores: RunScores,
+    classes: "ClassTable",
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+) -> None:
     """curves.png, per_class_iou.png and predictions.png of a run folder."""
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     plot_history(rows, folder / "curves.png")
-    title = f"{folder.name}: {metrics['dataset']} {metrics['split']}, {metrics['images']} images"
-    plot_class_iou(metrics, classes.colors, title, folder / "per_class_iou.png")
+    title = title_of(folder.name, scores)
+    plot_class_iou(scores, classes.colors, title, folder / "per_class_iou.png")
     plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
 
 
-def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
+def plot_reliability(bins: Mapping[str, Sequence[Bin]], path: Path) -> None:
     """Accuracy over confidence, a line for each run; below, how many pixels are that confident."""
     figure, (top, bottom) = _figure(5.5, 6, nrows=2, height_ratios=[3, 1], sharex=True)
     top.plot([0, 100], [0, 100], color="0.5", linestyle="--", linewidth=1)
     for place, (name, rows) in enumerate(bins.items()):
-        confidence = [100 * row["confidence"] for row in rows]
-        top.plot(confidence, [100 * row["accuracy"] for row in rows], marker="o", color=f"C{place}", label=name)
-        bottom.plot(confidence, [100 * row["share"] for row in rows], marker=".", color=f"C{place}")
+        confidence = [100 * row.confidence for row in rows]
+        top.plot(confidence, [100 * row.accuracy for row in rows], marker="o", color=f"C{place}", label=name)
+        bottom.plot(confidence, [100 * row.share for row in rows], marker=".", color=f"C{place}")
     top.set_ylabel("right (%)")
     bottom.set_ylabel("pixels (%)")
     bottom.set_yscale("log")
@@ -41,10 +55,10 @@ def plot_reliability(bins: dict[str, list[dict]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
+def plot_sweeps(sweeps: Mapping[str, Sequence[SweepPoint]], path: Path) -> None:
     """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
-    rules = list(dict.fromkeys(row["rule"] for rows in sweeps.values() for row in rows))
-    protocol = next(rows[0]["protocol"] for rows in sweeps.values())
+    rules = list(dict.fromkeys(point.rule for points in sweeps.values() for point in points))
+    protocol = next(points[0].protocol for points in sweeps.values())
     keys = {
         "miou": f"mIoU by {protocol}",
         "tail_miou": "tail mIoU",
@@ -55,12 +69,11 @@ def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
     figure, grid = _figure(13, 3.2 * len(rules) + 0.4, nrows=len(rules), ncols=4, squeeze=False, sharey="col")
     for axes_row, rule in zip(grid, rules, strict=True):
         for ax, (key, title) in zip(axes_row, keys.items(), strict=True):
-            for place, (name, rows) in enumerate(sweeps.items()):
-                points = [
-                    (row["value"], 100 * row[key]) for row in rows if row["rule"] == rule and row[key] is not None
-                ]
-                if points:
-                    ax.plot(*zip(*points, strict=True), marker=".", color=f"C{place}", label=name)
+            for place, (name, points) in enumerate(sweeps.items()):
+                found = [(point.value, getattr(point, key)) for point in points if point.rule == rule]
+                known = [(value, 100 * score) for value, score in found if score is not None]
+                if known:
+                    ax.plot(*zip(*known, strict=True), marker=".", color=f"C{place}", label=name)
             ax.set_title(f"{title} (%)", fontsize=10)
             ax.set_xlabel(labels[rule], fontsize=9)
             ax.grid(alpha=0.3)
@@ -69,18 +82,19 @@ def plot_sweeps(sweeps: dict[str, list[dict]], path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(width: float, height: float, **subplots):
+def _figure(width: float, height: float, **subplots: Any) -> tuple["Figure", Any]:
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **subplots)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.08, h_pad=0.08)  # inches
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     from matplotlib import pyplot as plt
 
     buffer = io.BytesIO()
@@ -89,13 +103,22 @@ def _save(figure, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _bar_colors(colors: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
-    return [tuple(channel / 255 for channel in color) for color in colors]
+def _bar_colors(colors: Colors) -> list[tuple[float, float, float]]:
+    return [(red / 255, green / 255, blue / 255) for red, green, blue in colors]
 
 
-def plot_class_counts(
-    statistics: dict, label_values: Sequence[float], colors: Sequence[Sequence[int]], path: Path
-) -> None:
+def _show_shares(axes: Any, shares: np.ndarray, names: Sequence[str], most: int, least: float, aspect: str) -> Any:
+    """Percentages as a heat map; numbers in it from the least on, where there are at most so many names."""
+    for (row, column), share in np.ndenumerate(shares):
+        if len(names) <= most and share >= least:
+            color = "w" if share > 55 else "k"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=color)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    return axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
+
+
+def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float], colors: Colors, path: Path) -> None:
     """Three panels over the same classes, most frequent first: share, label value, and who shares images with whom."""
     splits = statistics["splits"]
     split = statistics["recipes_from"]
@@ -125,20 +148,13 @@ def plot_class_counts(
     middle.invert_yaxis()
     together = np.array(first["cooccurrence"])[np.ix_(order, order)]
     shares = 100 * together / np.maximum(together.diagonal()[:, None], 1)
-    right.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    if len(names) <= 20:
-        for (row, column), share in np.ndenumerate(shares):
-            right.text(
-                column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color="w" if share > 55 else "k"
-            )
-    right.set_xticks(range(len(names)), names, rotation=60, ha="right")
-    right.set_yticks(range(len(names)), names)
+    _show_shares(right, shares, names, most=20, least=0, aspect="auto")
     right.set_title(f"{split}: of the images with the row's class,\nthose that hold the column's (%)", fontsize=9)
     figure.suptitle(f"{statistics['dataset']}: " + ", ".join(f"{s['images']} {name}" for name, s in splits.items()))
     _save(figure, path)
 
 
-def plot_history(rows: Sequence[dict], path: Path) -> None:
+def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Losses and validation scores over the epochs."""
     epochs = [row["epoch"] for row in rows]
     figure, (left, right) = _figure(10, 3.8, ncols=2)
@@ -158,19 +174,17 @@ def plot_history(rows: Sequence[dict], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_class_iou(metrics: dict, colors: Sequence[Sequence[int]], title: str, path: Path) -> None:
+def plot_class_iou(scores: RunScores, colors: Colors, title: str, path: Path) -> None:
     """One bar per class in the data set's colours, most frequent class first, the mean as a line."""
-    order = sorted(range(len(colors)), key=lambda c: -metrics["classes"][c]["pixels"])
-    rows = [metrics["classes"][c] for c in order]
+    order = sorted(range(len(colors)), key=lambda c: -scores.classes[c].pixels)
+    rows = [scores.classes[c] for c in order]
     figure, axes = _figure(8, 0.3 * len(rows) + 1.4)
-    ious = [100 * (row["iou"] or 0) for row in rows]
-    bars = axes.barh(
-        [row["name"] for row in rows], ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4"
-    )
-    axes.bar_label(bars, [percent(row["iou"]) for row in rows], padding=2, fontsize=8)
-    if metrics["miou"] is not None:
-        label = f"mIoU {percent(metrics['miou'])} of {metrics['classes_averaged']} classes by {metrics['protocol']}"
-        axes.axvline(100 * metrics["miou"], color="0.2", linestyle="--", label=label)
+    ious = [100 * (row.iou or 0) for row in rows]
+    bars = axes.barh([row.name for row in rows], ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4")
+    axes.bar_label(bars, [percent(row.iou) for row in rows], padding=2, fontsize=8)
+    if scores.miou is not None:
+        label = f"mIoU {percent(scores.miou)} of {scores.classes_averaged} classes by {scores.protocol}"
+        axes.axvline(100 * scores.miou, color="0.2", linestyle="--", label=label)
         axes.legend(loc="lower right")
     axes.set_xlim(0, 105)
     axes.set_xlabel("IoU (%)")
@@ -184,21 +198,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
     shares = 100 * matrix[:, : len(class_names)] / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.55 * len(class_names) + 2
     figure, axes = _figure(size + 1, size)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    if len(class_names) <= 30:
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                axes.text(
-                    column,
-                    row,
-                    f"{share:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="w" if share > 55 else "k",
-                )
-    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
+    image = _show_shares(axes, shares, class_names, most=30, least=0.5, aspect="equal")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(textwrap.fill(title, int(11 * (size + 1))), fontsize=11)  # 11 letters an inch
@@ -209,7 +209,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
 def plot_predictions(
     samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
     class_names: Sequence[str],
-    colors: Sequence[Sequence[int]],
+    colors: Colors,
     path: Path,
 ) -> None:
     """A grid, one row per sample (name, image, labels, predicted): image, truth, prediction, errors; a legend below."""

@@ -1,13 +1,19 @@
 """The files of an evaluation: JSON, CSV and pictures, and what an earlier one left."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from segloss.errors import InputError
 from segloss.files import write_csv, write_json
+from segloss.measures import MEASURES
 from segloss.report.plots import plot_confusion, plot_reliability, plot_sweeps
-from segloss.report.wording import classes_in_mean, own_intervals, scored_how, title_of
+from segloss.report.wording import classes_in_mean, counted_in, own_intervals, scored_how, title_of
+from segloss.schema import Comparison, Interval, RunScores, SweepPoint
+
+Cell = str | int | float | None  # of a CSV file; None: empty
 
 # What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.
 FILES = (
@@ -27,7 +33,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another --output-dir") from error
+        raise InputError(f"cannot be made: {error.strerror}", "choose another --output-dir", folder) from error
 
 
 def clear_results(folder: Path, names: Collection[str]) -> None:
@@ -46,104 +52,118 @@ def clear_results(folder: Path, names: Collection[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def run_row(name: str, metrics: dict, interval: dict) -> dict:
+def run_row(name: str, scores: RunScores, interval: Interval | None) -> dict[str, Cell]:
     """One line of runs.csv: what was scored and its means, None where there is no number."""
-    calibration = metrics.get("calibration", {})
+    found, categories = scores.calibration, scores.categories
     return {
         "run": name,
-        "scored": ", ".join(scored_how(metrics)) or "plain",
-        **{key: metrics[key] for key in ("protocol", "classes_averaged", "miou")},
-        **{key: interval.get(key) for key in ("low", "high")},
-        **{key: metrics[key] for key in ("mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")},
-        **{key: metrics["groups"][key]["miou"] for key in ("head", "middle", "tail")},
-        **{key: calibration.get(key) for key in ("ece", "brier")},
-        "boundary_miou": metrics.get("boundary_miou"),
-        "category_miou": metrics.get("categories", {}).get("miou"),
-        "images": metrics["images"],
-        "skipped": len(metrics.get("skipped", ())),
-        "unknown_predictions": metrics["unknown_predictions"],
+        "scored": ", ".join(scored_how(scores)) or "plain",
+        "protocol": scores.protocol,
+        "classes_averaged": scores.classes_averaged,
+        "miou": scores.miou,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "mean_accuracy": scores.mean_accuracy,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "frequency_weighted_iou": scores.frequency_weighted_iou,
+        "head": scores.groups.head.miou,
+        "middle": scores.groups.middle.miou,
+        "tail": scores.groups.tail.miou,
+        "ece": found.ece if found else None,
+        "brier": found.brier if found else None,
+        **{measure.of_all.key: scores.counted.get(measure.of_all.key) for measure in MEASURES.values()},
+        "category_miou": categories.miou if categories else None,
+        "images": scores.images,
+        "skipped": len(scores.origin.skipped or ()),
+        "unknown_predictions": scores.unknown_predictions,
     }
 
 
-def class_rows(metrics: dict[str, dict]) -> list[dict]:
+def class_rows(runs: Mapping[str, RunScores]) -> list[dict[str, Cell]]:
     """The lines of per_class.csv, a run after the other."""
-    keys = ["iou", "recall", "precision", "f1", "pixels", "images"]
-    keys += ["boundary_iou"] if any("boundary_miou" in m for m in metrics.values()) else []
+    counted = [measure.of_class.key for measure in counted_in(runs.values())]
     return [
-        {
-            "run": name,
-            "class": row["name"],
-            **{key: row.get(key) for key in keys},
-            **{key: m[key] for key in ("protocol", "classes_averaged")},
-        }
-        for name, m in metrics.items()
-        for row in m["classes"]
+        {"run": name, "class": row.name}
+        | {key: value for key, value in row.to_json().items() if key != "name"}
+        | {key: row.counted.get(key) for key in counted}
+        | {"protocol": scores.protocol, "classes_averaged": scores.classes_averaged}
+        for name, scores in runs.items()
+        for row in scores.classes
     ]
 
 
-def pair_rows(comparison: dict, class_names: Sequence[str]) -> list[tuple]:
+PAIR_COLUMNS = (
+    *("a", "b", "class", "estimate", "low", "high", "a_leads", "a_classes_averaged", "b_classes_averaged"),
+    *("protocol", "images"),
+)
+
+
+def pair_rows(comparison: Comparison, class_names: Sequence[str]) -> list[tuple[Cell, ...]]:
     """The lines of comparison.csv: of each pair the difference of the means, then of each class."""
-    protocol, images = comparison["protocol"], comparison["images"]
-    averaged = {row["name"]: classes_in_mean(row, protocol) for row in comparison["ranking"]}
-    rows = []
-    for pair in comparison["pairs"]:
-        of_mean = (pair["a_leads"], averaged[pair["a"]], averaged[pair["b"]])
-        for name, found in zip(("mIoU", *class_names), (pair["miou"], *pair["classes"]), strict=True):
-            spread = (found["estimate"], found["low"], found["high"])
-            known = of_mean if found is pair["miou"] else (None, None, None)
-            rows.append((pair["a"], pair["b"], name, *spread, *known, protocol, images))
+    averaged = {row.name: classes_in_mean(row, comparison.protocol) for row in comparison.ranking}
+    rows: list[tuple[Cell, ...]] = []
+    for pair in comparison.pairs:
+        of_mean = (pair.a_leads, averaged[pair.a], averaged[pair.b])
+        for name, found in zip(("mIoU", *class_names), (pair.miou, *pair.classes), strict=True):
+            known = of_mean if found is pair.miou else (None, None, None)
+            spread = (found.estimate, found.low, found.high)
+            rows.append((pair.a, pair.b, name, *spread, *known, comparison.protocol, comparison.images))
     return rows
 
 
-PAIR_COLUMNS = ("a", "b", "class", "estimate", "low", "high", "a_leads", "a_classes_averaged", "b_classes_averaged")
-
-
 def write_tables(
-    folder: Path, class_names: Sequence[str], metrics: dict[str, dict], comparison: dict, sweeps: dict
+    folder: Path,
+    class_names: Sequence[str],
+    runs: Mapping[str, RunScores],
+    comparison: Comparison,
+    sweeps: Mapping[str, Sequence[SweepPoint]],
 ) -> None:
     """runs.csv, per_class.csv, comparison.csv and, of a sweep, sweep.csv; each names the protocol of its means."""
-    intervals = own_intervals(metrics, comparison)
-    tables = {
-        "runs": [run_row(name, m, intervals.get(name, {})) for name, m in metrics.items()],
-        "per_class": class_rows(metrics),
+    intervals = own_intervals(runs, comparison)
+    tables: dict[str, Sequence[Mapping[str, Cell]]] = {
+        "runs": [run_row(name, scores, intervals.get(name)) for name, scores in runs.items()],
+        "per_class": class_rows(runs),
+        "sweep": [{"run": name, **point.to_json()} for name, points in sweeps.items() for point in points],
     }
-    if sweeps:
-        tables["sweep"] = [{"run": name, **row} for name, rows in sweeps.items() for row in rows]
     for name, rows in tables.items():
-        write_csv(folder / f"{name}.csv", rows[0], (row.values() for row in rows))
-    header = (*PAIR_COLUMNS, "protocol", "images")
-    write_csv(folder / "comparison.csv", header, pair_rows(comparison, class_names))
+        if rows:
+            write_csv(folder / f"{name}.csv", rows[0], (row.values() for row in rows))
+    write_csv(folder / "comparison.csv", PAIR_COLUMNS, pair_rows(comparison, class_names))
 
 
 def write_evaluation(
-    folder: Path, sources: Sequence, metrics: dict[str, dict], totals: dict, comparison: dict, sweeps: dict
+    folder: Path,
+    class_names: Sequence[str],
+    runs: Mapping[str, RunScores],
+    matrices: Mapping[str, np.ndarray],
+    comparison: Comparison,
+    sweeps: Mapping[str, Sequence[SweepPoint]],
 ) -> dict[str, Path]:
     """metrics.json, the tables as CSV, each run's confusion matrix (CSV, picture), reliability and sweep.
 
     Args:
         folder: made if need be.
-        sources: what was scored, in the order of ``metrics``.
-        metrics, totals: by name: the metrics schema, and what it was read from.
-        comparison: of :func:`segloss.comparison.compare`.
-        sweeps: by name: rows of :func:`segloss.operating_point.sweep_table`; empty if there was none.
+        class_names: of all runs.
+        runs, matrices: by name: the scores, and ``confusion[true, predicted]``.
+        comparison: of :func:`segloss.evaluation.comparison.compare`.
+        sweeps: by name: of :func:`segloss.evaluation.sweep.sweep_table`; empty if there was none.
 
     Returns:
         The plots that the report shows, by title.
     """
-    write_tables(folder, sources[0].classes.names, metrics, comparison, sweeps)
-    for source in sources:
-        names, matrix = source.classes.names, totals[source.name].matrix
-        table = [[true, *cells] for true, cells in zip(names, matrix.tolist(), strict=True)]
-        write_csv(folder / f"confusion-{source.name}.csv", ("true \\ predicted", *names, "other"), table)
-        title = title_of(source.name, metrics[source.name])
-        plot_confusion(matrix, names, title, folder / f"confusion-{source.name}.png")
+    write_tables(folder, class_names, runs, comparison, sweeps)
+    for name, matrix in matrices.items():
+        table = [[true, *cells] for true, cells in zip(class_names, matrix.tolist(), strict=True)]
+        write_csv(folder / f"confusion-{name}.csv", ("true \\ predicted", *class_names, "other"), table)
+        plot_confusion(matrix, class_names, title_of(name, runs[name]), folder / f"confusion-{name}.png")
     plots: dict[str, Path] = {}
     if sweeps:
         plot_sweeps(sweeps, folder / "sweep.png")
         plots["Scores over the operating point"] = folder / "sweep.png"
-    calibrated = {name: m["calibration"]["bins"] for name, m in metrics.items() if "calibration" in m}
+    calibrated = {name: scores.calibration.bins for name, scores in runs.items() if scores.calibration}
     if calibrated:
         plot_reliability(calibrated, folder / "reliability.png")
         plots["Reliability of the posterior"] = folder / "reliability.png"
-    write_json(folder / "metrics.json", {"runs": metrics, "comparison": comparison})
+    content = {"runs": {name: scores.to_json() for name, scores in runs.items()}, "comparison": comparison.to_json()}
+    write_json(folder / "metrics.json", content)
     return plots

@@ -1,46 +1,51 @@
 """What a person reads in the terminal: tables and progress."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from rich import progress as rich
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from segloss.losses import class_ranks
 from segloss.pixel_counts import PixelCounts
-from segloss.report.wording import comparison_mean, interval_source, interval_text, pair_text, percent, summary_lines
+from segloss.progress import Item, Progress
+from segloss.report.wording import (
+    class_ratios,
+    comparison_mean,
+    counted_in,
+    interval_source,
+    interval_text,
+    pair_text,
+    percent,
+    summary_lines,
+)
+from segloss.schema import Comparison, RunScores
 
 console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
 
 
-def new_progress(on: Console = console) -> Progress:
+def new_progress(on: Console = console) -> rich.Progress:
     """A bar that disappears when it is done."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    return rich.Progress(
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
         console=on,
         transient=True,
     )
 
 
-def progress_bar(description: str):
+def progress_bar(description: str) -> Progress:
     """``progress(iterable, length)`` that draws a bar on a terminal and nothing elsewhere."""
 
-    def progress(iterable: Iterable, length: int) -> Iterable:
+    def progress(iterable: Iterable[Item], length: int) -> Iterable[Item]:
         if not console.is_terminal:
             yield from iterable
             return
@@ -52,8 +57,8 @@ def progress_bar(description: str):
 
 def _bar(share: float, width: int = 10) -> str:
     """A bar in eighths of a column."""
-    eighths = round(share * width * 8)
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    full, eighths = divmod(round(share * width * 8), 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 def _table(title: str) -> Table:
@@ -83,12 +88,12 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
     console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
 
 
-def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
+def print_findings(findings: Sequence[Any], rows: Sequence[dict[str, str]]) -> None:
     """The data doctor's findings, one line each, and a table of the splits."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, justify in (("split", "left"), ("images", "right"), ("examined", "right"), ("classes", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)
-    table.add_column("ignored", justify="right", no_wrap=True)
+    table.add_column("split", no_wrap=True)
+    for column in ("images", "examined", "classes", "ignored"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[key] for key in ("name", "images", "examined", "present", "ignored")))
     console.print(table)
@@ -103,41 +108,39 @@ def print_findings(findings: Sequence, rows: Sequence[dict[str, str]]) -> None:
     console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
 
 
-def print_scores(metrics: dict, title: str) -> None:
-    """The per-class table and the means of one evaluation, from the metrics schema."""
-    table = _table(title)
-    columns = {"IoU %": "iou", "recall": "recall", "precision": "precision", "F1": "f1"}
-    if "boundary_miou" in metrics:
-        columns["boundary"] = "boundary_iou"
-    for column in (*columns, "pixels", "images"):
+def print_scores(scores: RunScores, title: str) -> None:
+    """The per-class table and the means of one evaluation."""
+    table, measures = _table(title), counted_in([scores])
+    counted = [measure.of_class.short or measure.of_class.title for measure in measures]
+    for column in ("IoU %", "recall", "precision", "F1", *counted, "pixels", "images"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in metrics["classes"]:
-        ratios = [percent(row[key]) for key in columns.values()]
-        table.add_row(row["name"], *ratios, f"{row['pixels']:,}", f"{row['images']:,}")
+    for row in scores.classes:
+        ratios = map(percent, class_ratios(row, measures))
+        table.add_row(row.name, *ratios, f"{row.pixels:,}", f"{row.images:,}")
     console.print(table)
-    for line in summary_lines(metrics):
+    for line in summary_lines(scores):
         console.print(line, soft_wrap=True)
-    for skipped in metrics.get("skipped", ()):
+    for skipped in scores.origin.skipped or ():
         console.print(f"left out: {skipped}", soft_wrap=True)
 
 
-def print_comparison(comparison: dict) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """mIoU of every setting with its interval, ranked, and the differences of all pairs."""
-    images = f", {comparison['images']} images" if "images" in comparison else ""
-    console.print(f"mIoU % {comparison_mean(comparison)}{images}; {interval_source(comparison)}", soft_wrap=True)
+    over = f"{comparison_mean(comparison)}, {comparison.images} images"
+    console.print(f"mIoU % {over}; {interval_source(comparison)}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    grouped = any(row["runs"] > 1 for row in comparison["ranking"])
+    grouped = any(row.runs > 1 for row in comparison.ranking)
     table.add_column("setting" if grouped else "run", overflow="fold")
     for column in ("mIoU %", *(["runs"] if grouped else [])):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in comparison["ranking"]:
-        table.add_row(row["name"], interval_text(row["miou"]), *([str(row["runs"])] if grouped else []))
+    for row in comparison.ranking:
+        table.add_row(row.name, interval_text(row.miou), *([str(row.runs)] if grouped else []))
     console.print(table)
-    for pair in comparison["pairs"]:
+    for pair in comparison.pairs:
         console.print(pair_text(pair), soft_wrap=True)
 
 
-def print_recipes(statistics: dict) -> None:
+def print_recipes(statistics: dict[str, Any]) -> None:
     """Label values and class weights by every recipe, side by side, most frequent class first."""
     order = np.argsort(statistics["splits"][statistics["recipes_from"]]["rank"])
     for key, title in (("label_values", "label values"), ("class_weights", "class weights")):

@@ -454,7 +454,7 @@ def test_warnings_are_said_and_training_goes_on(tree):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "synthetic"], "the made-up streets have no files"),
+        (["--dataset", "synthetic"], "synthetic: made-up data has no files to examine; choose another --dataset"),
         (["--dataset", "folder", "--data-path", "nowhere"], "nowhere: data folder is missing"),
         (["--check", "some"], "choose one of all, sample"),
         (["--overlays", "-1"], "--overlays must be 0 or more"),

@@ -183,7 +183,9 @@ def test_classes_that_camvid_or_others_do_not_have_are_refused(tmp_path):
         build_dataset("camvid", tmp_path, "train", classes=32)
     with pytest.raises(InputError, match="--classes 12: CamVid has 11 or 32"):
         build_dataset("camvid", tmp_path, "train", classes=12)
-    with pytest.raises(InputError, match="--classes 32 chooses among CamVid's forms"):
+    with pytest.raises(
+        InputError, match="--classes 32: only camvid has a choice, voc has the classes of its table; leave it out"
+    ):
         build_dataset("voc", tmp_path, "train", classes=32)
 
 

@@ -58,9 +58,9 @@ def test_damaged_files_are_named_or_read_and_never_crash(tmp_path, part, kind):
             item = dataset[0]
         except InputError as error:
             assert part in str(error) and "\n" not in str(error)
-            assert part in faults[0][2]  # the doctor says so too
+            assert part in str(faults[0].error)  # the doctor says so too
             continue
-        assert not [fault for fault in faults if fault[1] == "error"]
+        assert not [fault for fault in faults if fault.severity == "error"]
         assert item["image"].shape == whole["image"].shape and item["labels"].shape == whole["labels"].shape
         silent += not ((item["image"] == whole["image"]).all() and (item["labels"] == whole["labels"]).all())
     if part.endswith(".png"):

@@ -379,7 +379,7 @@ def test_faults_in_every_split_are_findings_and_no_refusal(tmp_path, capsys):
     assert printed.count("a.png: same stem as a.jpg; keep one of the two") == 2 and "2 errors" in printed
     assert "same stem as a.jpg" in (tmp_path / "page.html").read_text()
     (tmp_path / "classes.txt").write_text("0 wall\n")
-    with pytest.raises(NoDataError, match=r"classes\.txt: cannot be read as a class file"):
+    with pytest.raises(NoDataError, match=r"classes\.txt: line '0 wall' begins with a number"):
         main(flags)
 
 

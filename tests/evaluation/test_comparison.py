@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from segloss.errors import InputError
+from segloss.evaluation import comparison as compared
 from segloss.evaluation.comparison import (
     RESAMPLES,
     block_sums,
     block_weights,
     class_ious,
-    compare,
     mean_and_ious,
     on_common_images,
     resampled,
 )
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.metrics import PROTOCOLS, Scores
+from segloss.schema import Comparison, Interval
 
 # Independent float64 quotients of the same sums.
 CLOSE = {"rtol": 1e-12, "equal_nan": True}
@@ -33,6 +34,14 @@ def run(images=30, *, classes=3, share=0.7, seed=0, spread=0.1):
     hits = np.round(true * shares).astype(np.int64)
     predicted = hits + generator.integers(0, 40, (images, classes))
     return np.stack([hits, true, predicted], axis=1)
+
+
+def compare(groups, **how):
+    """As JSON, which reads back as the same comparison."""
+    found = compared.compare(groups, **how)
+    content = found.to_json()
+    assert Comparison.from_json(json.loads(json.dumps(content))) == found
+    return content
 
 
 def mean_iou(counts):
@@ -302,6 +311,27 @@ def test_runs_without_a_common_image_are_refused():
 
 
 # What cannot be compared.
+
+
+@pytest.mark.parametrize("protocol", ["pascal-typo", "", "city"])
+def test_an_unknown_protocol_is_refused_wherever_a_mean_is_made(protocol):
+    for mean in (
+        lambda: compare({"a": [run()]}, protocol=protocol),
+        lambda: mean_and_ious(block_sums(run(), 1), protocol),
+        lambda: resampled([run()], 1, 10, 0, protocol),
+    ):
+        with pytest.raises(ValueError, match=f"protocol must be one of cityscapes, .*per-image, got '{protocol}'"):
+            mean()
+
+
+def test_a_protocol_is_known_in_any_case():
+    assert compare({"a": [run()]}, protocol="SegNet") == compare({"a": [run()]}, protocol="segnet")
+
+
+def test_the_reason_for_a_missing_interval_is_written_only_where_there_is_one():
+    plain = Interval(0.5, 0.4, 0.6)
+    assert plain.to_json() == {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    assert Interval(0.5, None, None, "one block").to_json()["why"] == "one block"
 
 
 @pytest.mark.parametrize("other", [run(29), run(30, classes=4)], ids=["images", "classes"])

@@ -381,7 +381,7 @@ def test_a_choice_on_nothing_is_refused_before_the_work(run, tmp_path, monkeypat
         (tmp_path / "list.txt").write_text(lines, encoding="latin-1")
     words = [str(tmp_path / "list.txt") if word == "FILE" else word for word in words]
     flags = ["--split", "val", "--sweep-tau", "--choose-metric", "miou", "--choose-on", *words]
-    with pytest.raises(InputError, match=f"--choose-on .*{message}"):
+    with pytest.raises(InputError, match=f"--choose-on.*{message}"):
         scores(run, tmp_path / "b", *flags)
     assert not (tmp_path / "b").exists()
 

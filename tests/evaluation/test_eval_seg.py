@@ -232,11 +232,9 @@ def test_an_impossible_output_folder_is_one_line_before_the_work(run, tmp_path, 
 
 
 def test_names_of_runs_stay_distinct():
-    from types import SimpleNamespace
-
     from segloss.evaluation.sources import distinct_names
 
-    names = distinct_names([SimpleNamespace(name=name) for name in ("x", "x", "x-2", "x")])
+    names = distinct_names(["x", "x", "x-2", "x"])
     assert names[0] == "x" and len(set(names)) == 4
 
 

@@ -17,11 +17,11 @@ from segloss.datasets.classes import ClassTable
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError
 from segloss.evaluation import mask_source
-from segloss.evaluation.counting import boundary_of
 from segloss.evaluation.mask_source import MaskSource, class_table, match
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.results import Totals
 from segloss.evaluation.store import ResultStore
+from segloss.measures.boundary import boundary_of
 from segloss.metrics import ConfusionMatrix, Scores
 
 SIZE = (13, 17)
@@ -59,8 +59,9 @@ def index_folders(root, names=("b", "a", "c/d"), labels=(0, 1, 2, 255), predicte
     return pairs
 
 
-def source_of(root, classes=THREE, **options):
-    return MaskSource("masks", root / "pred", root / "true", classes, workers=2, **options)
+def source_of(root, classes=THREE, *, boundary=False, **options):
+    counted = ["boundary"] if boundary else []
+    return MaskSource("masks", root / "pred", root / "true", classes, workers=2, counted=counted, **options)
 
 
 # Forms of masks.
@@ -72,7 +73,7 @@ def test_index_masks_are_counted_like_the_confusion_matrix(tmp_path, boundary):
     totals = require_counts(source_of(tmp_path, boundary=boundary), pairs.values(), 3)
     assert totals.names == ["a", "b", "c/d"]
     if boundary:
-        np.testing.assert_array_equal(totals.boundary, sum(boundary_of(p, y, 3) for p, y in pairs.values()))
+        np.testing.assert_array_equal(totals.counted["boundary"], sum(boundary_of(p, y, 3) for p, y in pairs.values()))
 
 
 def test_images_of_different_sizes_are_counted_together(tmp_path):
@@ -272,10 +273,10 @@ def test_cityscapes_scores_equal_the_official_ones(tmp_path, official, case):
     [
         ("labelIds", "auto"),
         ("labelTrainIds", "auto"),
-        ("labelTrainIds", "labelTrainIds"),
+        ("labelTrainIds", "trainIds"),
         ("any name", "auto"),
         ("any name", "labelIds"),
-        ("trainIds without saying so", "labelTrainIds"),
+        ("trainIds without saying so", "trainIds"),
     ],
 )
 def test_label_ids_and_train_ids_give_the_same_official_scores(
@@ -308,7 +309,7 @@ def test_a_table_of_ones_own_reads_train_ids_by_itself(tmp_path):
     with pytest.raises(InputError, match="holds id 5"):
         totals_of(source_of(tmp_path))
     with pytest.raises(InputError, match="--prediction-ids trainIds are those of Cityscapes"):
-        source_of(tmp_path, prediction_ids="labelTrainIds")
+        source_of(tmp_path, prediction_ids="trainIds")
 
 
 def test_a_frame_with_two_labels_is_refused(tmp_path):
@@ -470,10 +471,10 @@ def test_a_bad_prediction_is_refused_or_left_out_and_reported(tmp_path, harm, me
         totals_of(source_of(tmp_path, boundary=boundary))
     source = source_of(tmp_path, skip_bad=True, boundary=boundary)
     require_counts(source, [pairs["b"], pairs["c/d"]], 3)
-    (skipped,) = source.describe()["skipped"]
+    (skipped,) = source.describe().skipped
     assert skipped.startswith("a: ") and (message in skipped or "its label a.png is 17x13" in skipped)
     totals_of(source)
-    assert source.describe()["skipped"] == [skipped]  # not twice
+    assert source.describe().skipped == (skipped,)  # not twice
 
 
 def test_nothing_left_is_an_input_error(tmp_path):
@@ -505,7 +506,7 @@ FROM_ONE = ClassTable(("x", "y", "z"), ids=(1, 2, 3), ignore_ids=(0,))
     [
         (CITYSCAPES, range(19), "auto", "these look like trainIds; give --prediction-ids trainIds"),
         (CITYSCAPES, (0, 1, 255), "auto", "these look like trainIds; give --prediction-ids trainIds"),
-        (CITYSCAPES, CITY_IDS, "labelTrainIds", "these look like labelIds; give --prediction-ids labelIds"),
+        (CITYSCAPES, CITY_IDS, "trainIds", "these look like labelIds; give --prediction-ids labelIds"),
         (CITYSCAPES, (7, 8, 40), "auto", "ids that are no class: 40; check --class-table"),
         (FROM_ONE, range(3), "auto", "ids seem to begin one before the class table's 1"),
         (THREE, (1, 2, 3), "auto", "ids seem to begin one behind the class table's 0"),

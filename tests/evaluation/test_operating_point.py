@@ -17,6 +17,7 @@ from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table
 from segloss.losses import build_criterion
 from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
 from segloss.runs import FILE, load_operating_point, save_operating_point
+from segloss.schema import SweepPoint
 
 COUNTS = [9000, 700, 250, 50]
 CLASSES = len(COUNTS)
@@ -186,14 +187,14 @@ def test_the_sweep_table_holds_the_scores_of_every_point():
                 matrix = confusion_of(decide(criterion, logits, prior, Decision(rule, value))[0], labels)
                 confusions[rule, value] = confusions.get((rule, value), 0) + matrix
     rows = sweep_table(Totals.of(kept), [2, 3])
-    assert {row["protocol"] for row in rows} == {"cityscapes"}
-    assert [(row["rule"], row["value"]) for row in rows] == [(rule, v) for rule, grid in GRIDS.items() for v in grid]
+    assert {row.protocol for row in rows} == {"cityscapes"}
+    assert [(row.rule, row.value) for row in rows] == [(rule, v) for rule, grid in GRIDS.items() for v in grid]
     for row in rows:
-        scores = Scores.from_confusion(confusions[row["rule"], row["value"]])
+        scores = Scores.from_confusion(confusions[row.rule, row.value])
         for key in ("miou", "mean_accuracy", "pixel_accuracy"):
-            assert row[key] == pytest.approx(getattr(scores, key), rel=1e-12)
-        assert row["tail_miou"] == pytest.approx(float(scores.iou[2:].mean()), rel=1e-12)
-    json.dumps(rows, allow_nan=False)
+            assert getattr(row, key) == pytest.approx(getattr(scores, key), rel=1e-12)
+        assert row.tail_miou == pytest.approx(float(scores.iou[2:].mean()), rel=1e-12)
+    json.dumps([row.to_json() for row in rows], allow_nan=False)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -215,12 +216,12 @@ def test_the_sweep_follows_the_protocol(protocol):
             matrices.setdefault(value, []).append(confusion.matrix)
     rows = sweep_table(Totals.of(kept), [2, 3], protocol)
     for row in rows:
-        every = torch.stack(matrices[row["value"]])
+        every = torch.stack(matrices[row.value])
         counts = every.diagonal(dim1=1, dim2=2), every.sum(2), every[:, :, :5].sum(1)
         scores = Scores.from_counts(*counts, protocol)
         expected = None if protocol == "torchvision" else pytest.approx(scores.miou, rel=1e-12)
-        assert row["miou"] == expected and row["protocol"] == protocol
-        assert row["mean_accuracy"] == (None if math.isnan(scores.mean_accuracy) else scores.mean_accuracy)
+        assert row.miou == expected and row.protocol == protocol
+        assert row.mean_accuracy == (None if math.isnan(scores.mean_accuracy) else scores.mean_accuracy)
 
 
 def test_a_tail_that_is_not_there_has_no_score():
@@ -228,18 +229,19 @@ def test_a_tail_that_is_not_there_has_no_score():
     result = ImageResult("x", matrix, 0, sweep={"prior": np.zeros((11, 3, 2), np.int64)})
     result.sweep["prior"][:, :2] = 5
     rows = sweep_table(Totals.of([result]), [2])
-    assert all(row["tail_miou"] is None and row["miou"] == 1 for row in rows)
+    assert all(row.tail_miou is None and row.miou == 1 for row in rows)
     with pytest.raises(InputError, match="--choose-metric tail_miou: no class of it is in the images to choose on"):
         choose(rows, "tail_miou")
 
 
 def rows_of(*rows):
-    return [{"rule": rule, "value": value, "miou": score} for rule, value, score in rows]
+    others = dict.fromkeys(["mean_accuracy", "pixel_accuracy", "tail_miou"])
+    return [SweepPoint(rule, value, "cityscapes", 2, miou=score, **others) for rule, value, score in rows]
 
 
 def test_the_point_of_the_highest_score_is_chosen():
-    assert choose(rows_of(("tau", 0.0, 0.1), ("tau", 1.0, 0.3), ("prior", 0.7, 0.4)), "miou")["value"] == 0.7
-    assert choose(rows_of(("tau", 0.0, None), ("tau", 1.0, 0.0)), "miou")["value"] == 1.0
+    assert choose(rows_of(("tau", 0.0, 0.1), ("tau", 1.0, 0.3), ("prior", 0.7, 0.4)), "miou").value == 0.7
+    assert choose(rows_of(("tau", 0.0, None), ("tau", 1.0, 0.0)), "miou").value == 1.0
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -247,7 +249,7 @@ def test_of_equal_points_the_one_nearest_to_the_plain_argmax_is_chosen(turned):
     tau = rows_of(("tau", 0.0, 0.5), ("tau", 0.8, 0.5), ("tau", 1.5, 0.5), ("tau", 1.0, 0.4))
     prior = rows_of(("prior", 1.0, 0.5), ("prior", 0.3, 0.5), ("prior", 0.0, 0.1))
     for rows, value in ((tau, 0.8), (prior, 0.3), (prior + tau, 0.8)):
-        assert choose(rows[::-1] if turned else rows, "miou")["value"] == value
+        assert choose(rows[::-1] if turned else rows, "miou").value == value
 
 
 @pytest.mark.parametrize("rows", [[], rows_of(("tau", 1.0, None))])

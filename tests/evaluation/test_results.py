@@ -15,9 +15,10 @@ import torch
 
 from segloss.datasets.masks import counts_of_runs, id_histogram
 from segloss.errors import InputError
-from segloss.evaluation.counting import BINS, boundary_of, confusion_of, pair_histogram
+from segloss.evaluation.counting import BINS, confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.store import AT_ONCE, ResultStore
+from segloss.measures.boundary import boundary_of
 from segloss.metrics import ConfusionMatrix
 
 KEY = {"model": "a", "images": 3}
@@ -28,7 +29,7 @@ def made_up(place, *, classes=4, optional=True):
     generator = np.random.default_rng(place)
     result = ImageResult(f"city/{place:05}", generator.integers(0, 50, (classes, classes + 1)), int(place % 7))
     if optional:
-        result.boundary = generator.integers(0, 90, (classes, 2))
+        result.counted["boundary"] = generator.integers(0, 90, (classes, 2))
         result.calibration = generator.random((BINS, 3))
         result.brier = float(generator.random())
         result.sweep = {rule: generator.integers(0, 9, (5, classes, 2)) for rule in ("tau", "prior")}
@@ -37,32 +38,37 @@ def made_up(place, *, classes=4, optional=True):
 
 def require_same(a, b):
     assert (a.name, a.ignored, a.brier) == (b.name, b.ignored, b.brier)
-    for key in ("matrix", "boundary", "calibration"):
+    for key in ("matrix", "calibration"):
         np.testing.assert_array_equal(getattr(a, key), getattr(b, key), strict=getattr(a, key) is not None)
-    assert list(a.sweep) == list(b.sweep)
-    for rule in a.sweep:
-        np.testing.assert_array_equal(a.sweep[rule], b.sweep[rule], strict=True)
+    require_same_by_name(a, b)
+
+
+def require_same_by_name(a, b):
+    for key in ("counted", "sweep"):
+        ours, theirs = getattr(a, key), getattr(b, key)
+        assert list(ours) == list(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], strict=True)
 
 
 def require_same_totals(a, b):
     assert a.names == b.names and (a.images, a.ignored) == (b.images, b.ignored)
-    for key in ("matrix", "present", "counts", "boundary"):
+    for key in ("matrix", "present", "counts"):
         np.testing.assert_array_equal(getattr(a, key), getattr(b, key), strict=True)
     # Kept and added up in the same order: the same floats.
     assert a.brier == b.brier
     np.testing.assert_array_equal(a.calibration, b.calibration)
-    for rule in a.sweep:
-        np.testing.assert_array_equal(a.sweep[rule], b.sweep[rule], strict=True)
+    require_same_by_name(a, b)
 
 
 # One image.
 
 
-@pytest.mark.parametrize("missing", [(), ("boundary",), ("calibration",), ("sweep",), ("boundary", "sweep")])
+@pytest.mark.parametrize("missing", [(), ("counted",), ("calibration",), ("sweep",), ("counted", "sweep")])
 def test_a_result_survives_being_written(missing):
     result = made_up(3)
     for key in missing:
-        setattr(result, key, {} if key == "sweep" else None)
+        setattr(result, key, None if key == "calibration" else {})
     require_same(result, ImageResult.from_bytes(result.name, result.to_bytes()))
 
 
@@ -211,7 +217,7 @@ def test_totals_equal_the_confusion_matrix_and_the_sums():
     assert (totals.images, totals.ignored) == (expected.images, expected.ignored)
     assert totals.present.tolist() == [4, 4, 1] and totals.names == [result.name for result in kept]
     np.testing.assert_array_equal(totals.counts, every)
-    np.testing.assert_array_equal(totals.boundary, np.sum([result.boundary for result in kept], axis=0))
+    np.testing.assert_array_equal(totals.counted["boundary"], sum(result.counted["boundary"] for result in kept))
     np.testing.assert_allclose(totals.calibration, np.sum([result.calibration for result in kept], axis=0), rtol=1e-14)
     assert totals.brier == pytest.approx(sum(result.brier for result in kept), rel=1e-14)
     for rule in ("tau", "prior"):
@@ -440,6 +446,6 @@ def test_results_counted_in_another_way_are_not_gone_on_from(tmp_path, monkeypat
         store.add_all([(0, result)])
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == {"a"}
-    monkeypatch.setattr(store, "COUNTED_AS", -1)
+    monkeypatch.setattr("segloss.evaluation.store.COUNTED_AS", -1)
     with ResultStore(tmp_path / "r.sqlite", {"data": 1}) as store:
         assert store.names() == set()

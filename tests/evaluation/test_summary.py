@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from segloss.datasets.classes import ClassTable
-from segloss.evaluation.counting import BINS, boundary_of, confusion_of
+from segloss.evaluation import summary
+from segloss.evaluation.counting import BINS, confusion_of
 from segloss.evaluation.results import ImageResult, Totals
-from segloss.evaluation.summary import calibration, mean_of, summarise
+from segloss.evaluation.summary import calibration, mean_of
+from segloss.measures.boundary import boundary_of
 from segloss.metrics import PROTOCOLS
+from segloss.schema import MaskOrigin, RunScores
 
 CLASSES = ClassTable(("sky", "car", "bus", "pole", "bird"), categories=("far", "near", "near", "near", "far"))
 
@@ -29,8 +32,17 @@ def totals_of(pairs, boundary=False):
     kept = []
     for place, (predicted, labels) in enumerate(pairs):
         kept.append(ImageResult(str(place), *confusion_of(predicted, labels, 5)))
-        kept[-1].boundary = boundary_of(predicted, labels, 5) if boundary else None
+        if boundary:
+            kept[-1].counted["boundary"] = boundary_of(predicted, labels, 5)
     return Totals.of(kept)
+
+
+def summarise(totals, classes, **how):
+    """As JSON, which reads back as the same scores."""
+    scores = summary.summarise(totals, classes, MaskOrigin(predictions="p", labels="t"), **how)
+    content = scores.to_json()
+    assert RunScores.from_json(json.loads(json.dumps(content))) == scores
+    return content
 
 
 def iou(pairs, members):
@@ -119,11 +131,11 @@ def test_calibration_follows_its_definition():
     totals = totals_of(images(count=1))
     totals.calibration, totals.brier = counts, 1234.0
     found = calibration(totals)
-    assert found["ece"] == pytest.approx(ece, rel=1e-12) and ece > 0.05
-    assert found["brier"] == pytest.approx(1234 / 4000, rel=1e-12)
-    assert sum(row["share"] for row in found["bins"]) == pytest.approx(1, rel=1e-12)
-    assert all(row["from"] <= row["confidence"] <= row["from"] + 1 / BINS for row in found["bins"])
-    assert len(found["bins"]) == np.count_nonzero(counts[:, 0]) < BINS
+    assert found.ece == pytest.approx(ece, rel=1e-12) and ece > 0.05
+    assert found.brier == pytest.approx(1234 / 4000, rel=1e-12)
+    assert sum(row.share for row in found.bins) == pytest.approx(1, rel=1e-12)
+    assert all(row.from_ <= row.confidence <= row.from_ + 1 / BINS for row in found.bins)
+    assert len(found.bins) == np.count_nonzero(counts[:, 0]) < BINS
 
 
 def test_the_mean_of_some_classes_leaves_out_those_without_iou():

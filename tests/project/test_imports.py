@@ -16,8 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # The house from the ground up: a room imports what stands in its own row or in a lower one.
 ROWS = [
     {"errors", "files", "options", "progress"},
-    {"losses", "metrics", "decisions", "pixel_counts", "adapters"},  # the core: torch alone
-    {"datasets", "flags"},
+    # the core: torch alone
+    {
+        *("losses", "metrics", "decisions", "pixel_counts", "adapters"),
+        *("schema", "pixel_sample", "iou_rule", "calibration"),
+    },
+    {"datasets", "flags", "measures"},
     {"config", "models"},
     {"inference", "runs"},
     {"report"},

@@ -21,6 +21,7 @@ from segloss.evaluation.extremes import MOST_RUNS, extremes
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.report.pages import write_report
 from segloss.report.tables import write_evaluation
+from segloss.schema import Comparison, RunScores, SweepPoint
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -179,11 +180,11 @@ class Painted:
         return Totals.of(ImageResult(name, *confusion_of(p[2], p[1], 3)) for name, p in pictures.items())
 
 
-def hand_made_page(folder: Path, runs: dict[str, dict], compared: dict, sweeps: dict | None = None) -> Path:
+def hand_made_page(folder: Path, runs: dict[str, RunScores], compared: Comparison, sweeps: dict | None = None) -> Path:
     sources = [Painted(name) for name in runs]
     totals = {source.name: source.totals() for source in sources}
-    plots = write_evaluation(folder, sources, runs, totals, compared, sweeps or {})
     matrices = {name: total.matrix for name, total in totals.items()}
+    plots = write_evaluation(folder, Painted.classes.names, runs, matrices, compared, sweeps or {})
     shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
     write_report(folder / "report.html", Painted.classes, runs, matrices, compared, plots, shown)
     return folder / "report.html"
@@ -196,24 +197,26 @@ def full_page(tmp_path_factory) -> Path:
     measured = {
         "calibration": {"ece": 0.123, "brier": 0.456, "bins": bins},
         "boundary_miou": 0.321,
+        "boundary_ious": (0.25, 0.35, None),
         "categories": {"miou": 0.654, "iou": {"flat": 0.611, "object": None}},
         "decision": "tau 0.5",
         "unknown_predictions": 3,
     }
     runs = {name: metrics() for name in ("run 10", "run 9", "A", NASTY, "B")}
     runs["run 10"] = metrics(**measured)
-    for row, boundary in zip(runs["run 10"]["classes"], (0.25, 0.35, None), strict=True):
-        row["boundary_iou"] = boundary
     runs["A"] = metrics(images=8, skipped=["f1: is cut off"], miou=None)
-    compared = comparison(images=8)
-    compared["ranking"][0].update(runs=4, members=["run 10", "run 9", NASTY, "B"])
-    compared["ranking"][1].update(name="B", runs=1, members=["A"])
-    compared["pairs"][0].update(b="B")
+
+    def in_groups(found):
+        found["ranking"][0].update(runs=4, members=["run 10", "run 9", NASTY, "B"])
+        found["ranking"][1].update(name="B", runs=1, members=["A"])
+        found["pairs"][0].update(b="B")
+
     points = [
-        {"rule": rule, "value": v, "protocol": "cityscapes", "classes_averaged": 3, **dict.fromkeys(CHOICES, v)}
+        SweepPoint(rule, value, "cityscapes", 3, **dict.fromkeys(CHOICES, value))
         for rule in ("tau", "prior")
-        for v in (0.0, 0.5, 1.0)
+        for value in (0.0, 0.5, 1.0)
     ]
+    compared = comparison(images=8, change=in_groups)
     return hand_made_page(tmp_path_factory.mktemp("full"), runs, compared, {"run 10": points})
 
 

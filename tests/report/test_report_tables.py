@@ -9,6 +9,7 @@ from segloss.metrics import PROTOCOLS
 from segloss.report.tables import write_tables
 from segloss.report.terminal import print_comparison, print_scores
 from segloss.report.wording import answer, own_intervals, pair_text, percent, scored_how, summary_lines, title_of
+from segloss.schema import SweepPoint
 
 ALONE = {"interval": (None, None), "leads": None}
 
@@ -25,9 +26,7 @@ def test_printed_means_name_protocol_and_classes(protocol, capsys):
 
 
 def test_settings_with_different_numbers_of_classes_say_so(capsys):
-    found = comparison()
-    found["ranking"][0]["classes"] = [spread(0.5)] * 3
-    print_comparison(found)
+    print_comparison(comparison(change=lambda found: found["ranking"][0].update(classes=[spread(0.5)] * 3)))
     assert "over 2 to 3 of 3 classes" in capsys.readouterr().out
 
 
@@ -43,17 +42,16 @@ def test_without_an_interval_the_reason_is_given(capsys):
 def test_equal_runs_are_level():
     assert ", level with B: 0.0 [-1.0, 1.0] points." in answer(comparison(b=0.5, interval=(-0.01, 0.01)))
     assert ", level with B: 0.0 points (no interval" in answer(comparison(b=0.5, **ALONE))
-    assert pair_text(comparison(b=0.5001, interval=(-0.01, 0.01))["pairs"][0]).endswith(
-        ": 0.0 [-1.0, 1.0] points, level"
-    )
+    assert pair_text(comparison(b=0.5001, interval=(-0.01, 0.01)).pairs[0]).endswith(": 0.0 [-1.0, 1.0] points, level")
     assert percent(-1e-5) == "0.0" and percent(-0.001) == "-0.1"
 
 
 def test_runs_without_a_mean_are_not_compared(capsys):
-    none = {"miou": spread(None)}
-    found = comparison(protocol="torchvision", **ALONE)
-    for row in (*found["ranking"], *found["pairs"]):
-        row.update(none)
+    def without(found):
+        for row in (*found["ranking"], *found["pairs"]):
+            row["miou"] = spread(None)
+
+    found = comparison(protocol="torchvision", change=without, **ALONE)
     print_comparison(found)
     assert "no mean, as a class is absent" in capsys.readouterr().out
     assert "not to be compared with B: one of the two has no mean." in answer(found)
@@ -85,7 +83,7 @@ def rows_of(path) -> list[dict]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_table_on_disk_names_protocol_and_classes(tmp_path, protocol):
     runs = {name: metrics(protocol=protocol) for name in "AB"}
-    point = {"rule": "tau", "value": 1.0, "protocol": protocol, "classes_averaged": 2, "miou": 0.5}
+    point = SweepPoint("tau", 1.0, protocol, 2, miou=0.5, mean_accuracy=None, pixel_accuracy=0.7, tail_miou=None)
     sweeps = {name: [point] for name in runs}
     write_tables(tmp_path, ("wall", "lamp", "ghost"), runs, comparison(protocol=protocol), sweeps)
     for table, lines in (("runs", 2), ("per_class", 6), ("comparison", 4), ("sweep", 2)):
@@ -103,13 +101,12 @@ def test_runs_csv_holds_all_means_of_each_run(tmp_path):
     full = metrics(
         calibration={"ece": 0.1, "brier": 0.2, "bins": []},
         boundary_miou=0.3,
+        boundary_ious=(0.25, 0.35, None),
         categories={"miou": 0.4, "iou": {"flat": 0.4}},
         skipped=["f1: is cut off"],
         unknown_predictions=7,
         decision="tau 0",
     )
-    for row, boundary in zip(full["classes"], (0.25, 0.35, None), strict=True):
-        row["boundary_iou"] = boundary
     write_tables(tmp_path, ("wall", "lamp", "ghost"), {"A": full, "B": metrics()}, comparison(), {})
     a, b = rows_of(tmp_path / "runs.csv")
     assert list(a)[:9] == [
@@ -125,8 +122,11 @@ def test_runs_csv_holds_all_means_of_each_run(tmp_path):
 
 def test_an_interval_is_a_runs_own_only_if_it_was_compared_alone_and_whole():
     runs = {"A": metrics(), "B": metrics(), "C": metrics()}
-    found = comparison()
-    found["ranking"][0].update(runs=2, members=["B", "C"])  # the group is called A, as a run of the other group is
-    found["ranking"][1].update(members=["A"])
-    assert own_intervals(runs, found) == {"A": found["ranking"][1]["miou"]}
+
+    def group(found):  # the group is called A, as a run of the other group is
+        found["ranking"][0].update(runs=2, members=["B", "C"])
+        found["ranking"][1].update(members=["A"])
+
+    found = comparison(change=group)
+    assert own_intervals(runs, found) == {"A": found.ranking[1].miou}
     assert own_intervals({**runs, "A": metrics(images=10)}, found) == {}

@@ -166,9 +166,9 @@ def test_names_are_known_in_any_case_and_kept_as_they_are_declared(words, name, 
 
 
 def test_names_of_evaluation_are_known_in_any_case():
-    config = parse_eval("--checkpoint a --split Val --protocol SegNet".split())
+    config = parse_eval(["--checkpoint", "a", "--split", "Val", "--protocol", "SegNet"])
     assert (config.split, config.protocol) == ("val", "segnet")
-    config = parse_eval("--predictions a --labels b --prediction-ids TRAINIDS".split())
+    config = parse_eval(["--predictions", "a", "--labels", "b", "--prediction-ids", "TRAINIDS"])
     assert config.prediction_ids == "trainIds"
 
 

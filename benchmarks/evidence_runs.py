@@ -1,0 +1,287 @@
+"""One run of evidence.py: folds of CamVid, training that can be killed, scores under every decision, the row.
+
+train_seg.py and eval_seg.py do the work, each in a process of its own, so that anyone can repeat a row by its command.
+"""
+
+import csv
+import fcntl
+import functools
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+from PIL import Image
+
+if TYPE_CHECKING:
+    from evidence import Job
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN, EVAL = [sys.executable, str(ROOT / "train_seg.py")], [sys.executable, str(ROOT / "eval_seg.py")]
+# How scores become classes, in the order of scoring. One that eval_seg.py does not know yet is left for a later call.
+DECISIONS = {
+    "plain": "--decision-tau 1",
+    "tau0": "--decision-tau 0",
+    "chosen": "--decision-tau auto",  # the point that the pass over val chose
+    "iou": "--decision iou",
+}
+ON_VAL = {"plain": "--decision-tau 1 --sweep-tau --choose-metric miou", "iou": "--decision iou"}
+QUIET = 600  # seconds without a written file after which a run that somebody else began counts as stopped
+# May differ between a run and its job: where and how fast, not what is learnt.
+PLACE = {"output_dir", "data_path", "encoder_weights"}
+FREE = PLACE | {"workers", "resume", "check", "cache", "precision", "accelerator", "devices"}
+MEANS = ["decision", "images", "classes_averaged", "miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"]
+
+
+class Stopped(Exception):
+    """The time is over, or the run cannot be made now; the message says which."""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[int]:
+    """The lock of a run, which a child that inherits it keeps when this process is killed."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stopped("in work by another process") from None
+        yield file.fileno()
+
+
+@dataclass
+class Runner:
+    """Makes runs and rows: ``run(job)`` does whatever a job still lacks."""
+
+    runs: Path
+    rows: Path
+    roots: dict[str, Path]
+    weights: Path | None = None
+    deadline: float = float("inf")  # of time.monotonic()
+    adopted_commit: str | None = None
+
+    def run(self, job: "Job") -> str:
+        """Train what is not trained, score what is not scored; a word on what was done."""
+        missing = self.missing(job)
+        if not missing:
+            return "done before"
+        folder, began = self.runs / job.name, self.runs / f"{job.name}.began"
+        if not folder.is_dir() and self.row_file(job).is_file():
+            raise Stopped(f"its run folder is gone, so that {', '.join(d for _, d in missing)} cannot be scored")
+        if not self.trained(job) and not began.is_file() and time.time() - newest(folder) < QUIET:
+            raise Stopped("somebody else seems to train it")
+        with held(self.runs / f"{job.name}.lock") as descriptor:
+            new = not self.trained(job)
+            if new:
+                began.touch()
+                self.train(job, descriptor)
+            row = self.row(job, adopted=not began.is_file())
+            for split, decision in self.missing(job):
+                self.score(job, row, split, decision, descriptor)
+        return "trained and scored" if new else "scored"
+
+    def missing(self, job: "Job") -> list[tuple[str, str]]:
+        """(split, decision) of every score that the row lacks and eval_seg.py can give."""
+        file = self.row_file(job)
+        scores = json.loads(file.read_text())["scores"] if file.is_file() else {}
+        wanted = [("val", name) for name in ON_VAL] + [("test", name) for name in DECISIONS if job.test]
+        return [(s, d) for s, d in wanted if d not in scores.get(s, {}) and known(DECISIONS[d].split()[0])]
+
+    def trained(self, job: "Job") -> bool:
+        """Whether train_seg.py came to its end, where it writes the scores of the last split."""
+        return (self.runs / job.name / f"{'val' if '/' in job.dataset else 'test'}_metrics.json").is_file()
+
+    def row_file(self, job: "Job") -> Path:
+        return self.rows / f"{job.name}.json"
+
+    def root(self, job: "Job") -> Path:
+        if job.base not in self.roots:
+            raise Stopped(f"needs --data {job.base}=DIR or ${variable(job.base)}")
+        return self.runs / "folds" / job.dataset.split("/")[1] if "/" in job.dataset else self.roots[job.base]
+
+    def train(self, job: "Job", descriptor: int) -> None:
+        folder = self.runs / job.name
+        place = ["--output-dir", str(folder), "--data-path", str(self.root(job))]
+        if (folder / "config.yaml").is_file():
+            self.require_same_settings(job)
+            command = [*TRAIN, *job.settings, "--resume", *place]
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run
+            if self.weights is None:
+                raise Stopped("needs --weights FILE or $SEGLOSS_ENCODER_WEIGHTS")
+            command = [*TRAIN, *job.settings, "--encoder-weights", str(self.weights), *place]
+        self.call(command, job, descriptor)
+
+    def require_same_settings(self, job: "Job") -> None:
+        """Stopped unless the folder's config is what the job's flags mean to train_seg.py."""
+        asked = told(*TRAIN, *job.settings, "--print_config")
+        if not asked:
+            raise Stopped(f"train_seg.py refuses {shlex.join(job.settings)}")
+        folder = self.runs / job.name
+        wanted, found = yaml.safe_load(asked), yaml.safe_load((folder / "config.yaml").read_text())
+        for key in sorted(wanted.keys() & found.keys() - FREE):
+            if wanted[key] != found[key]:
+                raise Stopped(f"{folder}: {key} is {found[key]} there and {wanted[key]} in the job; move that folder")
+
+    def row(self, job: "Job", adopted: bool) -> dict:
+        """The row of a trained run: what was run, on what; scores are added to it."""
+        if self.row_file(job).is_file():
+            return json.loads(self.row_file(job).read_text())
+        self.require_same_settings(job)
+        folder = self.runs / job.name
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        with (folder / "history.csv").open() as file:
+            seconds = [float(line["seconds"]) for line in csv.DictReader(file)]
+        here = machine() if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown
+        if adopted:
+            here["commit"] = self.adopted_commit
+        weights = Path(config["encoder_weights"]).name
+        where = f"--data-path ${variable(job.base)} --encoder-weights {weights}"
+        command = f"{shlex.join(['python', 'train_seg.py', *job.settings])} {where}"
+        about = {"name": job.name, "dataset": job.dataset, "protocol": job.protocol, "arm": job.arm, "seed": job.seed}
+        about |= {"command": command, "adopted": adopted, **here, "precision": config["precision"]}
+        return about | {"seconds": round(sum(seconds)), "epochs": len(seconds), "scores": {}}
+
+    def score(self, job: "Job", row: dict, split: str, decision: str, descriptor: int) -> None:
+        """Score one decision on one split by eval_seg.py and write the row anew."""
+        folder, flags = self.runs / job.name, (ON_VAL if split == "val" else DECISIONS)[decision]
+        target = folder / f"evidence-{split}-{decision}"
+        place = ["--data-path", str(self.root(job)), "--split", split, "--output-dir", str(target)]
+        usual = ["--check", "off", "--workers", "0", "--save-predictions"]
+        self.call([*EVAL, "--checkpoint", str(folder), *place, *usual, *flags.split()], job, descriptor)
+        metrics = next(iter(json.loads((target / "metrics.json").read_text())["runs"].values()))
+        row["classes"] = [c["name"] for c in metrics["classes"]]
+        predictions, masks = target / "predictions" / job.name, self.root(job) / job.data.masks.format(split=split)
+        counts = block_counts(predictions, masks, len(row["classes"]), job.data.block if split == "test" else None)
+        of_split = row["scores"].setdefault(split, {})
+        of_split[decision] = scores_of(metrics, counts)
+        if split == "val" and (folder / "operating_point.json").is_file():
+            point = json.loads((folder / "operating_point.json").read_text())
+            of_split["chosen"] = {"decision": f"{point['rule']} {point['value']:g}", "miou": point["score"]}
+        shutil.rmtree(target / "predictions")
+        write_row(self.row_file(job), row)
+
+    def call(self, command: list[str], job: "Job", descriptor: int) -> None:
+        """Run a command to its end or to the deadline, its words into the run's log; Stopped if it fails or is late."""
+        log = self.runs / f"{job.name}.log"
+        with log.open("ab") as out:
+            child = subprocess.Popen(command, stdout=out, stderr=out, env=environment(), pass_fds=[descriptor])
+            while child.poll() is None:
+                if time.monotonic() > self.deadline:
+                    child.send_signal(signal.SIGINT)  # Lightning ends in order
+                    try:
+                        child.wait(60)
+                    except subprocess.TimeoutExpired:
+                        child.kill()
+                    raise Stopped("out of time; the next call goes on with it")
+                time.sleep(0.2)
+        if child.returncode:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise Stopped(f"{Path(command[1]).name} failed, see {log}: {''.join(last)}")
+
+
+def newest(folder: Path) -> float:
+    """When a file of a run was last written, in seconds of time.time()."""
+    return max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
+
+
+def block_counts(predictions: Path, masks: Path, num_classes: int, block: int | None) -> np.ndarray:
+    """Right, true and predicted pixels per class, int64 ``(blocks, 3, C)``, of masks in class ids; None: one block."""
+    rows = []
+    for file in sorted(predictions.iterdir()):
+        predicted, labels = np.asarray(Image.open(file)), np.asarray(Image.open(masks / file.name))
+        valid = labels < num_classes
+        predicted, labels = predicted[valid], labels[valid]
+        three = (labels[labels == predicted], labels, predicted)
+        rows.append([np.bincount(ids, minlength=num_classes)[:num_classes] for ids in three])
+    return np.add.reduceat(np.array(rows), np.arange(0, len(rows), block or len(rows)), axis=0)
+
+
+def scores_of(metrics: dict, blocks: np.ndarray) -> dict:
+    """What a row keeps of eval_seg.py's metrics, and the counts that intervals are made from, which must agree."""
+    right, true, predicted = blocks.sum(0)
+    with np.errstate(invalid="ignore"):
+        counted = right / (true + predicted - right)
+    official = np.array([np.nan if c["iou"] is None else c["iou"] for c in metrics["classes"]])
+    if not np.allclose(counted, official, atol=1e-9, equal_nan=True):
+        raise Stopped(f"IoUs counted from the masks, {counted}, are not those of metrics.json, {official}")
+    found = {key: metrics[key] for key in MEANS} | {g: metrics["groups"][g]["miou"] for g in ("head", "middle", "tail")}
+    found |= {"worst_class": metrics["worst_class"]["name"]} | {
+        key: metrics["calibration"][key] for key in ("ece", "brier")
+    }
+    found |= {key: [c[key] for c in metrics["classes"]] for key in ("iou", "recall", "precision")}
+    return found | {"blocks": blocks.tolist()}
+
+
+def write_row(path: Path, row: dict) -> None:
+    """One row as JSON, whole or not at all; lists of numbers on one line, ratios to five digits."""
+    text = json.dumps(json.loads(json.dumps(row), parse_float=lambda number: round(float(number), 5)), indent=1)
+    text = re.sub(r"\[[\s\d.,\[\]eE+nul-]*\]", lambda found: re.sub(r"\s+", "", found[0]), text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(text + "\n")
+    path.with_suffix(".part").replace(path)
+
+
+def environment() -> dict[str, str]:
+    """One core a run unless OMP_NUM_THREADS says otherwise; threads that wait do not spin."""
+    usual = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    return usual | os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+@functools.cache
+def known(flag: str) -> bool:
+    """Whether eval_seg.py has this option."""
+    return re.search(rf"{flag}(?![\w-])", told(*EVAL, "--help")) is not None
+
+
+def told(*command: str) -> str:
+    """What a command prints; nothing if it cannot be had."""
+    return subprocess.run(command, capture_output=True, text=True, env=environment()).stdout.strip()
+
+
+@functools.cache
+def machine() -> dict:
+    """What a row says of where it was made."""
+    import torch
+
+    git = ("git", "-C", str(ROOT))
+    changed = "-changed" if told(*git, "status", "--porcelain", "--untracked-files=no", "--", "*.py") else ""
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "commit": told(*git, "rev-parse", "--short=12", "HEAD") + changed,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else (models or ["CPU"])[0],
+        "threads": int(environment()["OMP_NUM_THREADS"]),
+        "torch": importlib.metadata.version("torch"),
+    }
+
+
+def make_folds(camvid: Path, target: Path, folds: Sequence[str]) -> None:
+    """``target/SEQUENCE``: links to CamVid's images of train and val, val being that sequence and train the others."""
+    if target.is_dir():
+        return
+    building = target.with_name(f".{target.name}-{os.getpid()}")
+    for kind in ("", "annot"):
+        for source in (file for split in ("train", "val") for file in (camvid / f"{split}{kind}").iterdir()):
+            for fold in folds:
+                split = "val" if source.name.partition("_")[0] == fold else "train"
+                place = building / fold / f"{split}{kind}"
+                place.mkdir(parents=True, exist_ok=True)
+                (place / source.name).symlink_to(source.resolve())
+    building.rename(target)
+
+
+def variable(dataset: str) -> str:
+    """The environment variable of a data set's folder, unless --data names it."""
+    return f"SEGLOSS_{dataset.upper()}"

@@ -1,0 +1,76 @@
+"""The data sets there are: every module of this folder with ``FORMATS`` registers those; opened by name."""
+
+import os
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+from segloss.datasets.base import Format, NoDataError, SegmentationDataset, Transform
+from segloss.datasets.classes import ClassTable
+from segloss.errors import InputError, unknown_name
+
+WITHOUT_FORMATS = ("formats", "namesake", "transforms")  # the last because albumentations takes a second to import
+
+
+def _registered() -> Iterator[tuple[str, Format]]:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in WITHOUT_FORMATS:
+            known = import_module(f"segloss.datasets.{module.name}")
+            yield from ((form.name, form) for form in getattr(known, "FORMATS", ()))
+
+
+FORMATS: dict[str, Format] = dict(_registered())
+DATASETS: tuple[str, ...] = tuple(FORMATS)
+DATASET_HELP = ", ".join(f"{form.name} ({form.help})" for form in FORMATS.values())
+TABLES: dict[str, ClassTable] = {name: table for form in FORMATS.values() for name, table in form.tables.items()}
+OPTIONS_HELP: dict[str, str] = {name: text for form in FORMATS.values() for name, text in form.options.items()}
+
+
+def build_dataset(
+    name: str,
+    root: str | Path | None,
+    split: str,
+    transform: Transform | None = None,
+    *,
+    val_share: float = 0.2,
+    classes: int | None = None,
+    lonely: bool = False,
+) -> SegmentationDataset:
+    """A split of a data set by name.
+
+    Args:
+        name: one of ``DATASETS``, in capitals or not.
+        root: its folder; ``synthetic`` needs none, Cityscapes' default is ``$CITYSCAPES_DATASET``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        transform: as in :class:`SegmentationDataset`.
+        val_share: of ``folder`` without split folders.
+        classes: of ``camvid``: 11 or 32.
+        lonely: leave out images without mask instead of refusing them.
+
+    Raises:
+        NoDataError: missing folder or class file.
+        InputError: unknown name, missing or empty split, image without mask.
+    """
+    form = FORMATS.get(name.lower())
+    if form is None:
+        raise unknown_name("dataset", name, DATASETS)
+    if classes is not None and "classes" not in form.options:
+        readers = " and ".join(other.name for other in FORMATS.values() if "classes" in other.options)
+        what = f"only {readers} has a choice, {form.name} has the classes of its table"
+        raise InputError(what, "leave it out", f"--classes {classes}")
+    given = {"val_share": val_share, "classes": classes}
+    dataset = form.open(_root(form, root), split, transform, **{name: given[name] for name in form.options})
+    if not lonely:
+        dataset.check_partners()
+    return dataset
+
+
+def _root(form: Format, root: str | Path | None) -> Path | None:
+    if form.made_up:
+        return None
+    place = root or os.environ.get(form.variable or "")
+    if place is None:
+        also = f" (or ${form.variable})" if form.variable else ""
+        raise NoDataError(f"data set {form.name!r} needs --data-path{also}", "give the folder that holds it")
+    return Path(place)

@@ -1,0 +1,330 @@
+"""benchmarks/evidence.py: names, what is run and what is not, rows, intervals and tables; nothing is trained here."""
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import evidence  # noqa: E402
+import evidence_runs  # noqa: E402
+import evidence_tables  # noqa: E402
+
+CLASSES = ("road", "pole")
+
+# Stands in for train_seg.py and eval_seg.py: notes each call, and writes what they would.
+FAKE = f"""
+import json, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+
+what, calls, words = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+value = lambda flag: words[words.index(flag) + 1]
+if "--print_config" in words:
+    print(f"loss: {{value('--loss')}}\\nseed: {{value('--seed')}}\\nworkers: 0")
+else:
+    with calls.open("a") as file:
+        file.write(what + " " + " ".join(words) + "\\n")
+    out = Path(value("--output-dir"))
+    out.mkdir(parents=True, exist_ok=True)
+if what == "train" and "--output-dir" in words:
+    if Path(calls.parent / "die").exists():
+        (out / "config.yaml").write_text("loss: ce\\nseed: 0\\nencoder_weights: w\\nprecision: 32-true\\n")
+        sys.exit(1)
+    (out / "config.yaml").write_text("loss: ce\\nseed: 0\\nencoder_weights: w\\nprecision: 32-true\\n")
+    (out / "history.csv").write_text("epoch,seconds\\n1,2.5\\n2,2.5\\n")
+    (out / "test_metrics.json").write_text("{{}}")
+if what == "eval" and "--output-dir" in words:
+    masks, predicted = Path(value("--data-path"), "masks", value("--split")), out / "predictions" / "crackforest-ce-s0"
+    predicted.mkdir(parents=True)
+    for mask in masks.iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(predicted / mask.name)
+    if "--choose-metric" in words:
+        point = {{"rule": "prior", "value": 0.5, "score": 0.4}}
+        Path(value("--checkpoint"), "operating_point.json").write_text(json.dumps(point))
+    iou = json.loads((calls.parent / "iou").read_text())
+    classes = [{{"name": n, "iou": i, "recall": 1.0, "precision": None}} for n, i in zip({CLASSES!r}, iou)]
+    means = dict.fromkeys({evidence_runs.MEANS!r}, 0.123456789)
+    groups = dict.fromkeys(("head", "middle", "tail"), {{"miou": None}})
+    run = means | {{"classes": classes, "groups": groups, "worst_class": {{"name": "pole"}}}}
+    run |= {{"calibration": {{"ece": 0.1, "brier": 0.2}}}}
+    (out / "metrics.json").write_text(json.dumps({{"runs": {{"crackforest-ce-s0": run}}}}))
+"""
+
+
+@pytest.fixture
+def job() -> evidence.Job:
+    return evidence.Job("crackforest", "ce", "--loss ce", 0, 1, test=True)
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch) -> evidence_runs.Runner:
+    """A runner whose commands are the fakes, on two splits of seven images of 2x4 pixels, one of them ignored."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    for name, what in (("TRAIN", "train"), ("EVAL", "eval")):
+        monkeypatch.setattr(
+            evidence_runs, name, [sys.executable, str(tmp_path / "fake.py"), what, str(tmp_path / "calls")]
+        )
+    monkeypatch.setattr(evidence_runs, "known", lambda flag: flag != "--decision")
+    monkeypatch.setattr(evidence_runs, "machine", lambda: dict.fromkeys(("commit", "device", "threads", "torch"), "x"))
+    for split in ("val", "test"):
+        place = tmp_path / "data" / "masks" / split
+        place.mkdir(parents=True)
+        for number in range(7):
+            Image.fromarray(np.array([[0, 0, 0, 1], [0, 0, 1, 255]], dtype=np.uint8)).save(place / f"{number}.png")
+    (tmp_path / "iou").write_text(json.dumps([5 / 7, 0.0]))
+    (tmp_path / "runs").mkdir()
+    return evidence_runs.Runner(
+        tmp_path / "runs", tmp_path / "rows", {"crackforest": tmp_path / "data"}, tmp_path / "weights"
+    )
+
+
+def calls(runner) -> list[str]:
+    file = runner.runs.parent / "calls"
+    return file.read_text().splitlines() if file.is_file() else []
+
+
+# ---- Jobs ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_say_data_set_protocol_arm_and_seed():
+    assert evidence.Job("camvid", "power075", "", 2, 1).name == "camvid-power075-s2"
+    assert evidence.Job("camvid/0001TP", "ce", "", 0, 1).name == "camvid-0001TP-ce-s0"
+    assert evidence.Job("ccp", "rank", "", 0, 1, "long").name == "ccp-long-rank-s0"
+
+
+def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone():
+    jobs = evidence.job_list()
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert {job.arm for job in jobs if job.test} == set(evidence.FINAL)
+    assert not any(job.test for job in jobs if "/" in job.dataset)
+    assert [job.priority for job in jobs] == sorted(job.priority for job in jobs)
+
+
+@pytest.mark.parametrize("protocol", evidence.PROTOCOLS)
+def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
+    from segloss.config import parse_train_config
+
+    jobs = [job for job in evidence.job_list() if job.protocol == protocol]
+    for job in ({job.arm: job for job in jobs} | {job.base: job for job in jobs}).values():
+        config = parse_train_config(job.settings)
+        assert config.unused_options() == [], job.name
+        assert config.epochs and config.crop_size
+
+
+def test_eval_seg_is_asked_for_whole_options():
+    assert evidence_runs.known("--decision-tau") and not evidence_runs.known("--decision-t")
+
+
+def test_no_sequence_of_camvid_is_in_two_folds(tmp_path):
+    names = ["0001TP_1", "0001TP_2", "0006R0_1", "0016E5_1"]
+    for split, some in (("train", names), ("val", ["0016E5_2"])):
+        for kind in ("", "annot"):
+            (tmp_path / "camvid" / f"{split}{kind}").mkdir(parents=True)
+            for name in some:
+                (tmp_path / "camvid" / f"{split}{kind}" / f"{name}.png").write_text("")
+    evidence_runs.make_folds(tmp_path / "camvid", tmp_path / "folds", evidence.FOLDS)
+    held_out = []
+    for fold in evidence.FOLDS:
+        of = {}
+        for kind in ("train", "val", "trainannot", "valannot"):
+            of[kind] = {file.stem for file in (tmp_path / "folds" / fold / kind).iterdir() if file.is_file()}
+        assert of["train"] == of["trainannot"] and of["val"] == of["valannot"]
+        assert of["train"] | of["val"] == {*names, "0016E5_2"}
+        assert {name[:6] for name in of["val"]} == {fold} and fold not in {name[:6] for name in of["train"]}
+        held_out += of["val"]
+    assert sorted(held_out) == sorted([*names, "0016E5_2"])
+
+
+# ---- Runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_trained_scored_and_never_made_again(runner, job):
+    assert runner.run(job) == "trained and scored"
+    done = calls(runner)
+    assert [line.split()[0] for line in done] == ["train", "eval", "eval", "eval", "eval"]
+    assert "--sweep-tau" in done[1] and [line.split()[-1] for line in done[2:]] == ["1", "0", "auto"]
+    assert runner.run(job) == "done before" and calls(runner) == done
+
+
+def test_a_row_has_what_was_run_where_and_every_score(runner, job):
+    runner.run(job)
+    row = json.loads(runner.row_file(job).read_text())
+    assert row["name"] == "crackforest-ce-s0" and not row["adopted"] and row["classes"] == list(CLASSES)
+    assert {"commit", "device", "threads", "torch", "precision", "protocol", "arm", "seed"} <= row.keys()
+    assert (row["seconds"], row["epochs"]) == (5, 2)
+    assert "--loss ce --seed 0" in row["command"] and "$SEGLOSS_CRACKFOREST" in row["command"]
+    assert str(runner.runs.parent) not in json.dumps(row)  # no path of this machine
+    assert row["scores"]["val"].keys() == {"plain", "chosen"}
+    assert row["scores"]["test"].keys() == {"plain", "tau0", "chosen"}
+    plain = row["scores"]["test"]["plain"]
+    assert plain["miou"] == 0.12346 and plain["iou"] == [0.71429, 0.0] and plain["precision"] == [None, None]
+    assert plain["blocks"] == [[[5, 0], [5, 2], [7, 0]]] * 7
+    assert row["scores"]["val"]["plain"]["blocks"] == [[[35, 0], [35, 14], [49, 0]]]
+    assert max(map(len, runner.row_file(job).read_text().splitlines())) > 100  # numbers stand on one line
+
+
+def test_a_killed_run_is_resumed(runner, job):
+    (runner.runs.parent / "die").touch()
+    with pytest.raises(evidence.Stopped, match="failed"):
+        runner.run(job)
+    (runner.runs.parent / "die").unlink()
+    runner.run(job)
+    trainings = [line for line in calls(runner) if line.startswith("train")]
+    assert len(trainings) == 2 and "--resume" in trainings[1] and "--resume" not in trainings[0]
+
+
+def test_a_decision_that_eval_seg_has_learnt_is_scored_alone(runner, job, monkeypatch):
+    runner.run(job)
+    before = len(calls(runner))
+    monkeypatch.setattr(evidence_runs, "known", lambda flag: True)
+    assert runner.run(job) == "scored"
+    assert [line.split()[-2:] for line in calls(runner)[before:]] == [["--decision", "iou"]] * 2
+
+
+def adoptable(runner, job, loss: str = "ce") -> Path:
+    folder = runner.runs / job.name
+    folder.mkdir()
+    config = {"loss": loss, "seed": 0, "encoder_weights": "/elsewhere/w", "precision": "bf16-mixed"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with (folder / "history.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("epoch", "seconds"), (1, 7)])
+    return folder
+
+
+def test_a_complete_run_of_somebody_else_is_scored_not_trained(runner, job):
+    (adoptable(runner, job) / "test_metrics.json").write_text("{}")
+    assert runner.run(job) == "scored"
+    assert not any(line.startswith("train") for line in calls(runner))
+    row = json.loads(runner.row_file(job).read_text())
+    assert row["adopted"] and row["seconds"] == 7 and row["commit"] is None and row["device"] is None
+
+
+def test_a_run_with_other_settings_is_refused(runner, job):
+    (adoptable(runner, job, "focal") / "test_metrics.json").write_text("{}")
+    with pytest.raises(evidence.Stopped, match="loss is focal there and ce in the job"):
+        runner.run(job)
+    assert not runner.row_file(job).exists()
+
+
+def test_a_run_that_somebody_else_trains_now_is_left_alone(runner, job, monkeypatch):
+    adoptable(runner, job)
+    with pytest.raises(evidence.Stopped, match="somebody else"):
+        runner.run(job)
+    monkeypatch.setattr(evidence_runs, "QUIET", -1)
+    assert runner.run(job) == "trained and scored"
+    assert "--resume" in calls(runner)[0]
+
+
+def test_two_processes_do_not_make_one_run(runner, job):
+    with evidence_runs.held(runner.runs / f"{job.name}.lock"), pytest.raises(evidence.Stopped, match="another process"):
+        runner.run(job)
+
+
+def test_time_that_is_over_stops_what_runs_and_begins_nothing(runner, job, capsys):
+    runner.deadline = time.monotonic() + 0.1
+    (runner.runs.parent / "fake.py").write_text("import time; time.sleep(60)")
+    started = time.monotonic()
+    assert evidence.run_all(runner, [job, job], 1) == 2
+    assert time.monotonic() - started < 30
+    assert capsys.readouterr().out.count("out of time") == 1
+
+
+def test_counts_that_are_not_those_of_eval_seg_are_refused(runner, job):
+    (runner.runs.parent / "iou").write_text("[0.5, 0.0]")
+    with pytest.raises(evidence.Stopped, match="are not those"):
+        runner.run(job)
+
+
+# ---- Tables -------------------------------------------------------------------------------------------------------
+
+
+def made_up(dataset: str, arm: str, seed: int, hits: float, *, test: bool = True) -> dict:
+    """A row of 12 blocks, two classes; the IoU rule gains a little on plain argmax."""
+    generator = np.random.default_rng([seed, int(1000 * hits)])
+
+    def counts(share: float) -> list:
+        right = (share + generator.uniform(-0.02, 0.02, (12, 1))) * np.array([[900, 100]])
+        return np.stack([right, np.full((12, 2), [900, 100]), np.full((12, 2), [900, 100])], 1).round().tolist()
+
+    def scores(share: float) -> dict:
+        blocks = counts(share)
+        means = {"miou": float(evidence_tables.miou(np.sum(blocks, 0))), "mean_accuracy": 0.5, "pixel_accuracy": 0.5}
+        return means | {"tail": None, "iou": [0.5, None], "blocks": blocks}
+
+    said = {"name": f"{dataset}-{arm}-s{seed}", "dataset": dataset, "protocol": "short", "arm": arm, "seed": seed}
+    found = {"plain": scores(hits), "iou": scores(hits + 0.1)}
+    return said | {"classes": ["road", "pole"], "scores": {"val": found, **({"test": found} if test else {})}}
+
+
+@pytest.fixture
+def rows(tmp_path) -> Path:
+    made = [made_up("camvid/0001TP", arm, 0, hits, test=False) for arm, hits in (("rank", 0.5), ("ce", 0.4))]
+    for dataset in ("camvid", "facade"):
+        made += [made_up(dataset, arm, s, hits) for arm, hits in (("rank", 0.5), ("ce", 0.4)) for s in range(3)]
+    for row in made:
+        evidence_runs.write_row(tmp_path / "rows" / f"{row['name'].replace('/', '-')}.json", row)
+    return tmp_path / "rows"
+
+
+def test_tables_answer_the_questions_from_rows_alone(rows):
+    evidence_tables.write_tables(rows, evidence.OURS, evidence.RIVALS)
+    page = (rows / "README.md").read_text()
+    assert (rows / "short.png").stat().st_size > 10_000
+    found = [line.split(" | ") for line in page.splitlines() if line.startswith(("| a ", "| b ", "| c ", "| d "))]
+    assert {(line[0][-1], line[1]) for line in found} == {(q, d) for q in "abcd" for d in ("camvid", "facade")}
+    for line in found:
+        low = float(line[-1].partition("[")[2].partition(",")[0])
+        assert low > 0 and line[4] == "3"
+    assert "(iou): camvid: rank and ce; facade: rank and ce; all: rank and ce." in page
+    assert "| rank | iou | 3 |" in page and "### Held-out data" in page and "nan" not in page
+
+
+def test_choices_are_made_on_held_out_rows_alone(rows):
+    kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
+    assert kept.best(["camvid"], "short", evidence.RIVALS, "iou") == "ce"
+    assert kept.best(["camvid"], "short", evidence.OURS, "iou") == "rank"
+    only_test = evidence_tables.Rows(row for row in kept.rows if "/" not in row["dataset"])
+    assert only_test.best(["camvid"], "short", evidence.OURS, "iou") is None
+
+
+def runs_of(rng, seeds: int, blocks: int, shift: float = 0.0) -> np.ndarray:
+    """Counts whose mIoU varies with seeds and, alike for all runs, with blocks."""
+    share = 0.5 + shift + 0.03 * rng.standard_normal((seeds, 1, 1))
+    share = share + 0.005 * rng.standard_normal((seeds, blocks, 1))
+    right = np.clip(share, 0.05, 0.95) * 1000
+    return np.stack(np.broadcast_arrays(right, 1000.0, 1000.0), 2)
+
+
+def test_intervals_of_few_seeds_cover_and_equal_settings_are_seldom_called_different():
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        wrong = 0
+        for _ in range(400):
+            found = evidence_tables.interval(runs_of(rng, seeds, 12), runs_of(rng, seeds, 12))
+            wrong += not found["low"] <= 0 <= found["high"]
+        assert wrong <= 32, seeds  # nominal 20 of 400; 32 is three standard errors above
+
+
+def test_decisions_on_the_same_networks_are_compared_seed_by_seed():
+    rng = np.random.default_rng(1)
+    a = runs_of(rng, 5, 12)
+    b = a - [[[[20.0], [0.0], [0.0]]]]
+    paired = evidence_tables.interval(a, b, same_networks=True)
+    apart = evidence_tables.interval(a, b)
+    assert 0 < paired["low"] < paired["estimate"] < paired["high"]
+    assert paired["high"] - paired["low"] < 0.3 * (apart["high"] - apart["low"])
+
+
+def test_no_interval_below_six_blocks():
+    found = evidence_tables.interval(runs_of(np.random.default_rng(0), 3, 5))
+    assert found["low"] is None and found["estimate"] > 0
