@@ -17,7 +17,14 @@ def rows_of(page: str) -> list[set[str]]:
     """The plain-text picture, from the ground up."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     (block,) = [text for language, text in blocks if not language]
-    return [set(line.split("|")[0].split()) for line in reversed(block.splitlines())]
+    rows: list[set[str]] = []
+    for line in block.splitlines():
+        names = line.split("|")[0].split()
+        if line.startswith(" "):  # a row that goes on
+            rows[-1] |= {*names}
+        else:
+            rows.append({*names})
+    return rows[::-1]
 
 
 def test_the_rows_are_those_that_the_import_test_holds():
