@@ -1,17 +1,20 @@
 # make demo   train and score a small model on made-up streets; needs Python 3.10 or newer, nothing else
-# make test   the tests
+# make test   the tests; make test-core: those of the losses and scores alone
 # make lint   style and types
 # make test-floor   the core's tests with the oldest torch it allows
 # make test-mmseg   the loss in mmsegmentation, and the protocol of its metric
+# make test-camvid test-browser   those with the real data, and those of the report page in Chromium
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 INSTALLED := .venv/.installed
 FLOOR := .venv-floor
 MMSEG := .venv-mmseg
+# The environment of everything serves the core's tests too; without one, torch and the test tools are enough.
+CORE := $(if $(wildcard $(INSTALLED)),.venv,.venv-core)
 CORE_TESTS := tests/core tests/integrations/test_adapters.py
 
-.PHONY: demo test test-floor test-mmseg lint clean
+.PHONY: demo test test-core test-camvid test-browser test-floor test-mmseg lint clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -21,6 +24,15 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+test-core: $(CORE)/.installed
+	OMP_NUM_THREADS=1 $(CORE)/bin/pytest -n auto --dist worksteal $(CORE_TESTS)
+
+test-camvid: $(INSTALLED)
+	$(BIN)/pytest -m camvid
+
+test-browser: $(INSTALLED)
+	$(BIN)/pytest -m browser
 
 test-floor: $(FLOOR)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/pytest -n 2 --dist loadfile $(CORE_TESTS)
@@ -34,7 +46,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv $(FLOOR) $(MMSEG) build dist *.egg-info
+	rm -rf .venv .venv-core $(FLOOR) $(MMSEG) build dist *.egg-info
 
 # Installed anew when the list of packages changes; the mark is made last, so that a broken installation is mended.
 $(INSTALLED): setup.cfg pyproject.toml
@@ -42,10 +54,15 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+.venv-core/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-core
+	.venv-core/bin/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
 # torch 2.4.1 has wheels for Python 3.8 to 3.12.
 $(FLOOR)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(FLOOR)
-	$(FLOOR)/bin/python -m pip install --quiet --editable . "torch==2.4.1" "numpy<2.3" pytest pytest-xdist hypothesis
+	$(FLOOR)/bin/python -m pip install --quiet --editable ".[test]" "torch==2.4.1" "numpy<2.3"
 	touch $@
 
 # An environment of its own: mmsegmentation wants opencv-python, which overwrites the headless wheel of segloss[train].

@@ -91,6 +91,10 @@ def test_the_sdist_holds_what_it_takes_to_test(archives):
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "Makefile", "setup.cfg", "pyproject.toml", "docs/demo.yaml"):
         assert name in names
+    for name in ("CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", ".pre-commit-config.yaml", ".ci/run"):
+        assert name in names
+    forms = {path.relative_to(ROOT).as_posix() for path in (ROOT / ".github").rglob("*.*")}
+    assert len(forms) == 6 and forms <= names
     assert {f"datasets/{path.name}" for path in (ROOT / "datasets").glob("*.py")} <= names
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
     assert len(tests) > 40 and tests <= names

@@ -26,8 +26,12 @@ from segloss.schema import Comparison, RunScores, SweepPoint
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
-chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")
 NASTY = "<script>document.title = 'broken'</script>"
+
+
+def chromium(test):
+    """Such a test is left out where there is no browser."""
+    return pytest.mark.browser(pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")(test))
 
 
 @pytest.fixture(scope="module")
