@@ -13,6 +13,7 @@ from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
+from segloss.models import ModelOptions
 from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
 
 KINDS = {
@@ -138,6 +139,11 @@ def test_label_values_are_a_recipe_or_numbers():
     assert parse_train_config(["--label-values", "log"]).loss_options["label_values"] == ("log",)
     assert parse_train_config(["--label-values", "1", "2.5"]).loss_options["label_values"] == ("1", "2.5")
     refusal(["--label-values", "1", "log"])
+
+
+def test_every_option_of_the_network_is_a_flag():
+    names = [key.name for key in keys_of(ModelOptions)]
+    assert [key.name for key in keys_of(TrainConfig) if key.group is ModelOptions] == names
 
 
 def test_every_option_of_a_loss_is_a_flag():
