@@ -56,6 +56,10 @@ def test_a_parsed_config_cannot_be_changed():
         assert pickle.loads(pickle.dumps(held)) == held
 
 
+def test_a_config_made_in_python_is_that_of_no_flags():
+    assert TrainConfig() == parse_train_config([]) and TrainConfig().unused_options() == []
+
+
 def test_validating_changes_nothing():
     config = parse_train_config(["--workers", "3"])
     before = to_plain_dict(config)
