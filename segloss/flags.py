@@ -75,9 +75,14 @@ def spread(options: Mapping[str, Option], **flag: Any) -> Any:
     """A field that holds a mapping and is one flag, and one line of a file, for each of ``options``."""
 
     def defaults() -> Frozen:
-        return Frozen({name: declared.default for name, declared in options.items()})
+        return Frozen({name: _default(declared) for name, declared in options.items()})
 
     return field(default_factory=defaults, metadata={"spread": options, "flag": tuple(flag.items())})
+
+
+def _default(declared: Option) -> Any:
+    """The default of an option, as what cannot be changed."""
+    return tuple(declared.default) if isinstance(declared.default, list) else declared.default
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def keys_of(kind: type[Options]) -> list[Key]:
                 found.append(_key(f.name, f.type, f.metadata["option"], f.name, group))
                 continue
             for name, declared in f.metadata["spread"].items():
-                default = tuple(declared.default) if isinstance(declared.default, list) else declared.default
+                default = _default(declared)
                 made = replace(declared, default=default, flag=(*declared.flag, *f.metadata["flag"]))
                 found.append(_key(name, type(default), made, f.name, group))
     return found

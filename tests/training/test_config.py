@@ -13,6 +13,7 @@ from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
+from segloss.models import ModelOptions
 from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
 
 KINDS = {
@@ -53,6 +54,10 @@ def test_a_parsed_config_cannot_be_changed():
         with pytest.raises(TypeError, match="does not support item assignment"):
             held["gamma"] = 3.0
         assert pickle.loads(pickle.dumps(held)) == held
+
+
+def test_a_config_made_in_python_is_that_of_no_flags():
+    assert TrainConfig() == parse_train_config([]) and TrainConfig().unused_options() == []
 
 
 def test_validating_changes_nothing():
@@ -138,6 +143,11 @@ def test_label_values_are_a_recipe_or_numbers():
     assert parse_train_config(["--label-values", "log"]).loss_options["label_values"] == ("log",)
     assert parse_train_config(["--label-values", "1", "2.5"]).loss_options["label_values"] == ("1", "2.5")
     refusal(["--label-values", "1", "log"])
+
+
+def test_every_option_of_the_network_is_a_flag():
+    names = [key.name for key in keys_of(ModelOptions)]
+    assert [key.name for key in keys_of(TrainConfig) if key.group is ModelOptions] == names
 
 
 def test_every_option_of_a_loss_is_a_flag():
