@@ -142,6 +142,8 @@ class Runner:
         self.require_same_settings(job)
         folder = self.runs / job.name
         config = yaml.safe_load((folder / "config.yaml").read_text())
+        if (folder / "used.yaml").is_file():  # older runs keep what they used among what was asked
+            config |= yaml.safe_load((folder / "used.yaml").read_text())
         with (folder / "history.csv").open() as file:
             seconds = [float(line["seconds"]) for line in csv.DictReader(file)]
         here = machine() if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown

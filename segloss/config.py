@@ -1,7 +1,7 @@
 """The options of every command: frozen dataclasses that are flags, YAML files and saved runs at once."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,10 +10,12 @@ from segloss.datasets import DATASETS, FORMATS, OPTIONS_HELP, TABLES, Segmentati
 from segloss.datasets.base import Transform
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
-from segloss.flags import POSITIVE, Options, at_least, keys_of, option, require, spread, within
+from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
+from segloss.losses.cross_entropy import PROBABILITY, SHARE
 from segloss.losses.label_values import OUTLYING_OPTIONS
+from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range
 from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 from segloss.models import ModelOptions
@@ -30,6 +32,13 @@ Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 PredictionKind = Literal["ids", "color", "overlay", "train_ids"]
 ChosenMetric = Literal["miou", "mean_accuracy", "pixel_accuracy", "tail_miou"]
 CHOICES = get_args(ChosenMetric)
+COUNT: Range = ("0 or more", lambda number: number >= 0)
+AT_LEAST_ONE: Range = ("at least 1", lambda number: number >= 1)
+BETWEEN: Range = ("between 0 and 1", lambda number: 0 < number < 1)
+Several = tuple[str, Callable[[Sequence[float]], bool]]  # as Range, of several numbers at once
+SIDES: Several = ("at least 32 each", lambda sides: min(sides) >= 32)
+FACTORS: Several = ("positive numbers", lambda scales: min(scales, default=0) > 0)
+INTERVAL: Several = ("two positive numbers, the smaller first", lambda ends: 0 < ends[0] <= ends[1] < math.inf)
 SPLITS = ("train", "val", "test")
 # Options of Lightning's Trainer that the run folder, the plan or the schedule depend on -> what to use instead.
 OWNED_TRAINER_OPTIONS = {
@@ -62,15 +71,12 @@ def require_splits(dataset: str | None, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """Data set, and where it lies.
-
-    --dataset camvid --data-path data/CamVid
-    """
+    """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
 
     dataset: str = option("camvid", "the data set", names=DATASETS)
     data_path: str | None = option(None, "folder of the data set", metavar="DIR")
     classes: int | None = option(None, CLASSES_HELP)
-    val_share: float = option(0.2, VAL_SHARE_HELP, **within(0, 1, "()"))
+    val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
         """A split, as :func:`segloss.datasets.build_dataset`."""
@@ -87,10 +93,7 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class FrequencyConfig(DataOptions):
-    """``python -m segloss.frequency``: count the pixels of each class, print and draw the class table.
-
-    --split train val test --recipes --json classes.json
-    """
+    """``python -m segloss.frequency --split train val --recipes``: count the pixels of each class."""
 
     split: tuple[str, ...] = option(
         ("train",),
@@ -109,22 +112,16 @@ class FrequencyConfig(DataOptions):
 
 @dataclass(frozen=True)
 class DoctorConfig(DataOptions):
-    """``python -m segloss.doctor``: look for what is wrong with a data set.
-
-    --check sample --overlays 12 --output doctor.html
-    """
+    """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
 
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
-    overlays: int = option(6, "pictures of each split on the page", **at_least(0))
+    overlays: int = option(6, "pictures of each split on the page", *COUNT)
     output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
 
 
 @dataclass(frozen=True)
 class LossOptions(Options):
-    """Loss, and what it makes of the classes' pixels.
-
-    --loss outlying_mse --label-values rank --alpha 2
-    """
+    """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values rank --alpha 2"""
 
     loss: str = option("outlying_mse", LOSSES_HELP, canonical=str.lower)
     loss_options: Mapping[str, Any] = spread(LOSS_OPTIONS, canonical=str.lower)
@@ -139,68 +136,49 @@ class LossOptions(Options):
 
 @dataclass(frozen=True)
 class ScheduleOptions(Options):
-    """Optimiser and schedule.
+    """Optimiser and schedule: --epochs 120 --batch-size 16 --lr 5e-4"""
 
-    --epochs 120 --batch-size 16 --lr 5e-4
-    """
-
-    epochs: int = option(60, "passes over the training split", **at_least(1))
-    batch_size: int = option(8, "images per step and device", **at_least(1))
-    lr: float = option(1e-3, "peak learning rate of AdamW", **POSITIVE)
-    encoder_lr_factor: float = option(0.3, "learning rate of the encoder relative to the rest", **at_least(0))
-    weight_decay: float = option(0.01, "of AdamW; none on norms and biases", **at_least(0))
-    warmup_share: float = option(
-        0.1, "share of all steps in which the learning rate rises linearly", **within(0, 1, "[)")
-    )
+    epochs: int = option(60, "passes over the training split", *AT_LEAST_ONE)
+    batch_size: int = option(8, "images per step and device", *AT_LEAST_ONE)
+    lr: float = option(1e-3, "peak learning rate of AdamW", *POSITIVE)
+    encoder_lr_factor: float = option(0.3, "learning rate of the encoder relative to the rest", *NOT_NEGATIVE)
+    weight_decay: float = option(0.01, "of AdamW; none on norms and biases", *NOT_NEGATIVE)
+    warmup_share: float = option(0.1, "share of all steps in which the learning rate rises linearly", *BELOW_ONE)
 
 
 @dataclass(frozen=True)
 class AugmentationOptions(Options):
-    """What the network sees of the images.
+    """What the network sees of the images: --crop-size 256 256 --color strong --guided-crops 0.5"""
 
-    --crop-size 256 256 --color strong --guided-crops 0.5
-    """
-
-    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", **POSITIVE)
+    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", *POSITIVE)
     scale_range: tuple[float, float] = option(
-        (0.75, 1.6),
-        "random scale on top of it, in training",
-        metavar=("LOW", "HIGH"),
-        expected="two positive numbers, the smaller first",
-        fits=lambda ends: 0 < ends[0] <= ends[1] < math.inf,
+        (0.75, 1.6), "random scale on top of it, in training", *INTERVAL, metavar=("LOW", "HIGH")
     )
     crop_size: tuple[int, int] | None = option(
-        None,
-        "training crop; default: the first image's size, at most 512",
-        metavar=("H", "W"),
-        expected="at least 32 each",
-        fits=lambda sides: min(sides) >= 32,
+        None, "training crop; default: the first image's size, at most 512", *SIDES, metavar=("H", "W")
     )
     color: Color = option("light", "random colour changes")
     augmentations: str | None = option(
         None, "albumentations pipeline in YAML instead of random scale, flip and colour", metavar="FILE"
     )
-    guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class", **within(0, 1))
+    guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class", *SHARE)
     cat_max_ratio: float = option(
-        1.0, "draw other crops again while one class holds more than this share; 1: off", **within(0, 1, "(]")
+        1.0, "draw other crops again while one class holds more than this share; 1: off", *PROBABILITY
     )
     repeat_threshold: float = option(
-        0.0, "repeat images of classes that a smaller share of images hold; 0: off", **within(0, 1)
+        0.0, "repeat images of classes that a smaller share of images hold; 0: off", *SHARE
     )
 
 
 @dataclass(frozen=True)
 class TrainingMachineOptions(Options):
-    """Machine.
-
-    --accelerator cpu --workers 2 --cache ram
-    """
+    """Machine: --accelerator cpu --workers 2 --cache ram"""
 
     cache: Cache = option("none", "keep decoded train and val images")
-    workers: int | None = option(None, WORKERS_HELP, **at_least(0))
+    workers: int | None = option(None, WORKERS_HELP, *COUNT)
     precision: Precision = option("auto", "of the network; auto: bf16-mixed where the hardware has it")
     accelerator: Accelerator = option("auto", "where the network runs")
-    devices: int = option(1, "number of devices", **at_least(1))
+    devices: int = option(1, "number of devices", *AT_LEAST_ONE)
     trainer: Mapping[str, Any] = option(
         {}, "further options of lightning.Trainer, as --trainer.NAME VALUE or in the file", metavar="YAML"
     )
@@ -214,10 +192,7 @@ class TrainingMachineOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """The run.
-
-    --output-dir runs/first --seed 1 --monitor mean_accuracy
-    """
+    """The run: --output-dir runs/first --seed 1 --monitor mean_accuracy"""
 
     # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
     seed: int = option(
@@ -236,13 +211,7 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainConfig(
-    DataOptions,
-    ModelOptions,
-    LossOptions,
-    ScheduleOptions,
-    AugmentationOptions,
-    TrainingMachineOptions,
-    RunOptions,
+    DataOptions, ModelOptions, LossOptions, ScheduleOptions, AugmentationOptions, TrainingMachineOptions, RunOptions
 ):
     """``train_seg.py``: train a segmentation model and score it."""
 
@@ -261,31 +230,23 @@ MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --
 
 @dataclass(frozen=True)
 class ScoredOptions(Options):
-    """What to score or predict, and on which data.
-
-    --checkpoint runs/A runs/B --split test
-    """
+    """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
     predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
-    dataset: str | None = option(
-        None, f"{', '.join(DATASETS)}; default: the one the run was trained on", names=DATASETS, of=RUNS
-    )
+    dataset: str | None = option(None, "the data set; default: the one the run was trained on", names=DATASETS, of=RUNS)
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS)
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)
-    val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", of=RUNS, **within(0, 1, "()"))
+    val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", *BETWEEN, of=RUNS)
     check: Check = option("sample", CHECK_HELP, of=RUNS)
 
 
 @dataclass(frozen=True)
 class MaskOptions(Options):
-    """Folders of predicted masks.
-
-    --predictions masks/A masks/B --labels masks/true --class-table voc
-    """
+    """Folders of predicted masks: --predictions masks/A masks/B --labels masks/true --class-table voc"""
 
     labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
     class_table: str | None = option(
@@ -306,25 +267,19 @@ class MaskOptions(Options):
 
 @dataclass(frozen=True)
 class ComparisonOptions(Options):
-    """Scores and comparison.
-
-    --group ours ours theirs theirs --protocol cityscapes
-    """
+    """Scores and comparison: --group ours ours theirs theirs --protocol cityscapes"""
 
     protocol: str = option("cityscapes", "definition of the means", names=PROTOCOLS, of=SCORED)
     measures: Mapping[str, Any] = spread({name: measure.option for name, measure in MEASURES.items()}, of=SCORED)
     group: tuple[str, ...] = option((), "setting of each run: its seeds are compared together", of=SCORED)
     block: int = option(
-        1, "consecutive images drawn together for intervals; 20 for frames of a video", of=SCORED, **at_least(1)
+        1, "consecutive images drawn together for intervals; 20 for frames of a video", *AT_LEAST_ONE, of=SCORED
     )
 
 
 @dataclass(frozen=True)
 class OperatingPointOptions(Options):
-    """Operating point.
-
-    --split val --sweep-tau --choose-metric miou
-    """
+    """Operating point: --split val --sweep-tau --choose-metric miou"""
 
     decision_tau: str = option(
         "1",
@@ -344,44 +299,26 @@ class OperatingPointOptions(Options):
 
 @dataclass(frozen=True)
 class SightOptions(Options):
-    """How the network looks at an image, and where it runs.
+    """How the network looks at an image, and where it runs: --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512"""
 
-    --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512
-    """
-
-    image_scale: float | None = option(None, "resize images by this factor; default: the run's", of=SEEN, **POSITIVE)
+    image_scale: float | None = option(None, "resize images by this factor; default: the run's", *POSITIVE, of=SEEN)
     tta_scales: tuple[float, ...] = option(
-        (1.0,),
-        "average the posterior over these sizes",
-        metavar="FACTOR",
-        of=SEEN,
-        expected="positive numbers",
-        fits=lambda scales: min(scales, default=0) > 0,
+        (1.0,), "average the posterior over these sizes", *FACTORS, metavar="FACTOR", of=SEEN
     )
     tta_flip: bool = option(False, "average the posterior over the mirrored image too", of=SEEN)
     tile: tuple[int, int] | None = option(
-        None,
-        "see larger images in windows of this size",
-        metavar=("H", "W"),
-        of=SEEN,
-        expected="at least 32 each",
-        fits=lambda sides: min(sides) >= 32,
+        None, "see larger images in windows of this size", *SIDES, metavar=("H", "W"), of=SEEN
     )
-    tile_overlap: float = option(
-        0.5, "share of a window that it has in common with the next", of=SEEN, **within(0, 1, "[)")
-    )
-    batch_size: int = option(8, "images per step", of=SEEN, **at_least(1))
-    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", **at_least(0))
+    tile_overlap: float = option(0.5, "share of a window that it has in common with the next", *BELOW_ONE, of=SEEN)
+    batch_size: int = option(8, "images per step", *AT_LEAST_ONE, of=SEEN)
+    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", *COUNT)
     precision: Precision = option("32-true", "of the network; auto: bf16-mixed where the hardware has it", of=SEEN)
     accelerator: Accelerator = option("auto", "where the network runs", of=SEEN)
 
 
 @dataclass(frozen=True)
 class OutputOptions(Options):
-    """What is written.
-
-    --save-predictions --save color overlay --output-dir results
-    """
+    """What is written: --save-predictions --save color overlay --output-dir results"""
 
     save_predictions: bool = option(False, "write predictions as PNG", of=RUNS)
     save: tuple[PredictionKind, ...] = option(
@@ -444,10 +381,7 @@ def _is_finite(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ExportConfig(Options):
-    """``python -m segloss.export``: a trained run as an ONNX file.
-
-    --checkpoint runs/demo --output demo.onnx
-    """
+    """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as an ONNX file."""
 
     checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
     output: str = option("model.onnx", "the file to write", metavar="FILE")

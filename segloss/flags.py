@@ -1,23 +1,24 @@
 """Frozen dataclasses as command-line flags, YAML files and plain dictionaries. Knows no option by its name."""
 
-import math
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
 from segloss.errors import InputError, unknown_name
 from segloss.options import Option
 
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}  # for what a value must be
+# What a value of each type must be, in words.
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+WORDS[Mapping] = "options, as {name: value}"
 METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
@@ -25,8 +26,8 @@ METAVARS = {int: "N", float: "X", str: "NAME"}
 class Options:
     """What the options of every command have in common.
 
-    A class that inherits several of them has their options too. In ``--help`` each class is a group: the first line of
-    its docstring is the heading, what follows a blank line an example.
+    A class that inherits several of them has their options too. In ``--help`` each is a group, for whose heading and
+    example its docstring is taken apart at the colon.
     """
 
     def validate(self) -> None:
@@ -55,46 +56,33 @@ class Frozen(Mapping[str, Any]):
         return repr(self._values)
 
 
-def option(default: Any, help: str, *, expected: str = "", fits: Any = None, **flag: Any) -> Any:
+def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bool] = Option.fits, **flag: Any) -> Any:
     """A dataclass field that is a flag: an :class:`Option` whose type is the field's annotation.
 
     Args:
         expected, fits: what a value must be, in words and as a test.
-        flag: ``metavar``; ``names``, those a value may have; ``canonical``, a function that
-            spells a word as it is stored; ``of``, the modes of the command that read it. Names in any case are known.
+        flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
+            as it is stored; ``of``, the modes of the command that read it.
     """
-    declared = Option(default, help, expected, fits or Option.fits, tuple(flag.items()))
-    if isinstance(default, dict):
-        return field(default_factory=Frozen, metadata={"option": declared})
-    return field(default=default, metadata={"option": declared})
-
-
-def at_least(low: float) -> dict[str, Any]:
-    """For an option's ``expected`` and ``fits``."""
-    return {"expected": f"at least {low:g}", "fits": lambda value: low <= value < math.inf}
-
-
-def within(low: float, high: float, ends: str = "[]") -> dict[str, Any]:
-    """For an option's ``expected`` and ``fits``; ``ends`` as of an interval: ``[)`` is without ``high``."""
-
-    def fits(value: float) -> bool:
-        return (low < value or (low == value and ends[0] == "[")) and (
-            value < high or (value == high and ends[1] == "]")
-        )
-
-    return {"expected": f"in {ends[0]}{low:g}, {high:g}{ends[1]}", "fits": fits}
-
-
-POSITIVE: dict[str, Any] = {"expected": "positive", "fits": lambda value: 0 < value < math.inf}
+    default = Frozen(default) if isinstance(default, dict) else default
+    metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
+    if isinstance(default, Frozen):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def spread(options: Mapping[str, Option], **flag: Any) -> Any:
     """A field that holds a mapping and is one flag, and one line of a file, for each of ``options``."""
 
     def defaults() -> Frozen:
-        return Frozen({name: declared.default for name, declared in options.items()})
+        return Frozen({name: _default(declared) for name, declared in options.items()})
 
     return field(default_factory=defaults, metadata={"spread": options, "flag": tuple(flag.items())})
+
+
+def _default(declared: Option) -> Any:
+    """The default of an option, as what cannot be changed."""
+    return tuple(declared.default) if isinstance(declared.default, list) else declared.default
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,10 @@ class Key:
 
     Attributes:
         name: as files spell it.
-        kind: type of its value.
+        kind: type of its value, or of each where it has several.
+        many: how many values: a number, ``"+"``, or None for one.
+        optional: whether it may be None.
+        names: those a value may have; none where any may be.
         option: default, help and what a value must be.
         holder: the field that holds it: its own, or one that spreads.
         group: the class that declares it.
@@ -111,6 +102,9 @@ class Key:
 
     name: str
     kind: Any
+    many: int | str | None
+    optional: bool
+    names: tuple[str, ...]
     option: Option
     holder: str
     group: type
@@ -136,13 +130,26 @@ def keys_of(kind: type[Options]) -> list[Key]:
     for group in (*kind.__mro__[1:], kind):
         for f in [waiting.pop(name) for name in get_annotations(group) if name in waiting]:
             if "spread" not in f.metadata:
-                found.append(Key(f.name, f.type, f.metadata["option"], f.name, group))
+                found.append(_key(f.name, f.type, f.metadata["option"], f.name, group))
                 continue
             for name, declared in f.metadata["spread"].items():
-                default = tuple(declared.default) if isinstance(declared.default, list) else declared.default
+                default = _default(declared)
                 made = replace(declared, default=default, flag=(*declared.flag, *f.metadata["flag"]))
-                found.append(Key(name, type(default), made, f.name, group))
+                found.append(_key(name, type(default), made, f.name, group))
     return found
+
+
+def _key(name: str, annotation: Any, declared: Option, holder: str, group: type) -> Key:
+    """The key of a type such as ``int``, ``Literal["a", "b"] | None``, ``tuple[int, int]`` or ``tuple[str, ...]``."""
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    optional = len(parts) < len(get_args(annotation))
+    kind, many = parts[0] if optional else annotation, None
+    if tuple in (kind, get_origin(kind)):
+        items = get_args(kind) or (str, ...)
+        kind, many = items[0], "+" if ... in items else len(items)
+    names = get_args(kind) if get_origin(kind) is Literal else tuple(dict(declared.flag).get("names", ()))
+    kind = str if names else get_origin(kind) or kind
+    return Key(name, kind, many, optional, names, declared, holder, group)
 
 
 def flag_of(name: str) -> str:
@@ -164,79 +171,52 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
     Raises:
         InputError: another type, out of range, or an unknown name.
     """
-
-    def refused(expected: str) -> InputError:
-        got = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        return InputError(f"{key.flag} must be {expected}, got {got}", where=where)
-
-    try:
-        made = _as(key.kind, value, key, where)
-    except (TypeError, OverflowError, ValueError) as error:
-        raise error if isinstance(error, InputError) else refused(_in_words(key)) from None
-    if made is not None and not key.option.fits(made):
-        raise refused(key.option.expected)
-    return made
-
-
-def _as(kind: Any, value: Any, key: Key, where: str | Path | None) -> Any:
-    """The value as that type; TypeError or ValueError where it cannot be."""
-    if value is None and NoneType in get_args(kind):
+    if value is None and key.optional:
         return None
-    kind = _bare(kind)
-    if items := _items(kind):
-        parts = value if isinstance(value, list | tuple) else (value,)
-        if items[-1] is not ... and len(parts) != len(items):
+    parts = value if key.many and isinstance(value, list | tuple) else [value]
+    got = " ".join(map(str, parts))
+    try:
+        made = tuple(_as(key, part) for part in parts)
+        if isinstance(key.many, int) and len(made) != key.many:
             raise TypeError
-        return tuple(_as(items[0], part, key, where) for part in parts)
-    if get_origin(kind) is Mapping:
-        value = yaml_value(value) if isinstance(value, str) else value
-        if not isinstance(value, Mapping):
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        kind = WORDS[key.kind]
+        expected = kind if key.many in (None, "+") else f"{key.many} {kind.removeprefix('a ')}s"
+        raise InputError(f"{key.flag} must be {expected}, got {got}", where=where) from None
+    for name in made if key.names else ():
+        if name not in key.names:
+            raise unknown_name(key.flag, name, key.names, where)
+    whole = made if key.many else made[0]
+    if not key.option.fits(whole):
+        raise InputError(f"{key.flag} must be {key.option.expected}, got {got}", where=where)
+    return whole
+
+
+def _as(key: Key, value: Any) -> Any:
+    """One value as its key's type; TypeError or ValueError where it cannot be."""
+    if key.kind is Mapping:
+        read = yaml_value(value, key.flag) if isinstance(value, str) else value
+        if not isinstance(read, Mapping):
             raise TypeError
-        return Frozen(value)
-    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, str | int | float):
+        return Frozen(read)
+    if isinstance(value, bool) is not (key.kind is bool) or not isinstance(value, str | int | float):
         raise TypeError
-    if kind is int and isinstance(value, float):
+    if key.kind is int and isinstance(value, float):
         raise TypeError
-    if names := _names(kind, key):
-        return _known(str(value), names, key, where)
-    made = kind(value)
-    return key.form["canonical"](made) if "canonical" in key.form and kind is str else made
+    made = key.kind(value)
+    if key.names:
+        return {name.lower(): name for name in key.names}.get(made.lower(), made)
+    return key.form["canonical"](made) if "canonical" in key.form and key.kind is str else made
 
 
-def _names(kind: Any, key: Key) -> tuple[str, ...]:
-    """The names that a value may have; none where any may be."""
-    return get_args(kind) if get_origin(kind) is Literal else tuple(key.form.get("names", ()))
-
-
-def _known(value: str, names: Sequence[str], key: Key, where: str | Path | None) -> str:
-    by_lower = {name.lower(): name for name in names}
-    if value.lower() not in by_lower:
-        raise unknown_name(key.flag, value, names, where)
-    return by_lower[value.lower()]
-
-
-def _bare(kind: Any) -> Any:
-    """A type without its ``| None``."""
-    return next(part for part in get_args(kind) if part is not NoneType) if NoneType in get_args(kind) else kind
-
-
-def _items(kind: Any) -> tuple[Any, ...]:
-    """What the type of several values holds, as in ``tuple[int, int]`` or ``tuple[str, ...]``; else nothing."""
-    return get_args(kind) or (str, ...) if tuple in (kind, get_origin(kind)) else ()
-
-
-def _in_words(key: Key) -> str:
-    """What the type of a key asks of a value."""
-    kind = _bare(key.kind)
-    if items := _items(kind):
-        each = WORDS.get(items[0], "a name")
-        return f"a list, each {each}" if ... in items else f"{len(items)} {each.removeprefix('a ')}s"
-    return "options, as {name: value}" if get_origin(kind) is Mapping else WORDS.get(kind, "a name")
-
-
-def yaml_value(text: str) -> Any:
+def yaml_value(text: str, where: str) -> Any:
     """What a text means in YAML, and numbers such as 1e-3 too, which without a point are text to YAML 1.1."""
-    read = yaml.safe_load(text)
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"cannot be read as YAML: {text}", where=where) from error
     with suppress(ValueError, TypeError):
         return float(read) if isinstance(read, str) else read
     return read
@@ -274,13 +254,11 @@ def _read(kind: type[Options], values: Mapping[str, Any], where: str | Path | No
 def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """The config of fitted values, with defaults for the rest."""
     held: dict[str, Any] = {}
+    spreads: dict[str, dict[str, Any]] = {}
     for key in keys_of(kind):
-        value = values.get(key.name, key.option.default)
-        if key.holder == key.name:
-            held[key.name] = Frozen(value) if isinstance(value, dict) else value
-        else:
-            held.setdefault(key.holder, {})[key.name] = value
-    return kind(**{name: Frozen(value) if isinstance(value, dict) else value for name, value in held.items()})
+        own = held if key.holder == key.name else spreads.setdefault(key.holder, {})
+        own[key.name] = values.get(key.name, key.option.default)
+    return kind(**held, **{holder: Frozen(options) for holder, options in spreads.items()})
 
 
 def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
@@ -299,11 +277,6 @@ def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
 # ---- the command line
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message, f"see {self.prog} --help")
-
-
 def parse_config(
     kind: type[Config], prog: str, argv: Sequence[str] | None = None, start: Mapping[str, Any] | None = None
 ) -> Config:
@@ -313,7 +286,10 @@ def parse_config(
         InputError: an unknown flag, a value of the wrong type or out of range.
     """
     parser, keys = build_parser(kind, prog), keys_of(kind)
-    words, dotted = _without_dotted(keys, list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    heads = {f"{key.flag}.": key.name for key in keys if key.kind is Mapping}
+    for flag in {word.partition("=")[0] for word in words if word.startswith(tuple(heads))}:
+        parser.add_argument(flag, dest=flag)
     try:
         found, unknown = parser.parse_known_args(words)
     except ArgumentError as error:
@@ -323,11 +299,15 @@ def parse_config(
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")
     given = vars(found)
-    layers = [_read(kind, start or {}, None)]
-    for file in given.pop("config", ()):
-        layers.append(_read(kind, read_options_file(Path(file), f"--config {file}"), f"--config {file}"))
+    files = {f"--config {file}": Path(file) for file in given.pop("config", ())}
     printed = given.pop("print_config", False)
-    layers += [_read(kind, given, None), dotted]
+    dotted = {flag: given.pop(flag) for flag in [*given] if flag.startswith("--")}
+    layers = [_read(kind, start or {}, None)]
+    layers += [_read(kind, read_options_file(path, where), where) for where, path in files.items()]
+    layers += [_read(kind, given, None)]
+    for flag, text in dotted.items():
+        head, _, part = flag.partition(".")
+        layers.append({heads[f"{head}."]: Frozen({part: yaml_value(text, flag)})})
     values: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -342,10 +322,10 @@ def parse_config(
 
 def build_parser(kind: type[Options], prog: str) -> ArgumentParser:
     """The command line of a class: a flag per key, a group per class it inherits; it leaves out what is not given."""
-    parser = _Parser(
+    parser = ArgumentParser(
         prog=prog,
         usage=f"{prog} [options]",
-        description=_heading(kind),
+        description=(kind.__doc__ or "").partition("\n")[0].replace("``", ""),
         allow_abbrev=False,
         exit_on_error=False,
         argument_default=SUPPRESS,
@@ -355,56 +335,19 @@ def build_parser(kind: type[Options], prog: str) -> ArgumentParser:
     groups: dict[type, Any] = {}
     for key in keys_of(kind):
         if key.group not in groups:
-            heading = "this command" if key.group is kind else _heading(key.group).rstrip(".")
-            example = (key.group.__doc__ or "").partition("\n\n")[2].strip()
-            groups[key.group] = parser.add_argument_group(heading, f"example: {example}" if example else None)
-        if key.kind is bool:
-            groups[key.group].add_argument(key.flag, action=BooleanOptionalAction, help=_help_of(key))
-        else:
-            groups[key.group].add_argument(key.flag, help=_help_of(key), **_words_of(key))
+            heading, _, example = (key.group.__doc__ or "").partition(": ")
+            told = (heading, f"example: {example}") if key.group is not kind else ("this command", None)
+            groups[key.group] = parser.add_argument_group(*told)
+        form: dict[str, Any] = {"nargs": key.many, "metavar": key.form.get("metavar", METAVARS.get(key.kind))}
+        form = {"action": BooleanOptionalAction} if key.kind is bool else form
+        groups[key.group].add_argument(key.flag, help=_help_of(key), **form)
     return parser
-
-
-def _heading(kind: type) -> str:
-    return (kind.__doc__ or "").partition("\n")[0].replace("``", "")
-
-
-def _words_of(key: Key) -> dict[str, Any]:
-    """How many words follow a flag, and what they are called."""
-    kind = _bare(key.kind)
-    items = _items(kind)
-    metavar = key.form.get("metavar", METAVARS.get(items[0] if items else kind, "NAME"))
-    nargs = key.form.get("nargs", "+" if ... in items else len(items) or None)
-    return {"metavar": metavar, "nargs": nargs}
 
 
 def _help_of(key: Key) -> str:
     """Help, the names there are, and the default."""
-    kind = _bare(key.kind)
-    names = _names(_items(kind)[0] if _items(kind) else kind, key)
-    listed = f": {', '.join(names)}" if names else ""
+    listed = f": {', '.join(key.names)}" if key.names else ""
     default = key.option.default
     words = " ".join(map(str, default)) if isinstance(default, tuple) else default
     none = default is None or default is False or words in ("", {})
-    told = "" if none else f" (default: {words})"
-    return f"{key.option.help}{listed}{told}".replace("%", "%%")
-
-
-def _without_dotted(keys: Sequence[Key], words: Sequence[str]) -> tuple[list[str], dict[str, Frozen]]:
-    """The words without ``--FLAG.NAME VALUE`` of options that are mappings, and what those say."""
-    heads = {f"{key.flag}.": key.name for key in keys if get_origin(key.kind) is Mapping}
-    rest: list[str] = []
-    found: dict[str, dict[str, Any]] = {}
-    waiting = iter(words)
-    for word in waiting:
-        head = next((head for head in heads if word.startswith(head)), None)
-        if head is None:
-            rest.append(word)
-            continue
-        flag, equals, text = word.partition("=")
-        text = text if equals else next(waiting, "")
-        try:
-            found.setdefault(heads[head], {})[flag.removeprefix(head)] = yaml_value(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"cannot be read as YAML: {text}", where=flag) from error
-    return rest, {name: Frozen(values) for name, values in found.items()}
+    return f"{key.option.help}{listed}{'' if none else f' (default: {words})'}".replace("%", "%%")

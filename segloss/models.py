@@ -80,28 +80,13 @@ def logits_at_size(model: Callable[[Tensor], Tensor], images: Tensor, size: tupl
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-Architecture = Literal[
-    "unet",
-    "unetplusplus",
-    "manet",
-    "linknet",
-    "fpn",
-    "pspnet",
-    "deeplabv3",
-    "deeplabv3plus",
-    "pan",
-    "upernet",
-    "segformer",
-    "dpt",
-]
+_Unets = Literal["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet"]
+Architecture = Literal[_Unets, "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt"]
 
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """Network of segmentation_models_pytorch.
-
-    --arch deeplabv3plus --encoder tu-convnext_tiny
-    """
+    """Network of segmentation_models_pytorch: --arch deeplabv3plus --encoder tu-convnext_tiny"""
 
     arch: Architecture = option("unet", "architecture")
     encoder: str = option("resnet34", "an encoder of smp; tu-NAME for timm's", canonical=str.lower)

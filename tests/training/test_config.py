@@ -13,6 +13,7 @@ from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
+from segloss.models import ModelOptions
 from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
 
 KINDS = {
@@ -53,6 +54,10 @@ def test_a_parsed_config_cannot_be_changed():
         with pytest.raises(TypeError, match="does not support item assignment"):
             held["gamma"] = 3.0
         assert pickle.loads(pickle.dumps(held)) == held
+
+
+def test_a_config_made_in_python_is_that_of_no_flags():
+    assert TrainConfig() == parse_train_config([]) and TrainConfig().unused_options() == []
 
 
 def test_validating_changes_nothing():
@@ -138,6 +143,11 @@ def test_label_values_are_a_recipe_or_numbers():
     assert parse_train_config(["--label-values", "log"]).loss_options["label_values"] == ("log",)
     assert parse_train_config(["--label-values", "1", "2.5"]).loss_options["label_values"] == ("1", "2.5")
     refusal(["--label-values", "1", "log"])
+
+
+def test_every_option_of_the_network_is_a_flag():
+    names = [key.name for key in keys_of(ModelOptions)]
+    assert [key.name for key in keys_of(TrainConfig) if key.group is ModelOptions] == names
 
 
 def test_every_option_of_a_loss_is_a_flag():
@@ -274,14 +284,14 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--epochs 0", ("--epochs must be at least 1, got 0",)),
         ("--batch-size 0", ("--batch-size must be at least 1, got 0",)),
         ("--devices 0", ("--devices must be at least 1, got 0",)),
-        ("--workers -1", ("--workers must be at least 0, got -1",)),
+        ("--workers -1", ("--workers must be 0 or more, got -1",)),
         ("--seed -1", ("--seed must be in 0..4294967295, got -1",)),
         ("--seed 4294967296", ("--seed must be in 0..4294967295",)),
-        ("--lr 0", ("--lr must be positive, got 0",)),
+        ("--lr 0", ("--lr must be positive and finite, got 0",)),
         ("--lr nan", ("--lr",)),
         ("--image-scale -1", ("--image-scale must be positive",)),
-        ("--encoder-lr-factor -1", ("--encoder-lr-factor must be at least 0",)),
-        ("--weight-decay -0.1", ("--weight-decay must be at least 0",)),
+        ("--encoder-lr-factor -1", ("--encoder-lr-factor must be >= 0",)),
+        ("--weight-decay -0.1", ("--weight-decay must be >= 0",)),
         ("--gamma -1", ("--gamma must be >= 0",)),
         ("--alpha 0", ("--alpha must be positive",)),
         ("--label-power -1", ("--label-power must be >= 0",)),
@@ -291,7 +301,7 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--cat-max-ratio 0", ("--cat-max-ratio must be in (0, 1], got 0",)),
         ("--color loud", ("unknown --color 'loud'; choose one of none, light, strong",)),
         ("--cache disk", ("unknown --cache 'disk'; choose one of none, ram",)),
-        ("--val-share 0", ("--val-share must be in (0, 1), got 0",)),
+        ("--val-share 0", ("--val-share must be between 0 and 1, got 0",)),
         ("--scale-range 2 1", ("--scale-range must be two positive numbers, the smaller first",)),
         ("--scale-range 0 1", ("--scale-range",)),
         ("--scale-range 1 inf", ("--scale-range",)),
@@ -327,10 +337,10 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("", "give either --checkpoint, run folders or .ckpt files, or"),
         ("--checkpoint", "--checkpoint: expected at least one argument"),
         ("--checkpoint a --batch-size 0", "--batch-size must be at least 1, got 0"),
-        ("--checkpoint a --image-scale 0", "--image-scale must be positive, got 0"),
-        ("--checkpoint a --val-share 2", "--val-share must be in (0, 1), got 2"),
+        ("--checkpoint a --image-scale 0", "--image-scale must be positive and finite, got 0"),
+        ("--checkpoint a --val-share 2", "--val-share must be between 0 and 1, got 2"),
         ("--checkpoint a --decision-tau inf", "--decision-tau"),
-        ("--checkpoint a --workers -2", "--workers must be at least 0, got -2"),
+        ("--checkpoint a --workers -2", "--workers must be 0 or more, got -2"),
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
         ("--checkpoint a --los ce", "unrecognized arguments: --los"),
