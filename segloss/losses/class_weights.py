@@ -43,6 +43,9 @@ def class_weights_from_counts(
 
     Raises:
         ValueError: counts or pixels that cannot be, or an unknown recipe.
+
+    >>> class_weights_from_counts([9000, 900, 100], "inverse_sqrt")
+    tensor([0.2198, 0.6951, 2.0852])
     """
     counts, recipe = class_counts(counts), recipe.lower()
     if recipe == "median_frequency":

@@ -78,6 +78,9 @@ def focal_loss(
         ValueError, TypeError, IndexError: as in :func:`segloss.outlying_mse_loss`.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, in its multi-class form.
+
+    >>> focal_loss(torch.zeros(1, 2), torch.tensor([1]), gamma=2)
+    tensor(0.1733)
     """
     check_logits_and_labels(logits, labels, reduction)
     require_number("gamma", gamma, NOT_NEGATIVE)
@@ -106,6 +109,9 @@ def cross_entropy_loss(
     Equal to ``F.cross_entropy(logits, labels, weight, ignore_index=..., label_smoothing=...)`` wherever a pixel is
     valid; 0 and not NaN where none is. ``label_smoothing`` is epsilon, in [0, 1); the other arguments, result and
     errors are those of :func:`focal_loss`. Source of the smoothing: Szegedy et al., CVPR 2016.
+
+    >>> cross_entropy_loss(torch.zeros(1, 2), torch.tensor([1]))
+    tensor(0.6931)
     """
     require_number("label_smoothing", label_smoothing, BELOW_ONE)
     if label_smoothing == 0:
@@ -143,6 +149,9 @@ def ohem_cross_entropy_loss(
 
     The other arguments, result and errors are those of :func:`focal_loss`; ``"none"`` is 0 at pixels not kept.
     Source: Shrivastava et al., CVPR 2016; its pixel form after the public segmentation toolkits.
+
+    >>> ohem_cross_entropy_loss(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 0]))
+    tensor(0.6931)
     """
     check_logits_and_labels(logits, labels, reduction)
     require_number("threshold", threshold, PROBABILITY)

@@ -64,6 +64,9 @@ def class_ranks(counts: Tensor | Sequence[int]) -> Tensor:
     """Rank of each class by descending count: 1 = most frequent, C = rarest; int64 ``(C,)``.
 
     Ties go to the lower class id first, so an empty class ranks after every class that has pixels.
+
+    >>> class_ranks([9000, 100, 900])
+    tensor([1, 3, 2])
     """
     order = torch.argsort(class_counts(counts), descending=True, stable=True)
     ranks = torch.empty(len(order), dtype=torch.int64)
@@ -110,6 +113,11 @@ def label_values_from_counts(
 
     Raises:
         ValueError: a count is negative, all are 0, or an option is out of range or unknown.
+
+    >>> label_values_from_counts([9000, 900, 100], alpha=6)
+    tensor([ 6., 12., 18.])
+    >>> label_values_from_counts([9000, 900, 100], label_values="power")
+    tensor([1.0000, 3.1623, 9.4868])
     """
     counts = class_counts(counts)
     require_number("alpha", alpha, POSITIVE)

@@ -62,6 +62,9 @@ def logit_adjusted_loss(
     The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; tau = 1: Ren et al., "Balanced
     Meta-Softmax", NeurIPS 2020.
+
+    >>> logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0.9, 0.1]))
+    tensor(2.3026)
     """
     require_number("tau", tau, FINITE)
     check_logits_and_labels(logits, labels, reduction)
@@ -98,6 +101,9 @@ def vector_scaling_loss(
 
     The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
     Source: Kini et al., "Label-Imbalanced and Group-Sensitive Classification under Overparameterization", NeurIPS 2021.
+
+    >>> vector_scaling_loss(torch.zeros(1, 2), torch.tensor([1]), torch.ones(2), torch.tensor([1.0, 0.0]))
+    tensor(1.3133)
     """
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("scales", scales, logits)
@@ -128,6 +134,9 @@ def ldam_loss(
 
     The other arguments, result and errors are those of :func:`segloss.losses.focal_loss`.
     Source: Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019.
+
+    >>> ldam_loss(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([0.1, 0.5]), scale=1)
+    tensor(0.9741)
     """
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("margins", margins, logits)

@@ -67,6 +67,9 @@ def outlying_mse_loss(
         IndexError: a label is outside ``[0, C)`` and not ignored (on CPU; on CUDA the device asserts).
 
     Source: after Kato & Hotta, arXiv:2107.02393, section 3.3.
+
+    >>> outlying_mse_loss(torch.tensor([[1.0, 0.5]]), torch.tensor([1]), torch.tensor([1.0, 3.0]))
+    tensor(3.6250)
     """
     check_logits_and_labels(logits, labels, reduction, upsample)
     check_class_vector("label_values", label_values, logits)
@@ -107,6 +110,9 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
 
     Returns:
         ``(N, C, *)``, float32 or wider, sums to 1 over dim 1.
+
+    >>> posterior(torch.tensor([[0.5, 1.0]]), torch.tensor([1.0, 4.0]))
+    tensor([[0.6667, 0.3333]])
     """
     check_class_vector("label_values", label_values, logits)
     natural = logits.to(working_dtype(logits))
@@ -133,6 +139,9 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
 
     Returns:
         int64 ``(N, *)``.
+
+    >>> decide(torch.tensor([[0.5, 1.0]]), torch.tensor([1.0, 4.0]), tau=0.0)
+    tensor([0])
     """
     check_class_vector("label_values", label_values, logits)
     if tau == 1:

@@ -8,7 +8,7 @@ compiled graph.
 """
 
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -232,7 +232,8 @@ def outlying_mse(
     """The loss of checked inputs; ``align_corners`` None means that logits and labels have one size."""
     inputs = (logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction)
     if torch.compiler.is_compiling():
-        return cast(Tensor, _value_op(*inputs)[0])
+        compiled: Tensor = _value_op(*inputs)[0]
+        return compiled
     one_pass = (
         torch.is_grad_enabled()
         and logits.requires_grad
@@ -240,4 +241,5 @@ def outlying_mse(
         # Where the gradient is as large as the logits it is made early only if that is exact and saves a pass.
         and (align_corners is not None or (logits.device.type == "cpu" and working_dtype(logits) == logits.dtype))
     )
-    return cast(Tensor, _OutlyingMSE.apply(one_pass, *inputs)[0])
+    value: Tensor = _OutlyingMSE.apply(one_pass, *inputs)[0]
+    return value

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +145,8 @@ def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
-    return cast(Tensor, _SelectGradient.apply(scores, valid))
+    selected: Tensor = _SelectGradient.apply(scores, valid)
+    return selected
 
 
 class _SelectGradient(torch.autograd.Function):

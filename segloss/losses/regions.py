@@ -55,6 +55,9 @@ def tversky_loss(
         ValueError, TypeError, IndexError: as in :func:`segloss.outlying_mse_loss`.
 
     Source: Salehi et al., "Tversky loss function for image segmentation", MLMI 2017 (their alpha and beta).
+
+    >>> tversky_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
+    tensor(0.4118)
     """
     require_number("alpha", alpha, POSITIVE)
     require_number("beta", beta, POSITIVE)
@@ -86,6 +89,9 @@ def dice_loss(
 
     Arguments, result and errors as there. Source: Milletari et al., "V-Net", 3DV 2016, without their squares; with
     :math:`p` in the denominator as in Drozdzal et al., 2016.
+
+    >>> dice_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
+    tensor(0.3333)
     """
     return tversky_loss(
         logits, labels, alpha=0.5, beta=0.5, weight=weight, ignore_index=ignore_index, reduction=reduction
@@ -105,6 +111,9 @@ def jaccard_loss(
     .. math:: L_c = 1 - \frac{\sum_i p_{ic} [y_i = c]}{\sum_i p_{ic} + \sum_i [y_i = c] - \sum_i p_{ic} [y_i = c]}
 
     Arguments, result and errors as there. Source: Rahman & Wang, ISVC 2016.
+
+    >>> jaccard_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
+    tensor(0.5000)
     """
     return tversky_loss(logits, labels, alpha=1, beta=1, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
@@ -128,6 +137,9 @@ def lovasz_softmax_loss(
     Arguments, result and errors as in :func:`tversky_loss`.
 
     Source: Berman et al., "The Lovasz-Softmax loss", CVPR 2018.
+
+    >>> lovasz_softmax_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
+    tensor(0.5000)
     """
     probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
     valid, safe = valid.flatten(), safe.flatten()
