@@ -25,6 +25,14 @@ class MissingSplitError(InputError):
     """The data set has no such split."""
 
 
+def no_split(split: str, place: Path) -> MissingSplitError:
+    return MissingSplitError(f"split {split!r} is missing", "add the folder, or check --data-path", place)
+
+
+def no_masks(split: str, place: Path, cure: str = "add the folder, or check --data-path") -> InputError:
+    return InputError(f"masks of split {split!r} are missing", cure, place)
+
+
 class NoDataError(InputError):
     """There is no such data set: unknown name, no folder or no class file that can be read."""
 

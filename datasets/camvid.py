@@ -16,6 +16,8 @@ from segloss.datasets.base import (
     Pairing,
     SegmentationDataset,
     Transform,
+    no_masks,
+    no_split,
     pair,
     read_list,
     refuse_twice,
@@ -79,7 +81,7 @@ def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
     """
     folder, mask_folder = root / split, root / f"{split}{ending}"
     if not folder.is_dir():
-        raise MissingSplitError(f"split {split!r} is missing", "CamVid has train, val and test folders", folder)
+        raise no_split(split, folder)
     images = list_images(folder)
     list_file = root / f"{split}.txt"
     if list_file.is_file():
@@ -87,7 +89,7 @@ def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
         form += f", chosen by {list_file.name}"
     masks = list_images(mask_folder) if mask_folder.is_dir() else None
     if masks is None and split != "test":
-        raise InputError(f"masks of split {split!r} are missing", "check --data-path", mask_folder)
+        raise no_masks(split, mask_folder)
     return pair(images, masks, form, folder, mask_folder)
 
 

@@ -14,6 +14,8 @@ from segloss.datasets.base import (
     Pairing,
     SegmentationDataset,
     Transform,
+    no_masks,
+    no_split,
     pair,
     require_folder,
 )
@@ -89,17 +91,15 @@ def _frame(name: str) -> str:
 def _images(root: Path, split: str) -> dict[str, Path]:
     folder = root / IMAGES / split
     if not folder.is_dir():
-        raise MissingSplitError(f"split {split!r} is missing", "check --data-path", folder)
+        raise no_split(split, folder)
     return {_frame(name): path for name, path in list_images(folder).items()}
 
 
 def _labelled(root: Path, split: str, labels: str) -> Pairing:
     folder = root / labels / split
     if not folder.is_dir():
-        cure = "check --data-path"
-        if (root / COARSE / split).is_dir():
-            cure = f"unpack gtFine there: with {COARSE} alone only train can be read, by --dataset cityscapes-coarse"
-        raise InputError(f"masks of split {split!r} are missing", cure, folder)
+        cure = f"unpack gtFine there: with {COARSE} alone only train can be read, by --dataset cityscapes-coarse"
+        raise no_masks(split, folder, *[cure] * (root / COARSE / split).is_dir())
     files = list_images(folder)
     for ending in LABEL_ENDINGS.values():
         masks = {_frame(name): path for name, path in files.items() if name.endswith(ending)}

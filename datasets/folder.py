@@ -22,6 +22,8 @@ from segloss.datasets.base import (
     Pairing,
     SegmentationDataset,
     Transform,
+    no_masks,
+    no_split,
     pair,
     read_list,
     refuse_twice,
@@ -82,10 +84,8 @@ def folder(
 
 _OPTIONS = {"val_share": "folder without split folders or lists: share of images in val"}
 FORMATS = (
-    *(
-        Format(name, text, partial(folder, name=name, classes=table), {name: table}, _OPTIONS)
-        for name, text, table in (("ade20k", "ADE20K", ADE20K), ("voc", "Pascal VOC", VOC))
-    ),
+    Format("ade20k", "ADE20K", partial(folder, name="ade20k", classes=ADE20K), {"ade20k": ADE20K}, _OPTIONS),
+    Format("voc", "Pascal VOC", partial(folder, name="voc", classes=VOC), {"voc": VOC}, _OPTIONS),
     Format("folder", "your images, masks and class file", folder, options=_OPTIONS),
 )
 
@@ -129,7 +129,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     refuse_twice(lists, [images_of[name] for name in names if name])
     masks_of = list_images(masks) if masks.is_dir() else None
     if masks_of is None and split != "test":
-        raise InputError(f"masks of split {split!r} are missing", "check --data-path", masks)
+        raise no_masks(split, masks)
     form = f"names from {form}, {images.name}/ and {masks.name}/"
     found = pair(chosen, masks_of, form, images, masks)
     if split == "test" and not found.pairs:
@@ -205,17 +205,13 @@ def _folders_in_splits(root: Path, split: str) -> Pairing:
     """``train/images`` and ``train/masks``."""
     place = _split_folder(root, split)
     if place is None:
-        raise _no_split_folder(root, split)
+        raise no_split(split, root / split)
     images, masks = _kind_folder(place, IMAGE_FOLDERS), _kind_folder(place, MASK_FOLDERS)
     if images is None or (masks is None and split != "test"):
         what = f"folder of {'images' if images is None else 'masks'} is missing"
         raise InputError(what, "add it, or check --data-path", place)
     form = f"{place.name}/{images.name}/ and {place.name}/{(masks or images).name}/"
     return pair(list_images(images), _masks_of(masks, split), form, images, masks or place)
-
-
-def _no_split_folder(place: Path, split: str) -> MissingSplitError:
-    return MissingSplitError(f"split {split!r} is missing", "add the folder, or check --data-path", place / split)
 
 
 def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
@@ -234,11 +230,10 @@ def _split_folder(folder: Path, split: str) -> Path | None:
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:
     image_folder = _split_folder(images, split)
     if image_folder is None:
-        raise _no_split_folder(images, split)
+        raise no_split(split, images / split)
     mask_folder = _split_folder(_existing_masks(root, masks), split)
     if mask_folder is None and split != "test":
-        what = f"masks of split {split!r} are missing"
-        raise InputError(what, "add the folder, or check --data-path", masks / image_folder.name)
+        raise no_masks(split, masks / image_folder.name)
     form = f"{images.name}/{image_folder.name} and {masks.name}/{(mask_folder or image_folder).name}"
     return pair(list_images(image_folder), _masks_of(mask_folder, split), form, image_folder, mask_folder or masks)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +41,6 @@ def epoch_length(length: int, repeat: Tensor | None) -> int:
     return length if repeat is None else math.ceil(float(repeat.sum()))
 
 
-Batch = TypeVar("Batch")
 Key = tuple[int, ...]  # (epoch, index), and what else tells samples apart
 
 
@@ -134,30 +133,24 @@ def collate_training(samples: list[Sample]) -> dict[str, Tensor]:
 
 
 @dataclass
-class _Held(Dataset[Sample | InputError]):
-    """Samples, or in their place the errors that reading them raised."""
+class _Batches(Dataset[Any]):
+    """Collated batches; in the place of one the InputError that reading it raised."""
 
     dataset: SegmentationDataset
+    collate: Callable[[list[Sample]], Any]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Sample | InputError:
+    def __getitems__(self, keys: list[Key]) -> Any:
         try:
-            return self.dataset[key]
+            return self.collate([self.dataset[key] for key in keys])
         except InputError as error:
             return error
 
 
-@dataclass
-class _Collated(Generic[Batch]):
-    """A batch of samples, or the first error among them."""
-
-    collate: Callable[[list[Sample]], Batch]
-
-    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
-        error = next((sample for sample in samples if isinstance(sample, InputError)), None)
-        return error or self.collate(samples)  # type: ignore[arg-type]  # no error is among them
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class Loader(DataLoader[Any]):
@@ -173,23 +166,10 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-def _loader(
-    dataset: SegmentationDataset,
-    collate: Callable[[list[Sample]], Any],
-    sampler: Iterable[Key],
-    batch_size: int,
-    workers: int,
-    **options: Any,
-) -> Loader:
-    return Loader(
-        _Held(dataset),
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=_Collated(collate),
-        persistent_workers=workers > 0,
-        **options,
-    )
+def _loader(batches: _Batches, batch_size: int, sampler: Iterable[Key], workers: int, **options: bool) -> Loader:
+    options["persistent_workers"] = workers > 0
+    plain: dict[str, Any] = {"num_workers": workers, "collate_fn": _as_it_is, **options}
+    return Loader(batches, batch_size, sampler=sampler, **plain)
 
 
 def training_loader(
@@ -207,9 +187,8 @@ def training_loader(
     if len(sampler) == 0:
         what = f"{len(dataset)} training images cannot be shared among {world_size} devices"
         raise InputError(what, "give fewer --devices", dataset.name)
-    size = min(batch_size, len(sampler))
-    pinned = torch.cuda.is_available()
-    return _loader(dataset, collate_training, sampler, size, workers, drop_last=True, pin_memory=pinned)
+    batches, size = _Batches(dataset, collate_training), min(batch_size, len(sampler))
+    return _loader(batches, size, sampler, workers, drop_last=True, pin_memory=torch.cuda.is_available())
 
 
 def evaluation_loader(
@@ -224,4 +203,4 @@ def evaluation_loader(
     """Every sample once, or those of ``places``, in order, as lists of samples."""
     everything = EpochSampler(len(dataset), shuffle=False, rank=rank, world_size=world_size)
     sampler = everything if places is None else [(0, place) for place in places]
-    return _loader(dataset, collate_samples, sampler, batch_size, workers)
+    return _loader(_Batches(dataset, collate_samples), batch_size, sampler, workers)

@@ -1,13 +1,8 @@
-"""Looks at a data set before training does: what is wrong, where, and the cure.
-
-python -m segloss.doctor --dataset folder --data-path DIR --check all --output doctor.html
-
-An error means that training or scores would be wrong (exit status 1), a warning that somebody should look.
-"""
+"""Examines files and splits, and tells what is wrong with them."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -48,11 +43,8 @@ def examine(
     splits = [_examine_split(dataset, check, progress) for dataset in datasets]
     findings: list[Finding] = []
     for facts in splits:
-        findings += _unpaired(facts.dataset)
-        findings += _faults_of_files(facts)
-        findings += _label_map(facts, check)
-    findings += same_images(splits, check)
-    findings += neighbours(datasets)
+        findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
+    findings += [*same_images(splits, check), *neighbours(datasets)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -107,20 +99,17 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     return facts
 
 
-def _unpaired(dataset: SegmentationDataset) -> list[Finding]:
-    found, findings = dataset.found, []
+def _unpaired(dataset: SegmentationDataset) -> Iterator[Finding]:
+    found = dataset.found
     if images := [*found.lonely_images.values()]:
         what = f"image without mask in {found.mask_place}{more_files(images)}"
-        lonely = InputError(what, "add the mask or remove the image", images[0])
-        findings.append(Finding("error", dataset.split, lonely))
+        yield Finding("error", dataset.split, InputError(what, "add the mask or remove the image", images[0]))
     if masks := [*found.lonely_masks.values()]:
         what = f"mask without image, passed over{more_files(masks)}"
-        lonely = InputError(what, "add the image or remove the mask", masks[0])
-        findings.append(Finding("warning", dataset.split, lonely))
-    return findings
+        yield Finding("warning", dataset.split, InputError(what, "add the image or remove the mask", masks[0]))
 
 
-def _faults_of_files(facts: SplitFacts) -> list[Finding]:
+def _faults_of_files(facts: SplitFacts) -> Iterator[Finding]:
     """One finding per kind of fault and cure: the first file, and how many more.
 
     Stray values that have no common cause are told apart, up to ``MOST_LINES`` of them.
@@ -130,33 +119,28 @@ def _faults_of_files(facts: SplitFacts) -> list[Finding]:
         key = (fault.kind, fault.error.cure, fault.values)
         few = sum(bool(values) for _, _, values in kinds) < MOST_LINES or key in kinds
         kinds[key if few else (*key[:2], "")].append(fault)
-    findings = []
     for faults in kinds.values():
         first = faults[0].error
         every = InputError(f"{first.what}{more_files(faults)}", first.cure, first.where)
-        findings.append(Finding(faults[0].severity, facts.dataset.split, every))
-    return findings
+        yield Finding(faults[0].severity, facts.dataset.split, every)
 
 
-def _label_map(facts: SplitFacts, check: str) -> list[Finding]:
+def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     """Faults that show only in what all masks hold together."""
     dataset, counts = facts.dataset, facts.histogram
     split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
-    findings = []
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
-        findings += _classes_present(facts, check, seen) + _black_and_white(facts) + _train_ids(facts, seen)
+        yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
             what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
-            ignored = InputError(what, "check the ids under ignore in the class file")
-            findings.append(Finding("warning", split, ignored))
+            yield Finding("warning", split, InputError(what, "check the ids under ignore in the class file"))
     void = [name for name in dataset.classes.names if name.lower() in IGNORED_NAMES]
     if void and dataset.has_labels:
         what = f"class {void[0]!r} is trained and scored like any other"
-        findings.append(Finding("warning", split, InputError(what, "put its id under ignore in the class file")))
-    return findings
+        yield Finding("warning", split, InputError(what, "put its id under ignore in the class file"))
 
 
-def _classes_present(facts: SplitFacts, check: str, seen: str) -> list[Finding]:
+def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Finding]:
     names, split = facts.dataset.classes.names, facts.dataset.split
     present = [name for name, pixels in zip(names, facts.histogram[:-1], strict=True) if pixels]
     if len(present) < 2:
@@ -164,41 +148,40 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> list[Finding]:
         if facts.values == BLACK_AND_WHITE:
             first = facts.masks_where(lambda values: IGNORE_INDEX in values)[0]
             cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
-            return [Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))]
+            yield Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))
+            return
         # A rare class may be in none of a sample, and in none of a small split.
         severity: Severity = "error" if split == "train" and check == "all" else "warning"
         cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
-        return [Finding(severity, split, InputError(what, cure))]
-    if check == "all" and len(present) < len(names):
+        yield Finding(severity, split, InputError(what, cure))
+    elif check == "all" and len(present) < len(names):
         absent = [name for name in names if name not in present]
         what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
-        fault = InputError(what, "check the class file, or accept that they are not scored")
-        return [Finding("warning", split, fault)]
-    return []
+        cure = "check the class file, or accept that they are not scored"
+        yield Finding("warning", split, InputError(what, cure))
 
 
-def _black_and_white(facts: SplitFacts) -> list[Finding]:
+def _black_and_white(facts: SplitFacts) -> Iterator[Finding]:
     """Masks of 0 and 255 among masks of 0 and 1: their second class would be ignored."""
     files = facts.masks_where(lambda values: values == BLACK_AND_WHITE)
     others = [pair.values for pair in facts.pairs if pair.values and pair.values != BLACK_AND_WHITE]
     if len(facts.dataset.classes) > 2 or IGNORE_INDEX in facts.dataset.classes.ids or not files or not others:
-        return []
+        return
     if any(IGNORE_INDEX in values for values in others) or not any(values - {0} for values in others):
-        return []  # 255 is ignored elsewhere too; or nothing else is there, which is said already
+        return  # 255 is ignored elsewhere too; or nothing else is there, which is said already
     listed = " and ".join(map(str, sorted(frozenset().union(*others))))
     what = f"holds 0 and 255 alone{more_files(files)}, while other masks hold {listed}"
     cure = "save 255 as the second class, or --check off if it is meant to be ignored"
-    return [Finding("error", facts.dataset.split, InputError(what, cure, files[0]))]
+    yield Finding("error", facts.dataset.split, InputError(what, cure, files[0]))
 
 
-def _train_ids(facts: SplitFacts, seen: str) -> list[Finding]:
+def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
     """Cityscapes' trainIds under the name of labelIds."""
     classes, plain = facts.dataset.classes, facts.values - {IGNORE_INDEX}
-    if classes.ids != CITYSCAPES.ids or classes.mask_ids == TRAIN_IDS or len(plain) <= 3 or max(plain) > 18:
-        return []
-    what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
-    fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
-    return [Finding("error", facts.dataset.split, fault)]
+    if classes.ids == CITYSCAPES.ids and classes.mask_ids != TRAIN_IDS and len(plain) > 3 and max(plain) <= 18:
+        what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
+        fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
+        yield Finding("error", facts.dataset.split, fault)
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:

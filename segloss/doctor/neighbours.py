@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -41,22 +41,20 @@ def _frames(datasets: Sequence[SegmentationDataset]) -> list[dict[str, dict[int,
     return found
 
 
-def neighbours(datasets: Sequence[SegmentationDataset]) -> list[Finding]:
+def neighbours(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     """Frames of val or test next to a training frame of the same sequence that look alike."""
     train = next((dataset for dataset in datasets if dataset.split == "train"), None)
     if train is None:
-        return []
+        return
     frames = _frames(datasets)
     known = frames[list(datasets).index(train)]
-    findings = []
     for dataset, sequences in zip(datasets, frames, strict=True):
         pairs = [] if dataset is train else _adjacent(known, sequences)
         if pairs and _look_alike(train, dataset, pairs):
             ours, theirs = dataset.names[pairs[0][1]], train.names[pairs[0][0]]
             what = f"a neighbouring frame of {theirs} in train; {len(pairs)} of {len(dataset)} images have one"
             fault = InputError(what, "split by sequence, or read the scores with care", ours)
-            findings.append(Finding("warning", dataset.split, fault))
-    return findings
+            yield Finding("warning", dataset.split, fault)
 
 
 def _adjacent(train: dict[str, dict[int, int]], other: dict[str, dict[int, int]]) -> list[tuple[int, int]]:

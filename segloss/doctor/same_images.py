@@ -2,10 +2,9 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from segloss.datasets.images import read_header, read_image
 from segloss.doctor.findings import Finding, SplitFacts, more_files
@@ -16,14 +15,10 @@ ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
 
 
 def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, hashlib.sha1).hexdigest() if hasattr(hashlib, "file_digest") else _sha1(file)
-
-
-def _sha1(file: BinaryIO) -> str:
     digest = hashlib.sha1()
-    while piece := file.read(2**20):
-        digest.update(piece)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -44,7 +39,7 @@ def _alike(members: list[tuple[str, Path]], mark: Callable[[Path], object]) -> l
     return [group for group in groups.values() if len(group) > 1]
 
 
-def same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
+def same_images(splits: Sequence[SplitFacts], check: str) -> Iterator[Finding]:
     """Images that occur twice: by their pixels where all were decoded, else by file size and both ends of the file."""
     if check == "all":
         marks = {
@@ -64,15 +59,13 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> list[Finding]:
     for members in groups:
         (split, path), (other, twin) = members[0], members[-1]
         twins[(other, split) if other != split else (split,)].append((path, twin))
-    findings = []
     for names, pairs in twins.items():
         first, second = pairs[0]
         what = f"the same image as {first}{f' of {names[1]}' if len(names) == 2 else ''}{more_files(pairs)}"
         if len(names) == 2:
-            findings.append(Finding("error", names[0], InputError(what, "keep each image in one split", second)))
+            yield Finding("error", names[0], InputError(what, "keep each image in one split", second))
         else:
-            findings.append(Finding("warning", names[0], InputError(what, "remove one", second)))
-    return findings
+            yield Finding("warning", names[0], InputError(what, "remove one", second))
 
 
 def _is_blank(path: Path) -> bool:
