@@ -26,7 +26,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-core: $(CORE)/.installed
-	OMP_NUM_THREADS=1 $(CORE)/bin/pytest -n auto --dist worksteal $(CORE_TESTS)
+	OMP_NUM_THREADS=1 $(CORE)/bin/pytest -n auto --dist worksteal $(CORE_TESTS) --ignore tests/core/test_outlying_triton.py
 
 test-camvid: $(INSTALLED)
 	$(BIN)/pytest -m camvid
