@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_im
 from segloss.datasets.masks import label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 
+Color = Literal["none", "light", "strong"]  # random colour changes, of segloss.datasets.transforms.COLORS
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
 Sample = dict[str, Any]  # what an item of SegmentationDataset holds
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import yaml
 
+from segloss.datasets.base import Color
 from segloss.datasets.masks import class_histogram
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
@@ -30,7 +31,7 @@ PAD_COLOR = (124, 116, 104)  # ImageNet's mean, 8-bit RGB: near 0 after normalis
 EXAMPLE = "- HorizontalFlip: {p: 0.5}"
 CROP_REDRAWS = 10  # mmsegmentation's RandomCrop
 
-COLORS: dict[str, Callable[[], list[Any]]] = {
+COLORS: dict[Color, Callable[[], list[Any]]] = {
     "none": lambda: [],
     "light": lambda: [
         A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=1)
@@ -49,7 +50,7 @@ def train_transform(
     *,
     image_scale: float = 1.0,
     scale_range: tuple[float, float] = (1.0, 1.0),
-    color: str = "light",
+    color: Color = "light",
     augmentations: str | Path | None = None,
     guided_crops: float = 0.0,
     cat_max_ratio: float = 1.0,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from segloss.datasets import DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
-from segloss.datasets.base import Transform
+from segloss.datasets.base import Color, Transform
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, keys_of, option, require, spread
@@ -24,7 +24,6 @@ WORKERS_HELP = "loader processes, 0: none; default: two less than the cores, at 
 VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]
 CHECK_HELP = "files that the data doctor decodes; sample: 16 of each split"
 Check = Literal["all", "sample", "off"]
-Color = Literal["none", "light", "strong"]
 Cache = Literal["none", "ram"]
 Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]

@@ -4,6 +4,7 @@ import copy
 import pickle
 import random
 from itertools import pairwise
+from typing import get_args
 
 import albumentations as A
 import cv2
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segloss.datasets import build_dataset
+from segloss.datasets.base import Color
 from segloss.datasets.loading import EpochSampler, collate_samples, evaluation_loader, training_loader
-from segloss.datasets.transforms import EvalTransform, read_augmentations, resize_image, train_transform
+from segloss.datasets.transforms import COLORS, EvalTransform, read_augmentations, resize_image, train_transform
 from segloss.errors import InputError
 
 IGNORED = 255
@@ -622,3 +624,7 @@ def test_evaluation_sees_every_sample_once_in_order_at_its_own_size(tmp_path):
         assert torch.equal(sample["labels"].long(), dataset[place]["labels"])
     unlabelled = [{"image": sample["image"]} for sample in samples]
     assert collate_samples(unlabelled) == unlabelled
+
+
+def test_every_colour_choice_is_a_list_of_steps():
+    assert get_args(Color) == tuple(COLORS)
