@@ -12,7 +12,8 @@ FLOOR := .venv-floor
 MMSEG := .venv-mmseg
 # The environment of everything serves the core's tests too; without one, torch and the test tools are enough.
 CORE := $(if $(wildcard $(INSTALLED)),.venv,.venv-core)
-CORE_TESTS := tests/core tests/integrations/test_adapters.py
+# Without those of the GPU kernels, which run in Triton's interpreter and want the Triton of today.
+CORE_TESTS := tests/core tests/integrations/test_adapters.py --ignore tests/core/test_outlying_triton.py
 
 .PHONY: demo test test-core test-camvid test-browser test-floor test-mmseg lint clean
 
@@ -26,7 +27,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-core: $(CORE)/.installed
-	OMP_NUM_THREADS=1 $(CORE)/bin/pytest -n auto --dist worksteal $(CORE_TESTS) --ignore tests/core/test_outlying_triton.py
+	OMP_NUM_THREADS=1 $(CORE)/bin/pytest -n auto --dist worksteal $(CORE_TESTS)
 
 test-camvid: $(INSTALLED)
 	$(BIN)/pytest -m camvid

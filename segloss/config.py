@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from segloss.datasets import DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
+from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Color, Transform
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
@@ -72,7 +72,7 @@ def require_splits(dataset: str | None, names: Iterable[str]) -> None:
 class DataOptions(Options):
     """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
 
-    dataset: str = option("camvid", "the data set", names=DATASETS)
+    dataset: str = option("camvid", DATASET_HELP, names=DATASETS)
     data_path: str | None = option(None, "folder of the data set", metavar="DIR")
     classes: int | None = option(None, CLASSES_HELP)
     val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
@@ -235,7 +235,9 @@ class ScoredOptions(Options):
     predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
-    dataset: str | None = option(None, "the data set; default: the one the run was trained on", names=DATASETS, of=RUNS)
+    dataset: str | None = option(
+        None, f"{DATASET_HELP}; default: the one the run was trained on", names=DATASETS, of=RUNS
+    )
     data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS)
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)

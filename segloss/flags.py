@@ -345,8 +345,9 @@ def build_parser(kind: type[Options], prog: str) -> ArgumentParser:
 
 
 def _help_of(key: Key) -> str:
-    """Help, the names there are, and the default."""
-    listed = f": {', '.join(key.names)}" if key.names else ""
+    """Help, the names there are where it does not tell them itself, and the default."""
+    told = all(name in key.option.help for name in key.names)
+    listed = "" if told else f": {', '.join(key.names)}"
     default = key.option.default
     words = " ".join(map(str, default)) if isinstance(default, tuple) else default
     none = default is None or default is False or words in ("", {})
