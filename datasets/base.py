@@ -1,10 +1,12 @@
 """Pairs of image and mask files as samples: read, checked, mapped to classes, transformed."""
 
 import hashlib
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -254,6 +256,34 @@ def read_list(path: Path) -> list[str]:
     return lines
 
 
+BETWEEN = re.compile(r"\t+|\s*[,;|]\s*| +")  # the columns of a list; names may hold some too
+
+
+def columns(line: str) -> Iterator[tuple[str, str]]:
+    """A line of a list cut in two, at each place where it may be meant."""
+    for found in BETWEEN.finditer(line):
+        yield line[: found.start()], line[found.end() :]
+
+
+def rebased(root: Path, text: str, beside: Path | None = None) -> Path | None:
+    """A file of a list below ``root``, whatever prefix its writer had; None for one that lies outside.
+
+    ``..`` is followed from ``root`` and from the list's folder ``beside``; behind it a bare name is no file of ours.
+    """
+    parts = PureWindowsPath(text.strip().strip("\"'")).parts
+    above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
+    inside = os.path.normpath(root.absolute())
+    for start in (root, beside or root) if above else ():
+        path = Path(os.path.normpath(start.absolute().joinpath(*parts)))
+        if path.is_file():
+            return root / path.relative_to(inside) if path.is_relative_to(inside) else None
+    for first in range(above, len(parts) - bool(above)):
+        path = root.joinpath(*parts[first:])
+        if not PureWindowsPath(*parts[first:]).anchor and path.is_file():
+            return path
+    return None
+
+
 def refuse_twice(path: Path, listed: Sequence[Hashable]) -> None:
     """InputError if a list file names an image twice."""
     twice = next((image for image, count in Counter(listed).items() if count > 1), None)
@@ -261,38 +291,136 @@ def refuse_twice(path: Path, listed: Sequence[Hashable]) -> None:
         raise InputError(f"listed twice in {path}", "remove one of the lines", str(twice))
 
 
-def pair(images: dict[str, Path], masks: dict[str, Path] | None, form: str, place: Path, mask_place: Path) -> Pairing:
-    """One pair per name that both have; ``masks`` None: a split without labels. InputError if there is no image.
+def pair(
+    images: dict[str, Path],
+    masks: dict[str, Path] | None,
+    form: str,
+    place: Path,
+    mask_place: Path,
+    folder: dict[str, Path] | None = None,
+) -> Pairing:
+    """One pair per name that both have; ``masks`` None: a split without labels.
 
-    Where no name is the same but all masks are called like their image and one ending (``a_mask``, ``a_L``), that
-    ending is taken off.
+    Where no name is the same but masks are called like their image and one ending (``a_mask``, ``a_L``), that ending is
+    taken off; where images and masks have words of their own (``sat_1``, ``mask_1``), these are.
+
+    Args:
+        images: those wanted.
+        folder: all that lie there, from which endings and words are learnt; default: ``images``.
+
+    Raises:
+        InputError: there is no image, or several masks of one.
     """
     if not images:
         raise InputError(f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check --data-path and --split", place)
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
-    ending = common_ending(images, masks)
-    if ending:
+    every = images if folder is None else folder
+    endings = _endings(every, masks)
+    ending = _usual_ending(endings, min(len(every), len(masks)))
+    of_image = {name: name for name in images}
+    if ending and endings:
+        for name in images:
+            several = [mask for end, mask in endings.get(name, ()) if end == ending or not end.endswith(ending)]
+            if len(several) > 1:
+                raise _several_masks(images[name], [masks[mask] for mask in several])
         masks = {name.removesuffix(ending): path for name, path in masks.items()}
         form = f"{form}, masks named NAME{ending}"
-    both = [name for name in images if name in masks]
+    elif endings is not None and (words := _own_words(every, masks)):
+        (before, after), (mask_before, mask_after) = words
+        of_image = {name: _without(name, before, after) for name in images}
+        masks = {_without(name, mask_before, mask_after): path for name, path in masks.items()}
+        form = f"{form}, images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
+    both = [name for name in images if of_image[name] in masks]
+    wanted = {*of_image.values()}
     return Pairing(
         form,
-        [(images[name], masks[name]) for name in both],
+        [(images[name], masks[of_image[name]]) for name in both],
         both,
-        {name: path for name, path in images.items() if name not in masks},
-        {name: path for name, path in masks.items() if name not in images},
+        {name: path for name, path in images.items() if of_image[name] not in masks},
+        {name: path for name, path in masks.items() if name not in wanted},
         mask_place,
     )
 
 
-def common_ending(images: dict[str, Path], masks: dict[str, Path]) -> str:
-    """What most masks have after their image's name, where no mask has just the name."""
+def unique_by(files: Mapping[str, Path], key: Callable[[str], str]) -> dict[str, Path]:
+    """The files under other keys; InputError for two of one key."""
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        if key(name) in found:
+            raise InputError(f"is of the same name, {key(name)}, as {found[key(name)]}", "keep one of the two", path)
+        found[key(name)] = path
+    return found
+
+
+def _several_masks(image: Path, masks: list[Path]) -> InputError:
+    what = f"has several masks: {', '.join(mask.name for mask in masks[:4])}{', ...' if len(masks) > 4 else ''}"
+    return InputError(what, "keep one in the folder, or write list files of image and mask", image)
+
+
+Endings = dict[str, list[tuple[str, str]]]
+
+
+def _endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Endings | None:
+    """Of each image what its masks have after its name, and their names; None where a mask has just the name.
+
+    A number is not cut: ``10_mask`` is none of ``1``. An ending of digits alone is a number too.
+    """
     if any(name in masks for name in images):
-        return ""
-    endings: Counter[str] = Counter()
+        return None
+    found: Endings = {}
     for mask in masks:
-        cuts = [cut for cut in range(1, len(mask)) if mask[:cut] in images]
-        endings.update(mask[cut:] for cut in cuts[-1:])
-    ending, count = endings.most_common(1)[0] if endings else ("", 0)
-    return ending if 2 * count > len(images) else ""
+        for cut in range(len(mask) - 1, 0, -1):
+            if mask[:cut] in images and not (mask[cut].isdigit() and mask[cut - 1].isdigit()):
+                if not mask[cut:].isdigit():
+                    found.setdefault(mask[:cut], []).append((mask[cut:], mask))
+                break
+    return found
+
+
+def common_ending(images: Mapping[str, Path], masks: Mapping[str, Path]) -> str:
+    """What most masks have after their image's name, where no mask has just the name."""
+    return _usual_ending(_endings(images, masks), min(len(images), len(masks)))
+
+
+def _usual_ending(endings: Endings | None, most: int) -> str:
+    counts = Counter(end for of_image in (endings or {}).values() for end, _ in of_image)
+    ending, count = min(counts.items(), key=lambda item: (-item[1], item[0])) if counts else ("", 0)
+    return ending if 2 * count > most else ""
+
+
+Words = tuple[str, str]  # before and after what tells a folder's files apart
+
+
+def _own_words(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[Words, Words] | None:
+    """Words that all images have, and those that all masks have, without which most names are the same."""
+    for ours in _common_words(images):
+        names = {_without(name, *ours) for name in images}
+        for theirs in _common_words(masks):
+            if 2 * len(names & {_without(name, *theirs) for name in masks}) > min(len(images), len(masks)):
+                return ours, theirs
+    return None
+
+
+def _common_words(names: Collection[str]) -> list[Words]:
+    """What all names begin and end with, up to where a word or number ends; the longest first, nothing at the last."""
+    lasts = [name.rsplit("/", 1)[-1] for name in names]
+    if len(lasts) < 2:
+        return [("", "")]
+    before = _common_start(lasts)
+    after = _common_start([last[len(before) :][::-1] for last in lasts])[::-1]
+    first = re.match(r"(.*[\W_]|.*[^\W\d_](?=\d*$))?", before)
+    last = re.search(r"([\W_].*|(?<=\d)[^\W\d_].*)?$", after.lstrip("0123456789"))
+    starts = [*dict.fromkeys((first[0] if first else "", ""))]
+    ends = [*dict.fromkeys((last[0] if last else "", ""))]
+    return [(start, end) for start in starts for end in ends]
+
+
+def _common_start(names: Collection[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((place for place, letter in enumerate(first) if letter != last[place]), len(first))]
+
+
+def _without(name: str, before: str, after: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.removeprefix(before).removesuffix(after)

@@ -16,6 +16,7 @@ from segloss.datasets.base import (
     Pairing,
     SegmentationDataset,
     Transform,
+    columns,
     no_masks,
     no_split,
     pair,
@@ -77,20 +78,25 @@ FORMATS = (
 def _split_folders(root: Path, split: str, ending: str, form: str) -> Pairing:
     """``SPLIT/`` and ``SPLIT{ending}/``; an optional ``SPLIT.txt`` ("image mask" a line) chooses the files.
 
-    Only the file names in the list are used, since its paths carry the prefix of whoever wrote it.
+    Only the file names in the list are used, since its paths carry the prefix of whoever wrote it; a line's second file
+    is the mask.
     """
     folder, mask_folder = root / split, root / f"{split}{ending}"
     if not folder.is_dir():
         raise no_split(split, folder)
-    images = list_images(folder)
-    list_file = root / f"{split}.txt"
-    if list_file.is_file():
-        images = _chosen(images, list_file)
-        form += f", chosen by {list_file.name}"
+    images = every = list_images(folder)
     masks = list_images(mask_folder) if mask_folder.is_dir() else None
     if masks is None and split != "test":
         raise no_masks(split, mask_folder)
-    return pair(images, masks, form, folder, mask_folder)
+    list_file = root / f"{split}.txt"
+    if list_file.is_file():
+        chosen = _chosen(images, masks, list_file)
+        images = {name: images[name] for name in sorted(chosen)}
+        form += f", chosen by {list_file.name}"
+        if masks is not None and all(chosen.values()):
+            pairs: list[tuple[Path, Path | None]] = [(images[name], masks[str(chosen[name])]) for name in images]
+            return Pairing(form, pairs, list(images), mask_place=mask_folder)
+    return pair(images, masks, form, folder, mask_folder, every)
 
 
 def _original(root: Path, split: str) -> Pairing:
@@ -113,19 +119,36 @@ def split_of(name: str) -> str:
     return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
 
 
-def _chosen(images: dict[str, Path], list_file: Path) -> dict[str, Path]:
-    names = [_image_name(line, images) for line in read_list(list_file)]
-    missing = [name for name in names if name not in images]
+def _chosen(images: dict[str, Path], masks: dict[str, Path] | None, list_file: Path) -> dict[str, str | None]:
+    """Name of each listed image, and of its mask where the line has one."""
+    folder = list_file.with_suffix("")
+    lines = read_list(list_file)
+    found = [_names(line, images, masks, folder) for line in lines]
+    missing = [line for line, names in zip(lines, found, strict=True) if names is None]
     if missing:
-        what = f"lists {missing[0]} ({len(missing)} in all) that is not in {list_file.with_suffix('')}"
+        first = next((text for text, _ in columns(missing[0])), missing[0])
+        what = f"lists {without_suffix(PureWindowsPath(first).name)} ({len(missing)} in all) that is not in {folder}"
         raise InputError(what, "add the image or remove the line", list_file)
-    refuse_twice(list_file, names)
-    return {name: images[name] for name in sorted(names)}
+    pairs = [names for names in found if names is not None]
+    refuse_twice(list_file, [image for image, _ in pairs])
+    if masks is None:
+        return dict.fromkeys([image for image, _ in pairs])
+    lost = [mask for _, mask in pairs if mask is not None and mask not in masks]
+    if lost:
+        what = f"lists the mask {lost[0]} ({len(lost)} in all) that is not there"
+        raise InputError(what, "add the mask or correct the line", list_file)
+    return dict(pairs)
 
 
-def _image_name(line: str, images: dict[str, Path]) -> str:
-    """The name of the first file of a line; spaces part image and mask, and may be in names too."""
-    parts = line.split(" ") if "\t" not in line else line.split("\t")
-    texts = [" ".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    names = [without_suffix(PureWindowsPath(text).name) for text in texts]  # Windows paths are parted by "/" and "\\"
-    return next((name for name in names if name in images), names[0])
+def _names(
+    line: str, images: dict[str, Path], masks: dict[str, Path] | None, folder: Path
+) -> tuple[str, str | None] | None:
+    """The names of image and mask of a line, the latter None where it has but one; None if there is no such image."""
+    cut = [*columns(line)]
+    paths = [(PureWindowsPath(image), PureWindowsPath(mask)) for image, mask in (*cut, (line, ""), *cut)]
+    for place, (image, mask) in enumerate(paths):  # "/" and "\\" part paths; "b c.png" may be one name
+        names = without_suffix(image.name), without_suffix(mask.name)
+        inside = ".." not in image.parts or folder.name in image.parts
+        if inside and names[0] in images and (place >= len(cut) or names[1] in (masks or ())):
+            return names[0], names[1] or None
+    return None

@@ -4,6 +4,7 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from segloss.datasets.base import (
     no_split,
     pair,
     require_folder,
+    unique_by,
 )
 from segloss.datasets.images import list_images
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
@@ -50,7 +52,8 @@ def cityscapes(
     if split not in SPLITS:
         raise MissingSplitError(f"no split {split!r}", f"Cityscapes has {', '.join(SPLITS)}", root)
     if split == "test":
-        found = pair(_images(root, split), None, f"{IMAGES}/{split}", root / IMAGES / split, root)
+        images = _images(root, split)
+        found = pair(unique_by(images, _key(images)), None, f"{IMAGES}/{split}", root / IMAGES / split, root)
     else:
         labels = COARSE if split == "train_extra" or (coarse and split == "train") else FINE
         found = _labelled(root, split, labels)
@@ -88,11 +91,20 @@ def _frame(name: str) -> str:
     return re.split(r"_(?:leftImg8bit|gtFine|gtCoarse)", name.rsplit("/", 1)[-1])[0]
 
 
+def _of_city(name: str) -> str:
+    """The frame with the folder of its city, where two cities have frames of one name."""
+    return f"{name.rpartition('/')[0]}/{_frame(name)}"
+
+
+def _key(*folders: dict[str, Path]) -> Callable[[str], str]:
+    return _frame if all(len({*map(_frame, names)}) == len(names) for names in folders) else _of_city
+
+
 def _images(root: Path, split: str) -> dict[str, Path]:
     folder = root / IMAGES / split
     if not folder.is_dir():
         raise no_split(split, folder)
-    return {_frame(name): path for name, path in list_images(folder).items()}
+    return list_images(folder)
 
 
 def _labelled(root: Path, split: str, labels: str) -> Pairing:
@@ -102,15 +114,20 @@ def _labelled(root: Path, split: str, labels: str) -> Pairing:
         raise no_masks(split, folder, *[cure] * (root / COARSE / split).is_dir())
     files = list_images(folder)
     for ending in LABEL_ENDINGS.values():
-        masks = {_frame(name): path for name, path in files.items() if name.endswith(ending)}
+        masks = {name: path for name, path in files.items() if name.endswith(ending)}
         if masks:
             form = f"{labels}/{split}, {ending[1:]} masks"
-            return pair(_images(root, split), masks, form, root / IMAGES / split, folder)
+            images = _images(root, split)
+            key = _key(images, masks)
+            return pair(unique_by(images, key), unique_by(masks, key), form, root / IMAGES / split, folder)
     wanted = " or ".join(f"*{ending}.png" for ending in LABEL_ENDINGS.values())
     raise InputError(f"holds no {wanted}", "check --data-path", folder)
 
 
 def _joined(a: Pairing, b: Pairing) -> Pairing:
+    both = {*a.names} & {*b.names}
+    if both:
+        raise InputError(f"frame {min(both)} is in train and in train_extra", "keep one of the two")
     return Pairing(
         f"{a.form}; {b.form}",
         a.pairs + b.pairs,

@@ -132,9 +132,12 @@ def read_class_file(path: Path) -> ClassTable:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
-        content = {".txt": _read_text, ".csv": _read_csv, ".json": json.loads}.get(path.suffix, yaml.safe_load)(text)
+        readers = {".txt": _read_text, ".csv": _read_csv, ".json": _read_json}
+        content = readers.get(path.suffix, read_yaml)(text)
         if isinstance(content, list):
             content = {"classes": content}
+        if set(content) & {"classes", "names"} != {"classes"} or isinstance(content["classes"], dict):
+            content = _from_mapping(content)
         if not isinstance(content["classes"], list):
             raise KeyError  # the letters of a text or the keys of a mapping would be taken for names
         _require_keys(content, {"classes", "ignore"})
@@ -153,7 +156,7 @@ def read_class_file(path: Path) -> ClassTable:
         )
     except InputError as error:
         raise InputError(error.what, error.cure, path) from error
-    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
+    except (OSError, ValueError, csv.Error, yaml.YAMLError, RecursionError) as error:
         what = f"cannot be read as a class file: {' '.join(str(error).split())}"
         raise InputError(what, "see docs/data.md for its forms", path) from error
     except (LookupError, TypeError, AttributeError) as error:
@@ -161,33 +164,154 @@ def read_class_file(path: Path) -> ClassTable:
         raise InputError(what, "see docs/data.md for its forms", path) from error
 
 
+HEADERS = {
+    "id",
+    "ids",
+    "index",
+    "value",
+    "name",
+    "names",
+    "class",
+    "classes",
+    "label",
+    "labels",
+    "class_name",
+    "r",
+    "g",
+    "b",
+}
+LABELME_IGNORED = "__ignore__"  # labelme's first row; it has the id -1, stored as 255
+CVAT_ROW = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*:.*:.*")  # label:color_rgb:parts:actions
+COLOR_ROW = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
+ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(\d+)")
+
+
 def _read_text(text: str) -> dict[str, Any]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    colored = [re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)", line) for line in lines]
-    if not all(colored):
-        odd = next((line for line in lines if re.match(r"\d+[\s:,]", line)), None)
-        if odd is not None:
-            cure = "write names only, or ids and colors into classes.yaml"
-            raise InputError(f"line {odd!r} begins with a number", cure)
-        return {"classes": lines}
-    return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored if row])
+    if lines and {*re.split(r"[\s,;:]+", lines[0].lower())} <= HEADERS:
+        lines = lines[1:]
+    if lines and lines[0] == LABELME_IGNORED:
+        lines = lines[1:]
+    if LABELME_IGNORED in lines:
+        raise InputError(f"{LABELME_IGNORED} is not the first line", "put it first, or write ids into classes.yaml")
+    colored = [row for row in map(COLOR_ROW.fullmatch, lines) if row]
+    cvat = [row for row in map(CVAT_ROW.fullmatch, lines) if row]
+    numbered = [row for row in map(ID_ROW.fullmatch, lines) if row]
+    if lines and len(colored) == len(lines):
+        return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored])
+    if lines and len(cvat) == len(lines):
+        return _split_ignored([{"name": row[1].strip(), "color": [int(row[k]) for k in (2, 3, 4)]} for row in cvat])
+    named = {row[1].strip(" \t:=,;").lower(): int(row[2]) for row in numbered}
+    if len(named) == len(lines) == len({*named.values()}) > 1:
+        return {"classes": [{"name": row[1].strip(" \t:=,;"), "id": int(row[2])} for row in numbered]}
+    odd = next((line for line in lines if re.match(r"\d+[\s:,]", line)), None)
+    if odd is not None:
+        cure = "write names only, or ids and colors into classes.yaml"
+        raise InputError(f"line {odd!r} begins with a number", cure)
+    odd = next((line for line in lines if re.search(r"[,;:=]\s*\d+\s*$|:\d+,", line)), None)
+    if odd is not None:
+        raise InputError(f"line {odd!r} ends with a number, other lines do not", "write ids into classes.yaml")
+    return {"classes": lines}
+
+
+CSV_NAMES = {"class": "name", "class_name": "name", "classname": "name", "red": "r", "green": "g", "blue": "b"}
+CSV_NAMES |= {"class_id": "id", "index": "id", "value": "id"}
 
 
 def _read_csv(text: str) -> dict[str, Any]:
-    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    lower = [{str(key).strip().lower(): str(value or "").strip() for key, value in row.items()} for row in rows]
-    missing = [key for key in ("name", "r", "g", "b") if any(not row.get(key) for row in lower)]
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t|", key=first.count))
+    columns = [CSV_NAMES.get(key, key) for key in (str(key).strip().lower() for key in reader.fieldnames or ())]
+    twice = next((key for key in columns if columns.count(key) > 1), None)
+    if twice is not None:
+        raise InputError(f"has two columns {twice!r}", "keep one of them")
+    rows = [dict(zip(columns, (str(value or "").strip() for value in row.values()), strict=False)) for row in reader]
+    needed = ("name", "id") if "id" in columns and not {*"rgb"} & {*columns} else ("name", "r", "g", "b")
+    missing = [key for key in needed if any(not row.get(key) for row in rows)]
     if missing:
-        raise InputError(f"a row has no {missing[0]!r}", "the columns are name, r, g, b")
-    return _split_ignored([{"name": row["name"], "color": [int(row[k]) for k in "rgb"]} for row in lower])
+        raise InputError(f"a row has no {missing[0]!r}", "the columns are name, r, g, b, or name, id")
+    ids = [{"id": int(row["id"])} if row.get("id") else {} for row in rows]
+    colors = [{"color": [int(row[k]) for k in "rgb"]} if "r" in needed else {} for row in rows]
+    return _split_ignored([{"name": row["name"], **i, **c} for row, i, c in zip(rows, ids, colors, strict=True)])
 
 
 def _split_ignored(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows named void are ignored; the others keep their row's number as id, as index masks have it."""
-    entries = [{**row, "id": place} for place, row in enumerate(rows)]
+    """Rows named void are ignored; the others keep their id, or their row's number, as index masks have it."""
+    entries = [{"id": place, **row} for place, row in enumerate(rows)]
     ignored = [e for e in entries if e["name"].lower() in IGNORED_NAMES]
     kept = [e for e in entries if e not in ignored]
-    return {"classes": kept, "ignore": [IGNORE_INDEX, *(e["id"] for e in ignored), *(e["color"] for e in ignored)]}
+    return {
+        "classes": kept,
+        "ignore": [IGNORE_INDEX, *(e["id"] for e in ignored), *(e["color"] for e in ignored if "color" in e)],
+    }
+
+
+def _from_mapping(content: dict[str, Any]) -> dict[str, Any]:
+    """``{name: id}`` or ``{id: name}``, the whole file or under ``classes:`` or ``names:``, as entries of a list."""
+    own = content.get("classes", content.get("names", content))
+    if isinstance(own, list):
+        return {**{key: value for key, value in content.items() if key != "names"}, "classes": own}
+    rest = {"ignore": content["ignore"]} if "ignore" in content else {}
+    pairs = [pair for pair in own.items() if own is not content or pair[0] != "ignore"]
+    if pairs and all(type(value) is int for _, value in pairs):
+        return {"classes": [{"name": name, "id": value} for name, value in pairs], **rest}
+    by_id = "classes" not in content and all(str(key).isdigit() for key, _ in pairs)  # as YOLO's names:
+    if pairs and by_id and all(isinstance(value, str) for _, value in pairs):
+        return {"classes": [{"name": value, "id": int(key)} for key, value in pairs], **rest}
+    raise KeyError
+
+
+DEEPEST = 20  # levels of a file that people write
+
+
+class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Refuses what no such file needs: many levels, aliases of what holds aliases, and a key twice."""
+
+    deep = aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        is_alias = self.check_event(yaml.AliasEvent)
+        self.deep += 1
+        if self.deep > DEEPEST:
+            raise yaml.YAMLError(f"has more than {DEEPEST} levels")
+        before = self.aliases
+        node = super().compose_node(parent, index)
+        self.deep -= 1
+        if is_alias:
+            self.aliases += 1
+            if id(node) in self.holders:
+                raise yaml.YAMLError("has aliases of aliases")
+        elif self.aliases > before:
+            self.holders.add(id(node))
+        return node
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self.holders: set[int] = set()  # nodes, which live as long as the loader, with an alias in them
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"has the key {twice!r} twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """As ``yaml.safe_load``; YAMLError for :class:`PlainLoader`'s reasons too."""
+    return yaml.load(text, PlainLoader)
+
+
+def _read_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"has the key {twice!r} twice")
+    return dict(pairs)
 
 
 def _mask_colors(entries: list[dict[str, Any]], ignored: list[Color]) -> tuple[tuple[Color, int], ...]:

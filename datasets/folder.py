@@ -9,7 +9,6 @@ images/a.jpg          masks/a.png                         nothing else: a hash o
 
 import hashlib
 import os
-import re
 import unicodedata
 from collections.abc import Sequence
 from functools import partial
@@ -22,21 +21,27 @@ from segloss.datasets.base import (
     Pairing,
     SegmentationDataset,
     Transform,
+    columns,
     no_masks,
     no_split,
     pair,
-    read_list,
+    rebased,
     refuse_twice,
     require_folder,
 )
 from segloss.datasets.classes import ClassTable, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
+from segloss.datasets.lists import is_header, list_lines, other_list
 from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
-IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages")
-MASK_FOLDERS = ("masks", "labels", "annotations", "ann_dir", "SegmentationClass")
+OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "classes.csv")  # CVAT's, labelme's
+IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages", "image", "imgs", "img", "Images", "Image")
+MASK_FOLDERS = (
+    *("masks", "labels", "annotations", "ann_dir", "SegmentationClass", "mask", "label", "gt", "gts"),
+    *("Masks", "Mask", "Labels", "Label", "Annotations", "annotation", "GT", "groundtruth", "SegmentationClassRaw"),
+)
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
@@ -76,6 +81,8 @@ def folder(
         found = _listed(root, lists, images, masks, split)
     elif any(_split_folder(require_folder(images, "folder of images"), s) for s in (*SPLIT_NAMES, split)):
         found = _split_folders(root, images, masks, split)
+    elif (lists := other_list(root, split, images, masks)) is not None:
+        found = _listed(root, lists, images, masks, split)
     else:
         found = _hash_split(root, images, masks, split, val_share)
     found.form = f"{found.form}; {len(classes)} classes from {table}"
@@ -90,8 +97,11 @@ FORMATS = (
 )
 
 
+Kinds = tuple[dict[str, Path], dict[str, Path]]  # images and masks by name
+
+
 def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
-    for name in CLASS_FILES:
+    for name in (*CLASS_FILES, *(OTHER_CLASS_FILES if preset is None else ())):
         if (root / name).is_file():
             try:
                 return read_class_file(root / name), name
@@ -117,21 +127,23 @@ def _list_file(root: Path, split: str) -> Path | None:
 
 def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> Pairing:
     """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask."""
-    lines = read_list(lists)
+    lines = list_lines(lists)
     form = lists.relative_to(root).as_posix()
     images_of = list_images(images) if images.is_dir() else {}
-    names = [_listed_name(root, line, images, images_of) for line in lines]
+    masks_of = list_images(masks) if masks.is_dir() else None
+    names = [_listed_name(root, line, lists.parent, images, images_of) for line in lines]
+    if names[0] is None and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
+        lines, names = lines[1:], names[1:]
     if None in names:
-        pairs = _listed_pairs(root, lists, lines, names, images)
+        pairs = _listed_pairs(root, lists, lines, names, images, (images_of, masks_of or {}))
         refuse_twice(lists, [image for image, _ in pairs])
         return Pairing(f"{form} of images and masks", pairs, _unique_names(root, [image for image, _ in pairs]))
     chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
     refuse_twice(lists, [images_of[name] for name in names if name])
-    masks_of = list_images(masks) if masks.is_dir() else None
     if masks_of is None and split != "test":
         raise no_masks(split, masks)
     form = f"names from {form}, {images.name}/ and {masks.name}/"
-    found = pair(chosen, masks_of, form, images, masks)
+    found = pair(chosen, masks_of, form, images, masks, images_of)
     if split == "test" and not found.pairs:
         return pair(chosen, None, form, images, masks)
     found.lonely_masks = {}  # of other splits
@@ -139,15 +151,19 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
 
 
 def _listed_pairs(
-    root: Path, lists: Path, lines: list[str], names: list[str | None], images: Path
+    root: Path, lists: Path, lines: list[str], names: list[str | None], images: Path, kinds: Kinds
 ) -> list[tuple[Path, Path | None]]:
     """Image and mask of every line; InputError for a line that is none, or is of one name though others are of two."""
-    pairs = [_two_paths(root, line) for line in lines]
+    pairs = [_two_paths(root, line, lists.parent, kinds) for line in lines]
     unknown = [line for line, pair, name in zip(lines, pairs, names, strict=True) if not (pair or name)]
     if unknown:
         where = f"which is no image of {images} and no image and mask below {root}"
         what = f"lists {unknown[0]} ({len(unknown)} in all), {where}"
         raise InputError(what, "add the files or remove the line", lists)
+    masks = {*kinds[1].values()}
+    turned = [line for line, pair in zip(lines, pairs, strict=True) if pair and pair[0] in masks]
+    if turned:
+        raise InputError(f"lists {turned[0]}, whose first file is a mask", "write the image first", lists)
     if None in pairs:
         one, two = lines[pairs.index(None)], lines[names.index(None)]
         what = f"lists {one}, an image, and {two}, image and mask"
@@ -155,36 +171,32 @@ def _listed_pairs(
     return [pair for pair in pairs if pair]
 
 
-def _listed_name(root: Path, line: str, images: Path, images_of: dict[str, Path]) -> str | None:
+def _listed_name(root: Path, line: str, beside: Path, images: Path, images_of: dict[str, Path]) -> str | None:
     """The image that a line of one name or path means; None if it is none."""
     plain = unicodedata.normalize("NFC", PureWindowsPath(line).as_posix())
     for name in (plain, without_suffix(plain)):
         if name in images_of:
             return name
-    path = _rebased(root, line)
+    path = rebased(root, line, beside)
     if path is None or images not in path.parents:
         return None
     return unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
 
 
-def _two_paths(root: Path, line: str) -> tuple[Path, Path | None] | None:
-    """Image and mask of a line, parted by a tab, a comma or a space, of which names may hold some too."""
-    for found in re.finditer(r"\t+|,\s*|;\s*| +", line):
-        image, mask = _rebased(root, line[: found.start()]), _rebased(root, line[found.end() :])
+def _two_paths(root: Path, line: str, beside: Path, kinds: Kinds) -> tuple[Path, Path | None] | None:
+    """Image and mask of a line: paths, or names in the folders of images and masks."""
+    for texts in columns(line):
+        image, mask = (
+            rebased(root, text, beside) or _named(without_suffix(text.strip("\"'")), kind)
+            for text, kind in zip(texts, kinds, strict=True)
+        )
         if image is not None and mask is not None:
             return image, mask
     return None
 
 
-def _rebased(root: Path, text: str) -> Path | None:
-    """A file of a list below ``root``, whatever prefix its writer had."""
-    parts = PureWindowsPath(text.strip()).parts
-    above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)  # never out of the root
-    for start in range(above, len(parts)):
-        path = root.joinpath(*parts[start:])
-        if not PureWindowsPath(*parts[start:]).anchor and path.is_file():
-            return path
-    return None
+def _named(name: str, files: dict[str, Path]) -> Path | None:
+    return files.get(unicodedata.normalize("NFC", PureWindowsPath(name).as_posix()))
 
 
 def _unique_names(root: Path, images: list[Path]) -> list[str]:

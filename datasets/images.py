@@ -1,13 +1,15 @@
 """Image files: found, measured, decoded, and refused where they are damaged."""
 
+import io
 import os
+import stat
 import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
@@ -33,11 +36,19 @@ def image_files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            Path(parent, name)
-            for name in sorted(files)
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        )
+        for name in sorted(files):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield _printable(Path(parent, name))
+
+
+def _printable(path: Path) -> Path:
+    """The path; InputError for a name that no text can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise InputError("has a name that is not UTF-8", "rename it", shown) from error
+    return path
 
 
 def list_images(folder: Path) -> dict[str, Path]:
@@ -69,20 +80,88 @@ def damaged(path: Path, how: str) -> InputError:
 
 def read_file(path: Path, flags: int) -> np.ndarray:
     """Decoded by OpenCV; InputError for what is no image, cut off or, as far as the format can tell, damaged."""
-    try:
-        data = path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
-    except OSError as error:
-        raise unreadable(path, error) from error
+    data = read_bytes(path)
     require_whole(path, data)
+    alpha = data.startswith(PNG_START) and data[25] in (4, 6) and flags == cv2.IMREAD_COLOR
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        decoded = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if alpha else flags) if data else None
+        )
     except cv2.error:  # more pixels than it takes
         decoded = None
+    if alpha and decoded is not None:
+        return _without_alpha(decoded, path)
     if decoded is None:
         if data and not data.startswith(PNG_START) and is_deep(path):  # PNG of 16 bits is read
             raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         raise unreadable(path)
     return decoded
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; InputError where it cannot be read, or is a pipe, which would be waited for."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("is no regular file", "replace it by an image", path)
+        return path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
+    """Blue, green and red of four bands; InputError unless the fourth is full everywhere and so says nothing."""
+    if (decoded[..., 3] != np.iinfo(decoded.dtype).max).any():
+        raise _bands(path, decoded.shape[2])
+    return decoded[..., :3] if decoded.dtype == np.uint8 else (decoded[..., :3] >> 8).astype(np.uint8)
+
+
+def _bands(path: Path, count: int) -> InputError:
+    return InputError(f"has {count} bands, of which images here have 1 or 3", "save its red, green and blue", path)
+
+
+def tiff_tags(path: Path) -> "dict[int, Any] | None":
+    """The tags of a TIFF file's first page; None for other formats; InputError for several pages of pictures."""
+    data = read_bytes(path)
+    if data[:4] not in TIFF_STARTS:
+        return None
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    pages: list[dict[int, Any]] = []
+    file = io.BytesIO(data)
+    try:
+        ifd = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" or data[3:4] == b"+" else 8])
+        seen: set[int] = set()
+        while ifd.next and ifd.next not in seen:
+            seen.add(ifd.next)
+            file.seek(ifd.next)
+            ifd.load(file)
+            if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
+                pages.append(dict(ifd))
+    except Exception as error:  # whatever Pillow meets in a damaged file
+        raise unreadable(path) from error
+    if not pages:
+        raise unreadable(path)
+    if len(pages) > 1:
+        raise InputError(f"has {len(pages)} pages, of which one is read", "save each page as a file of its own", path)
+    return pages[0]
+
+
+def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
+    """uint8 RGB. Pillow refuses damaged data, of which OpenCV hands out a half; what Pillow cannot read OpenCV does."""
+    from PIL import ImageOps
+
+    bands = int(tags.get(277, 1))
+    if bands not in (1, 3, 4):
+        raise _bands(path, bands)
+    if is_deep(path) or tags.get(284, 1) != 1:  # planes one after the other
+        if bands == 4:
+            raise _bands(path, bands)
+        return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    with opened(path) as picture:
+        if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
+            raise _bands(path, bands)
+        turned = ImageOps.exif_transpose(picture)
+        return np.array(turned.convert("RGB"))
 
 
 def require_whole(path: Path, data: bytes) -> None:
@@ -150,6 +229,8 @@ def opened(path: Path) -> "Iterator[Image]":
     """The file by Pillow, its header read only; InputError if it is no image."""
     from PIL import Image
 
+    if not path.is_file():
+        read_bytes(path)  # says why
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are no attack here
@@ -174,5 +255,7 @@ def has_end(path: Path) -> bool:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """uint8 ``(H, W, 3)`` RGB from any 8-bit image file."""
+    """uint8 ``(H, W, 3)`` RGB from any 8-bit image file; InputError for more bands or pages than that can hold."""
+    if path.suffix.lower() in (".tif", ".tiff") and (tags := tiff_tags(path)) is not None:
+        return _read_tiff(path, tags)
     return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

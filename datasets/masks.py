@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from segloss.datasets.classes import STRAY, ClassTable
-from segloss.datasets.images import PNG_START, opened, read_file
+from segloss.datasets.images import PNG_START, opened, read_file, tiff_tags
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
@@ -21,6 +21,9 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is damaged, or JPEG, which changes ids and colours where classes meet.
     """
+    mask = _read_tiff_ids(path)
+    if mask is not None:
+        return mask if mask.ndim == 2 else mask[..., :3]
     mask = read_file(path, cv2.IMREAD_UNCHANGED)
     if _png_header(path) is None:
         plain = _by_pillow(path)
@@ -34,11 +37,40 @@ def read_mask(path: Path) -> np.ndarray:
     return mask if step == 1 else mask // step
 
 
+def _read_tiff_ids(path: Path) -> np.ndarray | None:
+    """Of a TIFF, by Pillow: of damaged data OpenCV hands out a half. None for other formats.
+
+    Raises:
+        InputError: it is damaged, turned, inverted (WhiteIsZero) or of several pages, or holds no ids or colours.
+    """
+    tags = tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else None
+    if tags is None:
+        return None
+    if tags.get(262) == 0:
+        raise InputError("is stored inverted (WhiteIsZero), so that 0 may be 1", "save it as PNG", path)
+    if tags.get(274, 1) != 1:
+        raise InputError("is turned by its orientation tag", "save it upright, as PNG", path)
+    if tags.get(259) in (6, 7):
+        raise jpeg_mask(path)
+    if int(tags.get(277, 1)) > 1 and max(tags.get(258, (8,))) > 8:
+        what = f"mask has {tags[277]} channels of {max(tags[258])} bits"
+        raise InputError(what, "save it as 8-bit RGB or as ids", path)
+    with opened(path) as picture:
+        if picture.mode not in ("1", "L", "P", "RGB", "RGBA") and not picture.mode.startswith("I;16"):
+            what = f"mask has pixels of kind {picture.mode}, {tags.get(277, 1)} bands"
+            raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
+        return np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+
+
+def jpeg_mask(path: Path) -> InputError:
+    return InputError("a JPEG does not keep ids or colours", "export the mask as PNG from its source", path)
+
+
 def _by_pillow(path: Path) -> np.ndarray | None:
     """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for JPEG, whatever its name."""
     with opened(path) as picture:
         if picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg":
-            raise InputError("a JPEG does not keep ids or colours", "export the mask as PNG from its source", path)
+            raise jpeg_mask(path)
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from segloss.datasets.base import Color
+from segloss.datasets.classes import read_yaml
 from segloss.datasets.masks import class_histogram
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
@@ -210,10 +211,10 @@ def read_augmentations(path: str | Path) -> list[Any]:
         InputError: the file is missing or no YAML, or names a transform or argument that albumentations does not have.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--augmentations cannot be read: {error.strerror}", "put the file there", path) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         what = f"--augmentations is not YAML: {' '.join(str(error).split())}"
         raise InputError(what, "mend that line", path) from error
     if isinstance(content, dict) and "transform" in content:

@@ -64,14 +64,34 @@ class PixelCounts:
         """Write as JSON, whole or not at all."""
         write_json(Path(path), self.to_dict())
 
+    def _check(self) -> None:
+        """ValueError unless the numbers can be counts."""
+        names, numbers = self.class_names, (self.pixels, self.images, self.pixels_of_images)
+        if not all(isinstance(each, tuple) and len(each) == len(names) for each in (names, *numbers)):
+            raise ValueError("expected one number for each class")
+        if not all(isinstance(name, str) for name in (*names, self.dataset, self.split, self.fingerprint)):
+            raise ValueError("names must be texts")
+        for each in (*numbers, (self.ignored_pixels, self.image_count)):
+            _check_whole("counts", each)
+        for name, pixels, images, around in zip(names, *numbers, strict=True):
+            if images > self.image_count or (pixels > 0) != (images > 0) or not images <= pixels <= around:
+                raise ValueError(f"the counts of {name} contradict each other")
+
     @classmethod
     def load(cls, path: str | Path) -> "PixelCounts":
         """Read what :meth:`save` wrote; InputError if the file holds something else."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            counts = cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            counts._check()
+            return counts
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             what = f"cannot be read as pixel counts: {error}"
             raise InputError(what, "delete it to count again", where=path) from error
+
+
+def _check_whole(what: str, values: Iterable[object]) -> None:
+    if any(type(value) is not int or value < 0 for value in values):
+        raise ValueError(f"{what} must be whole numbers of at least 0")
 
 
 def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origin: str) -> PixelCounts:
@@ -177,12 +197,16 @@ def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts
     return _summarise(histograms, dataset.classes.names, **origin)
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+
+
 def require_two_classes(counts: PixelCounts) -> PixelCounts:
     """The counts, or an InputError where there is nothing to tell apart."""
     present = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels]
     if len(present) < 2:
         raise InputError(
-            f"{present[0] if present else 'no class'} alone has pixels, of {', '.join(counts.class_names)} "
+            f"{present[0] if present else 'no class'} alone has pixels, of {_some(counts.class_names)} "
             f"({counts.ignored_pixels:,} pixels are ignored)",
             "check the ids in the masks: where they are 0 and 255, the second class needs id: 255 in the class file",
             where=f"{counts.dataset} {counts.split}",

@@ -1,0 +1,122 @@
+"""List files by whatever name: what says which images are of which split is read or refused, never passed over."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+
+from segloss.datasets.base import BETWEEN, MissingSplitError, read_list
+from segloss.datasets.images import image_files, without_suffix
+from segloss.errors import InputError
+
+SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
+UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
+WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+WORDS |= {"test": "test", "testing": "test"}
+HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "fname")
+MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
+
+
+def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None:
+    """The file that lists a split where none of the usual names does; None where no file lists images.
+
+    Raises:
+        InputError: a file lists images of a split in a way that is not read, or there are two for one split.
+        MissingSplitError: there are lists, but none of this split.
+    """
+    names = {path.relative_to(images).with_suffix("").as_posix() for path in image_files(images)}
+    stems = names | {name.rsplit("/", 1)[-1] for name in names}
+    found: dict[str, Path] = {}
+    for path in _text_files(root, images, masks):
+        splits = _splits_of(path.stem)
+        if not splits and not _has_column_of_splits(path):
+            continue
+        if not _names_images(path, stems):
+            continue
+        if len(splits) != 1 or path.suffix.lower() not in SUFFIXES:
+            what = "lists images of several splits" if len(splits) != 1 else "lists images in a form that is not read"
+            raise InputError(what, "write train.txt and val.txt with a name or path a line", path)
+        if splits[0] in found:
+            what = f"lists images of {splits[0]}, and {found[splits[0]]} too"
+            raise InputError(what, "keep one of the two", path)
+        found[splits[0]] = path
+    if found and split not in found:
+        first = found.get("train", next(iter(found.values())))
+        kind = MissingSplitError if "train" in found else InputError
+        what = f"is a list, but there is none of {split}, so there is no split {split!r}"
+        raise kind(what, f"write {split}.txt beside it, or choose another split", first)
+    return found.get(split)
+
+
+def list_lines(path: Path) -> list[str]:
+    """As ``read_list``; the cells of a CSV file are parted by tabs, without their quotes."""
+    lines = read_list(path)
+    if path.suffix.lower() != ".csv":
+        return lines
+    delimiter = max(",;\t|", key=lines[0].count)
+    rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True)
+    return ["\t".join(cell.strip() for cell in row).strip() for row in rows]
+
+
+def is_header(line: str) -> bool:
+    """Whether the cells of a line are such as stand above columns."""
+    cells = [cell.lower() for cell in BETWEEN.split(line)]
+    return all(any(word in cell for word in HEADERS) for cell in cells)
+
+
+def _text_files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
+    """Text files in the folder of data and two levels below; of images and masks only what lies at their top."""
+    for parent, folders, files in os.walk(root):
+        place = Path(parent)
+        deep = len(place.relative_to(root).parts)
+        kind = place in (images, masks)
+        folders[:] = [] if deep == 2 or kind else sorted(name for name in folders if not name.startswith("."))
+        some = [Path(parent, name) for name in sorted(files) if name.lower().endswith((*SUFFIXES, *UNREAD))]
+        some = [path for path in some if not path.name.startswith(".") and (not kind or _splits_of(path.stem))]
+        yield from (path for path in some[:MOST_FILES] if path.is_file() and path.stat().st_size <= MOST_BYTES)
+
+
+def _splits_of(stem: str) -> list[str]:
+    """The splits that a file's name speaks of."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower())
+    found: list[str] = []
+    for word in words:
+        if word in WORDS:
+            found.append(WORDS[word])
+        elif re.match(r"(train|val|test)(?!ed|er|ue|s?$)", word) or re.search(r"[^n](train|val|test)$", word):
+            found += [part for part in ("train", "val", "test") if part in word]
+    return [*dict.fromkeys(found)]
+
+
+def _head(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return head.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines()[:MOST_LINES]
+
+
+CELLS = re.compile(r"[\t,;|{}\[\]\"':]+|\s{2,}")
+
+
+def _has_column_of_splits(path: Path) -> bool:
+    """Whether most lines have a cell that is the name of a split, or a JSON or YAML file has two such keys."""
+    lines = [[cell.strip().lower() for cell in re.split(r"[\s,;|{}\[\]\"':]+", line)] for line in _head(path)]
+    if path.suffix.lower() in UNREAD:
+        return len({WORDS[cell] for line in lines for cell in line if cell in WORDS}) > 1
+    return bool(lines) and 2 * sum(any(cell in WORDS for cell in line) for line in lines) > len(lines)
+
+
+def _names_images(path: Path, names: set[str]) -> bool:
+    """Whether most of a list's lines, or a tenth of a JSON file's words, are names or paths of images."""
+    lines = [line for line in _head(path) if line.strip() and not line.startswith("#")]
+    if path.suffix.lower() in UNREAD:
+        return any(_is_name(cell, names) for line in lines for cell in CELLS.split(line))
+    hits = sum(any(_is_name(cell, names) for cell in (line, *BETWEEN.split(line))) for line in lines)
+    return 2 * hits >= len(lines) > 0
+
+
+def _is_name(cell: str, names: set[str]) -> bool:
+    path = without_suffix(PureWindowsPath(cell.strip().strip("\"'")).as_posix())
+    return path in names or path.rsplit("/", 1)[-1] in names

@@ -1,0 +1,234 @@
+"""Images, masks and lists as people name them: paired by what all names say, read or refused, never guessed."""
+
+import pytest
+from data_trees import cityscapes_tree, random_image, random_mask, write_png
+
+from segloss.datasets import build_dataset
+from segloss.errors import InputError
+
+SIZE = (8, 8)
+
+
+def tree(root, images, masks, image_folder="images", mask_folder="masks"):
+    for place, name in enumerate(images):
+        write_png(root / image_folder / f"{name}.png", random_image(place, SIZE))
+    for place, name in enumerate(masks):
+        write_png(root / mask_folder / f"{name}.png", random_mask(place, SIZE, (0, 1)))
+    (root / "classes.txt").write_text("wall\nfloor\n")
+    return root
+
+
+def paired(root, split):
+    return {image.stem: mask and mask.stem for image, mask in build_dataset("folder", root, split).pairs}
+
+
+# ---- endings
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-gt", "_L", "_0_mask", "label"])
+def test_an_ending_is_learnt_from_the_folder_and_cuts_no_number(tmp_path, ending):
+    numbers = range(1, 61)
+    tree(tmp_path, numbers, [f"{n}{ending}" for n in numbers])
+    (tmp_path / "train.txt").write_text("\n".join(map(str, range(6, 61))))
+    (tmp_path / "val.txt").write_text("1\n2\n3\n4\n5\n")
+    assert paired(tmp_path, "val") == {str(n): f"{n}{ending}" for n in range(1, 6)}
+
+
+@pytest.mark.parametrize("before", ["", "img_", "a7_"])
+def test_unlabelled_images_take_no_mask_of_a_longer_number(tmp_path, before):
+    tree(tmp_path, [f"{before}{n}" for n in range(1, 40)], [f"{before}{n}" for n in range(4, 40)])
+    (tmp_path / "train.txt").write_text("\n".join(f"{before}{n}" for n in range(6, 40)))
+    (tmp_path / "val.txt").write_text(f"{before}4\n{before}5\n")
+    (tmp_path / "test.txt").write_text("\n".join(f"{before}{n}" for n in (1, 2, 3)))
+    assert {*paired(tmp_path, "test").values()} == {None}
+
+
+def test_unlabelled_images_beside_masks_of_few_others_have_none(tmp_path):
+    tree(tmp_path, range(1, 40), [f"{n}_gt" for n in range(4, 12)])
+    (tmp_path / "train.txt").write_text("\n".join(map(str, range(4, 10))))
+    (tmp_path / "val.txt").write_text("10\n11\n")
+    (tmp_path / "test.txt").write_text("1\n2\n3\n")
+    assert {*paired(tmp_path, "test").values()} == {None}
+    assert paired(tmp_path, "val") == {"10": "10_gt", "11": "11_gt"}
+
+
+@pytest.mark.parametrize(
+    "ends", [("_instanceIds", "_labelIds"), ("_1", "_2"), ("_anna", "_ben", "_mean"), ("_color", "_mask")]
+)
+def test_several_masks_of_an_image_are_named(tmp_path, ends):
+    tree(tmp_path, "abcd", [f"{name}{end}" for name in "abcd" for end in ends])
+    with pytest.raises(InputError, match=rf"[a-d]\.png: has several masks: [a-d]{ends[0]}\.png, [a-d]{ends[1]}\.png"):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_a_mask_of_a_missing_image_is_no_second_mask(tmp_path):
+    tree(tmp_path, ["car", "b", "c"], ["car_mask", "carpet_mask", "b_mask", "c_mask"])
+    names = paired(tmp_path, "train") | paired(tmp_path, "val")
+    assert names == {name: f"{name}_mask" for name in ("car", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("sat_{}", "mask_{}"),
+        ("{}_sat", "{}_mask"),
+        ("img{}", "lbl{}"),
+        ("image-{}-x", "label-{}-x"),
+        ("x_{}_rgb", "{}"),
+    ],
+)
+def test_words_of_images_and_of_masks_are_taken_off(tmp_path, image, mask):
+    numbers = [1, 2, 10, 11, 20]
+    tree(tmp_path, [image.format(n) for n in numbers], [mask.format(n) for n in numbers])
+    names = paired(tmp_path, "train") | paired(tmp_path, "val")
+    assert names == {image.format(n): mask.format(n) for n in numbers}
+
+
+@pytest.mark.parametrize(
+    "names", [("image", "label"), ("imgs", "masks"), ("Images", "Masks"), ("images", "gt"), ("img", "mask")]
+)
+def test_other_usual_folders(tmp_path, names):
+    tree(tmp_path, "abcd", "abcd", *names)
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 4
+
+
+# ---- lists
+
+
+@pytest.mark.parametrize("between", [" ", "\t", ",", ", ", "|", " | ", ";"])
+@pytest.mark.parametrize("kind", ["camvid", "folder"])
+def test_the_second_column_of_a_list_is_the_mask(tmp_path, kind, between):
+    folders = ("train", "trainannot") if kind == "camvid" else ("images", "masks")
+    tree(tmp_path, [1, 10, 2], ["1_L", "10_L", "2_other"], *folders)
+    (tmp_path / "train.txt").write_text(f"1.png{between}1_L.png\n10.png{between}10_L.png\n2.png{between}2_other.png\n")
+    found = {image.stem: mask.stem for image, mask in build_dataset(kind, tmp_path, "train").pairs}
+    assert found == {"1": "1_L", "10": "10_L", "2": "2_other"}
+
+
+def test_a_mask_that_camvids_list_names_and_nobody_has_is_said(tmp_path):
+    tree(tmp_path, [1, 10], ["1_L", "10_L"], "train", "trainannot")
+    (tmp_path / "train.txt").write_text("train/1.png trainannot/1_M.png\n")
+    with pytest.raises(InputError, match=r"train\.txt: lists the mask 1_M \(1 in all\)"):
+        build_dataset("camvid", tmp_path, "train")
+
+
+def test_a_list_of_mask_and_image_is_refused(tmp_path):
+    tree(tmp_path, "abc", "abc")
+    (tmp_path / "train.txt").write_text("masks/a.png images/a.png\n")
+    with pytest.raises(InputError, match=r"lists masks/a\.png images/a\.png, whose first file is a mask"):
+        build_dataset("folder", tmp_path, "train")
+
+
+LISTS = [
+    *("train_list.txt", "ImageSets/train.txt", "list/train.lst", "split/train.txt", "lists/training.txt", "train.csv"),
+    *("train_ids.txt", "meta/lists/trainImages.txt", "list_train.txt", "partition/train-files.tsv", "TrainSet.txt"),
+]
+
+
+def split_tree(root, train, lines=str):
+    tree(root, "abcdefgh", "abcdefgh")
+    for split, names in (("train", "abc"), ("val", "de"), ("test", "fgh")):
+        path = root / train.replace("train", split, 1).replace("Train", split.title())
+        if "training" in train:
+            path = root / train.replace(
+                "training", {"train": "training", "val": "validation", "test": "testing"}[split]
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines(name) for name in names))
+    return root
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("form", ["{}", "images/{}.png", "images/{0}.png masks/{0}.png"])
+def test_lists_of_other_names_and_places_are_read(tmp_path, name, form):
+    form = form.replace(" ", ",") if name.endswith("csv") else form
+    split_tree(tmp_path, name, form.format)
+    assert [[*paired(tmp_path, split)] for split in ("train", "val", "test")] == [[*"abc"], [*"de"], [*"fgh"]]
+
+
+@pytest.mark.parametrize("header", ["image,mask", "filename;label", '"image","mask"'])
+def test_the_header_of_a_csv_is_no_image(tmp_path, header):
+    tree(tmp_path, "abcd", "abcd")
+    between = ";" if ";" in header else ","
+    for split, names in (("train", "abc"), ("val", "d")):
+        rows = [header, *(f"images/{name}.png{between}masks/{name}.png" for name in names)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    assert [*paired(tmp_path, "train")] == [*"abc"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"trainval.txt": "a\nb\nc", "test.txt": "d\ne"}, "trainval.txt"),
+        ({"test.txt": "d\ne"}, "test.txt"),
+        ({"lists/test_files.lst": "d\ne"}, "test_files.lst"),
+        ({"split.csv": "image,split\na,train\nb,train\nc,val\nd,test\ne,test"}, "split.csv"),
+        ({"folds.json": '{"train": ["a", "b"], "test": ["d.png", "e.png"]}'}, "folds.json"),
+        ({"train.json": '["images/a.png", "images/b.png"]'}, "train.json"),
+        ({"fold0/train.txt": "a\nb", "fold1/train.txt": "c\nd"}, "train.txt"),
+        ({"train_list.txt": "a b extra\nc d extra", "val_list.txt": "d"}, "train_list.txt"),
+    ],
+)
+def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
+    tree(tmp_path, "abcde", "abcde")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=named.replace(".", r"\.")):
+        build_dataset("folder", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "name", ["README.txt", "notes.csv", "train_log.txt", "latest.txt", "contest.json", "interval.txt"]
+)
+def test_files_that_list_no_split_are_no_obstacle(tmp_path, name):
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / name).write_text("made by hand\nepoch 1 loss 0.3\n")
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+# ---- paths
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "line", ["../outside/x.png ../outside/m.png", "../../outside/x.png m.png", "..\\outside\\x.png m.png"]
+)
+def test_a_path_out_of_the_root_is_not_the_file_of_that_name_inside(tmp_path, there, line):
+    root = tree(tmp_path / "a/data", "ab", "ab")
+    for place in (root, *([tmp_path / "a/outside", tmp_path / "outside"] if there else [])):
+        for name in "xm":
+            write_png(place / f"{name}.png", random_image(0, SIZE))
+    (root / "train.txt").write_text(line)
+    with pytest.raises(InputError, match=r"train\.txt: lists \.\."):
+        build_dataset("folder", root, "train")
+
+
+def test_a_path_out_of_the_root_and_in_again_is_read(tmp_path):
+    root = tree(tmp_path / "data", "ab", "ab")
+    (root / "splits").mkdir()
+    (root / "splits/train.txt").write_text("../images/a.png ../masks/a.png\n../../data/images/b.png ../masks/b.png")
+    assert paired(root, "train") == {"a": "a", "b": "b"}
+
+
+# ---- names that meet
+
+
+def test_several_images_of_a_cityscapes_frame_are_named(tmp_path):
+    root = cityscapes_tree(tmp_path)
+    path = next((root / "leftImg8bit/train").rglob("*.png"))
+    for beta in ("0.01", "0.02"):
+        path.with_name(f"{path.stem}_foggy_beta_{beta}.png").write_bytes(path.read_bytes())
+    path.unlink()
+    with pytest.raises(InputError, match=r"foggy_beta_0\.02\.png: is of the same name, .*keep one of the two"):
+        build_dataset("cityscapes", root, "train")
+
+
+def test_frames_of_one_name_in_two_cities_are_two(tmp_path):
+    root = cityscapes_tree(tmp_path)
+    for path in [*(root / "leftImg8bit/train/aachen").iterdir(), *(root / "gtFine/train/aachen").iterdir()]:
+        other = path.parent.parent / "bremen" / path.name
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(path.read_bytes())
+    dataset = build_dataset("cityscapes", root, "train")
+    assert len(dataset) == 3 and all(image.parent.name == mask.parent.name for image, mask in dataset.pairs)
