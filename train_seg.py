@@ -20,8 +20,10 @@ def train(argv: Sequence[str] | None = None) -> None:
     config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
 
     from lightning.pytorch.utilities import rank_zero_only
+    from torch.multiprocessing import ProcessRaisedException
 
     from segloss.doctor.examine import check_before
+    from segloss.errors import InputError
     from segloss.inference import find_machine
     from segloss.models import require_batch_statistics
     from segloss.pixel_counts import load_or_count, require_two_classes
@@ -82,6 +84,11 @@ def train(argv: Sequence[str] | None = None) -> None:
         trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=run.path if run else None)
     except SystemExit as stop:  # Lightning's answer to SIGTERM and Ctrl-C, after its callbacks have said how to go on
         sys.exit(143 if type(stop).__name__ == "SIGTERMException" else 130)
+    except ProcessRaisedException as error:  # of a forked process, as the text of its traceback
+        name, _, message = str(error).strip().splitlines()[-1].partition("InputError: ")
+        if name != "segloss.errors.":
+            raise
+        raise InputError(message) from error
 
     if trainer.is_global_zero:
         score_run(folder, splits, config.batch_size, machine)

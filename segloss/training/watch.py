@@ -37,7 +37,7 @@ class StopAtNonFinite(Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, task: L.LightningModule, optimizer: Any) -> None:
         self.lr = max(group["lr"] for group in optimizer.param_groups)
         gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
-        self.norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
+        self.norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: dict[str, Any], index: int
