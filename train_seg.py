@@ -20,14 +20,15 @@ def train(argv: Sequence[str] | None = None) -> None:
     config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
 
     from lightning.pytorch.utilities import rank_zero_only
+    from torch.multiprocessing import ProcessRaisedException
 
     from segloss.doctor.examine import check_before
+    from segloss.errors import InputError
     from segloss.inference import find_machine
     from segloss.models import require_batch_statistics
     from segloss.pixel_counts import load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
     from segloss.runs import (
-        LAST,
         Used,
         augmentations_file,
         check_same_classes,
@@ -35,12 +36,13 @@ def train(argv: Sequence[str] | None = None) -> None:
         checkpoint_content,
         choose_run_folder,
         criterion_of,
-        load_run,
+        load_last,
         open_run_folder,
         used_so_far,
     )
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
+    from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
 
@@ -52,15 +54,13 @@ def train(argv: Sequence[str] | None = None) -> None:
     seed_everything(config.seed)
 
     say = rank_zero_only(partial(console.print, soft_wrap=True))
-    for line in config.unused_options():
+    for line in [*config.unused_options(), *unused_trainer_options(config, trainer)]:
         say(f"warning: {line}")
     splits = training_data(config, before.crop_size)
     check_before(splits.all, config.check, say)
     classes = splits.train.classes
-    last = folder / LAST
-    resuming = config.resume and last.is_file()
-    if resuming:
-        run = load_run(last)  # not built anew: the encoder's weights file may be gone by now
+    run = load_last(folder, say) if config.resume else None
+    if run is not None:  # not built anew: the encoder's weights file may be gone by now
         check_same_classes(run, splits.train)
         model = run.model.train()
     else:
@@ -72,6 +72,7 @@ def train(argv: Sequence[str] | None = None) -> None:
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
     criterion = criterion_of(config, require_two_classes(counts))
     splits = prepare_training(config, splits, counts)
+    batches_of_epoch(config, splits, trainer)
     if config.resume:
         check_same_counts(folder, counts)
     used = Used.of(config, splits.crop_size, machine)
@@ -81,9 +82,14 @@ def train(argv: Sequence[str] | None = None) -> None:
         announce(config, splits, counts, source, criterion, model, trainer, folder)
     task = SegmentationTask(model, criterion, config, checkpoint_content(config, used, classes, counts, model))
     try:
-        trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=last if resuming else None)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after its callbacks have saved and said what to do
-        sys.exit(130)
+        trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=run.path if run else None)
+    except SystemExit as stop:  # Lightning's answer to SIGTERM and Ctrl-C, after its callbacks have said how to go on
+        sys.exit(143 if type(stop).__name__ == "SIGTERMException" else 130)
+    except ProcessRaisedException as error:  # of a forked process, as the text of its traceback
+        name, _, message = str(error).strip().splitlines()[-1].partition("InputError: ")
+        if name != "segloss.errors.":
+            raise
+        raise InputError(message) from error
 
     if trainer.is_global_zero:
         score_run(folder, splits, config.batch_size, machine)

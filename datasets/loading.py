@@ -126,10 +126,11 @@ def collate_samples(samples: list[Sample]) -> list[Sample]:
     return [{**sample, "labels": sample["labels"].byte()} if "labels" in sample else sample for sample in samples]
 
 
-def collate_training(samples: list[Sample]) -> dict[str, Tensor]:
-    """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` uint8 ``(N, h, w)``."""
+def collate_training(samples: list[Sample]) -> dict[str, Any]:
+    """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``."""
     samples = collate_samples(samples)
-    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
+    stacked = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
+    return {**stacked, "name": [sample["name"] for sample in samples]}
 
 
 @dataclass

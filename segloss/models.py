@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -281,6 +282,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        warn_of_old_torch(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors each raise their own kinds
         raise InputError(f"cannot be read as weights ({type(error).__name__})", where=path) from error
@@ -289,6 +291,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError("holds no dictionary of tensors", where=path)
     return weights
+
+
+def warn_of_old_torch(path: Path) -> None:
+    """A line on stderr where a checkpoint made for it could run code (CVE-2025-32434, CVE-2026-24747)."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
+        what = f"{path}: a forged checkpoint can run code under torch {torch.__version__}"
+        print(f"warning: {what}; load only files you trust, or update torch to 2.10", file=sys.stderr)
 
 
 def parameter_count(module: nn.Module) -> int:

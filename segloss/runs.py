@@ -4,7 +4,8 @@ config.yaml           every option of the run as it was asked for; augmentations
 used.yaml             what the run made of those that its data and its machine decide; --config takes it too
 pixel_counts.json     class statistics of the training split
 history.csv           one row per epoch
-checkpoints/last.ckpt to resume from; checkpoints/best.ckpt: the weights of the best validation score
+checkpoints/last.ckpt to resume from, last.previous.ckpt the one before; best.ckpt: weights of the best validation score
+non_finite_batch.pt   where the run stopped at a loss that is no number: the images and labels of that step
 val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.png
 tensorboard/          event files
 """
@@ -13,7 +14,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,11 @@ from segloss.files import write_bytes, write_json, write_text
 from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
 from segloss.inference import Machine
 from segloss.losses import Criterion, build_criterion
-from segloss.models import SegmentationModel, logits_at_size
+from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
 
 CHECKPOINT_FORMAT = 1
-LAST = Path("checkpoints/last.ckpt")
+LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
 BEST = Path("checkpoints/best.ckpt")
 CONFIG, USED, COUNTS = "config.yaml", "used.yaml", "pixel_counts.json"
 KEPT_AUGMENTATIONS = "augmentations.yaml"
@@ -86,9 +88,9 @@ class Used:
 
 def used_so_far(config: TrainConfig) -> Used:
     """What the run that is gone on with uses; of a new one what is asked for."""
-    if not config.resume:
-        return Used.from_dict(to_plain_dict(config))
     folder = Path(str(config.output_dir))
+    if not config.resume or not (folder / CONFIG).is_file():
+        return Used.from_dict(to_plain_dict(config))
     path = folder / (USED if (folder / USED).is_file() else CONFIG)
     return Used.from_dict(read_options_file(path, path))
 
@@ -101,7 +103,7 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
             of weights or augmentations that cannot be read.
     """
     config = parse_config(TrainConfig, "train_seg.py", argv)
-    if config.resume:
+    if config.resume and not _barely_begun(Path(str(config.output_dir))):
         return _resumed(config, argv)
     config.require_buildable()
     if config.augmentations is not None:
@@ -109,6 +111,15 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
 
         read_augmentations(config.augmentations)
     return config
+
+
+def _barely_begun(folder: Path) -> bool:
+    """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
+    first = (COUNTS, KEPT_AUGMENTATIONS, USED)
+    return not (folder / CONFIG).exists() and any(
+        path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
+        for path in (folder.iterdir() if folder.is_dir() else ())
+    )
 
 
 def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
@@ -168,7 +179,7 @@ def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: Pixel
     try:
         saved = replace(config, resume=False, output_dir=str(folder))
         counts.save(folder / COUNTS)
-        if config.augmentations is not None and not config.resume:
+        if config.augmentations is not None and not (config.resume and (folder / CONFIG).is_file()):
             write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
         write_text(folder / USED, yaml.safe_dump(used.to_dict(), sort_keys=False))
         write_text(folder / CONFIG, yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
@@ -182,7 +193,7 @@ def augmentations_file(config: TrainConfig) -> Path | None:
         return None
     path = Path(config.augmentations)
     kept = Path(str(config.output_dir)) / KEPT_AUGMENTATIONS
-    if not config.resume or not kept.is_file():
+    if not config.resume or not kept.is_file() or not kept.with_name(CONFIG).is_file():
         return path
     if path.is_file() and path.read_bytes() != kept.read_bytes():
         raise InputError("has changed since the run began", f"restore it from {kept}, or start another run", path)
@@ -192,7 +203,7 @@ def augmentations_file(config: TrainConfig) -> Path | None:
 def check_same_counts(folder: Path, counts: PixelCounts) -> None:
     """InputError if the run in the folder was begun on masks that counted otherwise."""
     path = folder / COUNTS
-    if not path.is_file():
+    if not path.is_file() or not (folder / CONFIG).is_file():
         return
     saved = PixelCounts.load(path)
     if (saved.pixels, saved.class_names) != (counts.pixels, counts.class_names):
@@ -294,6 +305,8 @@ def load_run(path: str | Path) -> Run:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
     file = _checkpoint_file(Path(path))
+    if os.environ.get(_FOLDER_VARIABLE) != str(file.parent.parent):  # this process trains another run, or none
+        warn_of_old_torch(file)
     checkpoint = read_checkpoint(file)
     try:
         content = checkpoint["segloss"]
@@ -312,6 +325,26 @@ def load_run(path: str | Path) -> Run:
         damage = f"is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(damage, "use another one", where=file) from error
     return Run(model.eval(), criterion, classes, counts, config, file, used)
+
+
+def load_last(folder: Path, say: Callable[[str], None]) -> Run | None:
+    """The run to go on with: last.ckpt or, where that is damaged or gone, the one before it, which is said.
+
+    None where there is no checkpoint yet.
+    """
+    files = [file for file in (folder / LAST, folder / PREVIOUS) if file.is_file()]
+    for file in files:
+        try:
+            run = load_run(file)
+        except InputError as error:
+            if file == files[-1]:
+                raise
+            say(f"warning: {error}")
+            continue
+        if file.name == PREVIOUS.name:
+            say(f"warning: {LAST.name} is no use; going on with the checkpoint before it, {PREVIOUS.name}")
+        return run
+    return None
 
 
 def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
@@ -352,7 +385,13 @@ def _checkpoint_file(path: Path) -> Path:
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint of this toolkit on the CPU; InputError if it is something else."""
     try:
+        with zipfile.ZipFile(file) as archive:  # torch writes a checksum of every entry and reads without a look at it
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise InputError(f"is damaged: {damaged} does not match its checksum", "use another one", file)
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # zip and pickle each raise their own kinds
         raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", "is it whole?", file) from error
     content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None

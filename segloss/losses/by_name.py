@@ -49,10 +49,28 @@ class SumLoss(Criterion):
         self.factors = tuple(float(factor) for factor, _ in terms)
         self.scores, self.posterior_formula = first.scores, first.posterior_formula
         self.criteria = nn.ModuleList(criteria)
+        self._sizes: list[int] = [sum(each._sizes) if isinstance(each, SumLoss) else 1 for each in criteria]
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = [factor * loss(logits, labels) for factor, loss in zip(self.factors, self.criteria, strict=True)]
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | None = None) -> Tensor:
+        """The sum; ``divisor`` holds one number for each term, as :meth:`divisor` gives them."""
+        given: list[dict[str, Tensor]] = [{}] * len(self.criteria)
+        if divisor is not None:
+            if tuple(divisor.shape) != (sum(self._sizes),):
+                raise ValueError(
+                    f"divisor must have shape ({sum(self._sizes)},), one number for each term, got "
+                    f"{tuple(divisor.shape)}; take criterion.divisor(labels)"
+                )
+            given = [{"divisor": part} for part in torch.split(divisor, self._sizes)]
+        losses = [
+            factor * loss(logits, labels, **own)
+            for factor, loss, own in zip(self.factors, self.criteria, given, strict=True)
+        ]
         return torch.stack(losses).sum()
+
+    def divisor(self, labels: Tensor) -> Tensor:
+        """Those of all terms, ``(K,)``."""
+        own = [criterion.divisor(labels) for criterion in self.criteria if isinstance(criterion, Criterion)]
+        return torch.cat([each.view(-1) for each in own])
 
     @property
     def _first(self) -> Criterion:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
-from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, class_vector, first_largest, working_dtype
+from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, class_vector, first_largest, weight_sum, working_dtype
 from segloss.options import Option
 
 Loss = TypeVar("Loss", bound="Criterion")
@@ -112,6 +112,14 @@ class Criterion(nn.Module):
         """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
         return cls(**with_class_weights(counts, options))
 
+    def divisor(self, labels: Tensor) -> Tensor:
+        r"""What the mean over these labels divides by, the factor C aside: :math:`\sum_{i \in V} w_{y_i}`, 0-dim.
+
+        Added up over the parts of a batch (micro-batches, processes) it is the ``divisor`` of each part, and the parts'
+        losses add up to that of the whole; docs/integrate.md shows it.
+        """
+        return weight_sum(labels, getattr(self, "weight", None), self.ignore_index)
+
     @property
     def tilt(self) -> Tensor | None:
         """u ``(C,)``, or None where the raw argmax already is the natural-prior decision."""
@@ -165,9 +173,10 @@ class WeightedCriterion(Criterion):
     def tilt(self) -> Tensor | None:
         return self.weight
 
-    def shared(self) -> dict[str, Any]:
+    def shared(self, divisor: Tensor | float | None = None) -> dict[str, Any]:
         """What every function of these losses takes by keyword."""
-        return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+        own = {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+        return {**own, "divisor": divisor}
 
     def extra_repr(self) -> str:
         return f"{'' if self.weight is None else 'class weights, '}{super().extra_repr()}"

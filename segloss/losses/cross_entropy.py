@@ -18,7 +18,9 @@ from segloss.losses.reduction import (
     reduce_pixels,
     require_number,
     select_valid,
+    share_of,
     valid_pixels,
+    weight_sum,
     working_dtype,
 )
 from segloss.options import Option
@@ -36,14 +38,20 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int) -
 
 
 def weigh_and_reduce(
-    per_pixel: Tensor, valid: Tensor, safe: Tensor, weight: Tensor | None, logits: Tensor, reduction: str
+    per_pixel: Tensor,
+    valid: Tensor,
+    safe: Tensor,
+    weight: Tensor | None,
+    logits: Tensor,
+    reduction: str,
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     """Terms of the valid pixels times the weight of their class; ``"mean"`` divides by the sum of weights."""
     if weight is None:
-        return reduce_pixels(per_pixel, valid, reduction)
+        return reduce_pixels(per_pixel, valid, reduction, divisor=divisor)
     check_class_vector("weight", weight, logits)
     pixel_weight = torch.where(valid, weight.detach().to(per_pixel)[safe], 0)
-    return reduce_pixels(pixel_weight * per_pixel, valid, reduction, weight_sum=pixel_weight.sum())
+    return reduce_pixels(pixel_weight * per_pixel, valid, reduction, pixel_weight.sum(), divisor)
 
 
 def focal_loss(
@@ -54,6 +62,7 @@ def focal_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Cross entropy that counts well-classified pixels less; softmax form.
 
@@ -70,6 +79,8 @@ def focal_loss(
         weight: w, one positive value per class ``(C,)``; None: all 1.
         ignore_index: such pixels count neither in the sums nor in V.
         reduction: ``"mean"`` as above, ``"sum"`` the numerator, ``"none"`` its terms ``(N, *)``, 0 where ignored.
+        divisor: of ``"mean"``: the denominator of a whole of which this batch is a part, as in
+            :func:`segloss.outlying_mse_loss`.
 
     Returns:
         float32 or wider; 0 with zero gradient if V is empty.
@@ -88,7 +99,7 @@ def focal_loss(
     if gamma > 0:
         # 1 - p by expm1: it keeps its digits where p is near 1. The clamp keeps 0 ** (gamma - 1) out of the gradient.
         per_pixel = (-torch.expm1(-per_pixel)).clamp(min=torch.finfo(per_pixel.dtype).tiny) ** gamma * per_pixel
-    return weigh_and_reduce(per_pixel, valid, safe, weight, logits, reduction)
+    return weigh_and_reduce(per_pixel, valid, safe, weight, logits, reduction, divisor)
 
 
 def cross_entropy_loss(
@@ -99,6 +110,7 @@ def cross_entropy_loss(
     label_smoothing: float = 0.0,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Cross entropy over the valid pixels, with class weights and label smoothing.
 
@@ -115,17 +127,19 @@ def cross_entropy_loss(
     """
     require_number("label_smoothing", label_smoothing, BELOW_ONE)
     if label_smoothing == 0:
-        return focal_loss(logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        return focal_loss(
+            logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+        )
     check_logits_and_labels(logits, labels, reduction)
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
-    scores, weight_sum = select_valid(logits, valid).to(working_dtype(logits)), None
+    scores, own = select_valid(logits, valid).to(working_dtype(logits)), None
     if weight is not None:
         check_class_vector("weight", weight, logits)
         weight = weight.detach().to(scores)
-        weight_sum = torch.where(valid, weight[safe], 0).sum()
+        own = torch.where(valid, weight[safe], 0).sum()
     target = torch.where(valid, safe, -100)
     per_pixel = F.cross_entropy(scores, target, weight, reduction="none", label_smoothing=label_smoothing)
-    return reduce_pixels(per_pixel, valid, reduction, weight_sum)
+    return reduce_pixels(per_pixel, valid, reduction, own, divisor)
 
 
 def ohem_cross_entropy_loss(
@@ -137,11 +151,14 @@ def ohem_cross_entropy_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Cross entropy of the hard pixels alone (online hard example mining).
 
     Kept are the valid pixels with :math:`\mathrm{softmax}(z_i)_{y_i} <` ``threshold``, and in any case the hardest
     ``min_share`` of all pixels of the batch (ties with the last of them too). The mean is over the kept pixels.
+    Which are kept is each batch's own matter, so a ``divisor`` D makes of it L d / D, with d the batch's own sum of
+    weights over V: the parts of a whole add up to the mean of their L weighted by d, not to the L of the whole.
 
     Args:
         threshold: probability of the true class from which a pixel is easy, in (0, 1].
@@ -164,7 +181,8 @@ def ohem_cross_entropy_loss(
         kept |= hardness >= hardness.flatten().topk(count).values[-1]
     kept |= hardness.isnan()  # a network trained to pieces shows
     kept &= valid
-    return weigh_and_reduce(torch.where(kept, per_pixel, 0), kept, safe, weight, logits, reduction)
+    loss = weigh_and_reduce(torch.where(kept, per_pixel, 0), kept, safe, weight, logits, reduction)
+    return share_of(loss, weight_sum(labels, weight, ignore_index), divisor, reduction)
 
 
 class CrossEntropyLoss(
@@ -183,8 +201,8 @@ class CrossEntropyLoss(
         self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
         self.posterior_formula = "softmax" if label_smoothing == 0 else "other"
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.shared(divisor))
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)
@@ -217,8 +235,8 @@ class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "
         self.gamma = require_number("gamma", gamma, NOT_NEGATIVE)
         self.posterior_formula = "softmax" if gamma == 0 else "other"
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(logits, labels, gamma=self.gamma, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return focal_loss(logits, labels, gamma=self.gamma, **self.shared(divisor))
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = self.softmax_scores(logits)
@@ -245,9 +263,9 @@ class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce"):
         self.threshold = require_number("threshold", threshold, PROBABILITY)
         self.min_share = require_number("min_share", min_share, SHARE)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
         return ohem_cross_entropy_loss(
-            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared()
+            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared(divisor)
         )
 
     def extra_repr(self) -> str:

@@ -46,6 +46,7 @@ def logit_adjusted_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Cross entropy of scores to which the log prior is added in training alone; tau = 1 is balanced softmax.
 
@@ -77,6 +78,7 @@ def logit_adjusted_loss(
         weight=weight,
         ignore_index=ignore_index,
         reduction=reduction,
+        divisor=divisor,
     )
 
 
@@ -89,6 +91,7 @@ def vector_scaling_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Cross entropy of scores that are scaled and shifted by class in training alone.
 
@@ -110,7 +113,9 @@ def vector_scaling_loss(
     check_class_vector("shifts", shifts, logits, positive=False)
     scores = logits.to(working_dtype(logits))
     scores = per_class(scales.detach(), scores) * scores + per_class(shifts.detach(), scores)
-    return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    return cross_entropy_loss(
+        scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+    )
 
 
 def ldam_loss(
@@ -122,6 +127,7 @@ def ldam_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Label-distribution-aware margin: the true class has to win by a margin that is larger for rarer classes.
 
@@ -145,7 +151,9 @@ def ldam_loss(
     scores = logits.to(working_dtype(logits))
     margin = torch.where(valid, margins.detach().to(scores)[safe], 0)
     scores = scale * scores.scatter_add(1, safe.unsqueeze(1), -margin.unsqueeze(1))
-    return cross_entropy_loss(scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    return cross_entropy_loss(
+        scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+    )
 
 
 class _AdjustedLoss(
@@ -183,8 +191,8 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
         scores = scores + self.tau * per_class(self.prior, scores).log()  # prior^-tau itself could overflow
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared(divisor))
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, {super().extra_repr()}"
@@ -230,8 +238,8 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
         scores = per_class(self.scales, scores) * scores + per_class(self.shifts, scores)
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared(divisor))
 
 
 class LDAMLoss(WeightedCriterion, name="ldam"):
@@ -262,8 +270,8 @@ class LDAMLoss(WeightedCriterion, name="ldam"):
     def softmax_scores(self, logits: Tensor) -> Tensor:
         return self.scale * super().softmax_scores(logits)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared(divisor))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, {super().extra_repr()}"

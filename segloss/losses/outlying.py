@@ -13,10 +13,13 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     check_class_vector,
     check_device,
+    check_divisor,
     check_logits_and_labels,
     check_upsample,
     class_vector,
+    divide,
     first_largest,
+    weight_sum,
     working_dtype,
 )
 
@@ -32,6 +35,7 @@ def outlying_mse_loss(
     reduction: str = "mean",
     upsample: str | None = None,
     align_corners: bool = False,
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
 
@@ -57,6 +61,10 @@ def outlying_mse_loss(
             this loss, but no tensor of C times the labels' size is ever made. None: both have one size.
         align_corners: as in ``F.interpolate``; of ``upsample`` only. Networks differ: smp's DeepLab heads take True,
             torchvision's and SegFormer False.
+        divisor: of ``"mean"``: what stands in the place of :math:`\sum_{i \in V} w_i`, one number; a constant. Where a
+            batch is one part of a larger one, another part's pixels count too: with the sum of
+            :meth:`Criterion.divisor <segloss.losses.Criterion.divisor>` over all parts the parts' losses and gradients
+            add up to those of the whole.
 
     Returns:
         Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
@@ -83,7 +91,8 @@ def outlying_mse_loss(
                 f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
             )
         pixel_weight = pixel_weight.detach()
-    return outlying_mse(
+    check_divisor(divisor, reduction)
+    loss = outlying_mse(
         logits,
         labels,
         label_values.detach(),
@@ -91,8 +100,9 @@ def outlying_mse_loss(
         pixel_weight,
         None if upsample is None else align_corners,
         ignore_index,
-        reduction,
+        reduction if divisor is None else "sum",
     )
+    return loss if divisor is None else divide(loss / logits.shape[1], divisor)
 
 
 def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
@@ -215,7 +225,13 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
             options["beta"] = beta
         return cls(values, **with_class_weights(counts, options))
 
-    def forward(self, logits: Tensor, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        pixel_weight: Tensor | None = None,
+        divisor: Tensor | float | None = None,
+    ) -> Tensor:
         return outlying_mse_loss(
             logits,
             labels,
@@ -226,7 +242,12 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
             reduction=self.reduction,
             upsample=self.upsample,
             align_corners=self.align_corners,
+            divisor=divisor,
         )
+
+    def divisor(self, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
+        """As of every criterion; with the pixels' own weights where the loss has them."""
+        return weight_sum(labels, self.weight, self.ignore_index, pixel_weight)
 
     @property
     def tilt(self) -> Tensor:

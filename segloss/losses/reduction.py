@@ -174,20 +174,64 @@ def exact_sum(values: Tensor) -> Tensor:
     return values.sum(dtype=wide_dtype(values.device, values.dtype)).to(values.dtype)
 
 
-def reduce_pixels(per_pixel: Tensor, valid: Tensor, reduction: str, weight_sum: Tensor | None = None) -> Tensor:
+def check_divisor(divisor: Tensor | float | None, reduction: str) -> None:
+    """ValueError for a divisor that is not one number, or of something else than a mean."""
+    if divisor is None:
+        return
+    if reduction != "mean":
+        raise ValueError(f"divisor is what reduction='mean' divides by, got reduction={reduction!r}; leave it out")
+    if not isinstance(divisor, Tensor):
+        require_number("divisor", divisor, NOT_NEGATIVE)
+    elif divisor.numel() != 1:
+        raise ValueError(f"divisor must be one number, got {tuple(divisor.shape)}; take criterion.divisor(labels)")
+
+
+def divide(total: Tensor, divisor: Tensor | float) -> Tensor:
+    """A scalar over one number, in its own dtype; not divided where that number is 0: no pixel, so the sum is 0."""
+    divisor = torch.as_tensor(divisor, device=total.device).detach().reshape(())
+    return total / torch.where(divisor > 0, divisor, 1).to(total.dtype)
+
+
+def share_of(loss: Tensor, own: Tensor, divisor: Tensor | float | None, reduction: str) -> Tensor:
+    """``loss * own / divisor``: what a batch is of a whole, where its loss is no sum over pixels; loss without one."""
+    check_divisor(divisor, reduction)
+    return loss if divisor is None else divide(loss * own.to(loss.dtype), divisor)
+
+
+def weight_sum(labels: Tensor, weight: Tensor | None, ignore_index: int, pixel_weight: Tensor | None = None) -> Tensor:
+    """Valid pixels, or the sum of their class weights ``(C,)`` times their own: 0-dim, float64 where there is one."""
+    wide = wide_dtype(labels.device, torch.float32)
+    if weight is None:
+        weights = (labels.long() != ignore_index).float()
+    else:
+        valid, safe = valid_pixels(labels, len(weight), ignore_index)
+        weights = torch.where(valid, weight.detach()[safe], 0)
+    if pixel_weight is not None:
+        weights = torch.where(weights > 0, weights * pixel_weight.detach(), 0)
+    return weights.sum(dtype=wide)
+
+
+def reduce_pixels(
+    per_pixel: Tensor,
+    valid: Tensor,
+    reduction: str,
+    weight_sum: Tensor | None = None,
+    divisor: Tensor | float | None = None,
+) -> Tensor:
     """Reduce per-pixel losses that are already 0 where ignored.
 
-    ``"mean"`` divides by the number of valid pixels, or by ``weight_sum`` (the sum of their class weights)
-    where given; with no valid pixel it is 0, not NaN.
+    ``"mean"`` divides by ``divisor`` where given, else by ``weight_sum`` (the sum of the valid pixels' class weights),
+    else by the number of valid pixels; with no valid pixel it is 0, not NaN.
     """
+    check_divisor(divisor, reduction)
     if reduction == "none":
         return per_pixel
     total = exact_sum(per_pixel)
     if reduction == "sum":
         return total
-    if weight_sum is None:
-        return total / valid.sum().clamp(min=1).to(total.dtype)
-    return total / torch.where(weight_sum > 0, weight_sum, 1).to(total.dtype)
+    if divisor is None:
+        divisor = valid.sum() if weight_sum is None else weight_sum
+    return divide(total, divisor)
 
 
 def working_dtype(logits: Tensor) -> torch.dtype:

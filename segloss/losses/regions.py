@@ -10,10 +10,13 @@ from segloss.losses.reduction import (
     IGNORE_INDEX,
     POSITIVE,
     check_class_vector,
+    check_divisor,
     check_logits_and_labels,
     require_number,
     select_valid,
+    share_of,
     valid_pixels,
+    weight_sum,
     wide_dtype,
     working_dtype,
 )
@@ -28,6 +31,7 @@ def tversky_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""One minus the Tversky index of every class, in which false positives and false negatives weigh differently.
 
@@ -47,6 +51,9 @@ def tversky_loss(
         ignore_index: such pixels count nowhere.
         reduction: ``"mean"``: :math:`\sum w_c L_c / \sum w_c` over the classes present; ``"sum"``: the numerator;
             ``"none"``: its terms ``(C,)``, 0 where a class is not present.
+        divisor: of ``"mean"``: |V| of a whole of which this batch is a part. An index of regions is no sum over pixels:
+            the result is L |V| / divisor with this batch's own L and V, so the parts of a whole add up to the mean of
+            their L weighted by their pixels, not to the L of the whole; a part without valid pixels takes no share.
 
     Returns:
         float32 or wider; 0 with zero gradient if V is empty.
@@ -72,7 +79,7 @@ def tversky_loss(
     false_positive, false_negative = predicted - true_positive, labelled - true_positive
     denominator = true_positive + alpha * false_positive + beta * false_negative
     index = true_positive / torch.where(labelled > 0, denominator, 1)
-    return _reduce_classes(1 - index, labelled > 0, weight, logits, reduction)
+    return _reduce_classes(1 - index, labelled > 0, weight, logits, reduction, valid, divisor)
 
 
 def dice_loss(
@@ -82,6 +89,7 @@ def dice_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""One minus the soft Dice coefficient of every class: :func:`tversky_loss` with alpha = beta = 1/2.
 
@@ -93,9 +101,8 @@ def dice_loss(
     >>> dice_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
     tensor(0.3333)
     """
-    return tversky_loss(
-        logits, labels, alpha=0.5, beta=0.5, weight=weight, ignore_index=ignore_index, reduction=reduction
-    )
+    own: dict[str, Any] = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction, "divisor": divisor}
+    return tversky_loss(logits, labels, alpha=0.5, beta=0.5, **own)
 
 
 def jaccard_loss(
@@ -105,6 +112,7 @@ def jaccard_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""One minus the soft intersection over union of every class: :func:`tversky_loss` with alpha = beta = 1.
 
@@ -115,7 +123,8 @@ def jaccard_loss(
     >>> jaccard_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
     tensor(0.5000)
     """
-    return tversky_loss(logits, labels, alpha=1, beta=1, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    own: dict[str, Any] = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction, "divisor": divisor}
+    return tversky_loss(logits, labels, alpha=1, beta=1, **own)
 
 
 def lovasz_softmax_loss(
@@ -125,6 +134,7 @@ def lovasz_softmax_loss(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
+    divisor: Tensor | float | None = None,
 ) -> Tensor:
     r"""The Lovasz extension of one minus the intersection over union, of every class over the whole batch.
 
@@ -152,7 +162,7 @@ def lovasz_softmax_loss(
         steps = _jaccard_steps(missing.detach().abs(), is_class) * missing.detach().sign()
         terms.append((missing * steps).sum(dtype=wide_dtype(p.device, p.dtype)))
         present.append(is_class.any())
-    return _reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction)
+    return _reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction, valid, divisor)
 
 
 def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
@@ -177,7 +187,16 @@ def _probabilities(logits: Tensor, labels: Tensor, ignore_index: int, reduction:
     return scores.softmax(1), valid, safe
 
 
-def _reduce_classes(terms: Tensor, present: Tensor, weight: Tensor | None, logits: Tensor, reduction: str) -> Tensor:
+def _reduce_classes(
+    terms: Tensor,
+    present: Tensor,
+    weight: Tensor | None,
+    logits: Tensor,
+    reduction: str,
+    valid: Tensor,
+    divisor: Tensor | float | None,
+) -> Tensor:
+    check_divisor(divisor, reduction)
     terms = torch.where(present, terms, 0).to(working_dtype(logits))
     weights = present.to(terms)
     if weight is not None:
@@ -188,7 +207,8 @@ def _reduce_classes(terms: Tensor, present: Tensor, weight: Tensor | None, logit
         return terms
     if reduction == "sum":
         return terms.sum()
-    return terms.sum() / torch.where(present.any(), weights.sum(), 1)
+    mean = terms.sum() / torch.where(present.any(), weights.sum(), 1)
+    return share_of(mean, valid.sum(), divisor, reduction)
 
 
 class _RegionLoss(WeightedCriterion):
@@ -202,19 +222,23 @@ class _RegionLoss(WeightedCriterion):
     def tilt(self) -> None:
         return None
 
+    def divisor(self, labels: Tensor) -> Tensor:
+        """Valid pixels; the weights are those of classes."""
+        return weight_sum(labels, None, self.ignore_index)
+
 
 class DiceLoss(_RegionLoss, name="dice"):
     """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return dice_loss(logits, labels, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return dice_loss(logits, labels, **self.shared(divisor))
 
 
 class JaccardLoss(_RegionLoss, name="jaccard"):
     """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return jaccard_loss(logits, labels, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return jaccard_loss(logits, labels, **self.shared(divisor))
 
 
 class TverskyLoss(_RegionLoss, name="tversky"):
@@ -224,8 +248,8 @@ class TverskyLoss(_RegionLoss, name="tversky"):
         super().__init__(**options)
         self.alpha, self.beta = (require_number(*named, POSITIVE) for named in (("alpha", alpha), ("beta", beta)))
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared(divisor))
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
@@ -234,5 +258,5 @@ class TverskyLoss(_RegionLoss, name="tversky"):
 class LovaszSoftmaxLoss(_RegionLoss, name="lovasz"):
     """Module form of :func:`lovasz_softmax_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return lovasz_softmax_loss(logits, labels, **self.shared())
+    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+        return lovasz_softmax_loss(logits, labels, **self.shared(divisor))

@@ -1,5 +1,6 @@
 """What a training run says before it begins."""
 
+import math
 from pathlib import Path
 
 import lightning as L
@@ -10,6 +11,7 @@ from segloss.models import SegmentationModel, parameter_count
 from segloss.pixel_counts import PixelCounts
 from segloss.report.terminal import console, print_class_counts
 from segloss.training.data import Splits
+from segloss.training.lightning_options import batches_of_epoch
 
 
 def announce(
@@ -26,9 +28,10 @@ def announce(
     label_values = getattr(criterion, "label_values", None)
     print_class_counts(counts, label_values, source)
     sizes = [f"{len(dataset)} {dataset.split}" for dataset in splits.all]
-    share = splits.images_per_epoch // trainer.world_size
-    batch = min(config.batch_size, share)
-    steps = share // max(batch, 1)
+    batch = min(config.batch_size, splits.images_per_epoch // trainer.world_size)
+    steps = math.ceil(batches_of_epoch(config, splits, trainer) / trainer.accumulate_grad_batches)
+    together = trainer.accumulate_grad_batches * trainer.world_size
+    whole = f" ({batch * together} in a step)" if together > 1 else ""
     repeated = f"{splits.images_per_epoch} images with repeats, " if splits.repeat is not None else ""
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
@@ -37,7 +40,7 @@ def announce(
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
         f"{parameter_count(model) / 1e6:.1f} M parameters",
         "device": f"{trainer.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}",
-        "plan": f"{config.epochs} epochs of {repeated}{steps} steps, batch {batch}, crop {splits.crop_size[0]}x"
+        "plan": f"{config.epochs} epochs of {repeated}{steps} steps, batch {batch}{whole}, crop {splits.crop_size[0]}x"
         f"{splits.crop_size[1]} (H x W), image scale {config.image_scale:g}, lr {config.lr:g}",
         "run": str(folder),
     }

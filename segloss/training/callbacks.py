@@ -8,11 +8,15 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from segloss.files import write_csv
-from segloss.training.task import SegmentationTask
+from segloss.runs import LAST, PREVIOUS
+from segloss.training.task import SegmentationTask, named
+from segloss.training.watch import doubts
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -28,7 +32,10 @@ HISTORY_COLUMNS = (
 
 
 class History(Callback):
-    """Writes history.csv after each epoch and prints one line; its rows travel in the checkpoint."""
+    """Writes history.csv after each epoch and prints one line, and what looks wrong; its rows travel in the checkpoint.
+
+    A row holds more than the file shows: what :func:`segloss.training.watch.doubts` judges by.
+    """
 
     def __init__(self, folder: Path, say: Callable[[str], None] = print):
         self.path = folder / "history.csv"
@@ -36,10 +43,18 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
         self.lr = 0.0
+        self.flat: list[tuple[Tensor, list[str]]] = []  # of the first epoch: which images are of one colour
+        self.waits: list[float] = []
+        self.step_ended: float | None = None
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            self.say(f"interrupted; go on with --resume --output-dir {self.path.parent}")
+        if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or not trainer.is_global_zero:
+            return
+        folder = self.path.parent
+        saved = any((folder / name).is_file() for name in (LAST, PREVIOUS))
+        kept = f"{len(self.rows)} epochs are kept" if saved else "no epoch was done"
+        how = "ended by SIGTERM" if isinstance(exception, SIGTERMException) else "interrupted"
+        self.say(f"{how}, {kept}; go on with --resume --output-dir {folder}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -49,9 +64,36 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.started = time.monotonic()
+        self.flat, self.waits, self.step_ended = [], [], None
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        if self.step_ended is not None:
+            self.waits.append(time.monotonic() - self.step_ended)
+        if not self.rows:  # once is enough
+            images = batch["image"].flatten(1)
+            self.flat.append((images.amax(1) == images.amin(1), batch["name"]))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.step_ended = time.monotonic()
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.step_ended = None  # a validation within the epoch is no waiting
+
+    def _noticed(self, trainer: L.Trainer, task: SegmentationTask) -> dict[str, Any]:
+        """What is judged and not written."""
+        noticed: dict[str, Any] = {}
+        if len(self.waits) >= 10:
+            noticed["wait_share"] = sum(self.waits) / (time.monotonic() - self.started)
+        noticed["flat_images"] = named(self.flat)
+        if task.val_scores:
+            names = task.checkpoint_content["classes"]["names"]
+            noticed["never_predicted"] = [
+                name for name, never in zip(names, task.never_predicted, strict=True) if never
+            ]
+            if task.label_values is not None:
+                noticed["score_share"] = task.mean_score_share()
+        return noticed
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
@@ -62,6 +104,7 @@ class History(Callback):
             "train_loss": task.mean_train_loss(),
             **task.val_scores,  # none in an epoch without validation
             "seconds": round(time.monotonic() - self.started, 2),
+            **self._noticed(trainer, task),
         }
         self.rows.append(row)
         if trainer.logger is not None:
@@ -69,6 +112,8 @@ class History(Callback):
         if trainer.is_global_zero:
             write_csv(self.path, HISTORY_COLUMNS, ([row.get(c, "") for c in HISTORY_COLUMNS] for row in self.rows))
             self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
+            for line in doubts(self.rows):
+                self.say(f"warning: {line}")
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:

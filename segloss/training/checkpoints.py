@@ -1,11 +1,28 @@
-"""Lightning's checkpoint callbacks for the run folder."""
+"""Lightning's checkpoint callbacks for the run folder, and how their files are written."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from segloss.runs import BEST, LAST
+from segloss.files import write_durably
+from segloss.runs import BEST, LAST, PREVIOUS
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Written beside their place and flushed to the disk before they get their name; the last but one is kept.
+
+    Lightning's own writes in TMPDIR: on another file system its move is a copy, and a kill leaves half of it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises OSError where the disk is full; what was there stays."""
+        path = Path(path)
+        previous = path.with_name(PREVIOUS.name) if path.name == LAST.name else None
+        write_durably(path, partial(torch.save, checkpoint), previous)
 
 
 class MovableCheckpoint(ModelCheckpoint):

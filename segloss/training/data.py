@@ -1,10 +1,14 @@
 """The splits of a training run and their loaders."""
 
+import copy
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -13,6 +17,7 @@ from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_factors, training_loader
 from segloss.datasets.transforms import EvalTransform, train_transform
+from segloss.losses import Criterion
 from segloss.pixel_counts import PixelCounts, image_histograms
 from segloss.runs import augmentations_file
 
@@ -45,6 +50,41 @@ class Splits:
         return epoch_length(len(self.train), self.repeat)
 
 
+class StepBatches:
+    """Training batches that know what the mean over all micro-batches of their optimiser step divides by.
+
+    The labels of the whole step have to be seen before its first backward pass: the loader is read one step ahead. That
+    is simpler than rescaling the gradients before the step, which could not serve a sum of losses that divide by
+    different numbers, and leaves gradient clipping and the GradScaler as they are.
+
+    Args:
+        loader: of micro-batches.
+        divisor: of a micro-batch's labels, on the CPU: :meth:`segloss.losses.Criterion.divisor`.
+        micro_batches: of one optimiser step.
+        epoch_batches: how many an epoch takes, known once it begins.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        divisor: Callable[[Tensor], Tensor],
+        micro_batches: int,
+        epoch_batches: Callable[[], float],
+    ):
+        self.loader, self.sampler = loader, loader.sampler  # Lightning tells the sampler the epoch
+        self.divisor, self.micro_batches, self.epoch_batches = divisor, micro_batches, epoch_batches
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        batches = islice(self.loader, int(self.epoch_batches()))
+        while step := list(islice(batches, self.micro_batches)):
+            whole = torch.stack([self.divisor(batch["labels"]) for batch in step]).sum(0)
+            for batch in step:
+                yield {**batch, "divisor": whole.float()}  # not every device has float64
+
+
 class SegmentationData(L.LightningDataModule):
     """Training and validation loaders that know their process's rank."""
 
@@ -57,7 +97,7 @@ class SegmentationData(L.LightningDataModule):
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | StepBatches:
         loader = training_loader(
             self.splits.train,
             self.config.batch_size,
@@ -68,7 +108,12 @@ class SegmentationData(L.LightningDataModule):
         )
         sampler: Any = loader.sampler
         sampler.set_epoch(self.first_epoch)
-        return loader
+        trainer: Any = self.trainer
+        micro_batches = int(trainer.accumulate_grad_batches)
+        if micro_batches == 1:
+            return loader
+        criterion: Criterion = copy.deepcopy(trainer.lightning_module.criterion).cpu()
+        return StepBatches(loader, criterion.divisor, micro_batches, lambda: trainer.num_training_batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return evaluation_loader(self.splits.val, self.config.batch_size, workers=self.workers, **self._place())

@@ -1,6 +1,7 @@
 """The Lightning task: one model and one criterion under training, optimiser and schedule."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -9,12 +10,15 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from segloss.config import TrainConfig
+from segloss.errors import InputError
 from segloss.inference import same_shape_groups
-from segloss.losses import Criterion
+from segloss.losses import Criterion, OutlyingMSELoss
+from segloss.losses.reduction import wide_dtype
 from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size
 
 POLY_POWER = 0.9  # DeepLab's poly schedule
+NON_FINITE_CURE = "lower --lr, or clip gradients with --trainer.gradient_clip_val 1"
 
 
 def warmup_poly_factor(step: int, total_steps: int, warmup_share: float) -> float:
@@ -43,6 +47,16 @@ def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict
     ]
 
 
+def _of_first(divisor: Tensor) -> Tensor:
+    """Of a sum of losses the divisor of its first term, whose scores they are."""
+    return divisor.reshape(-1)[0]
+
+
+def named(flagged: Sequence[tuple[Tensor, Sequence[str]]]) -> list[str]:
+    """Names of the images of several batches whose flag is set."""
+    return [name for flags, names in flagged for flag, name in zip(flags.tolist(), names, strict=True) if flag]
+
+
 class SegmentationTask(L.LightningModule):
     """One model and one criterion under training.
 
@@ -62,23 +76,38 @@ class SegmentationTask(L.LightningModule):
         self.checkpoint_content = checkpoint_content
         self.num_classes = len(checkpoint_content["classes"]["names"])
         self.val_scores: dict[str, float] = {}  # of the running epoch
+        self.never_predicted: list[bool] = []  # by class, in the last validation
 
     def on_train_epoch_start(self) -> None:
         # Dropout and the like depend on (seed, epoch, rank) alone, so a resumed run goes on as if never stopped.
         torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank)
-        self.train_loss = torch.zeros(2, device=self.device)
+        self.train_loss = self._zeros()
         self.val_scores = {}
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        images = batch["image"]
-        loss: Tensor = self.criterion(self.model(images), batch["labels"])
+    def _zeros(self) -> Tensor:
+        """For a sum and what it is divided by."""
+        return torch.zeros(2, dtype=wide_dtype(self.device, torch.float32), device=self.device)
+
+    def training_step(self, batch: dict[str, Any], _: int = 0) -> Tensor:
+        """The batch's part of the mean over the whole optimiser step: all micro-batches on all processes.
+
+        Lightning averages over micro-batches and processes what is a sum here, hence the factor.
+        """
+        labels = batch["labels"]
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        own = self.criterion.divisor(labels)
+        whole = own
+        if parts > 1:
+            whole = self.trainer.strategy.reduce(batch.get("divisor", own).clone(), reduce_op="sum")
+        loss: Tensor = self.criterion(self.model(batch["image"]), labels, **({"divisor": whole} if parts > 1 else {}))
         # Added up on the device: reading it here would make the device wait in every step.
-        self.train_loss += torch.stack([loss.detach() * len(images), loss.new_full((), len(images))])
-        return loss
+        self.train_loss += torch.stack([loss.detach() * _of_first(whole), _of_first(own)])
+        return loss * parts
 
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(self.num_classes)
-        self.val_loss = torch.zeros(2, device=self.device)
+        self.val_loss, self.score_share = self._zeros(), self._zeros()
+        self.finite: list[tuple[Tensor, list[str]]] = []
 
     def validation_step(self, samples: list[dict[str, Any]], _: int) -> None:
         for group in same_shape_groups(samples):
@@ -87,13 +116,26 @@ class SegmentationTask(L.LightningModule):
             # float32 whatever the training precision: bfloat16 scores moved CamVid's mIoU by 0.4 points.
             with torch.autocast(self.device.type, enabled=False):
                 logits = logits_at_size(self.model, images, group[0]["size"])
-            self.val_loss += torch.stack([self.criterion(logits, labels) * len(group), logits.new_full((), len(group))])
+            own = _of_first(self.criterion.divisor(labels))
+            self.val_loss += torch.stack([self.criterion(logits, labels) * own, own])
             self.confusion.update(self.criterion.decide(logits), labels)
+            self.finite.append((logits.isfinite().flatten(1).all(1), [sample["name"] for sample in group]))
+            if self.label_values is not None:
+                # At the optimum z_c = t_c P(c|x), so that z_c / t_c adds up to 1 at every pixel; a few of them will do.
+                share = (logits[..., ::8, ::8] / self.label_values.view(-1, 1, 1)).sum(1)
+                self.score_share += torch.stack([share.sum(), share.new_tensor(share.numel())])
+
+    @property
+    def label_values(self) -> Tensor | None:
+        """t ``(C,)`` of the first squared error, if there is one."""
+        return next((c.label_values for c in self.criterion.modules() if isinstance(c, OutlyingMSELoss)), None)
 
     def on_validation_epoch_end(self) -> None:
+        self._require_finite_scores()
         matrix = self.trainer.strategy.reduce(self.confusion.matrix.to(self.device), reduce_op="sum")
         self.confusion.matrix = matrix.cpu()
         scores = self.confusion.compute()
+        self.never_predicted = (self.confusion.matrix.sum(0)[: self.num_classes] == 0).tolist()
         self.val_scores = {
             "val_loss": self._mean_over_ranks(self.val_loss),
             "val_miou": scores.miou,
@@ -102,13 +144,32 @@ class SegmentationTask(L.LightningModule):
         }
         self.log_dict({key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()})
 
+    def _require_finite_scores(self) -> None:
+        """InputError where a score is no number: argmax would decide on the first class there."""
+        bad = named([(~finite, names) for finite, names in self.finite])
+        count = self.trainer.strategy.reduce(torch.tensor(len(bad), device=self.device), reduce_op="sum")
+        if int(count):
+            raise InputError(
+                f"the network's scores of {int(count)} validation images are not finite after step "
+                f"{self.trainer.global_step}{': ' if bad else ''}{', '.join(bad[:4])}",
+                NON_FINITE_CURE,
+                "validation",
+            )
+
     def mean_train_loss(self) -> float:
-        """Mean over the images of the epoch, on all ranks."""
+        """Mean over what the epoch's losses divide by (pixels, or their weights), on all ranks.
+
+        Steps of a sum of losses count by the divisor of its first term.
+        """
         return self._mean_over_ranks(self.train_loss)
 
+    def mean_score_share(self) -> float:
+        """Mean over pixels of the sum of z_c / t_c in the last validation, on all ranks."""
+        return self._mean_over_ranks(self.score_share)
+
     def _mean_over_ranks(self, sum_and_count: Tensor) -> float:
-        total, count = self.trainer.strategy.reduce(sum_and_count, reduce_op="sum").tolist()
-        return float(total / max(count, 1))
+        total, count = self.trainer.strategy.reduce(sum_and_count.clone(), reduce_op="sum").tolist()
+        return float(total / count) if count > 0 else 0.0
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         total_steps = int(self.trainer.estimated_stepping_batches)

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from segloss.config import OWNED_TRAINER_OPTIONS, TrainConfig
-from segloss.errors import InputError, unknown_name
+from segloss.config import TrainConfig
+from segloss.errors import InputError
 from segloss.training.callbacks import EpochProgress, History
-from segloss.training.checkpoints import checkpoint_callbacks
+from segloss.training.checkpoints import WholeCheckpoints, checkpoint_callbacks
+from segloss.training.lightning_options import REFUSED, check_trainer_options, profiler_into
+from segloss.training.watch import StopAtNonFinite
 
 
 def seed_everything(seed: int) -> None:
@@ -32,12 +33,9 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
         console: where epochs are told.
 
     Raises:
-        InputError: an option that Lightning does not have, or a device that is not there.
+        InputError: an option that Lightning does not have or that cannot be, or a device that is not there.
     """
-    for name in config.trainer:
-        known = [known for known in signature(L.Trainer).parameters if known not in OWNED_TRAINER_OPTIONS]
-        if name not in known:
-            raise unknown_name("option of --trainer", name, known)
+    check_trainer_options(config)
     quieten_lightning()
     history = History(folder, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
     options: dict[str, Any] = {
@@ -53,12 +51,22 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
         "default_root_dir": folder,
     }
     try:
+        own = {**config.trainer, "profiler": profiler_into(folder, config.trainer.get("profiler"))}
         return L.Trainer(
-            **{**options, **config.trainer},
-            callbacks=[history, EpochProgress(console), *checkpoint_callbacks(folder, config.monitor)],
+            **{**options, **own, "plugins": [WholeCheckpoints(), *_listed(config.trainer.get("plugins"))]},
+            callbacks=[
+                StopAtNonFinite(folder),
+                history,
+                EpochProgress(console),
+                *checkpoint_callbacks(folder, config.monitor),
+            ],
         )
-    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
-        raise InputError(str(error), where="lightning.Trainer refuses its options") from error
+    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise InputError(str(error), where=REFUSED) from error
+
+
+def _listed(plugins: Any) -> list[Any]:
+    return plugins if isinstance(plugins, list) else [] if plugins is None else [plugins]
 
 
 def quieten_lightning() -> None:

@@ -9,6 +9,7 @@ from segloss import OutlyingMSELoss
 
 NEEDS = {
     "Plain PyTorch": "torch",
+    "Micro-batches and several processes": "torch",
     "torchvision": "torchvision",
     "segmentation_models_pytorch": "segmentation_models_pytorch",
     "Lightning": "lightning",

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -188,9 +190,70 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been(finished, data, tmp_pa
     ]
 
 
-def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, tmp_path):
-    import shutil
+def test_a_rate_beyond_measure_stops_the_run_and_saves_no_weights(data, tmp_path, capsys):
+    """It trained to NaN for all epochs, exited with 0 and reported the mIoU of NaN weights."""
+    folder = tmp_path / "run"
+    line = refused(capsys, arguments(data, folder, "--lr", "1e10", "--batch-size", "2"))
+    assert "training: " in line and "learning rate " in line and "gradient norm " in line and "train_" in line
+    assert (folder / "non_finite_batch.pt").is_file() and not (folder / "checkpoints").exists()
 
+
+def test_so_does_one_in_two_processes(data, tmp_path):
+    command = [sys.executable, ROOT / "train_seg.py", *arguments(data, tmp_path / "run", "--lr", "1e10")]
+    command += ["--batch-size", "1", "--devices", "2", "--accelerator", "cpu", "--trainer.strategy", "ddp_fork"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: training: ") and "Traceback" not in done.stderr
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on_and_does(finished, data, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "ended"
+    step = SegmentationTask.training_step
+
+    def told_to_end(task, batch, index):
+        if task.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(task, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(SegmentationTask, "training_step", told_to_end)
+        run_main(arguments(data, folder))
+    assert stop.value.code == 143
+    said = capsys.readouterr().out
+    assert f"ended by SIGTERM, 1 epochs are kept; go on with --resume --output-dir {folder}" in said
+    run_main(["--resume", "--output-dir", str(folder)])
+    whole, resumed = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (finished[0], folder)
+    )
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_with_the_one_before(finished, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "damaged"))
+    last = folder / "checkpoints/last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    run_main(["--resume", "--output-dir", str(folder)])
+    said = capsys.readouterr().out
+    assert "does not match its checksum" in said and "going on with the checkpoint before it" in said
+    assert [row["epoch"] for row in history(folder)] == ["1", "2"]
+    whole, again = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (finished[0], folder)
+    )
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_a_run_killed_before_it_had_a_config_just_starts(data, tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    (folder / "pixel_counts.json").write_text("{")
+    run_main(arguments(data, folder, "--resume", "--epochs", "1"))
+    assert [row["epoch"] for row in history(folder)] == ["1"] and (folder / "config.yaml").is_file()
+    assert segloss.PixelCounts.load(folder / "pixel_counts.json").image_count == 10
+
+
+def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, tmp_path):
     folder = tmp_path / "longer"
     shutil.copytree(finished[0], folder)
     run_main(["--resume", "--output-dir", str(folder), "--epochs", "3"])
@@ -268,8 +331,6 @@ def truncate(path: Path) -> None:
 
 
 def broken(data: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(data, tmp_path / "broken"))
 
 
@@ -387,8 +448,6 @@ def test_a_run_keeps_what_was_asked_and_what_was_used(data, tmp_path, monkeypatc
 
 def test_a_run_of_before_resumes_and_loads(finished, tmp_path):
     """Its config.yaml holds what was used, and nothing else does."""
-    import shutil
-
     folder = Path(shutil.copytree(finished[0], tmp_path / "old"))
     asked, used = (yaml.safe_load((folder / name).read_text()) for name in ("config.yaml", "used.yaml"))
     (folder / "used.yaml").unlink()
