@@ -37,7 +37,7 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
-    runs = sources_of_runs(config, folder, say) if config.checkpoint else []
+    runs = sources_of_runs(config, folder, say, progress_bar) if config.checkpoint else []
     sources = runs or sources_of_masks(config, folder, say)
     make_folder(folder)
     clear_results(folder, [source.name for source in sources])
@@ -70,7 +70,8 @@ def predict(config: "EvalConfig") -> None:
     from segloss.evaluation.sources import predict_images
     from segloss.report.terminal import console, progress_bar
 
-    for written in predict_images(config, output_folder(config), progress_bar):
+    say = partial(console.print, soft_wrap=True)
+    for written in predict_images(config, output_folder(config), say, progress_bar):
         console.print(f"predictions: {written}", soft_wrap=True)
 
 
@@ -80,10 +81,9 @@ def sweep(
     """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
-    from segloss.evaluation.sweep import choose, sweep_table
+    from segloss.evaluation.sweep import choose, sweep_table, to_keep
     from segloss.metrics import class_groups
     from segloss.report.terminal import console
-    from segloss.runs import save_operating_point
 
     tables = {}
     for source in sources:
@@ -92,7 +92,7 @@ def sweep(
         if config.choose_metric:
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
             point = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
-            path = save_operating_point(source.run, point.to_json(), config, some.images)
+            path = source.run.keep(point=to_keep(point, config, some.images))
             said = f"{source.name}: {point.rule} {point.value:g} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}, kept in {path}", soft_wrap=True)
     return tables
@@ -105,8 +105,8 @@ def output_folder(config: "EvalConfig") -> Path:
     if config.images:
         return Path("runs") / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
     if len(config.checkpoint) == 1 and Path(config.checkpoint[0]).is_dir():
-        tau = "" if config.decision_tau == "1" else f"-tau{config.decision_tau}"
-        return Path(config.checkpoint[0]) / f"eval-{config.split}{tau}"
+        decision = "" if config.decision == ("plain",) else f"-{''.join(config.decision).replace(' ', '')}"
+        return Path(config.checkpoint[0]) / f"eval-{config.split}{decision}"
     return Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

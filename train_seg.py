@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segloss.config import TrainConfig
     from segloss.inference import Machine
     from segloss.training.data import Splits
 
@@ -92,11 +93,13 @@ def train(argv: Sequence[str] | None = None) -> None:
         raise InputError(message) from error
 
     if trainer.is_global_zero:
-        score_run(folder, splits, config.batch_size, machine)
+        score_run(folder, splits, config, machine)
 
 
-def score_run(folder: Path, splits: "Splits", batch_size: int, machine: "Machine") -> None:
-    """Score the best weights on val and, where it has labels, on test; draw the pictures."""
+def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "Machine") -> None:
+    """Fit the decision of the best weights on val; score them there and, where it has labels, on test; draw them."""
+    from segloss.errors import InputError
+    from segloss.evaluation.fitting import fit
     from segloss.evaluation.predictions import KeepSome
     from segloss.evaluation.run_source import Measures, RunSource
     from segloss.evaluation.score import score
@@ -106,6 +109,13 @@ def score_run(folder: Path, splits: "Splits", batch_size: int, machine: "Machine
     from segloss.runs import load_run
 
     run = load_run(folder)
+    how: dict[str, Any] = {"device": machine.device, "batch_size": config.batch_size, "workers": machine.workers}
+    bar = progress_bar("fitting the decision")
+    try:
+        for line in fit(run, splits.val, calibrate=config.calibrate, alone=True, progress=bar, **how):
+            console.print(line, soft_wrap=True)
+    except InputError as error:
+        console.print(f"warning: no decision was fitted: {error}", soft_wrap=True)
     for dataset in splits.all[1:]:
         kept = KeepSome(dataset, 4)
         source = RunSource(
@@ -113,9 +123,7 @@ def score_run(folder: Path, splits: "Splits", batch_size: int, machine: "Machine
             run,
             dataset,
             Measures(calibration=True),
-            device=machine.device,
-            batch_size=batch_size,
-            workers=machine.workers,
+            **how,
             on_sample=kept,
         )
         scores, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))

@@ -33,12 +33,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN, EVAL = [sys.executable, str(ROOT / "train_seg.py")], [sys.executable, str(ROOT / "eval_seg.py")]
 # How scores become classes, in the order of scoring. One that eval_seg.py does not know yet is left for a later call.
 DECISIONS = {
-    "plain": "--decision-tau 1",
-    "tau0": "--decision-tau 0",
-    "chosen": "--decision-tau auto",  # the point that the pass over val chose
+    "plain": "--decision plain",
+    "tau0": "--decision tau 0",
+    "chosen": "--decision auto",  # the point that the pass over val chose, as the row has it
     "iou": "--decision iou",
 }
-ON_VAL = {"plain": "--decision-tau 1 --sweep-tau --choose-metric miou", "iou": "--decision iou"}
+ON_VAL = {"plain": "--decision plain --sweep-tau --choose-metric miou", "iou": "--decision iou"}
 QUIET = 600  # seconds without a written file after which a run that somebody else began counts as stopped
 # May differ between a run and its job: where and how fast, not what is learnt.
 PLACE = {"output_dir", "data_path", "encoder_weights"}
@@ -97,7 +97,7 @@ class Runner:
         file = self.row_file(job)
         scores = json.loads(file.read_text())["scores"] if file.is_file() else {}
         wanted = [("val", name) for name in ON_VAL] + [("test", name) for name in DECISIONS if job.test]
-        return [(s, d) for s, d in wanted if d not in scores.get(s, {}) and known(DECISIONS[d].split()[0])]
+        return [(s, d) for s, d in wanted if d not in scores.get(s, {}) and known(DECISIONS[d].split()[1])]
 
     def trained(self, job: "Job") -> bool:
         """Whether train_seg.py came to its end, where it writes the scores of the last split."""
@@ -159,6 +159,8 @@ class Runner:
     def score(self, job: "Job", row: dict, split: str, decision: str, descriptor: int) -> None:
         """Score one decision on one split by eval_seg.py and write the row anew."""
         folder, flags = self.runs / job.name, (ON_VAL if split == "val" else DECISIONS)[decision]
+        if decision == "chosen":
+            flags = f"--decision {row['scores']['val']['chosen']['decision']}"
         target = folder / f"evidence-{split}-{decision}"
         place = ["--data-path", str(self.root(job)), "--split", split, "--output-dir", str(target)]
         usual = ["--check", "off", "--workers", "0", "--save-predictions"]
@@ -169,8 +171,9 @@ class Runner:
         counts = block_counts(predictions, masks, len(row["classes"]), job.data.block if split == "test" else None)
         of_split = row["scores"].setdefault(split, {})
         of_split[decision] = scores_of(metrics, counts)
-        if split == "val" and (folder / "operating_point.json").is_file():
-            point = json.loads((folder / "operating_point.json").read_text())
+        if split == "val" and decision == "plain":
+            kept = json.loads((folder / "decision.json").read_text())
+            (point,) = [entry["point"] for entry in kept.values() if "point" in entry]
             of_split["chosen"] = {"decision": f"{point['rule']} {point['value']:g}", "miou": point["score"]}
         shutil.rmtree(target / "predictions")
         write_row(self.row_file(job), row)
@@ -243,9 +246,9 @@ def environment() -> dict[str, str]:
 
 
 @functools.cache
-def known(flag: str) -> bool:
-    """Whether eval_seg.py has this option."""
-    return re.search(rf"{flag}(?![\w-])", told(*EVAL, "--help")) is not None
+def known(word: str) -> bool:
+    """Whether eval_seg.py has this option, or this word for one."""
+    return re.search(rf"(?<![\w-]){word}(?![\w-])", told(*EVAL, "--help")) is not None
 
 
 def told(*command: str) -> str:

@@ -7,6 +7,7 @@
 from typing import TYPE_CHECKING
 
 from segloss.errors import InputError
+from segloss.iou_rule import IoUDecision, class_threshold, iou_decision
 from segloss.losses import (
     IGNORE_INDEX,
     CrossEntropyLoss,
@@ -43,17 +44,20 @@ __all__ = [
     "CrossEntropyLoss",
     "FocalLoss",
     "InputError",
+    "IoUDecision",
     "OutlyingMSELoss",
     "PixelCounts",
     "Scores",
     "build_dataset",
     "build_model",
     "class_ranks",
+    "class_threshold",
     "class_weights_from_counts",
     "count_labels",
     "cross_entropy_loss",
     "decide",
     "focal_loss",
+    "iou_decision",
     "label_values_from_counts",
     "load_run",
     "outlying_mse_loss",

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Color, Transform
 from segloss.datasets.tables import LABEL_ENDINGS
+from segloss.decisions import WORDS, read_decision
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
@@ -22,6 +23,7 @@ from segloss.models import ModelOptions
 
 WORKERS_HELP = "loader processes, 0: none; default: two less than the cores, at most 8"
 VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]
+CALIBRATE_HELP = "fit temperature and class bias of the posterior on val, before the IoU rule"
 CHECK_HELP = "files that the data doctor decodes; sample: 16 of each split"
 Check = Literal["all", "sample", "off"]
 Cache = Literal["none", "ram"]
@@ -53,6 +55,13 @@ OWNED_TRAINER_OPTIONS = {
     "enable_checkpointing": "segloss.training from Python",
     "use_distributed_sampler": "--devices; the loaders know their rank",
 }
+
+
+def _is_decision(words: Sequence[str]) -> bool:
+    try:
+        return bool(read_decision(words))
+    except ValueError:
+        return False
 
 
 def split_name(name: str) -> str:
@@ -200,6 +209,7 @@ class RunOptions(Options):
     monitor: Monitor = option("miou", "validation score that chooses best.ckpt")
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
     check: Check = option("sample", CHECK_HELP)
+    calibrate: bool = option(False, CALIBRATE_HELP)
     resume: bool = option(False, "go on with the run in --output-dir")
 
     def validate(self) -> None:
@@ -282,15 +292,18 @@ class ComparisonOptions(Options):
 class OperatingPointOptions(Options):
     """Operating point: --split val --sweep-tau --choose-metric miou"""
 
-    decision_tau: str = option(
-        "1",
-        "operating point: 1 is the plain argmax of the scores, 0 the decision of highest pixel accuracy; auto: the "
-        "one chosen before",
+    decision: tuple[str, ...] = option(
+        ("plain",),
+        f"{WORDS}: argmax of the scores; u^VALUE P, 0: highest pixel accuracy; P / prior^VALUE; the rule for mean IoU, "
+        "fitted first where the run has none; what the run holds, a chosen point before the rule",
         canonical=str.lower,
+        metavar="RULE",
         of=SEEN,
-        expected="a finite number or auto",
-        fits=lambda text: text == "auto" or _is_finite(text),
+        expected=WORDS,
+        fits=_is_decision,
+        was={"decision_tau": "--decision tau VALUE (1 is plain) or --decision auto"},
     )
+    calibrate: bool = option(False, f"{CALIBRATE_HELP}, where the run has none", of=SEEN)
     sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=RUNS)
     choose_metric: ChosenMetric | None = option(None, "choose the operating point for", of=RUNS)
     choose_on: tuple[str, ...] = option(
@@ -373,19 +386,20 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
             raise InputError("--choose-metric on the test split would tune on it", "choose with --split val or train")
 
 
-def _is_finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True)
 class ExportConfig(Options):
     """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as an ONNX file."""
 
     checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
     output: str = option("model.onnx", "the file to write", metavar="FILE")
+    decision: tuple[str, ...] = option(
+        ("auto",),
+        f"of the output classes: {WORDS}; auto: what the run holds, else plain",
+        canonical=str.lower,
+        metavar="RULE",
+        expected=WORDS,
+        fits=_is_decision,
+    )
 
     def validate(self) -> None:
         require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")

@@ -3,25 +3,28 @@
 python -m segloss.export --checkpoint RUN --output model.onnx
 
 Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, H and W multiples of the network's stride; the
-normalisation is part of the graph. Output ``logits`` ``(N, C, H, W)``. The metadata say how to read them: ``classes``,
-``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0); ``other``: not
-to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1) and ``prior`` (training
-shares), as JSON.
+normalisation is part of the graph. Outputs ``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers
+decided in the graph, on the calibrated posterior where the run is calibrated. The metadata say how to read the logits:
+``classes``, ``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
+``other``: not to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1), ``prior``
+(training shares), ``calibration`` (temperature, bias, floor, or null); ``decision`` and ``iou_rule`` (slope and offset,
+or null) are those of the output ``classes``; all as JSON.
 """
 
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from segloss.config import ExportConfig
+from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.flags import parse_config
 from segloss.losses import class_prior
@@ -33,20 +36,23 @@ TOLERANCE = 1e-4  # of the largest logit: float32, summed in another order
 
 
 class _Network(nn.Module):
-    """Normalisation and network, without the padding, whose width would have to be known."""
+    """Normalisation, network and decision, without the padding, whose width would have to be known."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, decision: Decision):
         super().__init__()
+        self.run, self.decision = run, decision
         self.mean, self.std = run.model.mean, run.model.std
         self.network = run.model.network
 
-    def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.network((images / 255 - self.mean) / self.std))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network((images / 255 - self.mean) / self.std)
+        return logits, self.run.decode(logits, self.decision)
 
 
-def metadata_of(run: Run) -> dict[str, str]:
-    """What a reader of the logits must know, each as JSON."""
-    tilt = run.criterion.tilt
+def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
+    """What a reader of the logits must know, each as JSON; ``decision``: of the class numbers, default plain."""
+    tilt, decision = run.criterion.tilt, decision or Decision()
+    terms, calibration = decision.terms, run.kept.calibration
     content = {
         "classes": list(run.classes.names),
         "ids": list(run.classes.ids),
@@ -55,6 +61,9 @@ def metadata_of(run: Run) -> dict[str, str]:
         "posterior": run.criterion.posterior_formula,
         "tilt": None if tilt is None else tilt.tolist(),
         "prior": class_prior(run.counts.pixels).tolist(),
+        "decision": "plain" if decision == Decision() else str(decision),
+        "iou_rule": terms and {"slope": terms.slope, "offset": terms.offset},
+        "calibration": calibration and {key: getattr(calibration, key) for key in ("temperature", "bias", "floor")},
         "image_scale": run.config.image_scale,
         "stride": run.model.stride,
     }
@@ -73,8 +82,10 @@ def _quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def export_onnx(run: Run, path: Path) -> float:
+def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     """Write the file, whole or not at all; the largest difference from the model, relative to its largest logit.
+
+    ``decision`` gives the output ``classes``; None: the run's own, else the plain argmax.
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is missing, or no file gives the model's logits.
@@ -86,6 +97,7 @@ def export_onnx(run: Run, path: Path) -> float:
     except ImportError as error:
         cure = "pip install onnx onnxscript onnxruntime"
         raise InputError(f"export needs {error.name}, which is not installed", cure) from error
+    decision = decision or run.kept.decision or Decision()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     reasons = []
@@ -94,11 +106,11 @@ def export_onnx(run: Run, path: Path) -> float:
         for write in (_write_traced, _write_exported):
             try:
                 with _quiet():
-                    write(_Network(run).eval(), temporary, run.model.stride)
+                    write(_Network(run, decision).eval(), temporary, run.model.stride)
                 content = onnx.load(str(temporary))
-                onnx.helper.set_model_props(content, metadata_of(run))
+                onnx.helper.set_model_props(content, metadata_of(run, decision))
                 onnx.save(content, str(temporary))
-                difference = check_onnx(run, temporary)
+                difference = check_onnx(run, temporary, decision)
             except Exception as error:  # each exporter and the runtime raise their own kinds
                 reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
                 continue
@@ -121,8 +133,8 @@ def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
         dynamo=False,
         opset_version=17,
         input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes={"images": axes, "logits": axes},
+        output_names=["logits", "classes"],
+        dynamic_axes={"images": axes, "logits": axes, "classes": {0: "n", 1: "h", 2: "w"}},
     )
 
 
@@ -135,7 +147,7 @@ def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
         dynamo=True,
         dynamic_shapes=(dims,),
         input_names=["images"],
-        output_names=["logits"],
+        output_names=["logits", "classes"],
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
@@ -148,8 +160,11 @@ def _example(stride: int) -> Tensor:
 
 
 @torch.inference_mode()
-def check_onnx(run: Run, path: Path) -> float:
-    """Largest difference of the file's logits from the model's on two random batches of other sizes, relative."""
+def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
+    """Largest difference of the file's logits from the model's on two random batches of other sizes, relative.
+
+    Infinite where more than one pixel in a thousand is decided otherwise; fewer may lie within rounding of two classes.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -159,7 +174,10 @@ def check_onnx(run: Run, path: Path) -> float:
         size = (count, 3, height * run.model.stride, width * run.model.stride)
         images = torch.randint(0, 256, size, generator=generator).float()
         expected = run.model(images)
-        (found,) = session.run(["logits"], {"images": images.numpy()})
+        found, classes = session.run(["logits", "classes"], {"images": images.numpy()})
+        decided = run.decode(torch.from_numpy(found), decision or run.kept.decision)
+        if float((torch.from_numpy(classes) != decided).float().mean()) > 1e-3:
+            return math.inf
         worst = max(worst, float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()))
     return worst
 
@@ -168,9 +186,12 @@ def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.export``."""
     config = parse_config(ExportConfig, "python -m segloss.export", argv)
     run, path = load_run(config.checkpoint), Path(config.output)
-    difference = export_onnx(run, path)
+    words = " ".join(config.decision)
+    decision = run.kept.decision or Decision() if words == "auto" else run.decision_of(words)
+    difference = export_onnx(run, path, decision)
     mib = path.stat().st_size / 2**20
-    print(f"{path}: {mib:.1f} MiB, largest difference from the model {difference:.1e} of its largest logit")
+    told = f"largest difference from the model {difference:.1e} of its largest logit; classes by {decision}"
+    print(f"{path}: {mib:.1f} MiB, {told}")
 
 
 if __name__ == "__main__":

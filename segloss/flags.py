@@ -2,7 +2,7 @@
 
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -62,7 +62,8 @@ def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bo
     Args:
         expected, fits: what a value must be, in words and as a test.
         flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
-            as it is stored; ``of``, the modes of the command that read it.
+            as it is stored; ``of``, the modes of the command that read it; ``was``, earlier names and what to write
+            instead.
     """
     default = Frozen(default) if isinstance(default, dict) else default
     metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
@@ -245,10 +246,19 @@ def _read(kind: type[Options], values: Mapping[str, Any], where: str | Path | No
     keys = {key.name: key for key in keys_of(kind)}
     for name in values:
         if name not in keys:
+            _refuse_earlier_name(str(name), keys.values(), where)
             near = get_close_matches(str(name), keys, 1, 0.75)
             cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(keys))}"
             raise InputError(f"unknown option {name!r}", cure, where)
     return {name: fitted(keys[name], value, where) for name, value in values.items()}
+
+
+def _refuse_earlier_name(word: str, keys: Iterable[Key], where: str | Path | None) -> None:
+    """InputError with the new spelling, if a flag or the key of a file is one of an earlier version."""
+    name = word.partition("=")[0].lstrip("-").replace("-", "_")
+    for key in keys:
+        if name in key.form.get("was", ()):
+            raise InputError(f"{flag_of(name)} is {key.flag} now", f"write {key.form['was'][name]}", where)
 
 
 def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
@@ -295,6 +305,7 @@ def parse_config(
     except ArgumentError as error:
         raise InputError(error.message, f"see {prog} --help", error.argument_name) from error
     if unknown:
+        _refuse_earlier_name(unknown[0], keys, None)
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")

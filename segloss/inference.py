@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segloss.calibration import Calibration
 from segloss.errors import InputError
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
@@ -139,13 +140,32 @@ class AveragedPosterior(Criterion):
         natural = self.natural_scores(logits)
         return natural if self.tilt is None else natural + per_class(self.tilt, natural).log()
 
-    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
+    def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         return self.natural_scores(logits).lerp(self.softmax_scores(logits), tau).argmax(1)
 
 
-def reader_of(criterion: Criterion, views: Views) -> Criterion:
+class CalibratedPosterior(Criterion):
+    """Reads the posterior through a calibration; operating points read the scores as they are."""
+
+    def __init__(self, criterion: Criterion, calibration: Calibration):
+        super().__init__()
+        self.of, self.calibration = criterion, calibration
+
+    @property
+    def tilt(self) -> Tensor | None:
+        return self.of.tilt
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        return self.calibration.apply(self.of.posterior(logits))
+
+    def decide_at(self, logits: Tensor, tau: float) -> Tensor:
+        return self.of.decide_at(logits, tau)
+
+
+def reader_of(criterion: Criterion, views: Views | None = None, calibration: Calibration | None = None) -> Criterion:
     """What reads the scores that :func:`infer` yields."""
-    return AveragedPosterior(criterion) if views.several else criterion
+    reader = AveragedPosterior(criterion) if views and views.several else criterion
+    return reader if calibration is None else CalibratedPosterior(reader, calibration)
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:

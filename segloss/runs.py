@@ -6,17 +6,17 @@ pixel_counts.json     class statistics of the training split
 history.csv           one row per epoch
 checkpoints/last.ckpt to resume from, last.previous.ckpt the one before; best.ckpt: weights of the best validation score
 non_finite_batch.pt   where the run stopped at a loss that is no number: the images and labels of that step
+decision.json         what was fitted to the weights: calibration, the IoU rule, the chosen operating point
 val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.png
 tensorboard/          event files
 """
 
-import json
-import math
 import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from segloss.config import EvalConfig, TrainConfig
+from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
-from segloss.decisions import RULES, Decision
+from segloss.decisions import Decision, decide, read_decision, training_prior
 from segloss.errors import InputError
-from segloss.files import write_bytes, write_json, write_text
+from segloss.files import write_bytes, write_text
 from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
-from segloss.inference import Machine
+from segloss.inference import Machine, reader_of
+from segloss.iou_rule import IoUDecision
+from segloss.kept import FILE, OLD_FILE, Kept, fingerprint, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
@@ -41,12 +43,13 @@ LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.
 BEST = Path("checkpoints/best.ckpt")
 CONFIG, USED, COUNTS = "config.yaml", "used.yaml", "pixel_counts.json"
 KEPT_AUGMENTATIONS = "augmentations.yaml"
+Asked = Decision | IoUDecision | str | float
 _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
 
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
-    *("data_path", "check", "epochs", "workers", "cache"),
+    *("data_path", "check", "epochs", "workers", "cache", "calibrate"),
     *("accelerator", "devices", "output_dir", "resume", "trainer"),
 )
 
@@ -245,7 +248,7 @@ class Run:
 
     Attributes:
         model: uint8 or float RGB in 0..255 ``(N, 3, H, W)`` -> logits ``(N, C, H, W)``; in eval mode.
-        criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``.
+        criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``, before calibration.
         classes: names, ids and colours.
         counts: class statistics of the training split.
         config: every option of the run, as it was asked for.
@@ -273,9 +276,71 @@ class Run:
         """The run folder, or that of a checkpoint file that lies in none."""
         return self.path.parent.parent if self.path.parent.name == LAST.parent.name else self.path.parent
 
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of model and criterion; what is fitted to them is kept under it."""
+        return fingerprint(self.model, self.criterion)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What was fitted to these weights; InputError for a damaged file."""
+        return load_kept(self.folder, self.weights)
+
+    def keep(self, *, alone: bool = False, **items: Any) -> Path:
+        """Write into the run folder what was fitted to these weights; see :func:`segloss.kept.save_kept`."""
+        path = save_kept(self.folder, self.weights, self.path.name, items, alone=alone)
+        self.kept = load_kept(self.folder, self.weights)
+        return path
+
+    @property
+    def reader(self) -> Criterion:
+        """Reads logits as the criterion does, the posterior calibrated where the run was."""
+        return reader_of(self.criterion, calibration=self.kept.calibration)
+
+    @property
+    def decision(self) -> Decision:
+        """The run's own, which ``--decision auto`` takes: the point that was chosen, else the IoU rule.
+
+        Raises:
+            InputError: neither was made for these weights.
+        """
+        if self.kept.decision is None:
+            raise self._undecided()
+        return self.kept.decision
+
+    def _undecided(self) -> InputError:
+        where, what = self.folder / FILE, "no decision was fitted to or chosen for these weights"
+        if self.kept.others:
+            what = f"is of other weights, once in {', '.join(self.kept.others)}, than those now in {self.path.name}"
+        elif (self.folder / OLD_FILE).is_file():
+            where, what = self.folder / OLD_FILE, "does not say for which weights it was chosen"
+        command = f"run eval_seg.py --checkpoint {self.path} --decision iou"
+        return InputError(what, f"{command}, or with --split val --sweep-tau --choose-metric miou", where)
+
+    def decision_of(self, asked: Asked) -> Decision:
+        """What a number (tau), a rule or words as of ``--decision`` mean here; InputError as :attr:`decision`."""
+        if isinstance(asked, IoUDecision):
+            return Decision("iou", terms=asked)
+        if isinstance(asked, str):
+            found = read_decision(asked.split())
+            if found == "iou":
+                if self.kept.rule is None:
+                    raise self._undecided()
+                return Decision("iou", terms=self.kept.rule)
+            return found if isinstance(found, Decision) else self.decision
+        return asked if isinstance(asked, Decision) else Decision("tau", asked)
+
     @torch.inference_mode()
-    def predict(self, image: np.ndarray, tau: float = 1.0) -> np.ndarray:
-        """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale."""
+    def predict(self, image: np.ndarray, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
+        """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale.
+
+        Args:
+            decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
+                tau; None: ``tau``, whose 1 is the plain argmax.
+
+        Raises:
+            ValueError: the image or the words do not fit. InputError: the run holds no decision.
+        """
         from segloss.datasets.transforms import resize_image
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -283,16 +348,18 @@ class Run:
         resized = resize_image(image, self.config.image_scale)
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
         logits = logits_at_size(self.model, batch, image.shape[:2])
-        return self.criterion.decide(logits, tau)[0].byte().cpu().numpy()
+        return self.decode(logits, decision, tau)[0].byte().cpu().numpy()
 
-    def decode(self, logits: Tensor, tau: float = 1.0) -> Tensor:
-        """Class numbers ``(N, H, W)`` from the model's logits, at operating point ``tau``."""
-        return self.criterion.decide(logits, tau)
+    def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:
+        """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
+        found = self.decision_of(tau if decision is None else decision)
+        reader = self.criterion if found.rule == "tau" else self.reader
+        return decide(reader, logits, training_prior(self.counts.pixels).to(logits.device), found)
 
     def posterior(self, images: Tensor) -> Tensor:
-        """P(c|x), ``(N, C, H, W)``, of images as the model takes them."""
+        """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was."""
         with torch.inference_mode():
-            return self.criterion.posterior(self.model(images).float())
+            return self.reader.posterior(self.model(images).float())
 
 
 def load_run(path: str | Path) -> Run:
@@ -400,40 +467,3 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if content["format"] > CHECKPOINT_FORMAT:
         raise InputError(f"was written by a newer segloss (format {content['format']})", "update this one", file)
     return checkpoint
-
-
-FILE = "operating_point.json"
-
-
-def save_operating_point(run: Run, row: Mapping[str, Any], config: EvalConfig, images: int) -> Path:
-    """Write the choice into the run folder, where ``--decision-tau auto`` finds it; the file's path."""
-    metric = str(config.choose_metric)
-    chosen = {"rule": row["rule"], "value": row["value"], "metric": metric, "score": row[metric]}
-    chosen |= {"protocol": config.protocol, "checkpoint": run.path.name}
-    path = run.folder / FILE
-    write_json(path, {**chosen, "split": config.split, "images": images, "choose_on": list(config.choose_on)})
-    return path
-
-
-def load_operating_point(run: Run) -> Decision:
-    """The choice of a run; InputError if none was made for these weights."""
-    path = run.folder / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        decision = Decision(str(content["rule"]), float(content["value"]))
-        if not math.isfinite(decision.value):
-            raise ValueError(f"{decision.value} is no operating point")
-        chosen_for = str(content["checkpoint"])
-    except FileNotFoundError:
-        raise InputError(
-            "no operating point was chosen",
-            f"run eval_seg.py --checkpoint {run.path} --split val --sweep-tau --choose-metric miou",
-            where=path,
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError("cannot be read as an operating point", "choose it again", path) from error
-    if decision.rule not in RULES:
-        raise InputError(f"unknown rule {decision.rule!r}", "choose it again", path)
-    if chosen_for != run.path.name:
-        raise InputError(f"was chosen for {chosen_for}, not {run.path.name}", "choose it again for that one", path)
-    return decision

@@ -168,11 +168,17 @@ class Bin(Value):
 
 @dataclass(frozen=True)
 class Calibration(Value):
-    """Expected calibration error, Brier score, and the bins that have pixels."""
+    """Calibration errors, Brier score, negative log likelihood, and the bins that have pixels.
+
+    ``classwise_ece``: mean over the classes; ``uncalibrated``: the same of the posterior before the run's calibration.
+    """
 
     ece: float
     brier: float
     bins: tuple[Bin, ...]
+    nll: float | None = None
+    classwise_ece: float | None = None
+    uncalibrated: "Calibration | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,10 +206,10 @@ class RunScores(Value):
 
 @dataclass(frozen=True)
 class SweepPoint(Value):
-    """The scores at one value of a rule of decision."""
+    """The scores at one value of a rule of decision; the rule ``iou`` has none."""
 
     rule: str
-    value: float
+    value: float | None
     protocol: str
     classes_averaged: int
     miou: Ratio

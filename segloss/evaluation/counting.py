@@ -1,13 +1,17 @@
 """What is counted of every image: pairs of true and predicted classes, and of a run its calibration."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.calibration import FLOOR
 from segloss.datasets.masks import counts_of_runs
 from segloss.losses.reduction import IGNORE_INDEX
 
+CLASSWISE_PIXELS = 2**16  # of an image, on a grid: what the classwise calibration error looks at
 BINS = 15  # of the posterior's maximum, equally wide (Guo et al., ICML 2017)
 
 
@@ -46,3 +50,25 @@ def calibration_counts(posterior: Tensor, labels: Tensor) -> tuple[np.ndarray, f
     columns = (torch.ones_like(confidence), confidence, right)
     counts = torch.stack([torch.bincount(bins, column, minlength=BINS) for column in columns], 1)
     return counts.numpy(), float(squares.sum())
+
+
+def likelihood_counts(posterior: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+    """Sums that add up over images, float64.
+
+    Returns:
+        ``nll``: (sum over pixels of -log P of the true class, at least ``FLOOR``,); ``gaps``: sum of probability minus
+        outcome of each class per bin of that probability, ``(C, BINS)``; ``looked_at``: (pixels of ``gaps``,).
+    """
+    num_classes, (height, width) = len(posterior), posterior.shape[1:]
+    labels = labels.to(posterior.device).long()
+    valid = labels < num_classes
+    at_true = posterior.nan_to_num(0).gather(0, labels.where(valid, 0)[None])[0][valid].cpu().double()
+    step = max(1, math.ceil(math.sqrt(height * width / CLASSWISE_PIXELS)))
+    grid = slice(min(step, height) // 2, None, step), slice(min(step, width) // 2, None, step)
+    kept, true = valid[grid], labels[grid][valid[grid]].cpu()
+    p = posterior[:, grid[0], grid[1]][:, kept].nan_to_num(0).cpu().double()
+    bins = (p * BINS).long().clamp_(max=BINS - 1) + BINS * torch.arange(num_classes)[:, None]
+    missing = p.scatter_add(0, true[None], p.new_full((1, len(true)), -1))
+    gaps = torch.bincount(bins.flatten(), missing.flatten(), num_classes * BINS).view(num_classes, BINS)
+    nll = -float(at_true.clamp(min=FLOOR).log().sum())
+    return {"nll": np.array([nll]), "gaps": gaps.numpy(), "looked_at": np.array([float(len(true))])}

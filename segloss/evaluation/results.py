@@ -22,6 +22,8 @@ class ImageResult:
         calibration: float64 ``(BINS, 3)``: pixels, sum of confidence, right ones per bin of the posterior's maximum;
             None: not asked for.
         brier: sum over the labelled pixels of the squared distance of posterior and one-hot.
+        likelihood: :func:`segloss.evaluation.counting.likelihood_counts`; of a calibrated run also these, ``bins``
+            and ``brier`` of the posterior before, as ``uncalibrated NAME``.
         sweep: rule -> int64 ``(T, C, 2)``: right and predicted pixels per class at each operating point.
     """
 
@@ -32,6 +34,7 @@ class ImageResult:
     calibration: np.ndarray | None = None
     brier: float = 0.0
     sweep: dict[str, np.ndarray] = field(default_factory=dict)
+    likelihood: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The confusion matrix as its non-zero cells; plain arrays, no pickle."""
@@ -43,6 +46,7 @@ class ImageResult:
             "sums": np.array([self.ignored, self.brier]),
             **{f"counted {name}": counts for name, counts in self.counted.items()},
             **{f"sweep {rule}": counts for rule, counts in self.sweep.items()},
+            **{f"likelihood {name}": sums for name, sums in self.likelihood.items()},
         }
         if self.calibration is not None:
             arrays["calibration"] = self.calibration
@@ -57,9 +61,11 @@ class ImageResult:
             matrix.ravel()[arrays["cells"]] = arrays["counts"]
             ignored, brier = arrays["sums"].tolist()
             split = [(*key.partition(" ")[::2], key) for key in arrays.files]
-            counted, sweep = ({of: arrays[key] for kind, of, key in split if kind == k} for k in ("counted", "sweep"))
+            counted, sweep, likelihood = (
+                {of: arrays[key] for kind, of, key in split if kind == k} for k in ("counted", "sweep", "likelihood")
+            )
             calibration = arrays.get("calibration")
-        return cls(name, matrix, int(ignored), counted, calibration, brier, sweep)
+        return cls(name, matrix, int(ignored), counted, calibration, brier, sweep, likelihood)
 
 
 @dataclass
@@ -72,7 +78,7 @@ class Totals:
         present: images that hold each class, ``(C,)``.
         counts: int64 ``(images, 3, C)``: right, true and predicted pixels of each class.
         names: of the images.
-        counted, calibration, brier, sweep: sums of those of the images; None or empty where not asked for.
+        counted, calibration, brier, sweep, likelihood: sums of those of the images; None or empty where not asked for.
         sweep_pairs: rule -> float64 ``(T, 2)``: sum and number of the IoUs of all pairs of an image and a class with a
             union, at each operating point.
     """
@@ -88,6 +94,7 @@ class Totals:
     brier: float
     sweep: dict[str, np.ndarray]
     sweep_pairs: dict[str, np.ndarray]
+    likelihood: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, results: Iterable[ImageResult]) -> "Totals":
@@ -117,6 +124,7 @@ class Totals:
             brier=total.brier,
             sweep=total.sweep,
             sweep_pairs=pairs,
+            likelihood=total.likelihood,
         )
 
 
@@ -139,4 +147,5 @@ def _added(a: ImageResult, b: ImageResult) -> ImageResult:
         calibration=calibration,
         brier=a.brier + b.brier,
         sweep={rule: a.sweep[rule] + b.sweep[rule] for rule in a.sweep},
+        likelihood={name: a.likelihood[name] + b.likelihood[name] for name in a.likelihood},
     )

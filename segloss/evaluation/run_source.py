@@ -11,10 +11,11 @@ from torch import Tensor
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide, training_prior
-from segloss.evaluation.counting import calibration_counts, confusion_of
+from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.sweep import sweep_counts
-from segloss.inference import Views, infer, reader_of
+from segloss.inference import CalibratedPosterior, Views, infer, reader_of
+from segloss.iou_rule import IoUDecision
 from segloss.losses import Criterion
 from segloss.measures import MEASURES
 from segloss.runs import Run
@@ -32,12 +33,14 @@ class Measures:
         decision: the operating point.
         counted: names of :data:`segloss.measures.MEASURES`.
         calibration, sweep: count these too.
+        rule: of the sweep a point beside its grids.
     """
 
     decision: Decision = field(default_factory=Decision)
     counted: tuple[str, ...] = ()
     calibration: bool = False
     sweep: bool = False
+    rule: IoUDecision | None = None
 
 
 def image_result(
@@ -45,15 +48,23 @@ def image_result(
 ) -> tuple[ImageResult, Tensor]:
     """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
     num_classes = logits.shape[1]
-    predicted = decide(criterion, logits, prior, measures.decision)[0].cpu()
+    posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
+    predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
     labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
-    if measures.calibration:
-        result.calibration, result.brier = calibration_counts(criterion.posterior(logits)[0], sample["labels"])
+    if measures.calibration and posterior is not None:
+        result.calibration, result.brier = calibration_counts(posterior[0], sample["labels"])
+        result.likelihood = likelihood_counts(posterior[0], sample["labels"])
+        if isinstance(criterion, CalibratedPosterior):
+            raw = criterion.of.posterior(logits)[0]
+            bins, brier = calibration_counts(raw, sample["labels"])
+            before = {"bins": bins, "brier": np.array([brier]), **likelihood_counts(raw, sample["labels"])}
+            result.likelihood |= {f"uncalibrated {name}": sums for name, sums in before.items()}
     if measures.sweep:
-        result.sweep = sweep_counts(criterion, logits, sample["labels"].to(logits.device).long(), prior)
+        labels_there = sample["labels"].to(logits.device).long()
+        result.sweep = sweep_counts(criterion, logits, labels_there, prior, measures.rule)
     return result, predicted
 
 
@@ -95,6 +106,10 @@ class RunSource:
         return len(self.dataset)
 
     @property
+    def reader(self) -> Criterion:
+        return reader_of(self.run.criterion, self.views, self.run.kept.calibration)
+
+    @property
     def image_scale(self) -> float:
         return getattr(self.dataset.transform, "image_scale", 1.0)
 
@@ -115,9 +130,9 @@ class RunSource:
         """None: a run's classes are those of its labels."""
 
     def key(self) -> dict[str, Any]:
-        status = self.run.path.stat()
         return {
-            "checkpoint": [str(self.run.path.resolve()), status.st_size, status.st_mtime_ns],
+            "weights": self.run.weights,
+            "calibration": repr(self.run.kept.calibration),
             "data": self.dataset.fingerprint(),
             "images": hash_names(self.dataset),
             "image_scale": self.image_scale,
@@ -136,7 +151,7 @@ class RunSource:
 
     def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         """Class numbers of samples, labelled or not."""
-        reader = reader_of(self.run.criterion, self.views)
+        reader = self.reader
         prior = training_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
             yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
@@ -149,7 +164,7 @@ class RunSource:
         done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
-        reader = reader_of(self.run.criterion, self.views)
+        reader = self.reader
         prior = training_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
             result, predicted = image_result(sample, scores, reader, prior, self.measures)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
@@ -10,18 +11,20 @@ from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
-from segloss.decisions import Decision
+from segloss.decisions import Decision, read_decision
 from segloss.doctor.examine import check_before
 from segloss.errors import InputError
 from segloss.evaluation.comparison import common_images
+from segloss.evaluation.fitting import fit, images_to_fit_on
 from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, RunSource
 from segloss.inference import Views, find_machine
+from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.report.tables import make_folder
-from segloss.runs import Run, check_same_classes, load_operating_point, load_run
+from segloss.runs import Run, check_same_classes, load_run
 
 
 def no_labels(dataset: SegmentationDataset) -> InputError:
@@ -29,8 +32,10 @@ def no_labels(dataset: SegmentationDataset) -> InputError:
     return InputError(what, "choose another --split", dataset.name)
 
 
-def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[RunSource]:
-    """One source per ``--checkpoint``, every data set checked.
+def sources_of_runs(
+    config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> list[RunSource]:
+    """One source per ``--checkpoint``, every data set checked and every decision fitted that must be.
 
     Raises:
         InputError: a run, its data or its operating point cannot be used.
@@ -49,7 +54,9 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
         check_before([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
-        measures = Measures(decision_of(config, run), counted_of(config), calibration=True, sweep=config.sweep_tau)
+        decision = decision_of(config, run, name, say, progress)
+        rule = run.kept.rule if config.sweep_tau else None
+        measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
         save = None
         if config.save_predictions:
             save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
@@ -60,18 +67,23 @@ def sources_of_runs(config: EvalConfig, folder: Path, say: Callable[[str], None]
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:
     """:class:`RunSource` of any run, on the device and in the way asked for."""
     machine = find_machine(config.accelerator, config.precision, config.workers)
-    tile = None if config.tile is None else (config.tile[0], config.tile[1])
     return partial(
         RunSource,
         device=machine.device,
         precision=machine.precision,
         batch_size=config.batch_size,
         workers=machine.workers,
-        views=Views(tuple(config.tta_scales), config.tta_flip, tile, config.tile_overlap),
+        views=Views(tuple(config.tta_scales), config.tta_flip, _tile(config), config.tile_overlap),
     )
 
 
-def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], Progress]) -> list[Path]:
+def _tile(config: EvalConfig) -> tuple[int, int] | None:
+    return None if config.tile is None else (config.tile[0], config.tile[1])
+
+
+def predict_images(
+    config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> list[Path]:
     """Class maps of a folder of images without labels, for each ``--checkpoint``; the folders they were written to.
 
     Raises:
@@ -90,7 +102,7 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
-        source = build(name, run, dataset, Measures(decision_of(config, run)))
+        source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
         loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
@@ -99,11 +111,38 @@ def predict_images(config: EvalConfig, folder: Path, progress: Callable[[str], P
     return written
 
 
-def decision_of(config: EvalConfig, run: Run) -> Decision:
-    """The operating point asked for; ``auto`` is the one chosen for the run before."""
-    if config.decision_tau == "auto":
-        return load_operating_point(run)
-    return Decision("tau", float(config.decision_tau))
+def decision_of(
+    config: EvalConfig, run: Run, name: str, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> Decision:
+    """The decision asked for; a rule or a calibration that the run does not have is fitted first, and ``say`` told.
+
+    They are fitted to whole images, or windows of the size asked for, once: not to several views.
+    """
+    kept, asked = run.kept, read_decision(config.decision)
+    calibrate = config.calibrate and kept.calibration is None
+    if calibrate or (asked == "iou" and kept.rule is None):
+        if kept.others:
+            say(f"warning: {name}: what is kept is of other weights, once in {', '.join(kept.others)}; fitted anew")
+        dataset = images_to_fit_on(lambda split: _open(run, config, split, run.config.image_scale, own=True), run)
+        machine = find_machine(config.accelerator, config.precision, config.workers)
+        lines = fit(
+            run,
+            dataset,
+            calibrate=calibrate,
+            device=machine.device,
+            batch_size=config.batch_size,
+            workers=machine.workers,
+            views=Views(tile=_tile(config), overlap=config.tile_overlap),
+            progress=progress(f"fitting the decision of {name}"),
+        )
+        for line in lines:
+            say(line)
+    elif kept.others and kept == Kept(others=kept.others):
+        say(
+            f"warning: {name}: {FILE} is of other weights, once in {', '.join(kept.others)}, and not used; "
+            "--decision iou fits it to these"
+        )
+    return run.decision_of(" ".join(config.decision))
 
 
 def counted_of(config: EvalConfig) -> tuple[str, ...]:
@@ -196,17 +235,25 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
     Raises:
         InputError: the data set cannot be had, has no labels, or has other classes than the run was trained on.
     """
-    same = config.dataset in (None, run.config.dataset)
-    own = {"data_path": run.used.data_path, "classes": run.config.classes} if same else {}
-    given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
-    given = {name: value for name, value in given.items() if value is not None}
-    options = DataOptions(**{"dataset": run.config.dataset, "val_share": run.config.val_share, **own, **given})
     image_scale = run.config.image_scale if config.image_scale is None else config.image_scale
-    dataset = options.open(config.split, EvalTransform(image_scale))
-    check_same_classes(run, dataset)
+    dataset = _open(run, config, config.split, image_scale)
     if not dataset.has_labels:
         raise no_labels(dataset)
     dataset.check_files()
+    return dataset
+
+
+def _open(run: Run, config: EvalConfig, split: str, image_scale: float, *, own: bool = False) -> SegmentationDataset:
+    """A split of the data set asked for, or with ``own`` of the run's; where they are one, as the options say."""
+    same = config.dataset in (None, run.config.dataset)
+    options: dict[str, Any] = {"dataset": run.config.dataset, "val_share": run.config.val_share}
+    if same or own:
+        options |= {"data_path": run.used.data_path, "classes": run.config.classes}
+    if same or not own:
+        given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
+        options |= {name: value for name, value in given.items() if value is not None}
+    dataset = DataOptions(**options).open(split, EvalTransform(image_scale))
+    check_same_classes(run, dataset)
     return dataset
 
 

@@ -1,6 +1,7 @@
 """The metrics schema of docs/metrics.md, from the totals of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -86,17 +87,27 @@ def calibration(totals: Totals) -> Calibration | None:
 
     ECE = sum over bins of (pixels / all) |accuracy - confidence|, confidence being the posterior's maximum (Guo et
     al., ICML 2017). Brier: mean over pixels of the squared distance of posterior and one-hot (Brier 1950); in [0, 2].
-    None where it was not asked for.
+    NLL: mean over pixels of -log P of the true class. Classwise ECE: mean over the classes of the ECE of the class's
+    own probability (Nixon et al., CVPRW 2019). None where it was not asked for.
     """
     if totals.calibration is None:
         return None
-    pixels, confidence, right = totals.calibration.T
+    sums = totals.likelihood
+    before = {name.split()[1]: value for name, value in sums.items() if name.startswith("uncalibrated ")}
+    uncalibrated = _calibration(before["bins"], float(before["brier"][0]), before) if before else None
+    return replace(_calibration(totals.calibration, totals.brier, sums), uncalibrated=uncalibrated)
+
+
+def _calibration(counts: np.ndarray, brier: float, sums: Mapping[str, np.ndarray]) -> Calibration:
+    pixels, confidence, right = counts.T
     share = pixels / max(1.0, pixels.sum())
     filled = np.maximum(pixels, 1)
     accuracy, confidence = right / filled, confidence / filled
     columns = (np.arange(BINS) / BINS, share, accuracy, confidence)
     return Calibration(
         ece=float((share * np.abs(accuracy - confidence)).sum()),
-        brier=totals.brier / max(1.0, float(pixels.sum())),
+        brier=brier / max(1.0, float(pixels.sum())),
         bins=tuple(Bin(*row) for row in np.stack(columns, axis=1)[pixels > 0].tolist()),
+        nll=float(sums["nll"][0]) / max(1.0, float(pixels.sum())) if sums else None,
+        classwise_ece=float((np.abs(sums["gaps"]).sum(1) / max(1.0, sums["looked_at"][0])).mean()) if sums else None,
     )

@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segloss.decisions import by_prior
+from segloss.config import EvalConfig
+from segloss.decisions import Decision, decide
 from segloss.errors import InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.summary import mean_of
+from segloss.iou_rule import IoUDecision
 from segloss.losses import Criterion
 from segloss.metrics import Scores, none_if_nan, protocol_named
 from segloss.schema import SweepPoint
@@ -18,7 +21,9 @@ from segloss.schema import SweepPoint
 GRIDS = {"tau": tuple(k / 10 for k in range(16)), "prior": tuple(k / 10 for k in range(11))}
 
 
-def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Tensor) -> dict[str, np.ndarray]:
+def sweep_counts(
+    criterion: Criterion, logits: Tensor, labels: Tensor, prior: Tensor, rule: IoUDecision | None = None
+) -> dict[str, np.ndarray]:
     """Right and predicted pixels per class, int64 ``(T, C, 2)``, at every point of every rule that moves something.
 
     Args:
@@ -26,22 +31,26 @@ def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Te
         logits: of one image, ``(1, C, H, W)``.
         labels: ``(H, W)``, class ids and 255.
         prior: ``(C,)``.
+        rule: one more point, of its own: ``iou``.
     """
     num_classes = logits.shape[1]
     valid = labels < num_classes
     true = labels[valid]
     posterior = criterion.posterior(logits)
+    grids = {name: [Decision(name, value) for value in grid] for name, grid in GRIDS.items()}
+    if criterion.tilt is None or bool((criterion.tilt == criterion.tilt[0]).all()):
+        del grids["tau"]
+    if rule is not None:
+        grids["iou"] = [Decision("iou", terms=rule)]
     found = {}
-    for rule, grid in GRIDS.items():
-        if rule == "tau" and (criterion.tilt is None or bool((criterion.tilt == criterion.tilt[0]).all())):
-            continue
+    for name, decisions in grids.items():
         points = []
-        for value in grid:
-            ids = by_prior(posterior, prior, value) if rule == "prior" else criterion.decide(logits, value)
+        for decision in decisions:
+            ids = decide(criterion, logits, prior, decision, posterior)
             predicted = ids[0][valid]
             hits = torch.bincount(true[predicted == true], minlength=num_classes)
             points.append(torch.stack([hits, torch.bincount(predicted, minlength=num_classes)], 1))
-        found[rule] = torch.stack(points).cpu().numpy()
+        found[name] = torch.stack(points).cpu().numpy()
     return found
 
 
@@ -50,7 +59,7 @@ def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes
     true = torch.from_numpy(totals.matrix.sum(1))
     table = []
     for rule, counts in totals.sweep.items():
-        points = zip(GRIDS[rule], torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
+        points = zip(GRIDS.get(rule, (None,)), torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
         for value, point, (ious, pairs) in points:
             scores = Scores.from_counts(point[:, 0], true, point[:, 1], protocol)
             miou = scores.miou
@@ -71,13 +80,25 @@ def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes
 
 
 def choose(table: Sequence[SweepPoint], metric: str) -> SweepPoint:
-    """The point with the highest score; of equal ones the one nearest to the plain argmax.
+    """The point of a rule with a value that has the highest score; of equal ones the one nearest to the plain argmax.
 
     Raises:
         InputError: no point has that score.
     """
-    known = [point for point in table if getattr(point, metric) is not None]
+    plain = {"tau": 1.0, "prior": 0.0}
+
+    def rank(point: SweepPoint) -> tuple[float, float]:
+        return getattr(point, metric), -abs(float(point.value or 0) - plain[point.rule])
+
+    known = [point for point in table if getattr(point, metric) is not None and point.rule in plain]
     if not known:
         raise InputError("no class of it is in the images to choose on", where=f"--choose-metric {metric}")
-    plain = {"tau": 1.0, "prior": 0.0}
-    return max(known, key=lambda point: (getattr(point, metric), -abs(point.value - plain[point.rule])))
+    return max(known, key=rank)
+
+
+def to_keep(point: SweepPoint, config: EvalConfig, images: int) -> dict[str, Any]:
+    """What a run folder keeps of a choice: the point, and on what it was chosen."""
+    metric = str(config.choose_metric)
+    chosen = {"rule": point.rule, "value": point.value, "metric": metric, "score": getattr(point, metric)}
+    on = {"split": config.split, "images": images, "choose_on": list(config.choose_on)}
+    return {**chosen, "protocol": config.protocol, **on}

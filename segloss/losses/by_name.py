@@ -88,8 +88,8 @@ class SumLoss(Criterion):
     def posterior(self, logits: Tensor) -> Tensor:
         return self._first.posterior(logits)
 
-    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
-        return self._first.decide(logits, tau)
+    def decide_at(self, logits: Tensor, tau: float) -> Tensor:
+        return self._first.decide_at(logits, tau)
 
     def extra_repr(self) -> str:
         return f"factors={list(self.factors)}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,6 +24,14 @@ _options: dict[str, Option] = {
 }
 LOSSES: Mapping[str, type["Criterion"]] = MappingProxyType(_losses)
 LOSS_OPTIONS: Mapping[str, Option] = MappingProxyType(_options)
+
+
+@runtime_checkable
+class PosteriorRule(Protocol):
+    """What decides on a posterior, such as :class:`segloss.IoUDecision`."""
+
+    def decide(self, posterior: Tensor) -> Tensor:
+        """Class ids ``(N, *)`` of P(c|x), ``(N, C, *)``."""
 
 
 def losses_that_read(option: str) -> tuple[str, ...]:
@@ -138,8 +146,15 @@ class Criterion(nn.Module):
         """P(c|x), shape ``(N, C, *)``, float32 or wider: softmax of :meth:`natural_scores`."""
         return self.natural_scores(logits).softmax(1)
 
-    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
-        """Class ids ``(N, *)`` int64 at operating point ``tau``; 1 is the plain argmax of the logits."""
+    def decide(self, logits: Tensor, tau: float | PosteriorRule = 1.0) -> Tensor:
+        """Class ids ``(N, *)`` int64 at operating point ``tau``, 1: the plain argmax of the logits; or by a rule for
+        the posterior, such as that of :func:`segloss.iou_decision`."""
+        if isinstance(tau, PosteriorRule):
+            return tau.decide(self.posterior(logits))
+        return self.decide_at(logits, tau)
+
+    def decide_at(self, logits: Tensor, tau: float) -> Tensor:
+        """:meth:`decide` at an operating point; what a loss with another formula defines."""
         if tau == 1:
             return first_largest(logits)
         natural = self.natural_scores(logits)

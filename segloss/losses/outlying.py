@@ -256,7 +256,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
     def posterior(self, logits: Tensor) -> Tensor:
         return posterior(logits, self.tilt)
 
-    def decide(self, logits: Tensor, tau: float = 1.0) -> Tensor:
+    def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         return decide(logits, self.tilt, tau)
 
     def extra_repr(self) -> str:

@@ -56,8 +56,11 @@ def plot_reliability(bins: Mapping[str, Sequence[Bin]], path: Path) -> None:
 
 
 def plot_sweeps(sweeps: Mapping[str, Sequence[SweepPoint]], path: Path) -> None:
-    """Scores over the operating point: a row for each rule, a panel for each score, a line for each run."""
-    rules = list(dict.fromkeys(point.rule for points in sweeps.values() for point in points))
+    """Scores over the operating point: a row for each rule, a panel for each score, a line for each run.
+
+    The IoU rule, which has no value to move, is a dotted line across each panel.
+    """
+    rules = [*dict.fromkeys(point.rule for points in sweeps.values() for point in points if point.value is not None)]
     protocol = next(points[0].protocol for points in sweeps.values())
     keys = {
         "miou": f"mIoU by {protocol}",
@@ -74,6 +77,11 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[SweepPoint]], path: Path) -> None:
                 known = [(value, 100 * score) for value, score in found if score is not None]
                 if known:
                     ax.plot(*zip(*known, strict=True), marker=".", color=f"C{place}", label=name)
+                for point in points:
+                    score = getattr(point, key)
+                    if point.value is None and score is not None:
+                        label = f"{name}, decision {point.rule}"
+                        ax.axhline(100 * score, linestyle=":", color=f"C{place}", label=label)
             ax.set_title(f"{title} (%)", fontsize=10)
             ax.set_xlabel(labels[rule], fontsize=9)
             ax.grid(alpha=0.3)

@@ -71,6 +71,8 @@ def run_row(name: str, scores: RunScores, interval: Interval | None) -> dict[str
         "tail": scores.groups.tail.miou,
         "ece": found.ece if found else None,
         "brier": found.brier if found else None,
+        "nll": found.nll if found else None,
+        "classwise_ece": found.classwise_ece if found else None,
         **{measure.of_all.key: scores.counted.get(measure.of_all.key) for measure in MEASURES.values()},
         "category_miou": categories.miou if categories else None,
         "images": scores.images,

@@ -14,7 +14,10 @@ from street_trees import TINY, street_tree
 import segloss
 import train_seg
 from segloss import export
+from segloss.calibration import Calibration
+from segloss.decisions import Decision
 from segloss.errors import InputError
+from segloss.kept import Kept
 from segloss.losses import build_criterion
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -62,6 +65,53 @@ def test_the_metadata_turn_logits_into_the_runs_decisions_and_posterior(run, ses
     posterior = np.maximum(logits / np.array(told["tilt"])[None, :, None, None], 0)
     posterior /= posterior.sum(1, keepdims=True)
     np.testing.assert_allclose(posterior, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_graph_decides_by_the_runs_rule(run, tmp_path, calibrated):
+    run = dataclasses.replace(run)
+    rule, calibration = run.kept.rule, None
+    assert rule is not None
+    if calibrated:
+        calibration = Calibration(1.5, tuple(0.1 * (c - 1) for c in range(len(rule.slope))))
+    run.kept = Kept(calibration, dataclasses.replace(rule, offset=tuple(0.3 * a for a in rule.slope)))
+    path = tmp_path / "model.onnx"
+    export.export_onnx(run, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    images = torch.randint(0, 256, (2, 3, 96, 64)).float()
+    logits, classes = session.run(["logits", "classes"], {"images": images.numpy()})
+    told = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    posterior = np.maximum(logits / np.array(told["tilt"])[None, :, None, None], 0)
+    posterior /= posterior.sum(1, keepdims=True)
+    if calibrated:
+        of = told["calibration"]
+        scores = np.log(np.maximum(posterior, of["floor"])) / of["temperature"]
+        posterior = np.exp(scores + np.array(of["bias"])[None, :, None, None])
+        posterior /= posterior.sum(1, keepdims=True)
+    slope, offset = (np.array(told["iou_rule"][key])[None, :, None, None] for key in ("slope", "offset"))
+    assert (classes == (slope * posterior - offset).argmax(1)).mean() > 0.999 and classes.dtype == np.int64
+    assert told["decision"] == "iou" and (told["calibration"] is not None) == calibrated
+    assert (classes != logits.argmax(1)).any()
+
+
+@pytest.mark.parametrize("decision", [Decision(), Decision("tau", 0.0), Decision("prior", 0.5)], ids=str)
+def test_the_graph_decides_as_it_is_told(run, tmp_path, decision):
+    path = tmp_path / "model.onnx"
+    export.export_onnx(run, path, decision)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    images = torch.randint(0, 256, (1, 3, 64, 96)).float()
+    logits, classes = session.run(["logits", "classes"], {"images": images.numpy()})
+    expected = run.decode(torch.from_numpy(logits), decision).numpy()
+    assert (classes == expected).mean() > 0.999
+    told = json.loads(session.get_modelmeta().custom_metadata_map["decision"])
+    assert told == ("plain" if decision == Decision() else str(decision))
+
+
+def test_the_check_sees_other_class_numbers(run, tmp_path):
+    path = tmp_path / "model.onnx"
+    export.export_onnx(run, path, Decision())
+    other = dataclasses.replace(run.kept.rule, offset=tuple(float(c > 0) for c in range(len(run.classes))))
+    assert export.check_onnx(run, path, Decision("iou", terms=other)) == np.inf
 
 
 def test_a_file_that_differs_from_the_model_is_not_written(run, tmp_path, monkeypatch):

@@ -309,6 +309,11 @@ def run(tmp_path_factory):
     return root / "run"
 
 
+def point_of(run: Path) -> dict:
+    (entry,) = json.loads((run / "decision.json").read_text()).values()
+    return entry["point"]
+
+
 def scores(run: Path, out: Path, *flags: str) -> dict:
     eval_seg.evaluate(["--checkpoint", str(run), "--output-dir", str(out), "--workers", "0", *flags])
     return json.loads((out / "metrics.json").read_text())["runs"]["run"]
@@ -317,9 +322,9 @@ def scores(run: Path, out: Path, *flags: str) -> dict:
 def test_the_chosen_point_decides_the_saved_predictions_too(run, tmp_path):
     flags = ["--split", "val", "--sweep-tau", "--choose-metric", "pixel_accuracy", "--protocol", "segnet"]
     scores(run, tmp_path / "sweep", *flags, "--choose-on", "val_1")
-    kept = json.loads((run / "operating_point.json").read_text())
+    kept = point_of(run)
     assert (kept["images"], kept["choose_on"], kept["protocol"]) == (1, ["val_1"], "segnet")
-    found = scores(run, tmp_path / "auto", "--decision-tau", "auto", "--save-predictions", "--save", "ids", "color")
+    found = scores(run, tmp_path / "auto", "--decision", "auto", "--save-predictions", "--save", "ids", "color")
     assert found["decision"] == f"{kept['rule']} {kept['value']:g}"
     for kind in ("ids", "color"):
         folder = tmp_path / f"auto/predictions/run/{kind}"
@@ -343,12 +348,12 @@ def test_a_point_chosen_on_one_split_is_used_on_another(run, tmp_path, capsys):
     assert swept["classes"] == plain["classes"]  # a sweep changes no score
     with (tmp_path / "sweep/sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["rule"] for row in rows} == {"tau", "prior"}
+    assert {row["rule"] for row in rows} == {"tau", "prior", "iou"}  # the rule that training fitted, beside the curves
     at_one = next(row for row in rows if (row["rule"], float(row["value"])) == ("tau", 1.0))
     assert float(at_one["miou"]) == pytest.approx(plain["miou"], rel=1e-12)
-    kept = json.loads((run / "operating_point.json").read_text())
-    assert kept["score"] == max(float(row["pixel_accuracy"]) for row in rows)
-    chosen = scores(run, tmp_path / "auto", "--split", "val", "--decision-tau", "auto")
+    kept = point_of(run)
+    assert kept["score"] == max(float(row["pixel_accuracy"]) for row in rows if row["rule"] != "iou")
+    chosen = scores(run, tmp_path / "auto", "--split", "val", "--decision", "auto")
     assert chosen["pixel_accuracy"] == pytest.approx(kept["score"], rel=1e-12)
     assert chosen["decision"] == f"{kept['rule']} {kept['value']:g}"
     assert "kept in" in capsys.readouterr().out
@@ -359,11 +364,11 @@ def test_choosing_on_some_images(run, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(names[:2]))
     flags = ["--split", "val", "--sweep-tau", "--choose-metric", "miou", "--choose-on"]
     scores(run, tmp_path / "a", *flags, str(tmp_path / "list.txt"))
-    kept = json.loads((run / "operating_point.json").read_text())
+    kept = point_of(run)
     assert (kept["images"], kept["split"], kept["metric"]) == (2, "val", "miou")
     assert kept["protocol"] == "cityscapes"
     scores(run, tmp_path / "a", *flags, names[2], "val_0")  # beginnings of names
-    assert json.loads((run / "operating_point.json").read_text())["images"] == 2
+    assert point_of(run)["images"] == 2
 
 
 @pytest.mark.parametrize(
@@ -392,7 +397,7 @@ def test_a_choice_on_nothing_is_refused_before_the_work(run, tmp_path, monkeypat
         (["--split", "test", "--sweep-tau", "--choose-metric", "miou"], "would tune on it"),
         (["--choose-metric", "miou"], "--choose-metric must be given with --sweep-tau"),
         (["--choose-on", "x"], "--choose-on must be given with --choose-metric"),
-        (["--decision-tau", "some"], "--decision-tau must be a finite number or auto"),
+        (["--decision", "some"], "--decision must be plain, tau VALUE, prior VALUE, iou or auto, got some"),
         (["--protocol", "voc"], "choose one of cityscapes, mmseg"),
         (["--block", "0"], "--block must be at least 1"),
         (["--predictions", "x"], "give either --checkpoint"),
@@ -404,9 +409,9 @@ def test_flags_that_do_not_go_together_are_refused(run, flags, message):
 
 
 def test_auto_without_a_choice_says_how_to_choose(run, tmp_path):
-    (run / "operating_point.json").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"no operating point was chosen; run eval_seg\.py --checkpoint"):
-        scores(run, tmp_path / "o", "--decision-tau", "auto")
+    (run / "decision.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"no decision was fitted to or chosen for .*; run eval_seg\.py --checkpoint"):
+        scores(run, tmp_path / "o", "--decision", "auto")
 
 
 def test_a_second_evaluation_makes_nothing_again(run, tmp_path, monkeypatch):

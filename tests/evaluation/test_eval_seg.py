@@ -154,7 +154,7 @@ def test_runs_of_one_group_are_one_row(runs, tmp_path):
 
 def test_the_operating_point_moves_the_decision_of_the_outlying_loss_only(runs, tmp_path):
     evaluate("--checkpoint", *runs, "--output-dir", tmp_path / "one")
-    evaluate("--checkpoint", *runs, "--decision-tau", "0", "--output-dir", tmp_path / "zero")
+    evaluate("--checkpoint", *runs, "--decision", "tau", "0", "--output-dir", tmp_path / "zero")
     one, zero = (json.loads((tmp_path / name / "metrics.json").read_text())["runs"] for name in ("one", "zero"))
     assert one["outlying_mse"]["pixel_accuracy"] != zero["outlying_mse"]["pixel_accuracy"]
     assert zero["outlying_mse"]["decision_tau"] == 0
@@ -204,7 +204,7 @@ def test_bad_input_is_one_line_with_the_cure(run, data, tmp_path, capsys):
     assert "no checkpoint of segloss" in refused(capsys, "--checkpoint", tmp_path / "other.ckpt")
     assert "split" in refused(capsys, "--checkpoint", run, "--split", "validation")
     assert "/nowhere" in refused(capsys, "--checkpoint", run, "--data-path", "/nowhere")
-    assert "--decision-tau" in refused(capsys, "--checkpoint", run, "--decision-tau", "inf")
+    assert "--decision must be" in refused(capsys, "--checkpoint", run, "--decision", "tau", "inf")
     root = Path(shutil.copytree(data, tmp_path / "unlabelled"))
     shutil.rmtree(root / "testannot")
     assert "no labels" in refused(capsys, "--checkpoint", run, "--data-path", root)

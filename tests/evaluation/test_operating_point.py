@@ -1,22 +1,26 @@
 """Operating points: what the sweep counts, what the rules decide, which point is chosen and how it is kept."""
 
+import copy
+import dataclasses
 import json
 import math
-import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from segloss.calibration import Calibration
 from segloss.config import EvalConfig
-from segloss.decisions import Decision, decide, training_prior
+from segloss.decisions import Decision, decide, read_decision, training_prior
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult, Totals
-from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table
+from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table, to_keep
+from segloss.inference import reader_of
+from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.kept import FILE, Kept, fingerprint, load_kept, save_kept
 from segloss.losses import build_criterion
 from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
-from segloss.runs import FILE, load_operating_point, save_operating_point
+from segloss.report.plots import plot_sweeps
 from segloss.schema import SweepPoint
 
 COUNTS = [9000, 700, 250, 50]
@@ -260,27 +264,25 @@ def test_nothing_to_choose_from_is_an_input_error(rows):
 
 # On disk.
 
+RULE = {"terms": IoUDecision((1.0, 0.5), (0.0, 0.1), 0.5, 0.4, "posterior", 9, True, 3, "plain").to_dict()}
+WEIGHTS = "5f3a"
 
-def run_at(folder, checkpoint="best.ckpt"):
-    return SimpleNamespace(folder=folder, path=folder / "checkpoints" / checkpoint)
+
+def entry(**items):
+    return {WEIGHTS: {"checkpoint": "best.ckpt", **items}}
 
 
 def test_the_chosen_point_comes_back(tmp_path):
     config = EvalConfig(choose_metric="miou", split="val", choose_on=["a_"])
     for rule, value in (("tau", 0.3), ("prior", 1.0), ("tau", 0)):
-        row = {"rule": rule, "value": value, "miou": 0.5, "tail_miou": None}
-        path = save_operating_point(run_at(tmp_path / "run"), row, config, 12)
+        (row,) = rows_of((rule, value, 0.5))
+        path = save_kept(tmp_path / "run", WEIGHTS, "best.ckpt", {"point": to_keep(row, config, 12)})
         assert path == tmp_path / "run" / FILE
-        assert load_operating_point(run_at(tmp_path / "run")) == Decision(rule, value)
-    content = json.loads(path.read_text())
+        kept = load_kept(tmp_path / "run", WEIGHTS)
+        assert kept == Kept(point=Decision(rule, value)) and kept.decision == kept.point
+    content = json.loads(path.read_text())[WEIGHTS]["point"]
     assert (content["metric"], content["score"], content["images"]) == ("miou", 0.5, 12)
     assert (content["split"], content["choose_on"]) == ("val", ["a_"])
-
-
-def test_a_point_that_was_never_chosen_names_the_command(tmp_path):
-    message = f"{tmp_path / FILE}: no operating point was chosen; run eval_seg.py --checkpoint {run_at(tmp_path).path} "
-    with pytest.raises(InputError, match=f"^{re.escape(message)}--split val --sweep-tau --choose-metric miou$"):
-        load_operating_point(run_at(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -290,38 +292,163 @@ def test_a_point_that_was_never_chosen_names_the_command(tmp_path):
         "{",
         "[]",
         "5",
-        '{"rule": "tau"}',
-        '{"value": 1}',
-        '{"rule": "tau", "value": "x"}',
-        '{"rule": "tau", "value": null}',
-        '{"rule": "tau", "value": [1]}',
-        '{"rule": "tau", "value": NaN}',
-        '{"rule": "tau", "value": Infinity}',
+        '{"5f3a": 5}',
+        '{"5f3a": {"point": {"rule": "tau"}}}',
+        '{"5f3a": {"point": {"value": 1}}}',
+        *(f'{{"5f3a": {{"point": {{"rule": "tau", "value": {value}}}}}}}' for value in ('"x"', "null", "[1]", "NaN")),
+        *(f'{{"5f3a": {{"point": {{"rule": {rule}, "value": 1}}}}}}' for rule in ('"omega"', '""', "5", '["tau"]')),
+        '{"5f3a": {"rule": {"terms": {"slope": [1], "offset": [0]}}}}',
+        '{"5f3a": {"rule": {}}}',
+        '{"5f3a": {"calibration": {"terms": {"temperature": 1}}}}',
+        '{"other": {"point": {}}}',
+        '{"5f3a": {"point": {"rule": "tau", "value": Infinity}}}',
         b"\xff\xfe\x00",
     ],
 )
-def test_a_damaged_file_is_one_input_error(tmp_path, content):
+def test_a_damaged_file_is_one_input_error_and_is_written_anew(tmp_path, content):
     (tmp_path / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=f"{FILE}: cannot be read as an operating point; choose it again"):
-        load_operating_point(run_at(tmp_path))
+    with pytest.raises(InputError, match=f"{FILE}: cannot be read as decisions; delete it, then choose or fit again"):
+        load_kept(tmp_path, WEIGHTS)
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": {"rule": "tau", "value": 0.5}})
+    assert load_kept(tmp_path, WEIGHTS).point == Decision("tau", 0.5)
 
 
-@pytest.mark.parametrize("rule", ["omega", "", 5, None, ["tau"], {"tau": 1}])
-def test_an_unknown_rule_is_one_input_error(tmp_path, rule):
-    (tmp_path / FILE).write_text(json.dumps({"rule": rule, "value": 1, "checkpoint": "best.ckpt"}))
-    with pytest.raises(InputError, match=r"unknown rule .*; choose it again"):
-        load_operating_point(run_at(tmp_path))
-
-
-def test_a_run_that_is_a_file_is_one_input_error(tmp_path):
+def test_a_folder_that_is_a_file_holds_nothing(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(InputError, match=r"choose it again|no operating point"):
-        load_operating_point(run_at(tmp_path / "run"))
+    assert load_kept(tmp_path / "run", WEIGHTS) == Kept()
 
 
-def test_a_point_chosen_for_other_weights_is_refused(tmp_path):
-    row = {"rule": "tau", "value": 0.3, "miou": 0.5}
-    save_operating_point(run_at(tmp_path, "last.ckpt"), row, EvalConfig(choose_metric="miou", split="val"), 12)
-    assert load_operating_point(run_at(tmp_path, "last.ckpt")) == Decision("tau", 0.3)
-    with pytest.raises(InputError, match=r"was chosen for last\.ckpt, not best\.ckpt; choose it again for that one"):
-        load_operating_point(run_at(tmp_path))
+def test_what_is_of_other_weights_is_not_used_and_named(tmp_path):
+    point = {"rule": "tau", "value": 0.3}
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": point})
+    save_kept(tmp_path, "b0", "last.ckpt", {"point": point | {"value": 0.7}})
+    assert load_kept(tmp_path, WEIGHTS) == Kept(point=Decision("tau", 0.3), others=("last.ckpt",))
+    assert load_kept(tmp_path, "b0").point == Decision("tau", 0.7)
+    assert load_kept(tmp_path, "retrained") == Kept(others=("best.ckpt", "last.ckpt"))
+
+
+def test_saving_drops_what_was_of_earlier_weights_of_the_same_file(tmp_path):
+    point = {"rule": "tau", "value": 0.3}
+    for weights, checkpoint in ((WEIGHTS, "best.ckpt"), ("b0", "last.ckpt"), ("new", "best.ckpt")):
+        save_kept(tmp_path, weights, checkpoint, {"point": point})
+    assert {*json.loads((tmp_path / FILE).read_text())} == {"b0", "new"}
+    save_kept(tmp_path, "newer", "best.ckpt", {"point": point}, alone=True)
+    assert {*json.loads((tmp_path / FILE).read_text())} == {"newer"}
+
+
+@pytest.mark.parametrize("rule", ["tau", "prior"])
+def test_a_new_calibration_drops_what_read_the_posterior_before(tmp_path, rule):
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": {"rule": rule, "value": 0.3}, "rule": RULE})
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"calibration": {"terms": Calibration(2.0, (0.0, 0.0)).to_dict()}})
+    kept = load_kept(tmp_path, WEIGHTS)
+    assert kept.calibration == Calibration(2.0, (0.0, 0.0)) and kept.rule is None
+    assert kept.point == (Decision("tau", 0.3) if rule == "tau" else None)
+
+
+def test_a_chosen_point_goes_before_the_rule(tmp_path):
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"rule": RULE})
+    assert str(load_kept(tmp_path, WEIGHTS).decision) == "iou"
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": {"rule": "prior", "value": 0.3}})
+    assert str(load_kept(tmp_path, WEIGHTS).decision) == "prior 0.3" and load_kept(tmp_path, WEIGHTS).rule
+
+
+def test_the_fingerprint_is_of_every_value_and_name():
+    torch.manual_seed(0)
+    model, criterion = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)),
+        build_criterion("ce", COUNTS),
+    )
+    seen = {fingerprint(model, criterion)}
+    assert fingerprint(copy.deepcopy(model), criterion) in seen
+    assert fingerprint(copy.deepcopy(model).to(memory_format=torch.channels_last), criterion) in seen
+    for change in (
+        lambda m: m[0].weight[0, 0].add_(1e-6),
+        lambda m: m[1].running_mean[3].sub_(1),
+        lambda m: m[1].num_batches_tracked.add_(1),
+        lambda m: m[0].double(),
+        lambda m: m[0].bfloat16(),
+        lambda m: m.append(torch.nn.Linear(1, 1)),
+    ):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            change(other)
+        seen.add(fingerprint(other, criterion))
+    seen.add(fingerprint(model, build_criterion("weighted_ce", COUNTS)))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["plain"], Decision()),
+        (["tau", "0.5"], Decision("tau", 0.5)),
+        (["tau 0.5"], Decision("tau", 0.5)),
+        (["prior", "-1"], Decision("prior", -1.0)),
+        (["iou"], "iou"),
+        (["auto"], "auto"),
+    ],
+)
+def test_words_are_decisions(words, found):
+    assert read_decision(words) == found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [""],
+        ["0"],
+        ["tau"],
+        ["prior"],
+        ["tau", "x"],
+        ["tau", "nan"],
+        ["iou", "1"],
+        ["plain", "0"],
+        ["tau", "1", "2"],
+    ],
+)
+def test_words_that_are_none_are_refused(words):
+    with pytest.raises(ValueError):
+        read_decision(words)
+
+
+# The rule beside the curves.
+
+
+def test_the_rule_is_a_point_of_the_sweep_that_is_not_chosen(tmp_path):
+    criterion, prior, kept = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS), []
+    logits, labels = made_up()
+    rule = iou_decision(criterion.posterior(logits), labels[None], counts="posterior", tilt=criterion.tilt)
+    for place in range(2):
+        result = ImageResult(str(place), confusion_of(logits[0].argmax(0), labels).numpy(), 0)
+        result.sweep = sweep_counts(criterion, logits, labels, prior, rule)
+        kept.append(result)
+    rows = sweep_table(Totals.of(kept), [2, 3])
+    (row,) = [row for row in rows if row.rule == "iou"]
+    expected = Scores.from_confusion(2 * confusion_of(criterion.decide(logits, rule)[0], labels))
+    assert row.value is None and row.miou == pytest.approx(expected.miou, rel=1e-12)
+    best = choose([*rows, dataclasses.replace(row, miou=1.0)], "miou")
+    assert best.rule in GRIDS
+    plot_sweeps({"a": rows, "b": rows}, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("loss", RULES)
+def test_every_criterion_decides_by_the_rule_on_its_posterior(loss):
+    criterion, (logits, _) = build_criterion(loss, COUNTS), made_up()
+    posterior = criterion.posterior(logits)
+    rule = iou_decision(posterior, tilt=criterion.tilt)
+    assert torch.equal(criterion.decide(logits, rule), rule.decide(posterior))
+    assert torch.equal(
+        decide(criterion, logits, training_prior(COUNTS), Decision("iou", terms=rule)), rule.decide(posterior)
+    )
+
+
+def test_operating_points_do_not_see_the_calibration_and_the_rule_does():
+    criterion, (logits, _) = build_criterion("outlying_mse", COUNTS), made_up()
+    calibrated = reader_of(criterion, calibration=Calibration(2.0, (1.0, -1.0, 0.5, -0.5)))
+    for tau in (0.0, 0.4, 1.0):
+        assert torch.equal(calibrated.decide(logits, tau), criterion.decide(logits, tau))
+    assert not torch.allclose(calibrated.posterior(logits), criterion.posterior(logits))
+    rule = iou_decision(calibrated.posterior(logits))
+    assert torch.equal(calibrated.decide(logits, rule), rule.decide(calibrated.posterior(logits)))

@@ -50,7 +50,8 @@ if what == "eval" and "--output-dir" in words:
         Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(predicted / mask.name)
     if "--choose-metric" in words:
         point = {{"rule": "prior", "value": 0.5, "score": 0.4}}
-        Path(value("--checkpoint"), "operating_point.json").write_text(json.dumps(point))
+        kept = {{"weights": {{"checkpoint": "best.ckpt", "point": point}}}}
+        Path(value("--checkpoint"), "decision.json").write_text(json.dumps(kept))
     iou = json.loads((calls.parent / "iou").read_text())
     classes = [{{"name": n, "iou": i, "recall": 1.0, "precision": None}} for n, i in zip({CLASSES!r}, iou)]
     means = dict.fromkeys({evidence_runs.MEANS!r}, 0.123456789)
@@ -74,7 +75,7 @@ def runner(tmp_path, monkeypatch) -> evidence_runs.Runner:
         monkeypatch.setattr(
             evidence_runs, name, [sys.executable, str(tmp_path / "fake.py"), what, str(tmp_path / "calls")]
         )
-    monkeypatch.setattr(evidence_runs, "known", lambda flag: flag != "--decision")
+    monkeypatch.setattr(evidence_runs, "known", lambda word: word != "iou")
     monkeypatch.setattr(evidence_runs, "machine", lambda: dict.fromkeys(("commit", "device", "threads", "torch"), "x"))
     for split in ("val", "test"):
         place = tmp_path / "data" / "masks" / split
@@ -122,7 +123,8 @@ def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
 
 
 def test_eval_seg_is_asked_for_whole_options():
-    assert evidence_runs.known("--decision-tau") and not evidence_runs.known("--decision-t")
+    assert evidence_runs.known("--decision") and not evidence_runs.known("--decisio")
+    assert all(evidence_runs.known(flags.split()[1]) for flags in evidence_runs.DECISIONS.values())
 
 
 def test_no_sequence_of_camvid_is_in_two_folds(tmp_path):
@@ -152,7 +154,7 @@ def test_a_run_is_trained_scored_and_never_made_again(runner, job):
     assert runner.run(job) == "trained and scored"
     done = calls(runner)
     assert [line.split()[0] for line in done] == ["train", "eval", "eval", "eval", "eval"]
-    assert "--sweep-tau" in done[1] and [line.split()[-1] for line in done[2:]] == ["1", "0", "auto"]
+    assert "--sweep-tau" in done[1] and [line.split()[-1] for line in done[2:]] == ["plain", "0", "0.5"]
     assert runner.run(job) == "done before" and calls(runner) == done
 
 

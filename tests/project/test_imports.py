@@ -23,7 +23,7 @@ ROWS = [
     },
     {"datasets", "flags", "measures"},
     {"config", "models"},
-    {"inference", "runs"},
+    {"inference", "kept", "runs"},
     {"report"},
     {"doctor"},
     {"training", "evaluation"},

@@ -113,6 +113,6 @@ def test_both_commands_work_away_from_the_checkout(clean_python, tmp_path):
 
 
 def test_both_commands_explain_themselves(clean_python, tmp_path):
-    for command, flag in (("segloss-train", "--label-values"), ("segloss-eval", "--decision-tau")):
+    for command, flag in (("segloss-train", "--label-values"), ("segloss-eval", "--decision")):
         done = run([clean_python.parent / command, "--help"], tmp_path)
         assert done.returncode == 0 and flag in done.stdout

@@ -104,6 +104,7 @@ EVERY_TRAIN_FLAG = {
     "devices": (["2"], 2),
     "monitor": (["loss"], "loss"),
     "output_dir": (["runs/x"], "runs/x"),
+    "calibrate": ([], True),
     "resume": ([], True),
     "trainer": (['{"max_time": 3}'], {"max_time": 3}),
     "label_values": (["1", "2.5", "7"], ["1", "2.5", "7"]),
@@ -135,9 +136,9 @@ def test_each_field_is_set_by_the_flag_of_its_name_and_changes_nothing_else(name
 
 def test_flags_of_evaluation():
     config = parse_eval(
-        ["--checkpoint", "a", "b c", "--decision-tau", "0", "--save-predictions", "--image-scale", "0.5"]
+        ["--checkpoint", "a", "b c", "--decision", "tau", "0", "--save-predictions", "--image-scale", "0.5"]
     )
-    expected = {"checkpoint": ["a", "b c"], "decision_tau": "0", "save_predictions": True, "image_scale": 0.5}
+    expected = {"checkpoint": ["a", "b c"], "decision": ["tau", "0"], "save_predictions": True, "image_scale": 0.5}
     assert changed(config) == expected
 
 
@@ -341,7 +342,7 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("--checkpoint a --batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--checkpoint a --image-scale 0", "--image-scale must be positive and finite, got 0"),
         ("--checkpoint a --val-share 2", "--val-share must be between 0 and 1, got 2"),
-        ("--checkpoint a --decision-tau inf", "--decision-tau"),
+        ("--checkpoint a --decision tau inf", "--decision"),
         ("--checkpoint a --workers -2", "--workers must be 0 or more, got -2"),
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
@@ -380,7 +381,8 @@ EVERY_EVALUATION_FLAG = {
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
-    "decision-tau 0": ["--checkpoint", "--images"],
+    "decision tau 0": ["--checkpoint", "--images"],
+    "calibrate": ["--checkpoint", "--images"],
     "sweep-tau": ["--checkpoint"],
     "choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "choose-on x --choose-metric miou --sweep-tau --split val": ["--checkpoint"],

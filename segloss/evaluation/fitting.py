@@ -1,0 +1,143 @@
+"""The IoU rule and the calibration of a run, fitted to images that it was not trained on, in one pass."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.calibration import CalibrationScores, calibration_scores, fit_calibration
+from segloss.datasets import MissingSplitError, SegmentationDataset
+from segloss.datasets.base import NoDataError
+from segloss.datasets.loading import evaluation_loader
+from segloss.errors import InputError
+from segloss.inference import Views, infer
+from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.pixel_sample import PixelSample, blocks
+from segloss.progress import Progress
+from segloss.report.wording import calibration_text, percent, rule_text
+from segloss.runs import Run
+
+PIXELS = 2**20  # looked at, on a grid of all images
+SAMPLE_MIB = 64  # held: 1.5 M pixels of 11 classes
+OVER_TILTED = 0.01  # accuracy that dividing the tilt out may cost before somebody is told
+
+
+def images_to_fit_on(open_split: Callable[[str], SegmentationDataset], run: Run) -> SegmentationDataset:
+    """The validation split, with labels or without; the training split where there is none.
+
+    Raises:
+        InputError: the data of the run is not there.
+    """
+    try:
+        return open_split("val")
+    except MissingSplitError:
+        return open_split("train")
+    except NoDataError as error:
+        command = f"eval_seg.py --checkpoint {run.path} --decision iou --data-path DIR"
+        what = f"the decision must be fitted first, and the data of the run cannot be had ({error.what})"
+        raise InputError(what, f"run {command} once", error.where) from error
+
+
+def sample_of(
+    run: Run,
+    dataset: SegmentationDataset,
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    workers: int = 0,
+    views: Views | None = None,
+    progress: Progress | None = None,
+) -> PixelSample:
+    """Uncalibrated posteriors of a split, and its labels where every image has some, at most ``SAMPLE_MIB``."""
+    height, width = dataset.image_size(0)
+    sample = PixelSample(pixel_stride=max(1, math.isqrt(height * width * len(dataset) // PIXELS)), max_mib=SAMPLE_MIB)
+    loader = evaluation_loader(dataset, batch_size, workers=workers)
+    found = infer(run.model, run.criterion, loader, device=device, views=views)
+    for seen, scores in found if progress is None else progress(found, len(dataset)):
+        labels = seen["labels"][None].long() if dataset.has_labels else None
+        sample.update(run.criterion.posterior(scores), labels)
+    return sample
+
+
+def fit(
+    run: Run, dataset: SegmentationDataset, *, calibrate: bool = False, alone: bool = False, **how: Any
+) -> list[str]:
+    """Fit the IoU rule to a run and keep it in its folder; lines that say what came of it.
+
+    The rule expects its counts from the posterior: labels only say which pixels are ignored. A calibration, which needs
+    labels, comes first: the run's own, or with ``calibrate`` a new one.
+
+    Args:
+        dataset: images that the run was not trained on, read as it needs them.
+        calibrate: fit temperature and class bias too.
+        alone: of the run folder drop what is kept for other weights.
+        how: of :func:`sample_of`.
+
+    Raises:
+        InputError: no pixel is labelled, scores are NaN, or ``calibrate`` without labels of a split other than train.
+    """
+    if calibrate and (dataset.split == "train" or not dataset.has_labels):
+        cure = "leave --calibrate out, or add a val split with masks"
+        raise InputError("--calibrate needs labels of images that the run was not trained on", cure, dataset.name)
+    on: dict[str, Any] = {"split": dataset.split, "images": len(dataset)}
+    items: dict[str, Any] = {}
+    try:
+        sample = sample_of(run, dataset, **how)
+        calibration = None if calibrate else run.kept.calibration
+        tilt = run.criterion.tilt
+        lines = [] if calibrate or calibration else over_tilted(sample, tilt, run.name, dataset.split)
+        if calibrate:
+            calibration = fit_calibration(sample)
+            scores = calibration_scores(sample), calibration_scores(sample.map(calibration.apply))
+            before, after = ({**asdict(found), "classwise_ece": list(found.classwise_ece)} for found in scores)
+            items["calibration"] = {"terms": calibration.to_dict(), **on, "before": before, "after": after}
+            lines.append(calibration_line(run.name, dataset, calibration.temperature, *scores))
+        if calibration is not None:
+            sample = sample.map(calibration.apply)
+            # The plain argmax of u p is that of u^(1/T) e^-b q, q being the calibrated p.
+            plain = torch.ones(len(calibration.bias)) if tilt is None else tilt.cpu()
+            tilt = plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
+        rule = iou_decision(sample, counts="posterior", tilt=tilt)
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(str(error), where=run.path) from error
+    run.keep(alone=alone, **items, rule={"terms": rule.to_dict(), **on})
+    return [*lines, rule_line(run.name, dataset, rule)]
+
+
+def rule_line(name: str, dataset: SegmentationDataset, rule: IoUDecision) -> str:
+    seen = ", which it was trained on" if dataset.split == "train" else ""
+    return f"{name}: IoU rule fitted on {len(dataset)} images of {dataset.split}{seen}: {rule_text(rule)}"
+
+
+def calibration_line(
+    name: str, dataset: SegmentationDataset, temperature: float, before: CalibrationScores, after: CalibrationScores
+) -> str:
+    told = calibration_text(
+        *((found.ece, sum(found.classwise_ece) / len(found.classwise_ece), found.nll) for found in (before, after))
+    )
+    on = f"{len(dataset)} images of {dataset.split} ({before.pixels:,} pixels)"
+    return f"{name}: calibrated on {on}: temperature {temperature:.2f}, {told}"
+
+
+def over_tilted(sample: PixelSample, tilt: Tensor | None, name: str, split: str) -> list[str]:
+    """A line where the plain argmax is right more often than the posterior's, which a trained tilt rules out.
+
+    The posterior divides out what class weights do to the scores. They do nothing to a network that fits its training
+    images completely, where every pixel's loss is 0 whatever it weighs.
+    """
+    if sample.labels is None or tilt is None or not sample.pixels:
+        return []
+    right = torch.zeros(2)
+    for block, labels in blocks(sample.posterior, sample.labels):
+        right += torch.stack([(p.max(0).indices == labels).sum() for p in (block * tilt.cpu().float()[:, None], block)])
+    plain, natural = (right / sample.pixels).tolist()
+    if plain - natural <= OVER_TILTED:
+        return []
+    return [
+        f"warning: {name}: dividing the loss's tilt out of the scores takes pixel accuracy on {split} from "
+        f"{percent(plain)} to {percent(natural)} %: a network that fits its training images completely has none; add "
+        "--calibrate (docs/losses.md)"
+    ]

@@ -1,0 +1,308 @@
+"""The decision for mean IoU and the calibration, from training through every way of evaluating to the run folder."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from street_trees import TINY, street_tree
+
+import eval_seg
+import segloss
+import train_seg
+from segloss.calibration import Calibration, calibration_scores
+from segloss.decisions import Decision
+from segloss.errors import InputError
+from segloss.evaluation.counting import likelihood_counts
+from segloss.evaluation.fitting import over_tilted, sample_of
+from segloss.iou_rule import iou_decision
+from segloss.kept import FILE
+from segloss.pixel_sample import PixelSample
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of weighted cross entropy, calibrated, and what was printed."""
+    root = tmp_path_factory.mktemp("run")
+    data = street_tree(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run")]
+        train_seg.train([*flags, "--loss", "weighted_ce", *TINY, "--epochs", "2", "--calibrate"])
+    return root / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def without_decision(run: Path) -> Path:
+    (run / FILE).unlink()
+    return run
+
+
+def scores(run: Path, out: Path, *flags: str) -> dict:
+    eval_seg.evaluate(["--checkpoint", str(run), "--output-dir", str(out), "--workers", "0", "--check", "off", *flags])
+    return json.loads((out / "metrics.json").read_text())["runs"]["run"]
+
+
+def kept(run: Path) -> dict:
+    (entry,) = json.loads((run / FILE).read_text()).values()
+    return entry
+
+
+def change_weights(run: Path) -> None:
+    path = run / "checkpoints/best.ckpt"
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    name = next(
+        name for name, value in checkpoint["state_dict"].items() if value.is_floating_point() and value.ndim > 1
+    )
+    checkpoint["state_dict"][name] += 1e-3
+    torch.save(checkpoint, path)
+
+
+# ---- training
+
+
+def test_training_keeps_calibration_and_rule_of_its_weights(trained):
+    entry, run = kept(trained), segloss.load_run(trained)
+    assert {*json.loads((trained / FILE).read_text())} == {run.weights} and entry["checkpoint"] == "best.ckpt"
+    for name in ("calibration", "rule"):
+        assert (entry[name]["split"], entry[name]["images"]) == ("val", 3)
+    before, after = entry["calibration"]["before"], entry["calibration"]["after"]
+    assert after["nll"] < before["nll"] and len(before["classwise_ece"]) == len(run.classes)
+    assert run.kept.rule.score >= run.kept.rule.plain_score and run.kept.rule.counts == "posterior"
+    assert str(run.decision) == "iou"
+
+
+def test_the_rule_that_is_kept_is_that_of_the_calibrated_posterior(trained):
+    run = segloss.load_run(trained)
+    from segloss.datasets.transforms import EvalTransform
+
+    sample = sample_of(run, run.config.open("val", EvalTransform(1.0)), device=torch.device("cpu"))
+    calibrated = sample.map(run.kept.calibration.apply)
+    plain = sample.posterior * run.criterion.tilt
+    again = iou_decision(calibrated, counts="posterior")
+    assert run.kept.rule.score >= again.score - 1e-9
+    expected = torch.bincount(plain.argmax(1), minlength=len(run.classes))
+    assert expected.sum() == run.kept.rule.pixels == sample.pixels
+    # The plain argmax of the scores is a candidate, calibrated or not: its score is that of what it decides.
+    p = calibrated.posterior.double()
+    ids = plain.argmax(1)
+    hits = torch.bincount(ids, p.gather(1, ids[:, None])[:, 0], len(run.classes))
+    union = p.sum(0) + expected - hits
+    assert run.kept.rule.plain_score == pytest.approx(float((hits / union)[union > 0].mean()), abs=2e-3)
+
+
+def test_metrics_say_how_far_the_posterior_was_off_before(trained):
+    for split in ("val", "test"):
+        found = json.loads((trained / f"{split}_metrics.json").read_text())
+        before = found["calibration"]["uncalibrated"]
+        assert (
+            {"ece", "brier", "nll", "classwise_ece", "bins"} == {*before} == {*found["calibration"]} - {"uncalibrated"}
+        )
+    assert found["decision"] == "tau 1"  # training tells the plain scores
+    val = json.loads((trained / "val_metrics.json").read_text())["calibration"]
+    entry = kept(trained)["calibration"]  # of the same pixels
+    for section, other in ((val, "after"), (val["uncalibrated"], "before")):
+        assert section["nll"] == pytest.approx(entry[other]["nll"], rel=1e-4)
+        assert section["ece"] == pytest.approx(entry[other]["ece"], abs=1e-4)
+        assert section["classwise_ece"] == pytest.approx(np.mean(entry[other]["classwise_ece"]), abs=1e-4)
+
+
+def test_a_continued_run_drops_what_no_longer_fits(run, capsys, monkeypatch):
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    before = segloss.load_run(run).weights
+    segloss.load_run(run / "checkpoints/last.ckpt").keep(point={"rule": "tau", "value": 0.5})
+    change_weights(run)  # as if the best had been of other weights than those that are trained on
+    train_seg.train(["--output-dir", str(run), "--resume", "--epochs", "3"])
+    now = segloss.load_run(run).weights
+    assert {*json.loads((run / FILE).read_text())} == {now} and now != before
+    assert "IoU rule fitted on 3 images of val" in capsys.readouterr().out
+
+
+# ---- evaluation
+
+
+def test_the_runs_own_rule_is_used_and_said(run, tmp_path, capsys):
+    found = scores(run, tmp_path / "auto", "--decision", "auto")
+    said = capsys.readouterr().out
+    assert "decision iou, calibrated" in said and "fitted" not in said and "NLL" in said
+    assert (found["decision"], found["decision_tau"]) == ("iou", None)
+    assert scores(run, tmp_path / "iou", "--decision", "IOU")["classes"] == found["classes"]
+    rows = list(csv.DictReader((tmp_path / "auto/runs.csv").open()))
+    assert rows[0]["scored"] == "decision iou, calibrated" and float(rows[0]["nll"]) > 0
+    assert "decision iou" in (tmp_path / "auto/report.html").read_text()
+    assert scores(run, tmp_path / "plain")["classes"] != found["classes"]
+
+
+def test_a_run_without_a_rule_fits_it_first_the_same_way(run, tmp_path, capsys):
+    rule = kept(run)["rule"]
+    scores(without_decision(run), tmp_path / "a", "--decision", "iou", "--calibrate", "--batch-size", "2")
+    said = capsys.readouterr().out
+    assert kept(run)["rule"]["terms"]["slope"] == pytest.approx(rule["terms"]["slope"], rel=1e-3)
+    assert (
+        "run: calibrated on 3 images of val (" in said and "run: IoU rule fitted on 3 images of val: expected" in said
+    )
+    assert "pixels, without labels), " in said and said.count("fitted on") == 1
+    scores(run, tmp_path / "a", "--decision", "iou", "--calibrate")
+    assert "fitted" not in capsys.readouterr().out
+
+
+def test_a_rule_of_other_weights_is_not_used(run, tmp_path, capsys):
+    old = kept(run)
+    change_weights(run)
+    with pytest.raises(InputError, match=r"decision.json: is of other weights, once in best.ckpt, .* --decision iou"):
+        scores(run, tmp_path / "a", "--decision", "auto")
+    found = scores(run, tmp_path / "b")
+    assert "uncalibrated" not in found["calibration"]
+    assert "warning: run: decision.json is of other weights, once in best.ckpt, and not used" in capsys.readouterr().out
+    scores(run, tmp_path / "c", "--decision", "iou")
+    assert "of other weights, once in best.ckpt; fitted anew" in capsys.readouterr().out
+    assert kept(run)["rule"] != old["rule"] and "calibration" not in kept(run)
+
+
+def test_a_point_of_an_older_version_is_refused_with_the_command(run, tmp_path):
+    without_decision(run)
+    (run / "operating_point.json").write_text(json.dumps({"rule": "tau", "value": 0.3, "checkpoint": "best.ckpt"}))
+    with pytest.raises(
+        InputError, match=r"operating_point.json: does not say for which weights it was chosen; run eval"
+    ):
+        scores(run, tmp_path / "a", "--decision", "auto")
+
+
+@pytest.mark.parametrize("old", [["--decision-tau", "0"], ["--decision-tau=auto"], ["--decision_tau", "1"]])
+def test_the_old_spelling_is_answered_with_the_new_one(run, tmp_path, old):
+    match = r"^--decision-tau is --decision now; write --decision tau VALUE \(1 is plain\) or --decision auto$"
+    with pytest.raises(InputError, match=match):
+        scores(run, tmp_path / "a", *old)
+    (tmp_path / "old.yaml").write_text("decision_tau: auto\n")
+    with pytest.raises(InputError, match="--decision-tau is --decision now"):
+        scores(run, tmp_path / "a", "--config", str(tmp_path / "old.yaml"))
+
+
+def test_views_windows_and_sweeps_know_the_rule(run, tmp_path):
+    plain = scores(run, tmp_path / "plain", "--decision", "iou")
+    tiled = scores(run, tmp_path / "tile", "--decision", "iou", "--tile", "64", "96")  # a window covers the image
+    assert tiled["classes"] == plain["classes"]
+    flipped = scores(run, tmp_path / "tta", "--decision", "iou", "--tta-flip", "--sweep-tau")
+    assert flipped["decision"] == "iou" and flipped["calibration"]["uncalibrated"]
+    rows = list(csv.DictReader((tmp_path / "tta/sweep.csv").open()))
+    (row,) = [row for row in rows if row["rule"] == "iou"]
+    assert row["value"] == "" and float(row["miou"]) == pytest.approx(flipped["miou"], rel=1e-12)
+    assert {row["rule"] for row in rows} == {"tau", "prior", "iou"}
+
+
+def test_saved_predictions_and_folders_of_images_are_decided_by_the_rule(run, tmp_path):
+    data = run.parent / "data" if (run.parent / "data").exists() else Path(segloss.load_run(run).used.data_path)
+    found = scores(run, tmp_path / "a", "--decision", "iou", "--save-predictions")
+    flags = ["--labels", str(data / "testannot"), "--class-table", "camvid", "--output-dir", str(tmp_path / "read")]
+    eval_seg.evaluate(["--predictions", str(tmp_path / "a/predictions/run"), *flags])
+    read = json.loads((tmp_path / "read/metrics.json").read_text())["runs"]["run"]
+    assert read["classes"] == found["classes"]
+    without_decision(run)
+    flags = [
+        "--images",
+        str(data / "test"),
+        "--decision",
+        "iou",
+        "--calibrate",
+        "--output-dir",
+        str(tmp_path / "images"),
+    ]
+    eval_seg.evaluate(["--checkpoint", str(run), *flags, "--workers", "0"])
+    for file in (tmp_path / "a/predictions/run").iterdir():
+        assert (tmp_path / "images/predictions/run" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_rule_cannot_be_fitted_where_the_data_is_gone(run, tmp_path):
+    images = tmp_path / "some"
+    shutil.copytree(Path(segloss.load_run(run).used.data_path) / "test", images)
+    checkpoint = torch.load(run / "checkpoints/best.ckpt", map_location="cpu", weights_only=True)
+    checkpoint["segloss"]["used"]["data_path"] = str(tmp_path / "gone")
+    torch.save(checkpoint, run / "checkpoints/best.ckpt")
+    without_decision(run)
+    with pytest.raises(InputError, match=r"must be fitted first, .*; run eval_seg.py .* --data-path DIR once"):
+        eval_seg.evaluate(["--checkpoint", str(run), "--images", str(images), "--decision", "iou"])
+
+
+def test_without_a_validation_split_the_training_images_are_taken(run, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(Path(segloss.load_run(run).used.data_path), data)
+    for name in ("val", "valannot"):
+        shutil.rmtree(data / name)
+    without_decision(run)
+    flags = ["--data-path", str(data), "--decision", "iou"]
+    scores(run, tmp_path / "a", *flags)
+    assert "fitted on 10 images of train, which it was trained on: expected" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--calibrate needs labels of images that the run was not trained on"):
+        scores(run, tmp_path / "b", *flags, "--calibrate")
+
+
+# ---- from Python
+
+
+def test_a_loaded_run_decides_as_the_command_does(trained):
+    run = segloss.load_run(trained)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = run.model(batch)
+    posterior = run.kept.calibration.apply(run.criterion.posterior(logits))
+    by_rule = run.kept.rule.decide(posterior)[0].numpy()
+    for decision in (run.decision, "auto", "iou", run.kept.rule):
+        np.testing.assert_array_equal(run.predict(image, decision), by_rule)
+    np.testing.assert_allclose(run.posterior(batch), posterior)
+    plain = logits.argmax(1)[0].numpy()
+    for arguments in ({}, {"tau": 1.0}, {"decision": "plain"}, {"decision": 1.0}, {"decision": Decision()}):
+        np.testing.assert_array_equal(run.predict(image, **arguments), plain)
+    natural = run.criterion.decide(logits, 0.0)[0].numpy()
+    for arguments in ({"tau": 0.0}, {"decision": 0}, {"decision": "tau 0"}):
+        np.testing.assert_array_equal(run.predict(image, **arguments), natural)
+    np.testing.assert_array_equal(run.decode(logits, tau=0.0)[0], natural)
+    with pytest.raises(ValueError, match="decision must be plain, tau VALUE"):
+        run.predict(image, "omega")
+
+
+# ---- numbers
+
+
+def test_sums_of_images_give_the_scores_of_all_pixels():
+    torch.manual_seed(0)
+    posterior = torch.softmax(2 * torch.randn(4, 5, 9, 7), 1)
+    labels = torch.randint(0, 5, (4, 9, 7))
+    labels[:, 0] = 255
+    labels[3] = 255
+    parts = [likelihood_counts(p, y) for p, y in zip(posterior, labels, strict=True)]
+    total = {name: sum(part[name] for part in parts) for name in parts[0]}
+    expected = calibration_scores(posterior, labels)
+    assert total["nll"][0] / expected.pixels == pytest.approx(expected.nll, rel=1e-6)
+    assert total["looked_at"] == [expected.pixels] and not parts[3]["gaps"].any()
+    np.testing.assert_allclose(np.abs(total["gaps"]).sum(1) / expected.pixels, expected.classwise_ece, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"), [([1.0, 1.0, 1.0], False), ([1.0, 3.0, 9.0], True), ([1.0, 2.0, 2.0], True)]
+)
+def test_a_tilt_that_the_scores_do_not_have_is_told(weights, told):
+    """Scores that class weights left alone: the posterior read from them has the weights divided out all the same."""
+    torch.manual_seed(0)
+    u = torch.tensor(weights)
+    true = torch.distributions.Dirichlet(torch.tensor([2.0, 0.5, 0.2])).sample((20_000,))
+    labels = torch.multinomial(true, 1)[:, 0]
+    read = true / u / (true / u).sum(1, keepdim=True)
+    lines = over_tilted(PixelSample.of(read, labels), u, "run", "val")
+    assert bool(lines) == told
+    tilted = true * u / (true * u).sum(1, keepdim=True)  # as a loss with these weights trains them
+    assert not over_tilted(PixelSample.of(tilted / u / (tilted / u).sum(1, keepdim=True), labels), u, "run", "val")
+    assert not over_tilted(PixelSample.of(read), u, "run", "val") and not over_tilted(PixelSample(), None, "run", "val")
+
+
+def test_a_calibration_is_plain_in_the_file(trained):
+    terms = kept(trained)["calibration"]["terms"]
+    assert Calibration.from_dict(terms) == segloss.load_run(trained).kept.calibration
