@@ -109,7 +109,7 @@ def test_runs_on_other_images_are_refused_before_the_work(run, data, tmp_path, c
     for path in [*(root / "test").iterdir(), *(root / "testannot").iterdir()]:
         path.rename(path.with_name(f"other_{path.name}"))
     checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-    checkpoint["segloss"]["config"]["data_path"] = str(root)
+    checkpoint["segloss"]["used"]["data_path"] = str(root)
     torch.save(checkpoint, tmp_path / "other.ckpt")
     line = refused(capsys, "--checkpoint", run, tmp_path / "other.ckpt", "--output-dir", tmp_path / "out")
     assert "no image is in all of run, other; score them apart" in line and not (tmp_path / "out").exists()
