@@ -62,7 +62,7 @@ def likelihood_counts(posterior: Tensor, labels: Tensor) -> dict[str, np.ndarray
     num_classes, (height, width) = len(posterior), posterior.shape[1:]
     labels = labels.to(posterior.device).long()
     valid = labels < num_classes
-    at_true = posterior.nan_to_num(0).gather(0, labels.where(valid, 0)[None])[0][valid].cpu().double()
+    at_true = posterior.gather(0, labels.where(valid, 0)[None])[0][valid].nan_to_num(0).cpu().double()
     step = max(1, math.ceil(math.sqrt(height * width / CLASSWISE_PIXELS)))
     grid = slice(min(step, height) // 2, None, step), slice(min(step, width) // 2, None, step)
     kept, true = valid[grid], labels[grid][valid[grid]].cpu()
