@@ -23,11 +23,11 @@ def train(argv: Sequence[str] | None = None) -> None:
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException
 
-    from segloss.doctor.examine import check_before
+    from segloss.doctor.examine import check_before, check_histograms
     from segloss.errors import InputError
     from segloss.inference import find_machine
     from segloss.models import require_batch_statistics
-    from segloss.pixel_counts import load_or_count, require_two_classes
+    from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
     from segloss.runs import (
         Used,
@@ -68,9 +68,12 @@ def train(argv: Sequence[str] | None = None) -> None:
         model = config.build(len(classes))
     per_device = max(1, splits.images_per_epoch // config.devices)
     require_batch_statistics(model, min(config.batch_size, per_device), splits.crop_size)
-    counts, source = load_or_count(splits.train, run_folder=folder, progress=progress_bar("counting pixels"))
+    counts, source = load_or_count(splits.train, progress=progress_bar("counting pixels"))
     for dataset in splits.all[1:]:
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
+    if config.check != "off":
+        for dataset in splits.all:
+            check_histograms(dataset, image_histograms(dataset)[0].numpy())
     criterion = criterion_of(config, require_two_classes(counts))
     splits = prepare_training(config, splits, counts)
     batches_of_epoch(config, splits, trainer)

@@ -15,13 +15,16 @@ from torch.utils.data import Dataset
 
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_image
+from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_image, unreadable
 from segloss.datasets.masks import label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 
 Color = Literal["none", "light", "strong"]  # random colour changes, of segloss.datasets.transforms.COLORS
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
 Sample = dict[str, Any]  # what an item of SegmentationDataset holds
+
+
+PIECE = 2**12  # bytes of an image that tell whether it was replaced
 
 
 class MissingSplitError(InputError):
@@ -204,6 +207,23 @@ class SegmentationDataset(Dataset[Sample]):
             status = mask.stat() if mask is not None else None
             # Also when it last changed in any way: archives and copies set the time of writing as they like.
             digest.update(repr((name, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns))).encode())
+        return digest.hexdigest()
+
+    def images_digest(self) -> str:
+        """Changes when an image is replaced, wherever the files lie: by name, length and three pieces of each."""
+        if self.made_up:
+            return ""
+        digest = hashlib.sha256()
+        for name, (image, _) in zip(self.names, self.pairs, strict=True):
+            try:
+                with image.open("rb") as file:
+                    length = file.seek(0, os.SEEK_END)
+                    digest.update(repr((name, length)).encode())
+                    for start in (0, length // 2, max(0, length - PIECE)):
+                        file.seek(start)
+                        digest.update(file.read(PIECE))
+            except OSError as error:
+                raise unreadable(image, error) from error
         return digest.hexdigest()
 
 

@@ -148,8 +148,6 @@ def tiff_tags(path: Path) -> "dict[int, Any] | None":
 
 def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
     """uint8 RGB. Pillow refuses damaged data, of which OpenCV hands out a half; what Pillow cannot read OpenCV does."""
-    from PIL import ImageOps
-
     bands = int(tags.get(277, 1))
     if bands not in (1, 3, 4):
         raise _bands(path, bands)
@@ -160,8 +158,7 @@ def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
     with opened(path) as picture:
         if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
             raise _bands(path, bands)
-        turned = ImageOps.exif_transpose(picture)
-        return np.array(turned.convert("RGB"))
+        return np.array(picture.convert("RGB"))
 
 
 def require_whole(path: Path, data: bytes) -> None:
@@ -210,7 +207,9 @@ def read_header(path: Path) -> tuple[int, int, int]:
     with opened(path) as picture:
         # Pillow decodes a whole PNG to look for what may stand behind its picture.
         exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
-        return picture.height, picture.width, exif.get(0x0112, 1)
+        turn = exif.get(0x0112, 1)
+        height, width = picture.size if picture.format == "TIFF" and turn >= 5 else picture.size[::-1]  # turned already
+        return height, width, turn
 
 
 def is_deep(path: Path) -> bool:

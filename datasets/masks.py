@@ -312,6 +312,17 @@ def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
     return bool(known.all() and len(values) and (by_color != by_index).any())
 
 
+def palette_in_doubt(path: Path, classes: ClassTable) -> bool:
+    """Whether a class's colour in the file's palette is that of another one; reads the header alone."""
+    if not classes.mask_colors or not _has_palette(path):
+        return False
+    with opened(path) as picture:
+        palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    ids = [(i, c) for i, c in enumerate(classes.ids) if c < len(palette)]
+    by_color = lookup(palette[[c for _, c in ids]][None], classes)[0]
+    return any(found not in (STRAY, i) for found, (i, _) in zip(by_color, ids, strict=True))
+
+
 def ranges(ids: list[int]) -> str:
     """``0-10, 255`` rather than every number."""
     parts: list[list[int]] = []

@@ -40,6 +40,7 @@ class PixelCounts:
         image_count: images seen.
         dataset, split: where the labels came from.
         fingerprint: of the mask files; empty for label tensors.
+        images_digest: of the image files, the same wherever they lie; empty for label tensors.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class PixelCounts:
     dataset: str = ""
     split: str = ""
     fingerprint: str = ""
+    images_digest: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -69,7 +71,9 @@ class PixelCounts:
         names, numbers = self.class_names, (self.pixels, self.images, self.pixels_of_images)
         if not all(isinstance(each, tuple) and len(each) == len(names) for each in (names, *numbers)):
             raise ValueError("expected one number for each class")
-        if not all(isinstance(name, str) for name in (*names, self.dataset, self.split, self.fingerprint)):
+        if not all(
+            isinstance(name, str) for name in (*names, self.dataset, self.split, self.fingerprint, self.images_digest)
+        ):
             raise ValueError("names must be texts")
         for each in (*numbers, (self.ignored_pixels, self.image_count)):
             _check_whole("counts", each)
@@ -193,7 +197,8 @@ def count_dataset(
 
 def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts:
     """The histograms of a split added up."""
-    origin = {"dataset": dataset.name, "split": dataset.split, "fingerprint": dataset.fingerprint()}
+    origin = {"dataset": dataset.name, "split": dataset.split}
+    origin |= {"fingerprint": dataset.fingerprint(), "images_digest": dataset.images_digest()}
     return _summarise(histograms, dataset.classes.names, **origin)
 
 

@@ -216,6 +216,8 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
             "restore them, or start another run",
             where=folder,
         )
+    if saved.images_digest not in ("", counts.images_digest):
+        raise InputError("began on other images of the same names", "restore them, or start another run", folder)
 
 
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:

@@ -4,6 +4,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +14,7 @@ from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import is_deep, read_header, read_image
-from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, read_mask
+from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
@@ -54,7 +57,10 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
     pool = ThreadPoolExecutor(available_cores())
     try:
         results: Iterable[PairFacts] = pool.map(lambda place: examine_pair(dataset, place, check == "all"), places)
-        return SplitFacts(dataset, places, list(progress(results, count) if progress else results))
+        facts = SplitFacts(dataset, places, list(progress(results, count) if progress else results))
+        others = sorted({*range(len(dataset))} - {*places})
+        facts.header_faults = [f for some in pool.map(partial(_faults_of_headers, dataset), others) for f in some]
+        return facts
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -65,12 +71,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     facts, image, mask = PairFacts(), None, None
     try:
         image = read_image(image_path)
-        if read_header(image_path)[2] != 1:
-            turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image_path)
-            facts.faults.append(Fault("orientation", turned, "warning"))
-        if is_deep(image_path):
-            deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image_path)
-            facts.faults.append(Fault("depth", deep, "warning"))
+        facts.faults += _faults_of_header(image_path)
+        facts.blank = bool((image == image[0, 0]).all())
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
     except InputError as error:
@@ -87,16 +89,61 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     labels = lookup(mask, dataset.classes)
     if mask.ndim == 2:
         facts.values = frozenset(np.unique(mask).tolist())
-        if other_palette(mask_path, mask, dataset.classes):
-            what = "its palette shows other classes than its indices"
-            palette = InputError(what, "give each class its id in the class file", mask_path)
-            facts.faults.append(Fault("palette", palette))
+        facts.faults += _faults_of_palette(dataset, mask_path, mask)
     stray = labels == STRAY
     if stray.any():
         strays = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
     return facts
+
+
+def _faults_of_header(image: Path) -> Iterator[Fault]:
+    if read_header(image)[2] != 1:
+        turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image)
+        yield Fault("orientation", turned, "warning")
+    if is_deep(image):
+        deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
+        yield Fault("depth", deep, "warning")
+
+
+def _faults_of_palette(dataset: SegmentationDataset, path: Path, mask: np.ndarray) -> Iterator[Fault]:
+    if other_palette(path, mask, dataset.classes):
+        what = "its palette shows other classes than its indices"
+        yield Fault("palette", InputError(what, "give each class its id in the class file", path))
+
+
+def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
+    """What the headers of a pair say that is not decoded; a palette in doubt is."""
+    image, mask = dataset.pairs[place]
+    with suppress(InputError, OSError):  # a file that cannot be read is found out where it is
+        palette = mask is not None and palette_in_doubt(mask, dataset.classes)
+        found = [*_faults_of_header(image)]
+        return [*found, *(_faults_of_palette(dataset, mask, read_mask(mask)) if mask and palette else ())]
+    return []
+
+
+def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> None:
+    """InputError where masks of two classes are 0 and 255 among masks of 0 and 1, as the counts of all show.
+
+    Args:
+        dataset: the split.
+        histograms: pixels of each class in each image, ``(images, C + 1)``, the ignored ones last.
+    """
+    classes = dataset.classes
+    if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
+        return
+    zero = classes.ids.index(0)
+    second, ignored = histograms[:, 1 - zero] > 0, histograms[:, -1] > 0
+    suspects = (histograms[:, zero] > 0) & ~second & ignored
+    if suspects.any() and second.any() and not (ignored & ~suspects).any():
+        files = [dataset.pairs[place][1] for place in np.flatnonzero(suspects)]
+        raise _black_and_white_error(files, f"0 and {classes.ids[1 - zero]}")
+
+
+def _black_and_white_error(files: list[Path | None], listed: str) -> InputError:
+    what = f"holds 0 and 255 alone{more_files(files)}, while other masks hold {listed}"
+    return InputError(what, "save 255 as the second class, or --check off if it is meant to be ignored", files[0])
 
 
 def _unpaired(dataset: SegmentationDataset) -> Iterator[Finding]:
@@ -115,7 +162,7 @@ def _faults_of_files(facts: SplitFacts) -> Iterator[Finding]:
     Stray values that have no common cause are told apart, up to ``MOST_LINES`` of them.
     """
     kinds: dict[tuple[str, str, str], list[Fault]] = defaultdict(list)
-    for fault in (fault for pair in facts.pairs for fault in pair.faults):
+    for fault in (*(fault for pair in facts.pairs for fault in pair.faults), *facts.header_faults):
         key = (fault.kind, fault.error.cure, fault.values)
         few = sum(bool(values) for _, _, values in kinds) < MOST_LINES or key in kinds
         kinds[key if few else (*key[:2], "")].append(fault)
@@ -129,6 +176,11 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     """Faults that show only in what all masks hold together."""
     dataset, counts = facts.dataset, facts.histogram
     split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
+    if facts.pairs and all(pair.blank for pair in facts.pairs):
+        what = f"every image is of one colour, of the {len(facts.pairs)} examined"
+        yield Finding(
+            "error", split, InputError(what, "check how they were exported", dataset.pairs[facts.places[0]][0])
+        )
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
@@ -150,6 +202,11 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Findi
             cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
             yield Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))
             return
+        if not present and not any(_has_valid(facts.dataset, place) for place in range(len(facts.dataset))):
+            yield Finding(
+                "error", split, InputError("has no pixel that is not ignored", "check the ids in the class file")
+            )
+            return
         # A rare class may be in none of a sample, and in none of a small split.
         severity: Severity = "error" if split == "train" and check == "all" else "warning"
         cure = "check the ids in the class file" + ("" if check == "all" else ", or look at all with --check all")
@@ -161,6 +218,13 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Findi
         yield Finding("warning", split, InputError(what, cure))
 
 
+def _has_valid(dataset: SegmentationDataset, place: int) -> bool:
+    try:
+        return bool(dataset.histogram(place)[:-1].sum())
+    except InputError:
+        return True  # found out where it is counted
+
+
 def _black_and_white(facts: SplitFacts) -> Iterator[Finding]:
     """Masks of 0 and 255 among masks of 0 and 1: their second class would be ignored."""
     files = facts.masks_where(lambda values: values == BLACK_AND_WHITE)
@@ -170,9 +234,7 @@ def _black_and_white(facts: SplitFacts) -> Iterator[Finding]:
     if any(IGNORE_INDEX in values for values in others) or not any(values - {0} for values in others):
         return  # 255 is ignored elsewhere too; or nothing else is there, which is said already
     listed = " and ".join(map(str, sorted(frozenset().union(*others))))
-    what = f"holds 0 and 255 alone{more_files(files)}, while other masks hold {listed}"
-    cure = "save 255 as the second class, or --check off if it is meant to be ignored"
-    yield Finding("error", facts.dataset.split, InputError(what, cure, files[0]))
+    yield Finding("error", facts.dataset.split, _black_and_white_error(files, listed))
 
 
 def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:

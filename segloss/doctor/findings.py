@@ -51,6 +51,7 @@ class PairFacts:
     values: frozenset[int] = frozenset()  # ids in the mask file
     histogram: np.ndarray | None = None  # (C + 1,), the ignored pixels last
     digest: str = ""
+    blank: bool = False  # the image is of one colour
 
     def has(self, kind: str) -> bool:
         return any(fault.kind == kind for fault in self.faults)
@@ -63,6 +64,7 @@ class SplitFacts:
     dataset: SegmentationDataset
     places: list[int]
     pairs: list[PairFacts]
+    header_faults: list[Fault] = field(default_factory=list)  # of the files that are not among the pairs
 
     @property
     def histogram(self) -> np.ndarray:

@@ -1,0 +1,250 @@
+"""What an image or mask file holds beyond three bands, one page and upright rows is refused, not dropped."""
+
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from data_trees import random_image, random_mask, write_png
+from PIL import Image
+
+from segloss.datasets.classes import read_class_file
+from segloss.datasets.images import image_size, list_images, read_image
+from segloss.datasets.masks import read_mask
+from segloss.datasets.transforms import read_augmentations
+from segloss.errors import InputError
+from segloss.pixel_counts import PixelCounts
+
+SIZE = (20, 30)
+
+
+def bands(seed, count, dtype=np.uint8):
+    return np.random.default_rng(seed).integers(0, 200, (*SIZE, count)).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fourth_band_is_refused_unless_it_is_full(tmp_path, name, dtype):
+    pixels = bands(0, 4, dtype)
+    path = write_png(tmp_path / name, pixels)
+    with pytest.raises(InputError, match=r"has 4 bands, of which images here have 1 or 3"):
+        read_image(path)
+    if name == "a.png" or dtype == np.uint8:
+        pixels[..., 3] = np.iinfo(dtype).max
+        write_png(path, pixels)
+        expected = pixels[..., 2::-1] if dtype == np.uint8 else pixels[..., 2::-1] >> 8
+        np.testing.assert_array_equal(read_image(path), expected)
+
+
+def raw_tiff(path, pixels, photometric=1, compression=1, bits=8, pages=1):
+    """A little-endian TIFF of one strip a page, written by hand."""
+    out = bytearray(b"II*\0\0\0\0\0")
+    link = 4
+    for _ in range(pages):
+        data = pixels.tobytes() if compression == 1 else zlib.compress(pixels.tobytes())
+        out += b"\0" * (len(out) % 2)
+        at = len(out)
+        out += data + b"\0" * (len(data) % 2)
+        count = 1 if pixels.ndim == 2 else pixels.shape[2]
+        tags = [(256, SIZE[1]), (257, SIZE[0]), (258, bits), (259, compression), (262, photometric), (273, at)]
+        tags += [(277, count), (278, SIZE[0]), (279, len(data))]
+        if count > 1:
+            places = len(out)
+            out += struct.pack(f"<{count}H", *[bits] * count) + b"\0" * (2 * count % 4)
+        out[link : link + 4] = struct.pack("<I", len(out))
+        out += struct.pack("<H", len(tags))
+        for tag, value in tags:
+            wide = tag == 258 and count > 2
+            fields = (
+                (3, count, places) if wide else (3, 2, bits * 65537) if tag == 258 and count == 2 else (4, 1, value)
+            )
+            out += struct.pack("<HHII", tag, *fields)
+        link = len(out)
+        out += b"\0\0\0\0"
+    path.write_bytes(out)
+    return path
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_other_numbers_of_bands_are_refused(tmp_path, count, read):
+    with pytest.raises(InputError, match=r"a\.tif: "):
+        read(raw_tiff(tmp_path / "a.tif", bands(0, count)))
+
+
+@pytest.mark.parametrize("pages", [2, 3])
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_several_pages_are_refused(tmp_path, pages, read):
+    with pytest.raises(InputError, match=rf"a\.tif: has {pages} pages, of which one is read"):
+        read(raw_tiff(tmp_path / "a.tif", random_mask(0, SIZE, (0, 1)), pages=pages))
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path):
+    mask = Image.fromarray(random_mask(0, SIZE, (0, 1, 2)))
+    small = mask.resize((15, 10), 0)
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    mask.save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), np.array(mask))
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_a_mask_stored_inverted_is_refused(tmp_path, bits):
+    mask = np.zeros((SIZE[0], 4 if bits == 1 else SIZE[1]), np.uint8)
+    with pytest.raises(InputError, match=r"stored inverted \(WhiteIsZero\)"):
+        read_mask(raw_tiff(tmp_path / "a.tif", mask, photometric=0, bits=bits))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_masks_in_tiff_keep_their_ids(tmp_path, compression, dtype):
+    ids = random_mask(0, SIZE, (0, 1, 7)).astype(dtype) * (1 if dtype == np.uint8 else 300)
+    Image.fromarray(ids).save(tmp_path / "a.tif", compression=compression)
+    read = read_mask(tmp_path / "a.tif")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, ids)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("read", [read_mask, read_image])
+def test_a_damaged_tiff_is_no_half_picture(tmp_path, compression, read):
+    blocks = np.kron(random_mask(0, (20, 30), range(9)), np.ones((8, 8), np.uint8))
+    path = tmp_path / "a.tif"
+    Image.fromarray(blocks).save(path, compression=compression)
+    content, whole = path.read_bytes(), read(path)
+    rng, refused, half = np.random.default_rng(1), 0, 0
+    for _ in range(60):
+        copy = bytearray(content)
+        copy[int(rng.integers(8, len(content) // 2))] ^= int(rng.integers(1, 256))
+        path.write_bytes(copy)
+        try:
+            pixels = read(path)
+        except InputError as error:
+            assert "a.tif" in str(error) and "\n" not in str(error)
+            refused += 1
+            continue
+        half += pixels.shape == whole.shape and bool((pixels[-8:] == 0).all())
+    assert refused > 10 and half == 0
+
+
+@pytest.mark.parametrize("turn", [3, 6, 8])
+def test_a_turned_tiff_is_read_as_its_header_says(tmp_path, turn):
+    image = Image.fromarray(random_image(0, SIZE))
+    image.save(tmp_path / "a.tif", tiffinfo={274: turn})
+    assert read_image(tmp_path / "a.tif").shape[:2] == image_size(tmp_path / "a.tif")
+    expected = np.rot90(np.array(image), {3: 2, 6: 3, 8: 1}[turn])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+    with pytest.raises(InputError, match="turned by its orientation tag"):
+        read_mask(tmp_path / "a.tif")
+
+
+# ---- files that are none
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+
+    os.mkfifo(tmp_path / "a.png")
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(InputError, match=r"a\.png: is no regular file"):
+            read(tmp_path / "a.png")
+
+
+def test_a_name_that_is_no_utf_8_is_one_line(tmp_path):
+
+    os.mknod(os.fsencode(tmp_path) + b"/a\xff.png")
+    with pytest.raises(InputError, match=r"a\\xff\.png: has a name that is not UTF-8; rename it"):
+        list_images(tmp_path)
+
+
+NESTED = {"brackets": "[" * 5000, "braces": "{a: " * 3000, "dashes": "- " * 4000}
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{c}: &{c} [*{b}, *{b}, *{b}]\n" for b, c in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+
+
+@pytest.mark.parametrize("text", [*NESTED.values(), BOMB])
+@pytest.mark.parametrize("name", ["classes.yaml", "classes.json", "augmentations.yaml"])
+def test_nested_files_are_refused_at_once(tmp_path, text, name):
+    (tmp_path / name).write_text(text)
+    read = read_augmentations if name.startswith("aug") else read_class_file
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path / name)
+    assert len(str(refusal.value)) < 600 and "\n" not in str(refusal.value)
+
+
+def test_a_color_used_twice_by_an_alias_is_no_bomb(tmp_path):
+    (tmp_path / "classes.yaml").write_text("classes: [{name: a, color: &c [1, 2, 3]}, b]\nignore: [7, *c]\n")
+    assert read_class_file(tmp_path / "classes.yaml").ignore_ids == (7, 255)
+
+
+# ---- class files of other tools
+
+
+CLASSES = {
+    "name and id": ("classes.txt", "crack 1\nbackground 0\n", ("crack", "background"), (1, 0)),
+    "name, id": ("classes.txt", "bg,0\ncrack,255\n", ("bg", "crack"), (0, 255)),
+    "name: id": ("classes.txt", "bg: 0\nlong crack: 3\n", ("bg", "long crack"), (0, 3)),
+    "header": ("classes.txt", "name\nwall\nfloor\n", ("wall", "floor"), (0, 1)),
+    "header of two": ("classes.txt", "name id\nwall 4\nfloor 2\n", ("wall", "floor"), (4, 2)),
+    "cvat": ("labelmap.txt", "# label:color_rgb:parts:actions\nbg:0,0,0::\ncar:1,2,3::\n", ("bg", "car"), (0, 1)),
+    "labelme": ("labels.txt", "__ignore__\n_background_\ncar\n", ("_background_", "car"), (0, 1)),
+    "csv of ids": ("class_dict.csv", "name,id\nwall,3\nfloor,9\n", ("wall", "floor"), (3, 9)),
+    "csv of ids and colours": ("class_dict.csv", "id;name;r;g;b\n5;a;1;2;3\n2;b;4;5;6\n", ("a", "b"), (5, 2)),
+    "csv of red": ("class_dict.csv", "name,red,green,blue\nwall,1,2,3\nfloor,4,5,6\n", ("wall", "floor"), (0, 1)),
+    "a dict": ("classes.yaml", "background: 0\ncrack: 255\n", ("background", "crack"), (0, 255)),
+    "a dict of classes": ("classes.json", '{"classes": {"bg": 0, "crack": 255}}', ("bg", "crack"), (0, 255)),
+    "yolo": ("classes.yaml", "names:\n  0: bg\n  2: crack\n", ("bg", "crack"), (0, 2)),
+    "numbered names": ("classes.txt", "zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", CLASSES)
+def test_class_files_of_other_tools_give_their_own_ids(tmp_path, form):
+    name, text, names, ids = CLASSES[form]
+    (tmp_path / name).write_text(text)
+    table = read_class_file(tmp_path / name)
+    assert (table.names, table.ids) == (names, ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("classes.txt", "wall\n__ignore__\nfloor\n", "__ignore__ is not the first line"),
+        ("classes.txt", "wall\nfloor,3\n", "'floor,3' ends with a number, other lines do not"),
+        ("classes.yaml", "- {name: a, name: b}\n- c\n", "has the key 'name' twice"),
+        ("classes.json", '{"a": 0, "b": 1, "a": 2}', "has the key 'a' twice"),
+        ("class_dict.csv", "name,r,g,b,red\na,1,2,3,4\nb,1,2,5,4\n", "has two columns 'r'"),
+    ],
+)
+def test_class_files_that_say_two_things_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_class_file(tmp_path / name)
+
+
+# ---- counts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixels": [-1, 4]},
+        {"pixels": [3]},
+        {"images": [1, None]},
+        {"ignored_pixels": None},
+        {"pixels": [0, 4]},
+        {"image_count": 0},
+        {"class_names": "ab"},
+        {"pixels": [1.5, 4]},
+        {"pixels": [True, 4]},
+    ],
+)
+def test_counts_that_cannot_be_are_refused(tmp_path, change):
+
+    counts = PixelCounts(("a", "b"), (3, 4), (1, 1), (7, 7), 2, 1)
+    counts.save(tmp_path / "c.json")
+    assert PixelCounts.load(tmp_path / "c.json") == counts
+    (tmp_path / "c.json").write_text(json.dumps(counts.to_dict() | change))
+    with pytest.raises(InputError, match=r"c\.json: cannot be read as pixel counts"):
+        PixelCounts.load(tmp_path / "c.json")
