@@ -14,9 +14,8 @@ from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
-from segloss.losses.cross_entropy import PROBABILITY, SHARE
 from segloss.losses.label_values import OUTLYING_OPTIONS
-from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range
+from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, Range
 from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 from segloss.models import ModelOptions

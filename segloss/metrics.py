@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.reduction import IGNORE_INDEX, ignored_label
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,11 @@ class ConfusionMatrix:
         images: number of label maps seen (leading entries of a batch; 1 for a single 2-D or 1-D map).
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX):
+    def __init__(self, num_classes: int, ignore_index: int | None = IGNORE_INDEX):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
+        ignored_label(ignore_index)
         self.ignore_index = ignore_index
         self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.ignored = 0
@@ -114,7 +115,7 @@ class ConfusionMatrix:
         if predictions.is_floating_point() or labels.is_floating_point():
             raise ValueError(f"class ids must be integers, got {predictions.dtype} and {labels.dtype}")
         labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
-        valid = labels != self.ignore_index
+        valid = labels != ignored_label(self.ignore_index)
         true = labels[valid]
         predicted = predictions[valid].long()
         if true.numel() and (int(true.min()) < 0 or int(true.max()) >= self.num_classes):

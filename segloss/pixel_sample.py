@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.reduction import IGNORE_INDEX, ignored_label
 
 Batch = Tensor | tuple[Tensor, Tensor]
 Source = Tensor | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -38,11 +38,12 @@ class PixelSample:
         level: one pixel in ``2 ** level`` is kept.
     """
 
-    def __init__(self, *, ignore_index: int = IGNORE_INDEX, pixel_stride: int = 1, max_mib: float = 256):
+    def __init__(self, *, ignore_index: int | None = IGNORE_INDEX, pixel_stride: int = 1, max_mib: float = 256):
         if pixel_stride < 1:
             raise ValueError(f"pixel_stride must be at least 1, got {pixel_stride}")
         if not max_mib > 0:
             raise ValueError(f"max_mib must be positive, got {max_mib}")
+        ignored_label(ignore_index)
         self.ignore_index, self.pixel_stride, self.max_mib = ignore_index, pixel_stride, max_mib
         self.seen = self.level = self.pixels = self._place = 0
         self._held = torch.empty(0, 0)
@@ -92,7 +93,7 @@ class PixelSample:
         valid = torch.ones_like(posterior[:, 0], dtype=torch.bool)
         if labels is not None:
             labels = labels[looked_at[1:]].to(posterior.device).long()
-            valid = labels != self.ignore_index
+            valid = labels != ignored_label(self.ignore_index)
         _check_values(posterior, labels, valid)
         self.seen += int(valid.sum())
         hashes = _scattered(torch.arange(self._place, self._place + valid.numel(), device=valid.device))

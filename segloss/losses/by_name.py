@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segloss.errors import unknown_name
 from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read
+from segloss.losses.label_values import Counts
 from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
 
 
@@ -140,7 +141,7 @@ def unused_options(name: str, given: Iterable[str]) -> dict[str, tuple[str, ...]
 
 def build_criterion(
     name: str,
-    counts: Tensor | Sequence[int],
+    counts: Counts,
     *,
     pixels_of_images: Tensor | Sequence[int] | None = None,
     **options: Any,
@@ -158,7 +159,7 @@ def build_criterion(
 
     Args:
         name: one of ``LOSSES``; ``"weighted_"`` before it adds class weights; sums as ``"ce+0.5*dice"``.
-        counts: training pixels per class.
+        counts: training pixels per class, or a ``PixelCounts``.
         pixels_of_images: of the ``weighted_`` losses, see
             :func:`segloss.losses.class_weights.class_weights_from_counts`.
         options: those of ``LOSS_OPTIONS``, also by the name of ``from_counts`` (``power`` for ``label_power``).

@@ -17,13 +17,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segloss.losses.label_values import class_counts, effective_number, fill_empty
+from segloss.errors import InputError
+from segloss.losses.label_values import Counts, class_counts, effective_number, fill_empty
+from segloss.losses.reduction import numbers
 
 CLASS_WEIGHTS = ("median_frequency", "inverse", "inverse_sqrt", "enet", "effective")
 
 
 def class_weights_from_counts(
-    counts: Tensor | Sequence[int],
+    counts: Counts,
     recipe: str = "median_frequency",
     *,
     pixels_of_images: Tensor | Sequence[int] | None = None,
@@ -32,10 +34,10 @@ def class_weights_from_counts(
     """Weights w from the pixel counts of the training set; the formulas stand in this module's head.
 
     Args:
-        counts: training pixels per class, ignored pixels left out, shape ``(C,)``.
+        counts: training pixels per class, ignored pixels left out, shape ``(C,)``, or a ``PixelCounts``.
         recipe: one of ``CLASS_WEIGHTS``.
         pixels_of_images: of ``"median_frequency"``: labelled pixels of the images that hold each class ``(C,)``.
-            None takes all pixels, as if every image held every class.
+            None takes those of a ``PixelCounts``, else all pixels, as if every image held every class.
         beta: of ``"effective"``, in [0, 1); default 1 - 1 / median of the positive counts.
 
     Returns:
@@ -47,6 +49,10 @@ def class_weights_from_counts(
     >>> class_weights_from_counts([9000, 900, 100], "inverse_sqrt")
     tensor([0.2198, 0.6951, 2.0852])
     """
+    if not isinstance(recipe, str):
+        raise InputError(f"recipe must be one of {', '.join(CLASS_WEIGHTS)}, got {recipe!r}")
+    if pixels_of_images is None:
+        pixels_of_images = getattr(counts, "pixels_of_images", None)
     counts, recipe = class_counts(counts), recipe.lower()
     if recipe == "median_frequency":
         frequency = counts / (counts.sum() if pixels_of_images is None else _image_pixels(pixels_of_images, counts))
@@ -68,7 +74,7 @@ def class_weights_from_counts(
 
 
 def _image_pixels(pixels_of_images: Tensor | Sequence[int], counts: Tensor) -> Tensor:
-    pixels = torch.as_tensor(pixels_of_images, dtype=torch.float64, device="cpu")
+    pixels = numbers("pixels_of_images", pixels_of_images, torch.float64, "cpu")
     if pixels.shape != counts.shape:
         raise ValueError(f"pixels_of_images must have shape ({len(counts)},), got {tuple(pixels.shape)}")
     fits = (pixels >= counts) & torch.isfinite(pixels)

@@ -8,7 +8,19 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
-from segloss.losses.reduction import IGNORE_INDEX, REDUCTIONS, class_vector, first_largest, weight_sum, working_dtype
+from segloss.losses.label_values import Counts
+from segloss.losses.reduction import (
+    FINITE,
+    IGNORE_INDEX,
+    check_choices,
+    check_scores,
+    class_vector,
+    first_largest,
+    ignored_label,
+    require_number,
+    weight_sum,
+    working_dtype,
+)
 from segloss.options import Option
 
 Loss = TypeVar("Loss", bound="Criterion")
@@ -98,10 +110,10 @@ class Criterion(nn.Module):
         for option, own in cls.options.items():
             _options[option] = replace(own, help=f"of {' and '.join(losses_that_read(option))}: {own.help}")
 
-    def __init__(self, *, ignore_index: int = IGNORE_INDEX, reduction: str = "mean"):
+    def __init__(self, *, ignore_index: int | None = IGNORE_INDEX, reduction: str = "mean"):
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        check_choices(reduction)
+        ignored_label(ignore_index)
         self.ignore_index = ignore_index
         self.reduction = reduction
 
@@ -116,7 +128,7 @@ class Criterion(nn.Module):
         return self
 
     @classmethod
-    def from_counts(cls: type[Loss], counts: Tensor | Sequence[int], **options: Any) -> Loss:
+    def from_counts(cls: type[Loss], counts: Counts, **options: Any) -> Loss:
         """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
         return cls(**with_class_weights(counts, options))
 
@@ -133,6 +145,11 @@ class Criterion(nn.Module):
         """u ``(C,)``, or None where the raw argmax already is the natural-prior decision."""
         return None
 
+    def check_readable(self, logits: Tensor, tau: float = 1.0) -> None:
+        """Raise ValueError or TypeError unless these are scores of this criterion's classes, and tau a number."""
+        require_number("tau", tau, FINITE)
+        check_scores(logits, next((len(vector) for vector in self.buffers() if vector.ndim == 1), None))
+
     def softmax_scores(self, logits: Tensor) -> Tensor:
         """What the loss takes the softmax of, apart from what the labels add; in the order of the logits."""
         return logits.to(working_dtype(logits))
@@ -144,6 +161,7 @@ class Criterion(nn.Module):
 
     def posterior(self, logits: Tensor) -> Tensor:
         """P(c|x), shape ``(N, C, *)``, float32 or wider: softmax of :meth:`natural_scores`."""
+        self.check_readable(logits)
         return self.natural_scores(logits).softmax(1)
 
     def decide(self, logits: Tensor, tau: float | PosteriorRule = 1.0) -> Tensor:
@@ -155,6 +173,7 @@ class Criterion(nn.Module):
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         """:meth:`decide` at an operating point; what a loss with another formula defines."""
+        self.check_readable(logits, tau)
         if tau == 1:
             return first_largest(logits)
         natural = self.natural_scores(logits)
@@ -178,7 +197,7 @@ class WeightedCriterion(Criterion):
         self,
         *,
         weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = IGNORE_INDEX,
+        ignore_index: int | None = IGNORE_INDEX,
         reduction: str = "mean",
     ):
         super().__init__(ignore_index=ignore_index, reduction=reduction)
@@ -197,7 +216,7 @@ class WeightedCriterion(Criterion):
         return f"{'' if self.weight is None else 'class weights, '}{super().extra_repr()}"
 
 
-def with_class_weights(counts: Tensor | Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any]:
     """``options`` of a module, with ``class_weights`` (a recipe) and its own options turned into ``weight``."""
     recipe = options.pop("class_weights", None)
     own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}

@@ -12,7 +12,8 @@ from segloss.losses.reduction import (
     BELOW_ONE,
     IGNORE_INDEX,
     NOT_NEGATIVE,
-    Range,
+    PROBABILITY,
+    SHARE,
     check_class_vector,
     check_logits_and_labels,
     reduce_pixels,
@@ -25,11 +26,8 @@ from segloss.losses.reduction import (
 )
 from segloss.options import Option
 
-PROBABILITY: Range = ("in (0, 1]", lambda number: 0 < number <= 1)
-SHARE: Range = ("in [0, 1]", lambda number: 0 <= number <= 1)
 
-
-def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """-log softmax(z)_y per pixel, 0 where ignored; with ``valid`` and ``safe`` of :func:`valid_pixels`."""
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
     scores = select_valid(logits, valid).to(working_dtype(logits))
@@ -60,7 +58,7 @@ def focal_loss(
     *,
     gamma: float = 2.0,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -77,7 +75,7 @@ def focal_loss(
         labels: class ids y, integer, shape ``(N, *)``, in ``[0, C)`` or ``ignore_index``.
         gamma: focusing exponent, >= 0.
         weight: w, one positive value per class ``(C,)``; None: all 1.
-        ignore_index: such pixels count neither in the sums nor in V.
+        ignore_index: such pixels count neither in the sums nor in V; None: all count.
         reduction: ``"mean"`` as above, ``"sum"`` the numerator, ``"none"`` its terms ``(N, *)``, 0 where ignored.
         divisor: of ``"mean"``: the denominator of a whole of which this batch is a part, as in
             :func:`segloss.outlying_mse_loss`.
@@ -108,7 +106,7 @@ def cross_entropy_loss(
     *,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -149,7 +147,7 @@ def ohem_cross_entropy_loss(
     threshold: float = 0.7,
     min_share: float = 1 / 16,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:

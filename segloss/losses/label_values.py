@@ -15,14 +15,23 @@ recipe          :math:`t_c / \alpha`                                 source
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, require_number
+from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, numbers, require_number
 from segloss.options import Option
 
+
+class Counted(Protocol):
+    """What holds pixel counts, as :class:`segloss.PixelCounts`."""
+
+    @property
+    def pixels(self) -> Sequence[int]: ...
+
+
+Counts: TypeAlias = Tensor | Sequence[int] | Counted
 LABEL_VALUES = ("rank", "uniform", "power", "log", "effective")
 
 
@@ -50,9 +59,9 @@ OUTLYING_OPTIONS = {
 }
 
 
-def class_counts(counts: Tensor | Sequence[int]) -> Tensor:
-    """Counts as float64 ``(C,)`` on CPU; ValueError unless C >= 2, all are >= 0 and one is positive."""
-    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+def class_counts(counts: Counts) -> Tensor:
+    """As float64 ``(C,)`` on CPU; ValueError unless C >= 2, all are >= 0 and one is positive."""
+    counts = numbers("counts", getattr(counts, "pixels", counts), torch.float64, "cpu")
     if counts.ndim != 1 or len(counts) < 2:
         raise ValueError(f"counts must have shape (C,) with at least two classes, got {tuple(counts.shape)}")
     if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()) or not bool((counts > 0).any()):
@@ -60,7 +69,7 @@ def class_counts(counts: Tensor | Sequence[int]) -> Tensor:
     return counts
 
 
-def class_ranks(counts: Tensor | Sequence[int]) -> Tensor:
+def class_ranks(counts: Counts) -> Tensor:
     """Rank of each class by descending count: 1 = most frequent, C = rarest; int64 ``(C,)``.
 
     Ties go to the lower class id first, so an empty class ranks after every class that has pixels.
@@ -90,7 +99,7 @@ def effective_number(counts: Tensor, beta: float | None) -> Tensor:
 
 
 def label_values_from_counts(
-    counts: Tensor | Sequence[int],
+    counts: Counts,
     *,
     alpha: float = 1.0,
     label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
@@ -100,7 +109,7 @@ def label_values_from_counts(
     r"""Label values :math:`t_c` from the pixel counts of the training set; the formulas stand in this module's head.
 
     Args:
-        counts: training pixels per class, ignored pixels left out, shape ``(C,)``.
+        counts: training pixels per class, ignored pixels left out, shape ``(C,)``, or a ``PixelCounts``.
         alpha: scale of all values, > 0. It does not change their ratios:
             ``loss(s z, t) = s^2 loss(z, t / s)``, so it acts through the optimiser only.
         label_values: a recipe's name, or one's own vector ``(C,)`` (multiplied by alpha too); either also as words.
@@ -123,7 +132,7 @@ def label_values_from_counts(
     require_number("alpha", alpha, POSITIVE)
     label_values = recipe_or_numbers(label_values)
     if not isinstance(label_values, str):
-        values = torch.as_tensor(label_values, dtype=torch.float64, device="cpu")
+        values = numbers("label_values", label_values, torch.float64, "cpu")
         if values.shape != counts.shape:
             raise ValueError(f"label_values must have shape ({len(counts)},), got {tuple(values.shape)}")
     elif label_values == "rank":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
 from segloss.losses.cross_entropy import cross_entropy_loss
-from segloss.losses.label_values import class_counts, fill_empty
+from segloss.losses.label_values import Counts, class_counts, fill_empty
 from segloss.losses.reduction import (
     FINITE,
     IGNORE_INDEX,
@@ -17,6 +17,7 @@ from segloss.losses.reduction import (
     check_class_vector,
     check_logits_and_labels,
     class_vector,
+    numbers,
     require_number,
     valid_pixels,
     working_dtype,
@@ -24,7 +25,7 @@ from segloss.losses.reduction import (
 from segloss.options import Option
 
 
-def class_prior(counts: Tensor | Sequence[int]) -> Tensor:
+def class_prior(counts: Counts) -> Tensor:
     """Training prior pi = n / sum n, float32 ``(C,)``; a class without pixels takes the smallest share there is.
 
     Without any pixel at all the shares are equal.
@@ -32,7 +33,7 @@ def class_prior(counts: Tensor | Sequence[int]) -> Tensor:
     >>> class_prior([900, 0, 100])
     tensor([0.9000, 0.1000, 0.1000])
     """
-    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+    counts = numbers("counts", getattr(counts, "pixels", counts), torch.float64, "cpu")
     counts = class_counts(counts if counts.any() else torch.ones_like(counts))
     return (fill_empty(counts, counts) / counts.sum()).float()
 
@@ -44,7 +45,7 @@ def logit_adjusted_loss(
     *,
     tau: float = 1.0,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -89,7 +90,7 @@ def vector_scaling_loss(
     shifts: Tensor,
     *,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -125,7 +126,7 @@ def ldam_loss(
     *,
     scale: float = 30.0,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -177,7 +178,7 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
         self.tau = require_number("tau", tau, FINITE)
 
     @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], *, tau: float = 1.0, **options: Any) -> "LogitAdjustedLoss":
+    def from_counts(cls, counts: Counts, *, tau: float = 1.0, **options: Any) -> "LogitAdjustedLoss":
         """From training pixel counts ``(C,)``; ``class_weights`` names a recipe for ``weight``."""
         return cls(class_prior(class_counts(counts)), tau=tau, **with_class_weights(counts, options))
 
@@ -213,14 +214,14 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
     def __init__(self, scales: Tensor | Sequence[float], shifts: Tensor | Sequence[float], **options: Any):
         super().__init__(**options)
         self.register_buffer("scales", class_vector("scales", scales))
-        shifts = torch.as_tensor(shifts, dtype=torch.float32).detach().clone()
+        shifts = numbers("shifts", shifts, torch.float32).detach().clone()
         if shifts.shape != self.scales.shape or not bool(shifts.isfinite().all()):
             raise ValueError(f"shifts must be finite, of shape ({len(self.scales)},), got {shifts.tolist()}")
         self.register_buffer("shifts", shifts)
 
     @classmethod
     def from_counts(
-        cls, counts: Tensor | Sequence[int], *, gamma: float = 0.15, tau: float = 1.0, **options: Any
+        cls, counts: Counts, *, gamma: float = 0.15, tau: float = 1.0, **options: Any
     ) -> "VectorScalingLoss":
         r""":math:`\Delta_c = (n_c / \max n)^\gamma` and :math:`\iota_c = \tau \log \pi_c`, as in the paper."""
         require_number("gamma", gamma, NOT_NEGATIVE)
@@ -259,9 +260,7 @@ class LDAMLoss(WeightedCriterion, name="ldam"):
         self.posterior_formula = "softmax" if scale == 1 else "other"
 
     @classmethod
-    def from_counts(
-        cls, counts: Tensor | Sequence[int], *, max_margin: float = 0.5, scale: float = 30.0, **options: Any
-    ) -> "LDAMLoss":
+    def from_counts(cls, counts: Counts, *, max_margin: float = 0.5, scale: float = 30.0, **options: Any) -> "LDAMLoss":
         """Margins up to ``max_margin``, that of the rarest class; ``class_weights`` names a recipe for ``weight``."""
         require_number("max_margin", max_margin, POSITIVE)
         prior = class_prior(class_counts(counts))

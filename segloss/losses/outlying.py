@@ -7,18 +7,23 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
-from segloss.losses.label_values import OUTLYING_OPTIONS, label_values_from_counts
+from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts
 from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.reduction import (
+    FINITE,
     IGNORE_INDEX,
+    check_choices,
     check_class_vector,
     check_device,
     check_divisor,
     check_logits_and_labels,
-    check_upsample,
+    check_scores,
+    check_tensor,
     class_vector,
     divide,
     first_largest,
+    ignored_label,
+    require_number,
     weight_sum,
     working_dtype,
 )
@@ -31,7 +36,7 @@ def outlying_mse_loss(
     *,
     weight: Tensor | None = None,
     pixel_weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     upsample: str | None = None,
     align_corners: bool = False,
@@ -53,7 +58,7 @@ def outlying_mse_loss(
         label_values: t, one positive value per class, shape ``(C,)``, in logit units; a constant, without gradient.
         weight: one positive value per class, shape ``(C,)``; a constant, without gradient.
         pixel_weight: one value >= 0 per pixel, shape ``(N, *)``; a constant, without gradient.
-        ignore_index: such pixels count neither in the sum nor in V.
+        ignore_index: such pixels count neither in the sum nor in V; None: all count.
         reduction: ``"mean"`` as above; ``"sum"``: without the division; ``"none"``: per pixel, w_i times the mean
             over C, 0 where ignored.
         upsample: ``"bilinear"``: logits ``(N, C, h, w)`` and labels ``(N, H, W)`` of another size; value and gradient
@@ -85,7 +90,10 @@ def outlying_mse_loss(
         check_class_vector("weight", weight, logits)
         weight = weight.detach()
     if pixel_weight is not None:
+        check_tensor("pixel_weight", pixel_weight)
         check_device("pixel_weight", pixel_weight, logits)
+        if pixel_weight.is_complex():
+            raise TypeError(f"pixel_weight must be real numbers, got {pixel_weight.dtype}")
         if pixel_weight.shape != labels.shape:
             raise ValueError(
                 f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
@@ -99,7 +107,7 @@ def outlying_mse_loss(
         weight,
         pixel_weight,
         None if upsample is None else align_corners,
-        ignore_index,
+        ignored_label(ignore_index),
         reduction if divisor is None else "sum",
     )
     return loss if divisor is None else divide(loss / logits.shape[1], divisor)
@@ -124,6 +132,7 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     >>> posterior(torch.tensor([[0.5, 1.0]]), torch.tensor([1.0, 4.0]))
     tensor([[0.6667, 0.3333]])
     """
+    check_scores(logits)
     check_class_vector("label_values", label_values, logits)
     natural = logits.to(working_dtype(logits))
     natural = natural / per_class(label_values, natural)
@@ -153,6 +162,8 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
     >>> decide(torch.tensor([[0.5, 1.0]]), torch.tensor([1.0, 4.0]), tau=0.0)
     tensor([0])
     """
+    require_number("tau", tau, FINITE)
+    check_scores(logits)
     check_class_vector("label_values", label_values, logits)
     if tau == 1:
         return first_largest(logits)
@@ -191,14 +202,14 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
         label_values: Tensor | Sequence[float],
         *,
         weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = IGNORE_INDEX,
+        ignore_index: int | None = IGNORE_INDEX,
         reduction: str = "mean",
         upsample: str | None = None,
         align_corners: bool = False,
     ):
         label_values = class_vector("label_values", label_values)
         super().__init__(ignore_index=ignore_index, reduction=reduction)
-        check_upsample(upsample)
+        check_choices(reduction, upsample, align_corners)
         self.upsample = upsample
         self.align_corners = align_corners
         self.register_buffer("label_values", label_values)
@@ -207,7 +218,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
     @classmethod
     def from_counts(
         cls: type[Outlying],
-        counts: Tensor | Sequence[int],
+        counts: Counts,
         *,
         alpha: float = 1.0,
         label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
@@ -254,9 +265,11 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
         return self.label_values if self.weight is None else self.label_values * self.weight
 
     def posterior(self, logits: Tensor) -> Tensor:
+        self.check_readable(logits)
         return posterior(logits, self.tilt)
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
+        self.check_readable(logits, tau)
         return decide(logits, self.tilt, tau)
 
     def extra_repr(self) -> str:
@@ -272,6 +285,6 @@ class MSELoss(OutlyingMSELoss, name="mse", options={"alpha": OUTLYING_OPTIONS["a
     needs_counts = False
 
     @classmethod
-    def from_counts(cls, counts: Tensor | Sequence[int], **options: Any) -> "MSELoss":
+    def from_counts(cls, counts: Counts, **options: Any) -> "MSELoss":
         """As :meth:`OutlyingMSELoss.from_counts` with ``label_values="uniform"``; of the counts only C matters."""
         return super().from_counts(counts, label_values="uniform", **options)

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from segloss.losses.reduction import wide_dtype, working_dtype
+from segloss.losses.reduction import ignored_words, wide_dtype, working_dtype
 
 TILE = 2048  # logits a program holds at a time
 
@@ -160,7 +160,7 @@ def value_sums(
             )  # fmt: skip
     torch._assert_async(
         strays.sum() == 0,
-        f"labels outside [0, {flat.shape[1]}) and not ignore_index={ignore_index}; map or ignore them",
+        f"labels outside [0, {flat.shape[1]}) and not {ignored_words(ignore_index)}; map or ignore them",
     )
     wide = wide_dtype(logits.device, dtype)
     return pixels if per_pixel else sums.sum(dtype=wide), weight_sums.sum(dtype=wide)

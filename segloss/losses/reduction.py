@@ -2,50 +2,115 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss.errors import InputError
+
 IGNORE_INDEX = 255
+NOTHING_IGNORED = 1 - 2**31  # stands for None where an integer is wanted: no class, nor what a NaN is cast to
 REDUCTIONS = ("mean", "sum", "none")
 UPSAMPLE = (None, "bilinear")
 
 # Ranges of numbers, in words and as a test that NaN fails: fields of an Option, and what require_number takes.
-Range = tuple[str, Callable[[float], bool]]
-POSITIVE: Range = ("positive and finite", lambda number: 0 < number < math.inf)
-NOT_NEGATIVE: Range = (">= 0 and finite", lambda number: 0 <= number < math.inf)
-FINITE: Range = ("finite", lambda number: -math.inf < number < math.inf)
-BELOW_ONE: Range = ("in [0, 1)", lambda number: 0 <= number < 1)
+Range = tuple[str, Callable[[Any], bool]]
+
+
+def _number(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The test, failed by what is no number: words, switches, complex numbers, vectors."""
+    return lambda value: (
+        (
+            (isinstance(value, Real) and not isinstance(value, bool))
+            or (isinstance(value, Tensor) and value.numel() == 1 and not is_switch_or_complex(value))
+        )
+        and bool(fits(value))
+    )
+
+
+POSITIVE: Range = ("positive and finite", _number(lambda number: 0 < number < math.inf))
+NOT_NEGATIVE: Range = (">= 0 and finite", _number(lambda number: 0 <= number < math.inf))
+FINITE: Range = ("finite", _number(lambda number: -math.inf < number < math.inf))
+BELOW_ONE: Range = ("in [0, 1)", _number(lambda number: 0 <= number < 1))
+PROBABILITY: Range = ("in (0, 1]", _number(lambda number: 0 < number <= 1))
+SHARE: Range = ("in [0, 1]", _number(lambda number: 0 <= number <= 1))
 
 
 def require_number(name: str, number: float, allowed: Range) -> float:
-    """The number; ValueError unless it is in the range."""
+    """The number; ValueError unless it is one and in the range."""
     expected, fits = allowed
     if not fits(number):
-        raise ValueError(f"{name} must be {expected}, got {number}")
+        raise InputError(f"{name} must be {expected}, got {number!r}")
     return number
 
 
-def check_upsample(upsample: str | None) -> None:
+def ignored_label(ignore_index: int | None) -> int:
+    """The label that counts nowhere, as an integer; None ignores nothing.
+
+    >>> ignored_label(255)
+    255
+
+    Raises:
+        InputError: it is neither an integer nor None.
+    """
+    if ignore_index is None:
+        return NOTHING_IGNORED
+    if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
+        cure = "give one label, as 255, or None to ignore nothing"
+        raise InputError(f"ignore_index must be an integer or None, got {ignore_index!r}", cure)
+    return int(ignore_index)
+
+
+def ignored_words(ignore_index: int) -> str:
+    """For the message on a stray label."""
+    return f"ignore_index={None if ignore_index == NOTHING_IGNORED else ignore_index}"
+
+
+def check_choices(reduction: str, upsample: str | None = None, align_corners: bool = False) -> None:
+    """InputError unless each is one of its few values."""
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if upsample not in UPSAMPLE:
-        raise ValueError(f"upsample must be None or 'bilinear', got {upsample!r}")
+        raise InputError(f"upsample must be None or 'bilinear', got {upsample!r}")
+    if not isinstance(align_corners, bool):
+        raise InputError(f"align_corners must be True or False, got {align_corners!r}")
+
+
+def is_switch_or_complex(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bool or tensor.is_complex()
+
+
+def check_class_ids(name: str, tensor: Tensor) -> None:
+    """TypeError unless they are integers."""
+    if tensor.is_floating_point() or is_switch_or_complex(tensor):
+        raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}")
+
+
+def check_scores(logits: Tensor, num_classes: int | None = None) -> None:
+    """Raise ValueError or TypeError unless they are scores ``(N, C, *)`` of so many classes, if it is known."""
+    check_tensor("logits", logits)
+    if is_switch_or_complex(logits):
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have shape (N, C, *), got {tuple(logits.shape)}")
+    if num_classes is not None and logits.shape[1] != num_classes:
+        cure = "give the scores of the network that was trained with this criterion"
+        raise InputError(f"logits must have {num_classes} classes in dim 1, got shape {tuple(logits.shape)}", cure)
 
 
 def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsample: str | None = None) -> None:
     """Raise ValueError or TypeError unless ``logits (N, C, *)`` and ``labels (N, *)`` belong together."""
-    check_upsample(upsample)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    check_choices(reduction, upsample)
     check_tensor("logits", logits)
     check_tensor("labels", labels)
     check_device("labels", labels, logits)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must hold integer class ids, got {labels.dtype}")
-    if logits.ndim < 2:
-        raise ValueError(f"logits must have shape (N, C, *), got {tuple(logits.shape)}")
+    check_class_ids("labels", labels)
+    check_scores(logits)
     if logits.shape[1] < 2:
         raise ValueError(
             f"logits must have at least two classes in dim 1, got shape {tuple(logits.shape)}; "
@@ -53,8 +118,9 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
         )
     expected = (logits.shape[0], *logits.shape[2:])
     if upsample is not None:
-        if logits.ndim != 4 or not logits.numel() or not labels.numel():
-            raise ValueError(f"upsample needs logits of shape (N, C, h, w), not empty, got {tuple(logits.shape)}")
+        if logits.ndim != 4 or 0 in logits.shape[2:] or 0 in labels.shape[-2:]:
+            what = "upsample needs logits of shape (N, C, h, w) and labels of shape (N, H, W), their images not empty"
+            raise ValueError(f"{what}, got {tuple(logits.shape)} and {tuple(labels.shape)}")
         expected = (logits.shape[0], *labels.shape[-2:])
     if tuple(labels.shape) != expected:
         cure = ""
@@ -85,6 +151,8 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
     """Raise ValueError unless ``values`` has shape ``(C,)``. Their sign is checked on CPU only: no device sync."""
     check_tensor(name, values)
     check_device(name, values, logits)
+    if is_switch_or_complex(values):
+        raise TypeError(f"{name} must be real numbers, got {values.dtype}")
     if tuple(values.shape) != (logits.shape[1],):
         raise ValueError(
             f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
@@ -95,9 +163,18 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
         raise ValueError(f"{name} must be positive, got {values.tolist()}")
 
 
+def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
+    """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches."""
+    with suppress(TypeError, ValueError, RuntimeError):
+        vector = torch.as_tensor(values)
+        if not is_switch_or_complex(vector):
+            return torch.as_tensor(values, dtype=dtype, device=device)
+    raise InputError(f"{name} must be numbers, one per class, got {values!r}")
+
+
 def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int | None = None) -> Tensor:
     """A copy as float32 ``(C,)``; ValueError unless C >= 2 (or as given) and all are positive and finite."""
-    vector = torch.as_tensor(values, dtype=torch.float32).detach().clone()
+    vector = numbers(name, values, torch.float32).detach().clone()
     if vector.ndim != 1 or len(vector) < 2 or len(vector) != (num_classes or len(vector)):
         expected = "(C,) with at least two classes" if num_classes is None else f"({num_classes},)"
         raise ValueError(f"{name} must have shape {expected}, got {tuple(vector.shape)}")
@@ -106,13 +183,14 @@ def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int |
     return vector
 
 
-def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     """``(valid, safe)``: which labels count, and int64 labels with 0 where they do not.
 
     A label that is neither in ``[0, C)`` nor ``ignore_index`` raises IndexError on CPU; in a compiled graph and on
     other devices an assertion fails there, without a synchronisation here.
     """
     labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
+    ignore_index = ignored_label(ignore_index)
     valid = labels != ignore_index
     safe = torch.where(valid, labels, 0)
     require_classes(safe, num_classes, ignore_index)
@@ -128,13 +206,13 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
         return
     if labels.device.type not in ("cpu", "mps") or compiling:
         inside = ((labels >= 0) & (labels < num_classes)).all()
-        torch._assert_async(inside, f"labels outside [0, {num_classes}) and not ignore_index={ignore_index}")
+        torch._assert_async(inside, f"labels outside [0, {num_classes}) and not {ignored_words(ignore_index)}")
         return
     low, high = (int(x) for x in labels.aminmax())
     if low < 0 or high >= num_classes:
         raise IndexError(
             f"labels hold {low if low < 0 else high}, outside [0, {num_classes}) and not "
-            f"ignore_index={ignore_index}; map the label or ignore it"
+            f"{ignored_words(ignore_index)}; map the label or ignore it"
         )
 
 
@@ -198,11 +276,13 @@ def share_of(loss: Tensor, own: Tensor, divisor: Tensor | float | None, reductio
     return loss if divisor is None else divide(loss * own.to(loss.dtype), divisor)
 
 
-def weight_sum(labels: Tensor, weight: Tensor | None, ignore_index: int, pixel_weight: Tensor | None = None) -> Tensor:
+def weight_sum(
+    labels: Tensor, weight: Tensor | None, ignore_index: int | None, pixel_weight: Tensor | None = None
+) -> Tensor:
     """Valid pixels, or the sum of their class weights ``(C,)`` times their own: 0-dim, float64 where there is one."""
     wide = wide_dtype(labels.device, torch.float32)
     if weight is None:
-        weights = (labels.long() != ignore_index).float()
+        weights = (labels.long() != ignored_label(ignore_index)).float()
     else:
         valid, safe = valid_pixels(labels, len(weight), ignore_index)
         weights = torch.where(valid, weight.detach()[safe], 0)

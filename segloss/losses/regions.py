@@ -29,7 +29,7 @@ def tversky_loss(
     alpha: float = 0.3,
     beta: float = 0.7,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -48,7 +48,7 @@ def tversky_loss(
         alpha: weight of false positives, > 0.
         beta: weight of false negatives, > 0.
         weight: w, one positive value per class ``(C,)``: L is the mean of L_c weighted by it; None: all 1.
-        ignore_index: such pixels count nowhere.
+        ignore_index: such pixels count nowhere; None: all count.
         reduction: ``"mean"``: :math:`\sum w_c L_c / \sum w_c` over the classes present; ``"sum"``: the numerator;
             ``"none"``: its terms ``(C,)``, 0 where a class is not present.
         divisor: of ``"mean"``: |V| of a whole of which this batch is a part. An index of regions is no sum over pixels:
@@ -87,7 +87,7 @@ def dice_loss(
     labels: Tensor,
     *,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -110,7 +110,7 @@ def jaccard_loss(
     labels: Tensor,
     *,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -132,7 +132,7 @@ def lovasz_softmax_loss(
     labels: Tensor,
     *,
     weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
@@ -177,7 +177,9 @@ def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
     return torch.empty_like(error).scatter_(0, order, steps.to(error.dtype))
 
 
-def _probabilities(logits: Tensor, labels: Tensor, ignore_index: int, reduction: str) -> tuple[Tensor, Tensor, Tensor]:
+def _probabilities(
+    logits: Tensor, labels: Tensor, ignore_index: int | None, reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax ``(N, C, P)`` in float32 or wider; valid and safe labels ``(N, P)``."""
     check_logits_and_labels(logits, labels, reduction)
     if logits.ndim == 2:

@@ -1,0 +1,173 @@
+"""Options are checked where they are given, by every criterion with the same words; None ignores nothing."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from segloss import ConfusionMatrix, OutlyingMSELoss, decide, outlying_mse_loss, posterior
+from segloss.errors import InputError
+from segloss.losses import LOSSES, build_criterion, class_weights_from_counts, label_values_from_counts
+from segloss.losses.reduction import NOTHING_IGNORED
+from segloss.pixel_sample import PixelSample
+
+COUNTS = [900, 90, 10]
+NAMES = [*LOSSES, *(f"weighted_{name}" for name in LOSSES)]
+
+
+def made(name: str, **options):
+    weights = {"class_weights": "inverse_sqrt"} if name.startswith("weighted_") else {}
+    return LOSSES[name.removeprefix("weighted_")].from_counts(COUNTS, **weights, **options)
+
+
+def scores_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 4, 5, generator=generator), torch.randint(0, 3, (2, 4, 5), generator=generator)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_none_nothing_is_ignored(name):
+    logits, labels = scores_and_labels()
+    assert torch.equal(made(name, ignore_index=None)(logits, labels), made(name, ignore_index=255)(logits, labels))
+    for stray in (255, -100, -1):
+        labels[0, 0, 0] = stray
+        with pytest.raises(IndexError, match=rf"labels hold {stray}, outside \[0, 3\) and not ignore_index=None"):
+            made(name, ignore_index=None)(logits, labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ignore_index", ["255", 2.5, 255.0, True, np.bool_(True), [255], math.nan])
+def test_an_ignored_label_that_is_no_integer_is_refused_by_every_criterion(name, ignore_index):
+    with pytest.raises(InputError, match=r"ignore_index must be an integer or None, got .*; give one label"):
+        made(name, ignore_index=ignore_index)
+
+
+@pytest.mark.parametrize("ignore_index", ["255", 2.5, True])
+def test_so_it_is_by_functions_and_counters(ignore_index):
+    logits, labels = scores_and_labels()
+    for call in (
+        lambda: outlying_mse_loss(logits, labels, torch.ones(3), ignore_index=ignore_index),
+        lambda: ConfusionMatrix(3, ignore_index=ignore_index),
+        lambda: PixelSample(ignore_index=ignore_index),
+    ):
+        with pytest.raises(InputError, match="ignore_index must be an integer or None"):
+            call()
+
+
+def test_integers_of_other_kinds_are_ignored_labels():
+    logits, labels = scores_and_labels()
+    expected = OutlyingMSELoss(torch.ones(3), ignore_index=1)(logits, labels)
+    for one in (np.int64(1), np.uint8(1)):
+        assert torch.equal(OutlyingMSELoss(torch.ones(3), ignore_index=one)(logits, labels), expected)
+
+
+def test_what_a_nan_becomes_as_an_integer_is_not_ignored_by_none():
+    for bits in (8, 16, 32, 64):
+        assert -(2 ** (bits - 1)) != NOTHING_IGNORED
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tau", [math.nan, math.inf, "0.5", None, 1j, [0.5, 1.0], True])
+def test_an_operating_point_that_is_no_number_is_refused_by_every_criterion(name, tau):
+    with pytest.raises(InputError, match=f"tau must be finite, got {re.escape(repr(tau))}"):
+        made(name).decide(scores_and_labels()[0], tau)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_of_another_class_count_are_refused_where_the_count_is_known(name):
+    criterion = made(name)
+    other = torch.randn(2, 4, 5, 6)
+    if not any(buffer.ndim == 1 for buffer in criterion.buffers()):
+        criterion.decide(other)
+        return
+    for read in (criterion.decide, criterion.posterior):
+        with pytest.raises(InputError, match=r"logits must have 3 classes in dim 1, got shape \(2, 4, 5, 6\); give"):
+            read(other)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sum"])
+def test_scores_that_are_no_tensor_of_real_numbers_are_refused(name):
+    criterion = build_criterion("ce+0.5*dice", COUNTS) if name == "sum" else made(name)
+    logits, labels = scores_and_labels()
+    for read in (criterion.decide, criterion.posterior):
+        with pytest.raises(TypeError, match=r"logits must be a torch\.Tensor, got ndarray; take torch\.as_tensor"):
+            read(logits.numpy())
+        for dtype in (torch.complex64, torch.bool):
+            with pytest.raises(TypeError, match=f"logits must be floating point, got {dtype}"):
+                read(logits.to(dtype))
+        with pytest.raises(ValueError, match=r"logits must have shape \(N, C, \*\), got \(3,\)"):
+            read(logits[0, :, 0, 0])
+    for dtype in (torch.complex64, torch.bool):
+        with pytest.raises(TypeError, match=f"logits must be floating point, got {dtype}"):
+            criterion(logits.to(dtype), labels)
+        with pytest.raises(TypeError, match=f"labels must hold integer class ids, got {dtype}"):
+            criterion(logits, labels.to(dtype))
+
+
+def test_the_functions_read_no_other_scores_either():
+    for read in (posterior, decide):
+        with pytest.raises(TypeError, match=r"logits must be a torch\.Tensor, got list"):
+            read([[1.0, 2.0]], torch.ones(2))
+        with pytest.raises(TypeError, match=r"label_values must be real numbers, got torch\.complex64"):
+            read(torch.ones(1, 2), torch.ones(2, dtype=torch.complex64))
+    with pytest.raises(InputError, match="tau must be finite, got nan"):
+        decide(torch.ones(1, 2), torch.ones(2), math.nan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", ["median", None, 1])
+def test_an_unknown_reduction_is_refused_by_every_criterion(name, reduction):
+    with pytest.raises(InputError, match=f"reduction must be one of mean, sum, none, got {reduction!r}"):
+        made(name, reduction=reduction)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].options])
+@pytest.mark.parametrize("value", ["much", None, 1j, math.nan])
+def test_numbers_among_the_options_are_checked_by_name(name, value):
+    for option, declared in LOSSES[name].options.items():
+        if isinstance(declared.default, float):
+            with pytest.raises(ValueError, match=re.escape(f"{option} must be {declared.expected}, got {value!r}")):
+                build_criterion(name, COUNTS, **{option: value})
+
+
+@pytest.mark.parametrize("weight", [["a", "b", "c"], [True, False, True], [1j, 1, 1], "abc"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_that_are_no_numbers_are_refused_by_every_criterion(name, weight):
+    with pytest.raises(InputError, match="weight must be numbers, one per class, got"):
+        LOSSES[name].from_counts(COUNTS, weight=weight)
+
+
+def test_counts_and_recipes_of_another_kind():
+    for counts in (["a", "b"], "many", [True, False], None):
+        with pytest.raises(InputError, match="counts must be numbers, one per class, got"):
+            label_values_from_counts(counts)
+    with pytest.raises(InputError, match=r"recipe must be one of median_frequency.*, got 3"):
+        class_weights_from_counts(COUNTS, 3)
+    with pytest.raises(InputError, match="label_values must be numbers, one per class, got None"):
+        label_values_from_counts(COUNTS, label_values=None)
+
+
+@pytest.mark.parametrize("align_corners", ["yes", 1, None])
+def test_align_corners_is_a_switch(align_corners):
+    with pytest.raises(InputError, match=f"align_corners must be True or False, got {align_corners!r}"):
+        OutlyingMSELoss(torch.ones(3), upsample="bilinear", align_corners=align_corners)
+
+
+@pytest.mark.parametrize("pixel_weight", [np.ones((2, 4, 5)), torch.ones(2, 4, 5, dtype=torch.complex64)])
+def test_pixel_weights_of_another_kind(pixel_weight):
+    with pytest.raises(TypeError, match="pixel_weight must be"):
+        outlying_mse_loss(*scores_and_labels(), torch.ones(3), pixel_weight=pixel_weight)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_an_upsampled_batch_of_no_image_costs_nothing(reduction, align_corners):
+    logits, labels = torch.randn(0, 3, 4, 5, requires_grad=True), torch.zeros(0, 8, 10, dtype=torch.int64)
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0], reduction=reduction, upsample="bilinear", align_corners=align_corners)
+    loss = criterion(logits, labels)
+    assert loss.shape == (labels.shape if reduction == "none" else ())
+    assert loss.sum() == 0
+    (gradient,) = torch.autograd.grad(loss.sum(), logits, create_graph=True)
+    assert gradient.shape == logits.shape
