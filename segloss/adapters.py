@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segloss.errors import InputError
 from segloss.losses import IGNORE_INDEX, OutlyingMSELoss, outlying_mse_loss
 
 HUGGING_FACE_IGNORED = -100  # the only label that Trainer leaves out when it counts a batch's items
@@ -42,11 +43,31 @@ class OutputDictLoss(nn.Module):
         self.aux_weight = aux_weight
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        _require_out(outputs)
         labels = squeeze_labels(outputs["out"], labels)
         loss: Tensor = self.criterion(outputs["out"], labels)
         if "aux" in outputs:
             loss = loss + self.aux_weight * self.criterion(outputs["aux"], labels)
         return loss
+
+    def decide(self, outputs: Mapping[str, Tensor], tau: float = 1.0) -> Tensor:
+        """The criterion's ``decide`` of ``outputs["out"]``."""
+        _require_out(outputs)
+        class_map: Tensor = self.criterion.decide(outputs["out"], tau)  # type: ignore[operator]
+        return class_map
+
+    def posterior(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """The criterion's ``posterior`` of ``outputs["out"]``."""
+        _require_out(outputs)
+        probabilities: Tensor = self.criterion.posterior(outputs["out"])  # type: ignore[operator]
+        return probabilities
+
+
+def _require_out(outputs: Any) -> None:
+    if not isinstance(outputs, Mapping) or "out" not in outputs:
+        got = f"keys {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else type(outputs).__name__
+        cure = "give what the network returns, or call the criterion itself on logits"
+        raise InputError(f"outputs must be a mapping with 'out', as torchvision's networks return, got {got}", cure)
 
 
 def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:

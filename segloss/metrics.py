@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import IGNORE_INDEX, ignored_label
+from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
 
 
 @dataclass(frozen=True)
@@ -102,17 +102,18 @@ class ConfusionMatrix:
         self.images = 0
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
-        """Count a label map ``(H, W)`` or a batch ``(N, H, W)``; both integer, same shape, any device.
+        """Count a label map ``(H, W)`` or a batch ``(N, H, W)``; both integer, same shape, any device; arrays too.
 
         Raises:
             ValueError: shapes differ, a dtype is not integer, or a label is outside ``[0, C)`` and not ignored.
         """
+        predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
         if predictions.shape != labels.shape:
             raise ValueError(
                 f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)} must have the same "
                 "shape; resize the logits to the label's size before deciding"
             )
-        if predictions.is_floating_point() or labels.is_floating_point():
+        if any(ids.is_floating_point() or is_switch_or_complex(ids) for ids in (predictions, labels)):
             raise ValueError(f"class ids must be integers, got {predictions.dtype} and {labels.dtype}")
         labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
         valid = labels != ignored_label(self.ignore_index)
@@ -135,6 +136,19 @@ class ConfusionMatrix:
         self.matrix += other.matrix
         self.ignored += other.ignored
         self.images += other.images
+        return self
+
+    def sync(self) -> "ConfusionMatrix":
+        """Add up the counts of all ranks of ``torch.distributed``, on each of them; once, after the last update.
+
+        Without a process group it changes nothing. Rank counts differ where a sampler repeats images to even them out.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+            counts = torch.cat([self.matrix.flatten(), torch.tensor([self.ignored, self.images])]).to(device)
+            torch.distributed.all_reduce(counts)
+            *cells, self.ignored, self.images = counts.tolist()
+            self.matrix = torch.tensor(cells).view_as(self.matrix)
         return self
 
     def compute(self) -> "Scores":

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
 from segloss.progress import Progress
 
 if TYPE_CHECKING:
@@ -122,26 +122,57 @@ def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origi
     )
 
 
+def _is_pil(given: Any) -> bool:
+    return type(given).__module__.startswith("PIL.")
+
+
+def _is_image(given: Any) -> bool:
+    return _is_pil(given) or getattr(given, "ndim", 0) > 1
+
+
+def _label_tensor(given: Any, place: int) -> Tensor:
+    """A label map of any kind, or the second of a pair (images, labels), as an integer tensor."""
+    if isinstance(given, tuple | list) and len(given) == 2 and _is_image(given[0]):
+        given = given[1]
+    if _is_pil(given):
+        import numpy as np
+
+        given = np.array(given)
+    try:
+        tensor = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        cure = "give label maps, or pairs (images, labels)"
+        raise InputError(
+            f"label tensor {place} must be a map of class ids, got {type(given).__name__}", cure
+        ) from error
+    if tensor.is_floating_point() or is_switch_or_complex(tensor):
+        raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
+    return tensor
+
+
 def count_labels(
-    labels: Iterable[Tensor],
+    labels: Iterable[Any],
     num_classes: int,
     *,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: int | None = IGNORE_INDEX,
     class_names: Sequence[str] | None = None,
 ) -> PixelCounts:
-    """Count label tensors: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
+    """Count label maps: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
 
     >>> count_labels([torch.tensor([[0, 1], [1, 255]])], num_classes=2).pixels
     (1, 2)
 
     Args:
-        labels: integer tensors, each one image ``(H, W)`` or a batch ``(N, H, W)``.
+        labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``: tensors, numpy arrays, PIL images,
+            nested lists; or pairs (images, labels) of them, as a ``DataLoader`` yields, whose labels are counted. Count
+            whole label maps: random crops give other shares each time.
         num_classes: C, at least 2.
-        ignore_index: this label is left out.
+        ignore_index: this label is left out; None: all count.
         class_names: default ``class 0`` ...
 
     Raises:
         ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
+        InputError: something is no label map of integers.
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}; a binary problem has two classes")
@@ -149,13 +180,14 @@ def count_labels(
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
 
+    ignored = ignored_label(ignore_index)
+
     def histograms() -> Iterator[Tensor]:
-        for place, tensor in enumerate(labels):
-            if tensor.is_floating_point():
-                raise ValueError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
+        for place, given in enumerate(labels):
+            tensor = _label_tensor(given, place)
             for image in tensor if tensor.ndim > 2 else [tensor]:
                 flat = image.reshape(-1).long()
-                valid = flat[flat != ignore_index]
+                valid = flat[flat != ignored]
                 if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= num_classes):
                     stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
                     raise ValueError(

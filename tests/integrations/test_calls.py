@@ -1,0 +1,120 @@
+"""The calls people make: labels and predictions as they come from loaders, numpy and PIL; ranks; dictionaries."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
+from segloss.adapters import OutputDictLoss
+from segloss.errors import InputError
+from segloss.losses import LOSSES, build_criterion, class_weights_from_counts
+
+LABELS = torch.tensor([[[0, 1], [1, 255]], [[2, 2], [0, 0]]])
+
+
+def test_labels_of_every_kind_are_counted_alike():
+    image = pytest.importorskip("PIL.Image")
+    expected = count_labels(LABELS, 3)
+    assert expected.pixels == (3, 2, 2)
+    arrays = [labels.numpy().astype(np.uint8) for labels in LABELS]
+    loader = DataLoader(TensorDataset(torch.rand(2, 3, 2, 2), LABELS), batch_size=2)
+    pairs = [(torch.rand(3, 2, 2), labels) for labels in LABELS]
+    for labels in (arrays, [*map(image.fromarray, arrays)], LABELS.tolist(), loader, pairs, [LABELS.numpy()]):
+        assert count_labels(labels, 3) == expected
+
+
+def test_a_label_map_of_two_rows_is_no_pair():
+    assert count_labels([[[0, 1], [1, 1]]], 2).pixels == (1, 3)
+    assert count_labels([torch.tensor([[0, 1], [1, 1]])], 2).pixels == (1, 3)
+    assert count_labels([[np.array([0, 1]), np.array([1, 1])]], 2).pixels == (1, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float32])
+def test_labels_that_are_no_integers_are_refused_by_counters(dtype):
+    with pytest.raises(InputError, match=f"label tensor 0 must hold integer class ids, got {dtype}"):
+        count_labels([LABELS.to(dtype)], 3)
+    for pair in ((LABELS.to(dtype), LABELS), (LABELS, LABELS.to(dtype))):
+        with pytest.raises(ValueError, match="class ids must be integers"):
+            ConfusionMatrix(3).update(*pair)
+
+
+@pytest.mark.parametrize("labels", ["mask.png", {"labels": 1}, None])
+def test_what_is_no_label_map_is_refused(labels):
+    with pytest.raises(InputError, match=r"label tensor 0 must be a map of class ids, got .*; give label maps"):
+        count_labels([labels], 3)
+
+
+def test_none_counts_every_label():
+    with pytest.raises(ValueError, match="label tensor 0 holds 255"):
+        count_labels(LABELS, 3, ignore_index=None)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *(f"weighted_{name}" for name in LOSSES)])
+def test_criteria_take_pixel_counts(name):
+    counts = count_labels(LABELS, 3)
+    ours, plain = (
+        build_criterion(name, counts),
+        build_criterion(name, counts.pixels, pixels_of_images=counts.pixels_of_images),
+    )
+    for own, expected in zip(ours.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(own, expected)
+
+
+def test_median_frequency_reads_the_pixels_of_images():
+    counts = count_labels(LABELS, 3)
+    expected = class_weights_from_counts(counts.pixels, pixels_of_images=counts.pixels_of_images)
+    assert torch.equal(class_weights_from_counts(counts), expected)
+
+
+def test_arrays_are_counted_as_tensors():
+    predictions = LABELS.clone().clamp(max=1)
+    ours, expected = ConfusionMatrix(3), ConfusionMatrix(3)
+    ours.update(predictions.numpy().astype(np.uint8), LABELS.numpy())
+    expected.update(predictions, LABELS)
+    assert torch.equal(ours.matrix, expected.matrix)
+    assert (ours.ignored, ours.images) == (expected.ignored, expected.images)
+
+
+def test_without_ranks_sync_changes_nothing():
+    confusion = ConfusionMatrix(3)
+    confusion.update(LABELS, LABELS)
+    before = confusion.matrix.clone()
+    assert confusion.sync() is confusion
+    assert torch.equal(confusion.matrix, before)
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    confusion = ConfusionMatrix(3)
+    confusion.update(LABELS[rank : rank + 1], LABELS[rank : rank + 1])
+    confusion.sync()
+    torch.save((confusion.matrix, confusion.ignored, confusion.images), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_sync_adds_up_the_ranks_on_each_of_them(tmp_path):
+    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    whole = ConfusionMatrix(3)
+    whole.update(LABELS, LABELS)
+    for rank in range(2):
+        matrix, ignored, images = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(matrix, whole.matrix)
+        assert (ignored, images) == (whole.ignored, whole.images)
+
+
+def test_the_loss_of_dictionaries_reads_them_too():
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0])
+    logits = torch.randn(2, 3, 4, 5)
+    loss = OutputDictLoss(criterion)
+    for tau in (0.0, 1.0):
+        assert torch.equal(loss.decide({"out": logits}, tau), criterion.decide(logits, tau))
+    assert torch.equal(loss.posterior({"out": logits}), criterion.posterior(logits))
+
+
+@pytest.mark.parametrize("outputs", [torch.zeros(1, 3, 2, 2), {"logits": 1}, [torch.zeros(1, 3, 2, 2)]])
+def test_outputs_without_out_are_refused_with_a_cure(outputs):
+    loss = OutputDictLoss(OutlyingMSELoss([1.0, 2.0, 3.0]))
+    for call in (lambda: loss(outputs, LABELS), lambda: loss.decide(outputs), lambda: loss.posterior(outputs)):
+        with pytest.raises(InputError, match=r"outputs must be a mapping with 'out'.*; give what"):
+            call()
