@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from segloss.iou_rule import IoUDecision
-from segloss.losses import Criterion, class_prior
+from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
 from segloss.losses.reduction import first_largest
 
 POINTS = ("tau", "prior")  # the rules that a number moves
 WORDS = "plain, tau VALUE, prior VALUE, iou or auto"
-training_prior = class_prior  # what the rule takes for pi
 
 
 @dataclass(frozen=True)

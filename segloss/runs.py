@@ -27,14 +27,14 @@ from torch import Tensor
 
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
-from segloss.decisions import Decision, decide, read_decision, training_prior
+from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
 from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
 from segloss.inference import Machine, reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import FILE, OLD_FILE, Kept, fingerprint, load_kept, save_kept
-from segloss.losses import Criterion, build_criterion
+from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
 
@@ -356,7 +356,7 @@ class Run:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
         found = self.decision_of(tau if decision is None else decision)
         reader = self.criterion if found.rule == "tau" else self.reader
-        return decide(reader, logits, training_prior(self.counts.pixels).to(logits.device), found)
+        return decide(reader, logits, class_prior(self.counts.pixels).to(logits.device), found)
 
     def posterior(self, images: Tensor) -> Tensor:
         """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was."""

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.loading import evaluation_loader
-from segloss.decisions import Decision, decide, training_prior
+from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, infer, reader_of
 from segloss.iou_rule import IoUDecision
-from segloss.losses import Criterion
+from segloss.losses import Criterion, class_prior
 from segloss.measures import MEASURES
 from segloss.runs import Run
 from segloss.schema import LookedAt, RunOrigin
@@ -152,7 +152,7 @@ class RunSource:
     def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         """Class numbers of samples, labelled or not."""
         reader = self.reader
-        prior = training_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
             yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
 
@@ -165,7 +165,7 @@ class RunSource:
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
         reader = self.reader
-        prior = training_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
             result, predicted = image_result(sample, scores, reader, prior, self.measures)
             if self.on_sample is not None:

@@ -11,14 +11,14 @@ import torch
 
 from segloss.calibration import Calibration
 from segloss.config import EvalConfig
-from segloss.decisions import Decision, decide, read_decision, training_prior
+from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table, to_keep
 from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.kept import FILE, Kept, fingerprint, load_kept, save_kept
-from segloss.losses import build_criterion
+from segloss.losses import build_criterion, class_prior
 from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
 from segloss.report.plots import plot_sweeps
 from segloss.schema import SweepPoint
@@ -55,7 +55,7 @@ def confusion_of(predicted, labels):
 
 @pytest.mark.parametrize("loss", RULES)
 def test_the_sweep_counts_what_deciding_at_every_point_gives(loss):
-    criterion, prior = build_criterion(loss, COUNTS), training_prior(COUNTS)
+    criterion, prior = build_criterion(loss, COUNTS), class_prior(COUNTS)
     for seed in range(3):
         logits, labels = made_up(seed)
         found = sweep_counts(criterion, logits, labels, prior)
@@ -74,14 +74,14 @@ def test_the_sweep_counts_what_deciding_at_every_point_gives(loss):
 def test_without_a_tilt_tau_moves_nothing(loss):
     criterion, (logits, _) = build_criterion(loss, COUNTS), made_up()
     for tau in GRIDS["tau"]:
-        assert torch.equal(decide(criterion, logits, training_prior(COUNTS), Decision("tau", tau)), logits.argmax(1))
+        assert torch.equal(decide(criterion, logits, class_prior(COUNTS), Decision("tau", tau)), logits.argmax(1))
 
 
 @pytest.mark.parametrize("loss", RULES)
 def test_the_default_decision_is_the_plain_argmax_of_the_scores(loss):
     logits, _ = made_up()
     assert Decision() == Decision("tau", 1.0) and str(Decision("tau", 0.3)) == "tau 0.3"
-    decided = decide(build_criterion(loss, COUNTS), logits, training_prior(COUNTS), Decision())
+    decided = decide(build_criterion(loss, COUNTS), logits, class_prior(COUNTS), Decision())
     assert torch.equal(decided, logits.argmax(1))
 
 
@@ -91,7 +91,7 @@ def test_tau_of_the_outlying_label_follows_its_formula(tau):
     criterion = build_criterion("outlying_mse", COUNTS)
     logits = made_up()[0].exp()
     values = criterion.label_values.double().tolist()
-    decided = decide(criterion, logits, training_prior(COUNTS), Decision("tau", tau))[0]
+    decided = decide(criterion, logits, class_prior(COUNTS), Decision("tau", tau))[0]
     for place in np.ndindex(*decided.shape):
         scores = [z * t ** (tau - 1) for z, t in zip(logits[(0, slice(None), *place)].tolist(), values, strict=True)]
         assert scores[decided[place]] >= max(scores) * (1 - 1e-6)  # float32 against float64
@@ -103,7 +103,7 @@ def test_tau_of_the_outlying_label_follows_its_formula(tau):
 def test_prior_follows_its_formula(loss, exponent):
     """argmax P(c|x) pi_c^-s, in float64, pixel by pixel."""
     criterion, logits = build_criterion(loss, COUNTS), made_up()[0]
-    decided = decide(criterion, logits, training_prior(COUNTS), Decision("prior", exponent))[0]
+    decided = decide(criterion, logits, class_prior(COUNTS), Decision("prior", exponent))[0]
     posterior = criterion.posterior(logits)[0]
     for place in np.ndindex(*decided.shape):
         p = posterior[(slice(None), *place)].tolist()
@@ -113,7 +113,7 @@ def test_prior_follows_its_formula(loss, exponent):
 
 def test_more_weight_on_rare_classes_predicts_them_more_often():
     criterion, (logits, labels) = build_criterion("ce", COUNTS), made_up()
-    counts = sweep_counts(criterion, logits, labels, training_prior(COUNTS))["prior"]
+    counts = sweep_counts(criterion, logits, labels, class_prior(COUNTS))["prior"]
     assert (np.diff(counts[:, -1, 1]) >= 0).all() and counts[-1, -1, 1] > counts[0, -1, 1]
     assert (np.diff(counts[:, 0, 1]) <= 0).all()
 
@@ -128,7 +128,7 @@ def test_an_image_without_a_labelled_pixel_counts_nothing():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_scores_of_low_precision_are_swept(dtype):
     logits, labels = made_up()
-    criterion, prior = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS)
+    criterion, prior = build_criterion("outlying_mse", COUNTS), class_prior(COUNTS)
     low = sweep_counts(criterion, logits.to(dtype), labels, prior)
     widened = sweep_counts(criterion, logits.to(dtype).float(), labels, prior)
     for rule, counts in widened.items():
@@ -143,7 +143,7 @@ def test_equal_scores_go_to_the_first_class_by_either_rule():
 
 def test_sweeping_leaves_its_inputs_unchanged():
     logits, labels = made_up()
-    prior = training_prior(COUNTS)
+    prior = class_prior(COUNTS)
     before = [tensor.clone() for tensor in (logits, labels, prior)]
     sweep_counts(build_criterion("outlying_mse", COUNTS), logits, labels, prior)
     assert all(torch.equal(a, b) for a, b in zip(before, (logits, labels, prior), strict=True))
@@ -153,25 +153,25 @@ def test_sweeping_leaves_its_inputs_unchanged():
 
 
 def test_training_prior_is_the_share_of_pixels():
-    prior = training_prior(COUNTS)
+    prior = class_prior(COUNTS)
     assert prior.dtype == torch.float32
     np.testing.assert_allclose(prior, [0.9, 0.07, 0.025, 0.005], rtol=1e-7)
 
 
 @pytest.mark.parametrize("counts", [[90, 0, 10], [0, 0, 7], [0, 5, 5]])
 def test_a_class_without_training_pixels_takes_the_smallest_share(counts):
-    prior = training_prior(counts)
+    prior = class_prior(counts)
     smallest = min(count for count in counts if count) / sum(counts)
     np.testing.assert_allclose(prior, [(count / sum(counts)) or smallest for count in counts], rtol=1e-7)
     assert torch.isfinite(prior**-1).all()
 
 
 def test_without_a_training_pixel_all_shares_are_equal():
-    assert training_prior([0, 0, 0]).unique().numel() == 1
+    assert class_prior([0, 0, 0]).unique().numel() == 1
 
 
 def test_billions_of_pixels_keep_the_share_of_a_rare_class():
-    prior = training_prior([2**40, 3])
+    prior = class_prior([2**40, 3])
     assert float(prior[1]) == pytest.approx(3 / (2**40 + 3), rel=1e-6)
 
 
@@ -179,7 +179,7 @@ def test_billions_of_pixels_keep_the_share_of_a_rare_class():
 
 
 def test_the_sweep_table_holds_the_scores_of_every_point():
-    criterion, prior, confusions = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS), {}
+    criterion, prior, confusions = build_criterion("outlying_mse", COUNTS), class_prior(COUNTS), {}
     kept = []
     for seed in range(3):
         logits, labels = made_up(seed)
@@ -204,7 +204,7 @@ def test_the_sweep_table_holds_the_scores_of_every_point():
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_sweep_follows_the_protocol(protocol):
     """Images of few of five classes each, so that all protocols differ; the scores come from the images' counts."""
-    criterion, prior, kept, matrices = build_criterion("ce", [*COUNTS, 1]), training_prior([*COUNTS, 1]), [], {}
+    criterion, prior, kept, matrices = build_criterion("ce", [*COUNTS, 1]), class_prior([*COUNTS, 1]), [], {}
     for seed in range(3):
         logits, labels = made_up(seed)
         labels[labels == seed] = 255
@@ -416,7 +416,7 @@ def test_words_that_are_none_are_refused(words):
 
 
 def test_the_rule_is_a_point_of_the_sweep_that_is_not_chosen(tmp_path):
-    criterion, prior, kept = build_criterion("outlying_mse", COUNTS), training_prior(COUNTS), []
+    criterion, prior, kept = build_criterion("outlying_mse", COUNTS), class_prior(COUNTS), []
     logits, labels = made_up()
     rule = iou_decision(criterion.posterior(logits), labels[None], counts="posterior", tilt=criterion.tilt)
     for place in range(2):
@@ -440,7 +440,7 @@ def test_every_criterion_decides_by_the_rule_on_its_posterior(loss):
     rule = iou_decision(posterior, tilt=criterion.tilt)
     assert torch.equal(criterion.decide(logits, rule), rule.decide(posterior))
     assert torch.equal(
-        decide(criterion, logits, training_prior(COUNTS), Decision("iou", terms=rule)), rule.decide(posterior)
+        decide(criterion, logits, class_prior(COUNTS), Decision("iou", terms=rule)), rule.decide(posterior)
     )
 
 
