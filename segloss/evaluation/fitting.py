@@ -137,7 +137,6 @@ def over_tilted(sample: PixelSample, tilt: Tensor | None, name: str, split: str)
     if plain - natural <= OVER_TILTED:
         return []
     return [
-        f"warning: {name}: dividing the loss's tilt out of the scores takes pixel accuracy on {split} from "
-        f"{percent(plain)} to {percent(natural)} %: a network that fits its training images completely has none; add "
-        "--calibrate (docs/losses.md)"
+        f"warning: {name}: pixel accuracy on {split} falls from {percent(plain)} to {percent(natural)} % where the "
+        "tilt is divided out; add --calibrate (docs/losses.md)"
     ]

@@ -87,18 +87,16 @@ def summary_lines(scores: RunScores) -> list[str]:
             lines[-1] += f", classwise {percent(found.classwise_ece)} %, NLL {found.nll:.3f}"
         if before := found.uncalibrated:
             was = f"calibration error {percent(before.ece)} %, Brier score {before.brier:.3f}"
-            lines[-1] += (
-                f"; before calibration: {was}, classwise {percent(before.classwise_ece)} %, NLL {before.nll:.3f}"
-            )
+            lines.append(f"uncalibrated: {was}, classwise {percent(before.classwise_ece)} %, NLL {before.nll:.3f}")
     return [*lines, *filter(None, [unknown_text(scores)])]
 
 
 def rule_text(rule: IoUDecision) -> str:
-    """``expected mIoU 43.6 -> 47.4 (1,048,576 pixels, without labels), settled in 12 rounds from prior^-0.5``."""
+    """``expected mIoU 43.6 -> 47.4 (1,048,576 pixels, without labels), settled in 12 rounds``."""
     on = f"{rule.pixels:,} pixels, {'with' if rule.counts == 'labels' else 'without'} labels"
-    settled = f"settled in {rule.rounds} rounds" if rule.settled else f"not settled after {rule.rounds} rounds"
+    settled = f"settled in {rule.rounds} rounds" if rule.settled else f"not settled in {rule.rounds} rounds"
     gained = f"expected mIoU {percent(rule.plain_score)} -> {percent(rule.score)} ({on})"
-    return f"{gained}, {settled}" + ("" if rule.settled else "; more images may help")
+    return f"{gained}, {settled}"
 
 
 def calibration_text(before: tuple[float, float, float], after: tuple[float, float, float]) -> str:
