@@ -61,6 +61,8 @@ class Criterion(nn.Module):
     :math:`\arg\max_c u_c^\tau P(c|x)`, so tau = 1 is the plain argmax of the scores and tau = 0 the
     decision of highest pixel accuracy. :meth:`posterior` divides the tilt out.
 
+    ``forward(logits, labels, divisor=None)`` divides its mean by ``divisor`` where given, see :meth:`divisor`.
+
     A loss that can be had by name says so where its class begins; :func:`build_criterion`, sums, flags and config files
     know it from then on. ``keywords`` is for options whose flag is not the keyword of ``from_counts``::
 

@@ -52,7 +52,7 @@ class History(Callback):
             return
         folder = self.path.parent
         saved = any((folder / name).is_file() for name in (LAST, PREVIOUS))
-        kept = f"{len(self.rows)} epochs are kept" if saved else "no epoch was done"
+        kept = f"epochs kept: {len(self.rows)}" if saved else "no epoch was done"
         how = "ended by SIGTERM" if isinstance(exception, SIGTERMException) else "interrupted"
         self.say(f"{how}, {kept}; go on with --resume --output-dir {folder}")
 

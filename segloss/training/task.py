@@ -18,7 +18,7 @@ from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size
 
 POLY_POWER = 0.9  # DeepLab's poly schedule
-NON_FINITE_CURE = "lower --lr, or clip gradients with --trainer.gradient_clip_val 1"
+NON_FINITE_CURE = "lower --lr, or clip gradients with --trainer.gradient_clip_val 1, in a new --output-dir"
 
 
 def warmup_poly_factor(step: int, total_steps: int, warmup_share: float) -> float:

@@ -111,15 +111,15 @@ def _doubts(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
     for row in rows:
         if flat := row.get("flat_images"):
             found["flat",] = (
-                f"{len(flat)} training images are of one colour, as {', '.join(flat[:4])}; look at them, or at the "
-                "augmentations"
+                f"training images of one colour: {', '.join(flat[:4])}{' ...' if len(flat) > 4 else ''} ({len(flat)}); "
+                "look at them, or at the augmentations"
             )
         if row.get("wait_share", 0) > 0.3:
             found["waiting",] = (
                 f"{100 * row['wait_share']:.0f} % of the time goes into waiting for the loader; "
                 "raise --workers, or --cache ram"
             )
-    validated = [row for row in rows if "val_loss" in row]
+    validated = [row for row in rows if "never_predicted" in row]  # older runs did not keep it
     last = validated[-3:]
     if len(last) < 3:
         return found

@@ -117,7 +117,7 @@ def test_sigterm_ends_the_run_and_says_how_to_go_on(tmp_path, where):
     run = SmallRun(tmp_path, net=Poisoned(at, terminate), epochs=3)
     with pytest.raises(SIGTERMException):
         run.fit()
-    kept = {"first epoch": "no epoch was done", "second epoch": "1 epochs are kept"}[where]
+    kept = {"first epoch": "no epoch was done", "second epoch": "epochs kept: 1"}[where]
     assert f"ended by SIGTERM, {kept}; go on with --resume --output-dir {tmp_path}" in run.said
     assert (tmp_path / "checkpoints/last.ckpt").is_file() == (where == "second epoch")
 
@@ -156,8 +156,8 @@ CASES = {
         "raise --lr",
     ),
     "scores far off": (history(3, score_share=0.1), "reach only 10 % of their label values", "lower --alpha"),
-    "flat images": (history(1, flat_images=["a", "b"]), "2 training images are of one colour, as a, b", "look at them"),
-    "many of them": (history(1, flat_images=list("abcdef")), "6 training images are of one colour, as a, b, c, d;", ""),
+    "flat images": (history(1, flat_images=["a", "b"]), "training images of one colour: a, b (2)", "look at them"),
+    "many of them": (history(1, flat_images=list("abcdef")), "of one colour: a, b, c, d ... (6);", ""),
     "learnt by heart": (
         history(5, train_loss=lambda e: 1 / e**3, val_loss=lambda e: 1 + 0.2 * (e > 1) * e),
         "has risen to",
@@ -193,6 +193,11 @@ def test_what_is_usual_raises_no_doubt(rows):
     assert [line for last in range(len(rows) + 1) for line in doubts(rows[:last])] == []
 
 
+def test_rows_of_an_older_run_raise_no_doubt():
+    older = [{"train_loss": 1 / epoch, "val_loss": 2.0, "val_miou": 0.1} for epoch in range(1, 5)]
+    assert doubts(older) == doubts([*older, row(5, never_predicted=["pole"])]) == []
+
+
 def test_epochs_without_validation_are_left_out_of_the_three():
     rows = [row(e, never_predicted=["pole"]) if e % 2 else {"train_loss": 1 / e} for e in range(1, 6)]
     assert doubts(rows[:4]) == [] and "pole" in doubts(rows)[0]
@@ -205,7 +210,7 @@ def test_a_run_gathers_what_it_doubts(tmp_path):
 
     run = SmallRun(tmp_path, FewImages(24, flatten), lr=1e-12, epochs=4, batch_size=2, alpha=6.0).fit()
     said = run.said
-    assert "warning: 1 training images are of one colour, as image2;" in said
+    assert "warning: training images of one colour: image2 (1); look at them" in said
     assert "warning: the loss has not moved" in said
     assert said.count("warning: the scores reach only") <= 1
     assert {"wait_share", "never_predicted", "score_share"} <= {*run.rows[0]}
