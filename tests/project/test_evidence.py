@@ -11,12 +11,14 @@ import pytest
 import yaml
 from PIL import Image
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import evidence  # noqa: E402
 import evidence_runs  # noqa: E402
 import evidence_tables  # noqa: E402
+
+from segloss.evaluation.comparison import block_sums, mean_and_ious  # noqa: E402
 
 CLASSES = ("road", "pole")
 
@@ -112,11 +114,12 @@ def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone()
 
 @pytest.mark.parametrize("protocol", evidence.PROTOCOLS)
 def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
-    from segloss.config import parse_train_config
+    from segloss.config import TrainConfig
+    from segloss.flags import parse_config
 
     jobs = [job for job in evidence.job_list() if job.protocol == protocol]
     for job in ({job.arm: job for job in jobs} | {job.base: job for job in jobs}).values():
-        config = parse_train_config(job.settings)
+        config = parse_config(TrainConfig, "train_seg.py", job.settings)
         assert config.unused_options() == [], job.name
         assert config.epochs and config.crop_size
 
@@ -258,7 +261,11 @@ def made_up(dataset: str, arm: str, seed: int, hits: float, *, test: bool = True
 
     def scores(share: float) -> dict:
         blocks = counts(share)
-        means = {"miou": float(evidence_tables.miou(np.sum(blocks, 0))), "mean_accuracy": 0.5, "pixel_accuracy": 0.5}
+        means = {
+            "miou": float(mean_and_ious(block_sums(np.array(blocks), 12))[0, 0]),
+            "mean_accuracy": 0.5,
+            "pixel_accuracy": 0.5,
+        }
         return means | {"tail": None, "iou": [0.5, None], "blocks": blocks}
 
     said = {"name": f"{dataset}-{arm}-s{seed}", "dataset": dataset, "protocol": "short", "arm": arm, "seed": seed}
