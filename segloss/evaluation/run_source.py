@@ -95,6 +95,10 @@ class RunSource:
         return len(self.dataset)
 
     @property
+    def names(self) -> list[str]:
+        return self.dataset.names
+
+    @property
     def image_scale(self) -> float:
         return getattr(self.dataset.transform, "image_scale", 1.0)
 

@@ -16,6 +16,7 @@ from segloss.metrics import Scores, none_if_nan, protocol_named
 from segloss.schema import SweepPoint
 
 GRIDS = {"tau": tuple(k / 10 for k in range(16)), "prior": tuple(k / 10 for k in range(11))}
+PLAIN = {"tau": 1.0, "prior": 0.0}  # where a rule is the plain argmax; prior: of a run whose tilt is uniform
 
 
 def sweep_counts(criterion: Criterion, logits: Tensor, labels: Tensor, prior: Tensor) -> dict[str, np.ndarray]:
@@ -79,5 +80,14 @@ def choose(table: Sequence[SweepPoint], metric: str) -> SweepPoint:
     known = [point for point in table if getattr(point, metric) is not None]
     if not known:
         raise InputError("no class of it is in the images to choose on", where=f"--choose-metric {metric}")
-    plain = {"tau": 1.0, "prior": 0.0}
-    return max(known, key=lambda point: (getattr(point, metric), -abs(point.value - plain[point.rule])))
+    return max(known, key=lambda point: (getattr(point, metric), -abs(point.value - PLAIN[point.rule])))
+
+
+def gain(table: Sequence[SweepPoint], point: SweepPoint, metric: str) -> str:
+    """``45.2, 2.1 points above the plain argmax``, whose rule is the table's first."""
+    plain = next(row for row in table if row.value == PLAIN[row.rule])
+    before, after = getattr(plain, metric), getattr(point, metric)
+    more = (
+        "the plain argmax has none" if before is None else f"{100 * (after - before):.1f} points above the plain argmax"
+    )
+    return f"{100 * after:.1f}, {more}"
