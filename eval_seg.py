@@ -28,38 +28,41 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     from segloss.evaluation.comparison import compare, on_common_images
     from segloss.evaluation.extremes import MOST_RUNS, extremes
-    from segloss.evaluation.score import score
+    from segloss.evaluation.parts import require_parts
+    from segloss.evaluation.score import score_all
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.report.pages import write_report
     from segloss.report.tables import clear_results, make_folder, write_evaluation
-    from segloss.report.terminal import console, print_comparison, print_scores, progress_bar
+    from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
     from segloss.report.wording import title_of
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
     runs = sources_of_runs(config, folder, say, progress_bar) if config.checkpoint else []
     sources = runs or sources_of_masks(config, folder, say)
+    for source in sources if config.by else ():
+        require_parts(source.names, str(config.by))
     make_folder(folder)
     clear_results(folder, [source.name for source in sources])
-    scores, totals = {}, {}
-    for source in sources:  # all checked before the first is scored
+    scores, totals = score_all(sources, folder, protocol=config.protocol, by=config.by, progress=progress_bar)
+    for source in sources:
         name = source.name
-        store, progress = folder / f"{name}.sqlite", progress_bar(f"scoring {name}")
-        scores[name], totals[name] = score(source, store=store, protocol=config.protocol, progress=progress)
         print_scores(scores[name], title_of(name, scores[name]))
         if doubt := source.doubt(totals[name].matrix):
             say(f"warning: {name}: {doubt}")
+    print_parts(scores)
 
     groups: dict[str, list[str]] = {}
     for name, group in zip(scores, config.group or scores, strict=True):
         groups.setdefault(group, []).append(name)
     counts = on_common_images(totals)
+    block = None if config.block == "auto" else int(config.block)
     of_groups = {group: [counts[name] for name in names] for group, names in groups.items()}
-    comparison = compare(of_groups, block=config.block, protocol=config.protocol, members=groups)
+    comparison = compare(of_groups, block=block, protocol=config.protocol, members=groups)
     print_comparison(comparison)
-    sweeps = sweep(config, runs, totals, folder) if config.sweep_tau else {}
+    sweeps, chosen = sweep(config, runs, totals, folder) if config.sweep_tau else ({}, {})
     classes, matrices = sources[0].classes, {name: total.matrix for name, total in totals.items()}
-    plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps)
+    plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps, chosen)
     shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
     write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
@@ -77,25 +80,33 @@ def predict(config: "EvalConfig") -> None:
 
 def sweep(
     config: "EvalConfig", sources: list["RunSource"], totals: dict[str, "Totals"], folder: Path
-) -> dict[str, list["SweepPoint"]]:
-    """The table of operating points of each run; with ``--choose-metric`` the best one goes into its run folder."""
+) -> tuple[dict[str, list["SweepPoint"]], dict[str, tuple[str, float]]]:
+    """The table of operating points of each run, and the point chosen or else decided by.
+
+    With ``--choose-metric`` the best one goes into the run's folder.
+    """
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
-    from segloss.evaluation.sweep import choose, sweep_table, to_keep
+    from segloss.evaluation.sweep import choose, gain, sweep_table, to_keep
     from segloss.metrics import class_groups
     from segloss.report.terminal import console
 
-    tables = {}
+    tables, chosen = {}, {}
     for source in sources:
+        decision = source.measures.decision
+        if str(decision) != "tau 1":
+            chosen[source.name] = (decision.rule, decision.value)
         tail = class_groups(source.run.counts.pixels)["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric:
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
-            point = choose(sweep_table(some, tail, config.protocol), config.choose_metric)
+            points = sweep_table(some, tail, config.protocol)
+            point = choose(points, config.choose_metric)
+            chosen[source.name] = (point.rule, float(point.value or 0))
             path = source.run.keep(point=to_keep(point, config, some.images))
             said = f"{source.name}: {point.rule} {point.value:g} for {config.choose_metric} on {some.images} images"
-            console.print(f"{said}, kept in {path}", soft_wrap=True)
-    return tables
+            console.print(f"{said}: {gain(points, point, config.choose_metric)}, kept in {path}", soft_wrap=True)
+    return tables, chosen
 
 
 def output_folder(config: "EvalConfig") -> Path:

@@ -1,12 +1,10 @@
 """Rows of evidence.py -> intervals, paired comparisons, tables in Markdown and pictures.
 
-**Intervals** (95 %) hold for other images and other seeds. The mean mIoU of S seeds varies with the images, the
-jackknife's variance over B blocks of consecutive images, and with the seeds, s^2 / S. The two add up, and Student's t
-takes Satterthwaite's degrees of freedom, from B - 1 and S - 1. Decisions on the same networks are subtracted seed by
-seed. The seeds of two arms have nothing to do with each other, so that their variances add up, while the images are
-the same ones. With one seed the interval is of the images alone, and the tables say so. In simulations of frames (12
-to 28 blocks, neighbours alike or not, 300 each) two equal settings were called different in 2 to 7 % with 2, 3 and 5
-seeds, but in 30 to 79 % with one; a mean was covered in 87 to 97 % with 2 seeds or more.
+**Intervals** (95 %) hold for other images and other seeds: segloss.evaluation.intervals, a jackknife over the B blocks
+of consecutive images with Student's t, and the spread of the S seeds. Decisions on the same networks are subtracted
+seed by seed. The seeds of two arms have nothing to do with each other: their variances add up, while the images are
+the same ones. With one seed the interval is of the images alone, and the tables say so; below 6 blocks there is none.
+How often they cover is in docs/metrics.md.
 """
 
 import json
@@ -15,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segloss.evaluation import intervals
+from segloss.evaluation.comparison import block_sums, mean_and_ious
+
 CHOSEN_BY = "short"  # the protocol whose held-out scores choose arms, for the others too
-MIN_BLOCKS = 6  # below it no interval is given
 SHOWN = ("plain", "tau0", "chosen", "iou")
 MEANS = ("mean_accuracy", "pixel_accuracy", "tail")
 
@@ -29,19 +29,6 @@ def read_rows(folder: Path) -> list[dict]:
 # ---- Intervals ----------------------------------------------------------------------------------------------------
 
 
-def miou(counts: np.ndarray) -> np.ndarray:
-    """Mean IoU of right, true and predicted pixels ``(..., 3, C)`` over the classes with a union."""
-    right, true, predicted = np.moveaxis(np.asarray(counts, dtype=float), -2, 0)
-    with np.errstate(invalid="ignore"):
-        return np.nanmean(right / (true + predicted - right), axis=-1)
-
-
-def mious(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mIoU of each run ``(S,)`` and without each block ``(S, B)``, of counts ``(S, B, 3, C)``."""
-    total = runs.sum(1, keepdims=True)
-    return miou(total[:, 0]), miou(total - runs)
-
-
 def interval(a: Sequence, b: Sequence | None = None, *, same_networks: bool = False) -> dict:
     """Mean mIoU of a setting's runs, or its difference a - b, with a 95 % interval.
 
@@ -50,26 +37,30 @@ def interval(a: Sequence, b: Sequence | None = None, *, same_networks: bool = Fa
         same_networks: a and b are decisions of the same runs, in the same order.
 
     Returns:
-        ``estimate``, ``low``, ``high`` (None below MIN_BLOCKS blocks) and ``seeds``, the smaller number of the two.
+        ``estimate``, ``low``, ``high`` (None where :mod:`segloss.evaluation.intervals` gives no interval) and
+        ``seeds``, the smaller number of the two.
     """
-    from scipy.stats import t
+    runs = [[block_sums(np.asarray(blocks), 1) for blocks in setting] for setting in (a, b) if setting is not None]
+    if same_networks:  # one run is both decisions of a network
+        both = [np.concatenate(pair, axis=1) for pair in zip(*runs, strict=True)]
+        found = intervals.interval(both, difference_of_halves, shares=shares_of_halves, scale="identity")
+    elif b is not None:
+        found = intervals.difference_interval(*runs, mean_and_ious, shares=intervals.union_shares)
+    else:
+        found = intervals.interval(*runs, mean_and_ious, shares=intervals.union_shares)
+    ends = [None if np.isnan(end[0]) else float(end[0]) for end in (found.low, found.high)]
+    seeds = min(len(setting) for setting in runs)
+    return {"estimate": float(found.estimate[0]), "low": ends[0], "high": ends[1], "seeds": seeds}
 
-    whole, without = mious(np.asarray(a))
-    of_seeds = [whole]
-    mean, left_out = whole.mean(), without.mean(0)
-    if b is not None:
-        other, other_without = mious(np.asarray(b))
-        of_seeds = [whole - other] if same_networks else [whole, other]
-        mean, left_out = mean - other.mean(), left_out - other_without.mean(0)
-    blocks, seeds = len(left_out), min(len(values) for values in of_seeds)
-    if blocks < MIN_BLOCKS:
-        return {"estimate": float(mean), "low": None, "high": None, "seeds": seeds}
-    parts = [((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum(), blocks - 1)]
-    parts += [(values.var(ddof=1) / len(values), len(values) - 1) for values in of_seeds if len(values) > 1]
-    variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / d for part, d in parts) if variance > 0 else 1.0
-    half = t.ppf(0.975, freedom) * variance**0.5
-    return {"estimate": float(mean), "low": float(mean - half), "high": float(mean + half), "seeds": seeds}
+
+def difference_of_halves(sums: np.ndarray) -> np.ndarray:
+    """Means and IoUs of the first half of the sums less those of the second."""
+    first, second = np.split(sums, 2, axis=-1)
+    return mean_and_ious(first) - mean_and_ious(second)
+
+
+def shares_of_halves(sums: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    return intervals.union_shares(sum(np.split(sums, 2, axis=-1)), variances)
 
 
 class Rows:

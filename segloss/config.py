@@ -266,7 +266,9 @@ class MaskOptions(Options):
         of=MASKS,
     )
     prediction_ids: str = option("auto", "of predictions for Cityscapes", names=("auto", *LABEL_ENDINGS), of=MASKS)
-    skip_bad: bool = option(False, "leave out predictions that cannot be read, and report them", of=MASKS)
+    skip_bad: bool = option(
+        False, "leave out predictions that cannot be read, are missing or have no label, and report them", of=MASKS
+    )
     training_counts: str | None = option(
         None,
         "of --predictions: a run's pixel_counts.json, whose order makes head, middle and tail",
@@ -282,8 +284,17 @@ class ComparisonOptions(Options):
     protocol: str = option("cityscapes", "definition of the means", names=PROTOCOLS, of=SCORED)
     measures: Mapping[str, Any] = spread({name: measure.option for name, measure in MEASURES.items()}, of=SCORED)
     group: tuple[str, ...] = option((), "setting of each run: its seeds are compared together", of=SCORED)
-    block: int = option(
-        1, "consecutive images drawn together for intervals; 20 for frames of a video", *AT_LEAST_ONE, of=SCORED
+    block: str = option(
+        "auto",
+        "consecutive images that count as one for intervals; auto: chosen from the data",
+        canonical=str.lower,
+        metavar="N",
+        of=SCORED,
+        expected="at least 1, a whole number, or auto",
+        fits=lambda text: text == "auto" or _is_positive(text),
+    )
+    by: Literal["folder", "sequence"] | None = option(
+        None, "mean IoU also by sub-folder, or by sequence: names up to the number of the frame", of=SCORED
     )
 
 
@@ -383,6 +394,13 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
         require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
         if self.split == "test":
             raise InputError("--choose-metric on the test split would tune on it", "choose with --split val or train")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return int(text) > 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,33 @@ class Calibration(Value):
     uncalibrated: "Calibration | None" = None
 
 
+@dataclass(frozen=True)
+class Part(Value):
+    """Mean IoU over some of the images, and over how many classes."""
+
+    name: str
+    images: int
+    classes_averaged: int
+    miou: Ratio
+
+
+@dataclass(frozen=True)
+class Confusion(Value):
+    """Pixels of a true class that went to another, and their share of it; ``predicted`` None: to no class."""
+
+    true: str
+    predicted: str | None
+    share: float
+    pixels: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunScores(Value):
-    """Every score of one run or folder. ``counted``: means of the measures asked for, by the key that each declares."""
+    """Every score of one run or folder.
+
+    ``counted``: means of the measures asked for, by the key that each declares. ``own``: over all images that the run
+    has, where others have fewer. ``parts``: of ``--by``. ``confusions``: the largest.
+    """
 
     FLAT = ("origin", "counted")
     origin: Origin
@@ -202,6 +226,9 @@ class RunScores(Value):
     categories: Categories | None = None
     counted: Mapping[str, Ratio]
     calibration: Calibration | None = None
+    own: Part | None = None
+    parts: tuple[Part, ...] | None = None
+    confusions: tuple[Confusion, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,44 +250,57 @@ class SweepPoint(Value):
 
 @dataclass(frozen=True)
 class Interval(Value):
-    """An estimate and where it may lie. ``why``: there is no interval, in a sentence."""
+    """An estimate and where it may lie, with the degrees of freedom; ``why``: there is no interval, in a sentence."""
 
     estimate: Ratio
     low: Ratio
     high: Ratio
     why: str | None = None
+    df: float | None = None
 
 
 @dataclass(frozen=True)
 class RankedSetting(Value):
-    """One run, or the seeds of one setting: the mean IoU and that of each class."""
+    """One run, or the seeds of one setting: the mean IoU and that of each class.
+
+    ``seeds``: the intervals are about other seeds too, not other images only.
+    """
 
     name: str
     miou: Interval
     classes: tuple[Interval, ...]
     runs: int
     members: tuple[str, ...]
+    seeds: bool = False
 
 
 @dataclass(frozen=True)
 class Pair(Value):
-    """The difference a - b, and the share of resamples in which the mean of a is higher."""
+    """The difference a - b, and how likely the means would lie as far apart if the two were equal.
+
+    ``seeds``: as of :class:`RankedSetting`. ``a_leads``: share of resamples in which a's mean is higher, in old files.
+    """
 
     a: str
     b: str
     miou: Interval
     classes: tuple[Interval, ...]
-    a_leads: Ratio
+    p_value: Ratio = None
+    seeds: bool = False
+    a_leads: Ratio = None
 
 
 @dataclass(frozen=True)
 class Comparison(Value):
-    """The settings, best first, and all pairs of them, the better first."""
+    """The settings, best first, and all pairs of them, the better first.
+
+    ``block``: images a block; ``block_chosen``: from the data.
+    """
 
     level: float
     block: int
-    resamples: int
     protocol: str
     images: int
     ranking: tuple[RankedSetting, ...]
     pairs: tuple[Pair, ...]
+    block_chosen: bool = False

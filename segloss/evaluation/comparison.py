@@ -1,33 +1,22 @@
-"""Intervals and comparisons: a paired bootstrap over blocks of consecutive images, and over seeds.
+"""Intervals of settings and paired differences of all of them, by a jackknife over blocks of consecutive images.
 
-Frames of a video resemble their neighbours, so whole blocks of consecutive images are drawn, not single ones (Künsch
-1989, without overlap). Every run is scored on the same resampled images, so a difference between two runs is not
-blurred by which images are hard. Where a setting was trained with several seeds, these are drawn too.
+Frames of a video resemble their neighbours, so blocks of consecutive images are the units, not single ones; their
+length is chosen from the data where none is given. All runs are scored on the same images, so that a difference is not
+blurred by which images are hard. Where settings were trained with several seeds, intervals are about other seeds too.
+The method, and how often it covers, is in :mod:`segloss.evaluation.intervals`.
 """
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
 from segloss.errors import InputError
+from segloss.evaluation import intervals
 from segloss.evaluation.results import Totals
 from segloss.metrics import none_if_nan, protocol_named
 from segloss.schema import Comparison, Interval, Pair, RankedSetting
-
-LEVEL = 0.95
-RESAMPLES = 2000
-AT_ONCE = 25  # resamples whose weights are in memory: 20 MB for 50,000 images
-
-
-def block_weights(images: int, block: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each block of consecutive images is drawn, float64 ``(AT_ONCE or fewer, blocks)`` at a time."""
-    blocks = -(-images // block)
-    generator = np.random.default_rng(seed)
-    for start in range(0, resamples, AT_ONCE):
-        size = min(AT_ONCE, resamples - start)
-        yield generator.multinomial(blocks, np.full(blocks, 1 / blocks), size).astype(np.float64)
 
 
 def class_ious(counts: np.ndarray) -> np.ndarray:
@@ -64,27 +53,6 @@ def mean_and_ious(sums: np.ndarray, protocol: str = "cityscapes") -> np.ndarray:
     return np.concatenate([mean[..., None], ious], axis=-1)
 
 
-def resampled(
-    runs: Sequence[np.ndarray], block: int, resamples: int, seed: int, protocol: str = "cityscapes"
-) -> list[np.ndarray]:
-    """:func:`mean_and_ious` of each run on each resample, ``(resamples, 1 + C)``; all see the same resamples."""
-    blocks = [block_sums(counts, block) for counts in runs]
-    weights = block_weights(len(runs[0]), block, resamples, seed)
-    drawn = [[mean_and_ious(some @ sums, protocol) for sums in blocks] for some in weights]
-    return [np.concatenate(of_run) for of_run in zip(*drawn, strict=True)]
-
-
-def _intervals(values: np.ndarray, estimates: np.ndarray, several: bool) -> tuple[Interval, ...]:
-    """Estimate and percentile interval of each column; no interval where nothing was there to draw from."""
-    tail = 100 * (1 - LEVEL) / 2
-    found = []
-    for column, estimate in zip(values.T, estimates, strict=True):
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) and several else (np.nan, np.nan)
-        found.append(Interval(none_if_nan(float(estimate)), none_if_nan(float(low)), none_if_nan(float(high))))
-    return tuple(found)
-
-
 def common_images(names: Mapping[str, Sequence[str]]) -> list[str]:
     """The images that all runs have, in the first one's order; InputError if there is none."""
     first, *others = names.values()
@@ -110,9 +78,7 @@ def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
 def compare(
     groups: Mapping[str, Sequence[np.ndarray]],
     *,
-    block: int = 1,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    block: int | None = None,
     protocol: str = "cityscapes",
     members: Mapping[str, Sequence[str]] | None = None,
 ) -> Comparison:
@@ -121,13 +87,14 @@ def compare(
     Args:
         groups: name -> ``(images, 3, C)`` right, true and predicted pixels per class of each of its runs (seeds); the
             same images in the same order everywhere.
-        block: consecutive images drawn together; 1 for images that have nothing to do with each other.
-        resamples, seed: of the bootstrap.
+        block: consecutive images that are one unit; None: chosen from the data, the same for all
+            (:func:`segloss.evaluation.intervals.choose_block`). What a length leaves of the likeness of neighbouring
+            blocks widens the intervals either way.
         protocol: the definition of the mean, one of :data:`segloss.metrics.PROTOCOLS`.
         members: the names of each group's runs; default: the group's.
 
     Returns:
-        One block alone says nothing about other images: low, high and a_leads are None.
+        Where a value has no interval, low and high are None and ``why`` says why; so is the p-value of such a mean.
 
     Raises:
         ValueError: an unknown protocol.
@@ -137,35 +104,56 @@ def compare(
     if len(shapes) != 1:
         found = " and ".join(f"{shape[0]} images of {shape[-1]} classes" for shape in sorted(shapes))
         raise InputError(f"only runs on the same images and classes can be compared, got {found}", "score them apart")
-    images = next(iter(shapes))[0]
-    of_runs = iter(resampled([c for runs in groups.values() for c in runs], block, resamples, seed, protocol))
-    estimates, draws = {}, {}
-    for name, runs in groups.items():
-        estimates[name] = np.mean([mean_and_ious(block_sums(counts, images)[0], protocol) for counts in runs], axis=0)
-        of_seeds = np.stack([next(of_runs) for _ in runs])
-        generator = np.random.default_rng([seed, zlib.crc32(repr(name).encode())])  # whatever other groups there are
-        chosen = generator.integers(0, len(runs), (len(runs), resamples))
-        draws[name] = of_seeds[chosen, np.arange(resamples)].mean(0)
-    ranked = sorted(estimates, key=lambda name: (np.isnan(estimates[name][0]), -estimates[name][0]))
+    rule, images = protocol_named(protocol), next(iter(shapes))[0]
+    statistic = partial(mean_and_ious, protocol=protocol)
+    shares = intervals.pair_shares if rule.per_image else intervals.union_shares
+    of_each = {
+        name: [intervals.influences(block_sums(counts, 1), statistic) for counts in runs]
+        for name, runs in groups.items()
+    }
+    length = block or intervals.choose_block(np.stack([one for runs in of_each.values() for one in runs], axis=1))
+    effects = {name: np.mean(runs, axis=0) for name, runs in of_each.items()}
+    sums = {name: [block_sums(counts, length) for counts in runs] for name, runs in groups.items()}
+    alone = {
+        name: intervals.interval(
+            runs, statistic, shares=shares, inflation=intervals.inflation_of(effects[name], length)
+        )
+        for name, runs in sums.items()
+    }
+    ranked = sorted(alone, key=lambda name: (np.isnan(alone[name].estimate[0]), -alone[name].estimate[0]))
     ranking = []
     for name in ranked:
-        miou, *classes = _intervals(draws[name], estimates[name], images > block)
+        miou, *classes = _values(alone[name])
         runs_of = tuple((members or {}).get(name, [name]))
-        ranking.append(RankedSetting(name, miou, tuple(classes), len(groups[name]), runs_of))
+        ranking.append(RankedSetting(name, miou, tuple(classes), len(groups[name]), runs_of, alone[name].seeds))
+    differences = {
+        (a, b): intervals.difference_interval(
+            *(sums[a], sums[b], statistic),
+            shares=shares,
+            inflation=intervals.inflation_of(effects[a] - effects[b], length),
+        )
+        for a, b in combinations(ranked, 2)
+    }
+    p_values = intervals.p_value(intervals.firsts([*differences.values()])).tolist() if differences else []
+    pairs = []
+    for ((a, b), apart), p_value in zip(differences.items(), p_values, strict=True):
+        miou, *classes = _values(apart)
+        pairs.append(Pair(a, b, miou, tuple(classes), none_if_nan(p_value), apart.seeds))
     return Comparison(
-        level=LEVEL,
-        block=block,
-        resamples=resamples,
-        protocol=protocol_named(protocol).name,
+        level=intervals.LEVEL,
+        block=length,
+        protocol=rule.name,
         images=images,
         ranking=tuple(ranking),
-        pairs=tuple(_pair(a, b, estimates, draws, images > block) for a, b in combinations(ranked, 2)),
+        pairs=tuple(pairs),
+        block_chosen=block is None,
     )
 
 
-def _pair(a: str, b: str, estimates: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray], several: bool) -> Pair:
-    differences = draws[a] - draws[b]
-    miou, *classes = _intervals(differences, estimates[a] - estimates[b], several)
-    known = differences[~np.isnan(differences[:, 0]), 0]
-    leads = float((known > 0).mean()) if len(known) and several else None
-    return Pair(a, b, miou, tuple(classes), leads)
+def _values(found: intervals.Interval) -> list[Interval]:
+    """Each of the values, NaN as None."""
+    columns = [
+        [none_if_nan(x) for x in column.tolist()] for column in (found.estimate, found.low, found.high, found.df)
+    ]
+    whys = [intervals.WHY_NONE[why] or None for why in found.why_none]
+    return [Interval(estimate, low, high, why, df) for estimate, low, high, df, why in zip(*columns, whys, strict=True)]

@@ -1,27 +1,54 @@
-"""Which images of a run are worth a look: those of lowest and highest mean IoU."""
+"""Which images of a run are worth a look: where most is wrong, where the rarest class is, and where it is found."""
+
+from collections.abc import Iterable
 
 import numpy as np
 
-from segloss.evaluation.comparison import class_ious
 from segloss.evaluation.results import Totals
 from segloss.evaluation.score import Source
+from segloss.metrics import class_groups
 from segloss.report.pages import ShownImage
 
-EXTREMES = 3  # worst and best images of each run
+EXTREMES = 3  # images of each kind, of each run
 MOST_RUNS = 4  # whose images are shown
 
 
 def extremes(source: Source, totals: Totals) -> list[ShownImage]:
-    """The images whose classes have the lowest and the highest mean IoU; images without a labelled pixel are left out.
+    """The worst images of a run by wrong pixels and by the rarest class, and the best that hold a rare class.
 
-    The network runs once more on them.
+    Pixels are counted, not averaged over classes, so that one false pixel makes no image the worst. The rarest class is
+    the one of fewest training pixels (or, where these are not known, true ones) that some image holds; the rare ones
+    are the tail's. An image is shown once. The network runs once more on them.
     """
-    labelled = np.any(totals.counts[:, 1], axis=1, keepdims=True)
-    ious = np.nanmean(np.where(labelled, class_ious(totals.counts), -1), axis=1)
-    order = [int(place) for place in np.argsort(ious, kind="stable") if ious[place] >= 0]
-    worst, best = order[:EXTREMES], order[::-1][: max(0, min(EXTREMES, len(order) - EXTREMES))]
+    hits, true, predicted = np.moveaxis(totals.counts, 1, 0)
+    pixels = true.sum(1)
+    wrong = pixels - hits.sum(1)
+    order = totals.counts[:, 1].sum(0).tolist() if source.training_pixels is None else source.training_pixels
+    there = [c for c in range(len(order)) if true[:, c].any()]
+    found: dict[int, tuple[str, str]] = {}
+
+    def take(kind: str, places: Iterable[int], said: dict[int, str]) -> None:
+        new = [place for place in places if place in said and place not in found]
+        found.update((place, (kind, said[place])) for place in new[:EXTREMES])
+
+    counted = {k: f"{wrong[k]:,} ({100 * wrong[k] / pixels[k]:.1f} %)" for k in np.flatnonzero(wrong).tolist()}
+    take("most wrong pixels", np.argsort(-wrong, kind="stable").tolist(), counted)
+    if there:
+        c = min(there, key=lambda c: order[c])
+        name, off = source.classes.names[c], true[:, c] + predicted[:, c] - 2 * hits[:, c]
+        said = {
+            k: f"{off[k]:,} missed or invented, {true[k, c]:,} true" for k in np.flatnonzero(off * true[:, c]).tolist()
+        }
+        take(f"most wrong pixels of {name}, the rarest class", np.argsort(-off, kind="stable").tolist(), said)
+    tail = class_groups(order)["tail"]
+    held = np.flatnonzero(true[:, tail].any(1)).tolist()
+    union = (true + predicted - hits)[:, tail].sum(1)
+    iou = hits[:, tail].sum(1) / np.maximum(union, 1)
+    said = {
+        k: f"IoU {100 * iou[k]:.1f} of " + ", ".join(source.classes.names[c] for c in tail if true[k, c]) for k in held
+    }
+    take("best with a rare class", np.lexsort((wrong, -iou)).tolist(), said)
     return [
-        ShownImage(kind, totals.names[place], float(ious[place]), *source.picture(totals.names[place]))
-        for kind, places in (("worst", worst), ("best", best))
-        for place in places
+        ShownImage(kind, totals.names[place], said, *source.picture(totals.names[place]))
+        for place, (kind, said) in found.items()
     ]

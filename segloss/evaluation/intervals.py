@@ -26,7 +26,7 @@ How often they cover the truth is measured by ``benchmarks/intervals.py`` and wr
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -331,7 +331,7 @@ def half_width(level: Array | float, of_seeds: Array, df_seeds: Array, of_blocks
         df_seeds, df_blocks: their degrees of freedom.
     """
     df = _satterthwaite(of_seeds, df_seeds, of_blocks, df_blocks)
-    t, t_seeds, t_blocks = (t_quantile(level, each) for each in (df, df_seeds, df_blocks))
+    t, t_seeds, t_blocks = t_quantile(level, np.stack(np.broadcast_arrays(df, df_seeds, df_blocks)))
     narrow = t * np.sqrt(of_seeds + of_blocks)
     return np.asarray((narrow + np.sqrt(t_seeds**2 * of_seeds + t_blocks**2 * of_blocks)) / 2)
 
@@ -359,6 +359,24 @@ def p_value(difference: Interval) -> Array:
         below = half_width(middle, *difference.parts) < size
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return np.asarray(np.where(np.isnan(difference.low), np.nan, 1 - low))
+
+
+def firsts(found: Sequence[Interval]) -> Interval:
+    """The first value of each of several intervals as one: what is asked of all at once is asked once."""
+
+    def of(columns: Iterable[Array]) -> Array:
+        return np.array([column[0] for column in columns])
+
+    of_seeds, df_seeds, of_blocks, df_blocks = (of(columns) for columns in zip(*(x.parts for x in found), strict=True))
+    return Interval(
+        estimate=of(x.estimate for x in found),
+        low=of(x.low for x in found),
+        high=of(x.high for x in found),
+        df=of(x.df for x in found),
+        why_none=tuple(x.why_none[0] for x in found),
+        seeds=all(x.seeds for x in found),
+        parts=(of_seeds, df_seeds, of_blocks, df_blocks),
+    )
 
 
 def _why_none(n: int, estimate: Array, variance: Array, df: Array, edge: NDArray[Any]) -> tuple[Why, ...]:

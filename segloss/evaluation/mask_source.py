@@ -115,11 +115,16 @@ def _stored_size(path: Path) -> str | None:
         return None
 
 
-def match(predictions: Path, labels: Path) -> tuple[list[Triple], LabelKind | None]:
+def match(
+    predictions: Path, labels: Path, *, skip_bad: bool = False
+) -> tuple[list[Triple], LabelKind | None, list[str]]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
+    With ``skip_bad`` also a line for each mask without partner, which is left out.
+
     Raises:
-        InputError: predictions are missing or belong to no label; the message lists them.
+        InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
+            no prediction has a label.
     """
     true, kind = _labels_of(labels)
     files = list_images(_require_folder(predictions, "predictions"))
@@ -132,11 +137,13 @@ def match(predictions: Path, labels: Path) -> tuple[list[Triple], LabelKind | No
         f"no prediction in {predictions} for": sorted(set(true) - set(predicted)),
         f"no label in {labels} for": sorted(set(predicted) - set(true)),
     }
-    if any(lonely.values()):
+    if any(lonely.values()) and not (skip_bad and set(true) & set(predicted)):
         found = ", and ".join(f"{what} {len(names)}: {_some(names)}" for what, names in lonely.items() if names)
         cure = "masks are matched by their name without suffix, add them or take out their partners"
-        raise InputError(found, cure)
-    return [Triple(name, predicted[name], path) for name, path in sorted(true.items())], kind
+        raise InputError(found, cure if skip_bad else f"{cure} (--skip-bad leaves such images out)")
+    skipped = [f"{name}: {what.removesuffix(' for')}" for what, names in lonely.items() for name in names]
+    paired = [Triple(name, predicted[name], path) for name, path in sorted(true.items()) if name in predicted]
+    return paired, kind, skipped
 
 
 class MaskSource:
@@ -148,7 +155,8 @@ class MaskSource:
         classes: what the ids and colours of both mean.
         prediction_ids: of Cityscapes: ``labelIds``, ``trainIds``; ``auto``: by the file names, else labelIds.
         counted: names of :data:`segloss.measures.MEASURES` to count too.
-        skip_bad: leave out images whose prediction cannot be used, and note them in ``skipped``.
+        skip_bad: leave out images whose prediction is missing or cannot be used, and predictions without label; each
+            is noted in ``skipped``.
         workers: threads, at least 1; default: one per core.
         training_pixels: of each class, where known: they order head, middle and tail.
 
@@ -171,7 +179,7 @@ class MaskSource:
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
-        self.triples, kind = match(predictions, labels)
+        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad)
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
         if prediction_ids == "trainIds" and not cityscapes:
             raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
@@ -189,7 +197,7 @@ class MaskSource:
             self.predicted_classes = in_train_ids
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
-        self.skipped: list[str] = []
+        self.skipped = list(self.unmatched)
         if not skip_bad:
             self._require_sizes()
 
@@ -207,6 +215,10 @@ class MaskSource:
 
     def __len__(self) -> int:
         return len(self.triples)
+
+    @property
+    def names(self) -> list[str]:
+        return [triple.name for triple in self.triples]
 
     def describe(self) -> MaskOrigin:
         return MaskOrigin(predictions=str(self.predictions), labels=str(self.labels), skipped=tuple(self.skipped))
@@ -256,7 +268,7 @@ class MaskSource:
         return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
-        self.skipped.clear()
+        self.skipped[:] = self.unmatched
         left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
         with ThreadPoolExecutor(self.workers) as pool:
             while some := list(islice(left, 16 * self.workers)):  # so that few results wait, however many there are
@@ -268,9 +280,10 @@ class MaskSource:
                         self.skipped.append(f"{triple.name}: {result}")
                     else:
                         yield place, result
-        if len(self.skipped) == len(self):
+        bad = self.skipped[len(self.unmatched) :]
+        if len(bad) == len(self):
             what = f"none of the {len(self)} predictions can be used"
-            raise InputError(what, f"the first, {self.skipped[0]}", self.predictions)
+            raise InputError(what, f"the first, {bad[0]}", self.predictions)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         triple = item[1]

@@ -70,7 +70,7 @@ class ImageResult:
 
 @dataclass
 class Totals:
-    """The results of all images added up, and per image what the bootstrap resamples.
+    """The results of all images added up, and per image what intervals are made from.
 
     Attributes:
         matrix: int64 ``(C, C + 1)``.

@@ -110,6 +110,10 @@ class RunSource:
         return reader_of(self.run.criterion, self.views, self.run.kept.calibration)
 
     @property
+    def names(self) -> list[str]:
+        return self.dataset.names
+
+    @property
     def image_scale(self) -> float:
         return getattr(self.dataset.transform, "image_scale", 1.0)
 

@@ -1,12 +1,15 @@
 """Sources -> results of each image -> totals and scores, at the labels' own resolution."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from segloss.datasets import ClassTable
+from segloss.evaluation.comparison import common_images
+from segloss.evaluation.parts import part, parts_of
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.store import ResultStore
 from segloss.evaluation.summary import summarise
@@ -24,6 +27,10 @@ class Source(Protocol):
     training_pixels: tuple[int, ...] | None  # orders the classes for head, middle and tail
 
     def __len__(self) -> int: ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its images, in their order."""
 
     def describe(self) -> Origin:
         """What was scored, for the metrics schema."""
@@ -60,8 +67,40 @@ def score(
 ) -> tuple[RunScores, Totals]:
     """The metrics schema of docs/metrics.md, and the totals it was read from."""
     totals = measure(source, store, progress)
+    return scores_of(source, totals, protocol), totals
+
+
+def scores_of(source: Source, totals: Totals, protocol: str) -> RunScores:
     pixels = source.training_pixels
-    return summarise(totals, source.classes, source.describe(), training_pixels=pixels, protocol=protocol), totals
+    return summarise(totals, source.classes, source.describe(), training_pixels=pixels, protocol=protocol)
+
+
+def score_all(
+    sources: Sequence[Source], folder: Path, *, protocol: str, by: str | None, progress: Callable[[str], Progress]
+) -> tuple[dict[str, RunScores], dict[str, Totals]]:
+    """Scores and totals of every source by its name, all over the images that all of them have.
+
+    Where a source has more, ``own`` of its scores is its mean over all of these.
+
+    Args:
+        sources: their results go through ``folder``/NAME.sqlite.
+        by: ``folder`` or ``sequence``: also the mean over the images of each (:func:`part_of`).
+    """
+    totals = {
+        source.name: measure(source, folder / f"{source.name}.sqlite", progress(f"scoring {source.name}"))
+        for source in sources
+    }
+    common = common_images({name: found.names for name, found in totals.items()})
+    scores = {}
+    for source in sources:
+        name, whole = source.name, totals[source.name]
+        own = None
+        if whole.images > len(common):
+            own = part("all of its own", whole.counts, protocol)
+            totals[name] = totals_of_some(source, folder, set(common))
+        parts = None if by is None else parts_of(totals[name], by, protocol)
+        scores[name] = replace(scores_of(source, totals[name], protocol), own=own, parts=parts)
+    return scores, totals
 
 
 def totals_of_some(source: Source, folder: Path, chosen: set[str]) -> Totals:

@@ -11,7 +11,20 @@ from segloss.evaluation.counting import BINS
 from segloss.evaluation.results import Totals
 from segloss.measures import MEASURES
 from segloss.metrics import Scores, class_groups, grouped_confusion, none_if_nan
-from segloss.schema import Bin, Calibration, Categories, ClassScores, Group, Groups, Origin, RunScores, WorstClass
+from segloss.schema import (
+    Bin,
+    Calibration,
+    Categories,
+    ClassScores,
+    Confusion,
+    Group,
+    Groups,
+    Origin,
+    RunScores,
+    WorstClass,
+)
+
+MOST_CONFUSIONS = 20
 
 
 def summarise(
@@ -56,6 +69,22 @@ def summarise(
         categories=_categories(totals, classes),
         counted={measure.of_all.key: none_if_nan(measure.mean(ratios)) for measure, ratios in found},
         calibration=calibration(totals),
+        confusions=confusions(totals.matrix, classes.names),
+    )
+
+
+def confusions(matrix: np.ndarray, names: Sequence[str]) -> tuple[Confusion, ...]:
+    """Where the pixels of classes went that were taken for another: the largest shares of a class, at least 1 %."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    shares = wrong / np.maximum(matrix.sum(1, keepdims=True), 1)
+    order = np.lexsort((-wrong.ravel(), -shares.ravel()))[:MOST_CONFUSIONS]
+    found = [(*divmod(int(cell), matrix.shape[1]), float(shares.ravel()[cell])) for cell in order]
+    columns: list[str | None] = [*names, None]
+    return tuple(
+        Confusion(names[true], columns[column], share, int(matrix[true, column]))
+        for true, column, share in found
+        if share >= 0.01
     )
 
 

@@ -11,15 +11,19 @@ import numpy as np
 from segloss.datasets import ClassTable
 from segloss.files import write_text
 from segloss.report.painting import PICTURE_WIDTH, data_uri, paint, paint_errors
+from segloss.report.plots import MOST_CLASSES
 from segloss.report.tables import run_row
 from segloss.report.wording import (
     answer,
     class_ratios,
     classes_in_mean,
+    confusion_text,
     counted_in,
     interval_source,
     is_level,
     own_intervals,
+    p_text,
+    part_table,
     percent,
     title_of,
     unknown_share,
@@ -50,15 +54,16 @@ class ShownImage:
     """One image of a run on the page.
 
     Attributes:
-        kind: why it is shown, ``"worst"`` or ``"best"``.
-        name, miou: of the image; the mean of the IoUs of the classes in it.
+        kind: why it is shown, such as ``"most wrong pixels"``.
+        name: of the image.
+        said: the number it was chosen by, in words.
         image: RGB ``(H, W, 3)`` uint8, None where there is none beside the masks.
         labels, predicted: class numbers ``(H, W)`` uint8.
     """
 
     kind: str
     name: str
-    miou: float
+    said: str
     image: np.ndarray | None
     labels: np.ndarray
     predicted: np.ndarray
@@ -84,27 +89,34 @@ def write_report(
         shown: by name of the run: images to look at; of some runs only.
     """
     first = next(iter(runs.values()))
-    resampled = f"{interval_source(comparison).capitalize()}."
+    source = interval_source(comparison)
+    intervals = f"{source[0].upper()}{source[1:]}."
     grouped = f"by the classes' pixels in {first.groups.by_pixels_of}"
     write_page(
         path,
         "report.html",
         title=_title(runs, comparison),
         answer=answer(comparison),
-        how=f"Protocol {first.protocol}; head, middle and tail {grouped}. {resampled}",
+        how=f"Protocol {first.protocol}; head, middle and tail {grouped}. {intervals}",
         left_out=_left_out(runs, comparison),
         ranking=_ranking(comparison),
         grouped=any(row.members != (row.name,) for row in comparison.ranking),
         runs=_runs(runs, own_intervals(runs, comparison)),
         pairs=comparison.pairs,
-        is_level=is_level,
-        resampled=resampled,
+        standing=lambda pair: "level" if is_level(pair) else p_text(pair) or "–",
+        intervals=intervals,
         names=list(runs),
         classes=_classes(runs, classes.colors),
         details=[_details(name, scores, classes.colors) for name, scores in runs.items()],
         categories=_categories(runs),
+        parts=part_table(runs)[1],
+        most_classes=MOST_CLASSES,
         plots={title: png_uri(picture) for title, picture in plots.items()},
-        confusion=[_heat_map(name, matrix, classes.names) for name, matrix in matrices.items()],
+        confusion=[
+            {"name": name, "words": [confusion_text(row) for row in runs[name].confusions or ()]}
+            | (_heat_map(matrix, classes.names) if len(classes) <= MOST_CLASSES else {"rows": []})
+            for name, matrix in matrices.items()
+        ],
         images=[_pictures(name, images, classes.colors) for name, images in shown.items()],
         images_of=f"Of the first {len(shown)} of {len(runs)} runs." if len(shown) < len(runs) else "",
         colors=list(zip(classes.names, classes.colors, strict=True)),
@@ -112,16 +124,13 @@ def write_report(
 
 
 def _title(runs: Runs, comparison: Comparison) -> str:
-    """``camvid test: 233 images, 2 runs``; where not all saw the same images, how many they are compared on."""
+    """``camvid test: 233 images, 2 runs``."""
     origin, images = next(iter(runs.values())).origin, comparison.images
     if isinstance(origin, RunOrigin):
         where = f"{origin.dataset} {origin.split}"
     else:
         where = f"masks of {Path(origin.labels).name}"
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    if any(scores.images != images for scores in runs.values()):
-        return f"{where}: {count} compared on {images} images"
-    return f"{where}: {images} images, {count}"
+    return f"{where}: {images} images, {len(runs)} run{'s' if len(runs) > 1 else ''}"
 
 
 def _left_out(runs: Runs, comparison: Comparison) -> dict[str, Any]:
@@ -130,8 +139,13 @@ def _left_out(runs: Runs, comparison: Comparison) -> dict[str, Any]:
     lines = []
     if skipped:
         lines.append(f"Left out: {', '.join(f'{len(texts)} of {name}' for name, texts in skipped.items())}.")
-    if any(scores.images != comparison.images for scores in runs.values()):
-        lines.append(f"The comparison is over the {comparison.images} images that all runs have.")
+    if any(scores.own for scores in runs.values()):
+        lines.append(f"All figures are over the {comparison.images} images that all runs have.")
+        lines += [
+            f"Over all {own.images} of its own, {name} has mIoU {percent(own.miou)} of {own.classes_averaged} classes."
+            for name, scores in runs.items()
+            if (own := scores.own)
+        ]
     return {"line": " ".join(lines), "items": [f"{name}: {text}" for name in skipped for text in skipped[name]]}
 
 
@@ -211,11 +225,11 @@ def _categories(runs: Runs) -> dict[str, list[float | None]]:
     return {name: [ious.get(name) for ious in found] for name in next(filter(None, found), {})}
 
 
-def _heat_map(name: str, matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def _heat_map(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     columns = [*class_names, *(["no class"] if matrix[:, -1].any() else [])]
     rows = zip(class_names, shares[:, : len(columns)].tolist(), strict=True)
-    return {"name": name, "columns": columns, "rows": [{"name": true, "shares": row} for true, row in rows]}
+    return {"columns": columns, "rows": [{"name": true, "shares": row} for true, row in rows]}
 
 
 def _pictures(name: str, shown: Sequence[ShownImage], colors: Colors) -> dict[str, Any]:
@@ -230,5 +244,5 @@ def _pictures(name: str, shown: Sequence[ShownImage], colors: Colors) -> dict[st
         if one.image is not None:
             panels = {"image": one.image, **panels}
         uri = data_uri(np.concatenate(list(panels.values()), axis=1), len(panels) * PICTURE_WIDTH * 3 // 4)
-        pictures.append({"uri": uri, "name": one.name, "kind": one.kind, "miou": one.miou, "panels": list(panels)})
+        pictures.append({"uri": uri, "name": one.name, "kind": one.kind, "said": one.said, "panels": list(panels)})
     return {"name": name, "pictures": pictures}

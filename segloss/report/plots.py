@@ -12,12 +12,14 @@ import numpy as np
 from segloss.files import write_bytes
 from segloss.report.painting import CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR, paint, paint_errors
 from segloss.report.wording import percent, title_of
-from segloss.schema import Bin, RunScores, SweepPoint
+from segloss.schema import Bin, Confusion, RunScores, SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from segloss.datasets import ClassTable
+
+MOST_CLASSES = 40  # of a confusion matrix as a picture or a table; a side is half an inch a class
 
 Colors = Sequence[Sequence[int]]  # RGB, 0..255
 
@@ -55,10 +57,13 @@ def plot_reliability(bins: Mapping[str, Sequence[Bin]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_sweeps(sweeps: Mapping[str, Sequence[SweepPoint]], path: Path) -> None:
+def plot_sweeps(
+    sweeps: Mapping[str, Sequence[SweepPoint]], path: Path, chosen: Mapping[str, tuple[str, float]] | None = None
+) -> None:
     """Scores over the operating point: a row for each rule, a panel for each score, a line for each run.
 
-    The IoU rule, which has no value to move, is a dotted line across each panel.
+    The IoU rule, which has no value to move, is a dotted line across each panel. ``chosen``: run -> the rule and value
+    that were chosen, a star on its lines.
     """
     rules = [*dict.fromkeys(point.rule for points in sweeps.values() for point in points if point.value is not None)]
     protocol = next(points[0].protocol for points in sweeps.values())
@@ -82,10 +87,14 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[SweepPoint]], path: Path) -> None:
                     if point.value is None and score is not None:
                         label = f"{name}, decision {point.rule}"
                         ax.axhline(100 * score, linestyle=":", color=f"C{place}", label=label)
+                marked = [(x, y) for x, y in known if (rule, x) == (chosen or {}).get(name)]
+                for x, y in marked:
+                    label = f"{name}: chosen, {rule} {x:g}"
+                    ax.plot(x, y, "*", color=f"C{place}", markeredgecolor="k", markersize=14, label=label, zorder=5)
             ax.set_title(f"{title} (%)", fontsize=10)
             ax.set_xlabel(labels[rule], fontsize=9)
             ax.grid(alpha=0.3)
-    lines = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    lines = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
     _save(figure, path)
 
@@ -201,8 +210,25 @@ def plot_class_iou(scores: RunScores, colors: Colors, title: str, path: Path) ->
     _save(figure, path)
 
 
+def plot_confusions(confusions: Sequence[Confusion], title: str, path: Path) -> None:
+    """The largest confusions as bars, of as many classes as you like: share of the true class's pixels (%)."""
+    figure, axes = _figure(9, 0.3 * max(len(confusions), 1) + 1.4)
+    names = [f"{row.true} as {row.predicted or 'no class'}" for row in confusions]
+    bars = axes.barh(range(len(names)), [100 * row.share for row in confusions], color="C0")
+    axes.bar_label(
+        bars, [f"{100 * row.share:.0f} ({row.pixels:,} pixels)" for row in confusions], padding=2, fontsize=8
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, 125)  # room for the labels
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("share of the true class's pixels (%)")
+    axes.invert_yaxis()
+    axes.set_title(textwrap.fill(f"{title}, largest confusions", 90), fontsize=11)
+    _save(figure, path)
+
+
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
-    """Row-normalised confusion matrix: where the pixels of each true class went (%)."""
+    """Row-normalised confusion matrix: where the pixels of each true class went (%). Of at most MOST_CLASSES."""
     shares = 100 * matrix[:, : len(class_names)] / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.55 * len(class_names) + 2
     figure, axes = _figure(size + 1, size)

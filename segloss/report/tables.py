@@ -9,7 +9,7 @@ import numpy as np
 from segloss.errors import InputError
 from segloss.files import write_csv, write_json
 from segloss.measures import MEASURES
-from segloss.report.plots import plot_confusion, plot_reliability, plot_sweeps
+from segloss.report.plots import MOST_CLASSES, plot_confusion, plot_confusions, plot_reliability, plot_sweeps
 from segloss.report.wording import classes_in_mean, counted_in, own_intervals, scored_how, title_of
 from segloss.schema import Comparison, Interval, RunScores, SweepPoint
 
@@ -20,6 +20,7 @@ FILES = (
     "runs.csv",
     "report.html",
     "per_class.csv",
+    "by_part.csv",
     "comparison.csv",
     "sweep.csv",
     "sweep.png",
@@ -95,8 +96,8 @@ def class_rows(runs: Mapping[str, RunScores]) -> list[dict[str, Cell]]:
 
 
 PAIR_COLUMNS = (
-    *("a", "b", "class", "estimate", "low", "high", "a_leads", "a_classes_averaged", "b_classes_averaged"),
-    *("protocol", "images"),
+    *("a", "b", "class", "estimate", "low", "high", "df", "p_value", "why", "a_classes_averaged", "b_classes_averaged"),
+    *("protocol", "images", "block", "seeds"),
 )
 
 
@@ -105,11 +106,12 @@ def pair_rows(comparison: Comparison, class_names: Sequence[str]) -> list[tuple[
     averaged = {row.name: classes_in_mean(row, comparison.protocol) for row in comparison.ranking}
     rows: list[tuple[Cell, ...]] = []
     for pair in comparison.pairs:
-        of_mean = (pair.a_leads, averaged[pair.a], averaged[pair.b])
+        same = (comparison.protocol, comparison.images, comparison.block, "yes" if pair.seeds else "no")
         for name, found in zip(("mIoU", *class_names), (pair.miou, *pair.classes), strict=True):
-            known = of_mean if found is pair.miou else (None, None, None)
-            spread = (found.estimate, found.low, found.high)
-            rows.append((pair.a, pair.b, name, *spread, *known, comparison.protocol, comparison.images))
+            of_mean = found is pair.miou
+            p_value, *classes = (pair.p_value, averaged[pair.a], averaged[pair.b]) if of_mean else (None, None, None)
+            spread = (found.estimate, found.low, found.high, found.df, p_value, found.why)
+            rows.append((pair.a, pair.b, name, *spread, *classes, *same))
     return rows
 
 
@@ -120,11 +122,12 @@ def write_tables(
     comparison: Comparison,
     sweeps: Mapping[str, Sequence[SweepPoint]],
 ) -> None:
-    """runs.csv, per_class.csv, comparison.csv and, of a sweep, sweep.csv; each names the protocol of its means."""
+    """runs.csv, per_class.csv, comparison.csv and, if asked for, by_part.csv and sweep.csv."""
     intervals = own_intervals(runs, comparison)
     tables: dict[str, Sequence[Mapping[str, Cell]]] = {
         "runs": [run_row(name, scores, intervals.get(name)) for name, scores in runs.items()],
         "per_class": class_rows(runs),
+        "by_part": [{"run": name, **part.to_json()} for name, scores in runs.items() for part in scores.parts or ()],
         "sweep": [{"run": name, **point.to_json()} for name, points in sweeps.items() for point in points],
     }
     for name, rows in tables.items():
@@ -140,6 +143,7 @@ def write_evaluation(
     matrices: Mapping[str, np.ndarray],
     comparison: Comparison,
     sweeps: Mapping[str, Sequence[SweepPoint]],
+    chosen: Mapping[str, tuple[str, float]] | None = None,
 ) -> dict[str, Path]:
     """metrics.json, the tables as CSV, each run's confusion matrix (CSV, picture), reliability and sweep.
 
@@ -149,6 +153,7 @@ def write_evaluation(
         runs, matrices: by name: the scores, and ``confusion[true, predicted]``.
         comparison: of :func:`segloss.evaluation.comparison.compare`.
         sweeps: by name: of :func:`segloss.evaluation.sweep.sweep_table`; empty if there was none.
+        chosen: by name: the rule and value that were chosen in the sweep.
 
     Returns:
         The plots that the report shows, by title.
@@ -157,10 +162,14 @@ def write_evaluation(
     for name, matrix in matrices.items():
         table = [[true, *cells] for true, cells in zip(class_names, matrix.tolist(), strict=True)]
         write_csv(folder / f"confusion-{name}.csv", ("true \\ predicted", *class_names, "other"), table)
-        plot_confusion(matrix, class_names, title_of(name, runs[name]), folder / f"confusion-{name}.png")
+        title, picture = title_of(name, runs[name]), folder / f"confusion-{name}.png"
+        if len(class_names) > MOST_CLASSES:
+            plot_confusions(runs[name].confusions or (), title, picture)
+        else:
+            plot_confusion(matrix, class_names, title, picture)
     plots: dict[str, Path] = {}
     if sweeps:
-        plot_sweeps(sweeps, folder / "sweep.png")
+        plot_sweeps(sweeps, folder / "sweep.png", chosen)
         plots["Scores over the operating point"] = folder / "sweep.png"
     calibrated = {name: scores.calibration.bins for name, scores in runs.items() if scores.calibration}
     if calibrated:

@@ -1,6 +1,6 @@
 """What a person reads in the terminal: tables and progress."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,15 @@ from segloss.report.wording import (
     interval_source,
     interval_text,
     pair_text,
+    part_table,
     percent,
     summary_lines,
 )
 from segloss.schema import Comparison, RunScores
 
 console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
+
+MOST_SKIPPED = 20  # lines on images that were left out
 
 
 def new_progress(on: Console = console) -> rich.Progress:
@@ -120,8 +123,25 @@ def print_scores(scores: RunScores, title: str) -> None:
     console.print(table)
     for line in summary_lines(scores):
         console.print(line, soft_wrap=True)
-    for skipped in scores.origin.skipped or ():
-        console.print(f"left out: {skipped}", soft_wrap=True)
+    skipped = scores.origin.skipped or ()
+    for line in skipped[:MOST_SKIPPED]:
+        console.print(f"left out: {line}", soft_wrap=True)
+    if len(skipped) > MOST_SKIPPED:
+        console.print(f"left out: {len(skipped) - MOST_SKIPPED} more, which metrics.json and the page list")
+
+
+def print_parts(runs: Mapping[str, RunScores]) -> None:
+    """mIoU by folder or sequence of every run, if it was asked for; of how many classes where that differs."""
+    names, rows = part_table(runs)
+    if not rows:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="mIoU % of parts (classes in the mean)", title_justify="left")
+    table.add_column("part", overflow="fold")
+    for column in ("images", *names):
+        table.add_column(column, justify="right", overflow="fold")
+    for name, images, means in rows:
+        table.add_row(name, f"{images:,}", *(f"{percent(mean)} ({averaged})" for mean, averaged in means))
+    console.print(table)
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping
 from segloss.iou_rule import IoUDecision
 from segloss.measures import MEASURES, Measure
 from segloss.metrics import PROTOCOLS
-from segloss.schema import ClassScores, Comparison, Interval, Pair, RankedSetting, Ratio, RunOrigin, RunScores
+from segloss.schema import (
+    ClassScores,
+    Comparison,
+    Confusion,
+    Interval,
+    Pair,
+    RankedSetting,
+    Ratio,
+    RunOrigin,
+    RunScores,
+)
 
 
 def counted_in(runs: Iterable[RunScores]) -> list[Measure]:
@@ -65,6 +75,25 @@ def mean_text(averaged: int | str, classes: int, protocol: str) -> str:
     return f"over {averaged} of {classes} classes (protocol {protocol})"
 
 
+MOST_IN_WORDS = 5  # confusions
+
+
+def confusion_text(row: Confusion) -> str:
+    """``38 % of sign_symbol goes to building``."""
+    return f"{100 * row.share:.0f} % of {row.true} goes to {row.predicted or 'no class'}"
+
+
+def own_text(scores: RunScores) -> str:
+    """What a run scored over all of its images, where the figures are over fewer; empty where they are not."""
+    own = scores.own
+    if own is None:
+        return ""
+    mean = mean_text(own.classes_averaged, len(scores.classes), scores.protocol)
+    return f"these are the {scores.images} images that all have; over all {own.images} of its own: mIoU " + (
+        f"{percent(own.miou)} {mean}"
+    )
+
+
 def summary_lines(scores: RunScores) -> list[str]:
     """``mIoU 45.9 over 11 of 11 classes (protocol cityscapes), mean accuracy 58.4`` and what else was counted."""
     averaged, groups = mean_text(scores.classes_averaged, len(scores.classes), scores.protocol), scores.groups
@@ -88,7 +117,18 @@ def summary_lines(scores: RunScores) -> list[str]:
         if before := found.uncalibrated:
             was = f"calibration error {percent(before.ece)} %, Brier score {before.brier:.3f}"
             lines.append(f"uncalibrated: {was}, classwise {percent(before.classwise_ece)} %, NLL {before.nll:.3f}")
-    return [*lines, *filter(None, [unknown_text(scores)])]
+    confused = ", ".join(map(confusion_text, (scores.confusions or ())[:MOST_IN_WORDS]))
+    return [*lines, *filter(None, [confused, unknown_text(scores), own_text(scores)])]
+
+
+def part_table(runs: Mapping[str, RunScores]) -> tuple[list[str], list[tuple[str, int, list[tuple[Ratio, int]]]]]:
+    """Names of the runs, and of each part of ``--by`` its name, images, and mean of every run with its classes."""
+    of_runs = [scores.parts or () for scores in runs.values()]
+    rows = [
+        (every[0].name, every[0].images, [(part.miou, part.classes_averaged) for part in every])
+        for every in zip(*of_runs, strict=True)
+    ]
+    return list(runs), rows
 
 
 def rule_text(rule: IoUDecision) -> str:
@@ -127,16 +167,20 @@ def comparison_mean(comparison: Comparison) -> str:
 
 
 def interval_source(comparison: Comparison) -> str:
-    """``95 % intervals from 2000 resamples of blocks of 5 consecutive images``, or why there are none."""
+    """``95 % intervals by a jackknife over blocks of 38 consecutive images, chosen from the data: ...``, or why not."""
     means = [row.miou for row in comparison.ranking]
     if all(row.estimate is None for row in means):
         absent = PROTOCOLS[comparison.protocol].absent
         return "no mean, as a class is absent" if absent is not None and math.isnan(absent) else "no mean"
-    if all(row.low is None for row in means):
-        return "no interval: all images are one block"
     blocks = "single images" if comparison.block == 1 else f"blocks of {comparison.block} consecutive images"
-    seeds = " and of each setting's runs" if any(row.runs > 1 for row in comparison.ranking) else ""
-    return f"{100 * comparison.level:.0f} % intervals from {comparison.resamples} resamples of {blocks}{seeds}"
+    blocks += ", chosen from the data" if comparison.block_chosen else ""
+    if all(row.low is None for row in means):
+        return f"{next(row.why for row in means if row.estimate is not None)} ({blocks})"
+    covered = [row.seeds for row in comparison.ranking]
+    of_seeds = "other seeds" if all(covered) else "not other seeds"
+    of_seeds = of_seeds if all(covered) or not any(covered) else "other seeds where a setting has several runs"
+    level = f"{100 * comparison.level:.0f} % intervals"
+    return f"{level} by a jackknife over {blocks}: what other images may give, {of_seeds}"
 
 
 def is_level(pair: Pair) -> bool:
@@ -144,12 +188,19 @@ def is_level(pair: Pair) -> bool:
     return percent(pair.miou.estimate) == "0.0"
 
 
+def p_text(pair: Pair) -> str:
+    """``p 0.012``, ``p < 0.001``, and whether that is of images only; empty where there is no interval."""
+    if pair.p_value is None:
+        return ""
+    size = "p < 0.001" if pair.p_value < 0.001 else f"p {pair.p_value:.3f}"
+    return size if pair.seeds else f"{size}, images only"
+
+
 def pair_text(pair: Pair) -> str:
-    """``A - B: 3.2 [2.8, 3.5] points, ahead in 100.0 %``."""
+    """``A - B: 3.2 [2.8, 3.5] points, p 0.012``."""
     text = f"{pair.a} - {pair.b}: {interval_text(pair.miou)} points"
-    if is_level(pair):
-        return f"{text}, level"
-    return text if pair.a_leads is None else f"{text}, ahead in {percent(pair.a_leads)} %"
+    said = "level" if is_level(pair) else p_text(pair)
+    return f"{text}, {said}" if said else text
 
 
 def own_intervals(runs: Mapping[str, RunScores], comparison: Comparison) -> dict[str, Interval]:
@@ -180,7 +231,8 @@ def standing(pair: Pair, intervals: str) -> str:
         return f"{ahead} ({intervals})"
     sure = found.low > 0 or found.high < 0
     verdict = "the interval of the difference leaves out 0" if sure else "the difference could be chance"
-    return f"{ahead}: {verdict} (ahead in {percent(pair.a_leads)} % of the resamples)"
+    other = "" if pair.seeds or not sure else "; other seeds are another matter"
+    return f"{ahead}: {verdict} ({p_text(pair)}){other}"
 
 
 def percent(ratio: float | None) -> str:

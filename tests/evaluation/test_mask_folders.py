@@ -328,8 +328,8 @@ def test_masks_are_matched_by_name_whatever_their_suffix_and_folder(tmp_path):
     moved = tmp_path / "pred/x.y/a.tif"
     write_png(moved, pairs["x.y/a"][0])
     moved.with_suffix(".png").unlink()
-    triples, kind = match(tmp_path / "pred", tmp_path / "true")
-    assert kind is None and [triple.name for triple in triples] == sorted(pairs)
+    triples, kind, skipped = match(tmp_path / "pred", tmp_path / "true")
+    assert kind is None and skipped == [] and [triple.name for triple in triples] == sorted(pairs)
     totals = require_counts(source_of(tmp_path), pairs.values(), 3)
     assert totals.names == sorted(pairs)
 
@@ -344,7 +344,40 @@ def test_missing_predictions_are_listed_up_to_five(tmp_path):
         source_of(tmp_path)
     for place in range(5, 9):
         (tmp_path / f"pred/{place:02}.png").unlink()
-    with pytest.raises(InputError, match="for 9: 00, 01, 02, 03, 04 and 4 more; masks"):
+    with pytest.raises(InputError, match=r"for 9: 00, 01, 02, 03, 04 and 4 more; masks.*\(--skip-bad leaves such"):
+        source_of(tmp_path)
+
+
+def test_missing_and_extra_predictions_are_left_out_and_listed(tmp_path):
+    pairs = index_folders(tmp_path, names=[f"{place:02}" for place in range(6)])
+    (tmp_path / "pred/00.png").unlink()
+    (tmp_path / "true/05.png").unlink()
+    no_image(tmp_path / "pred/03.png")
+    source = source_of(tmp_path, skip_bad=True)
+    expected = ["00: no prediction in", "05: no label in"]
+    assert [line[: len(start)] for line, start in zip(source.skipped, expected, strict=True)] == expected
+    for _ in range(2):  # not twice
+        require_counts(source, [pairs[name] for name in ("01", "02", "04")], 3)
+        assert [line.split(":")[0] for line in source.describe().skipped] == ["00", "05", "03"]
+
+
+@pytest.mark.parametrize("folders", [("pred",), ("true",), ("pred", "true")])
+def test_files_without_partner_change_no_score_of_the_others(tmp_path, folders):
+    pairs = index_folders(tmp_path, names="abc")
+    for folder in folders:
+        write_png(tmp_path / folder / f"only in {folder}.png", random_mask(9, SIZE))
+    source = source_of(tmp_path, skip_bad=True)
+    require_counts(source, pairs.values(), 3)
+    assert len(source.skipped) == len(folders)
+
+
+def test_folders_that_have_no_image_in_common_are_refused_though_bad_ones_are_left_out(tmp_path):
+    index_folders(tmp_path, names="abc")
+    for name in "abc":
+        (tmp_path / f"pred/{name}.png").rename(tmp_path / f"pred/x{name}.png")
+    with pytest.raises(
+        InputError, match=r"for 3: a, b, c, and no label in .*true for 3: xa, xb, xc; masks .*partners$"
+    ):
         source_of(tmp_path, skip_bad=True)
 
 

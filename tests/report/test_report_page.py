@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from segloss.evaluation.extremes import MOST_RUNS, extremes
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.report.pages import write_report
 from segloss.report.tables import write_evaluation
-from segloss.schema import Comparison, RunScores, SweepPoint
+from segloss.schema import Comparison, Part, RunScores, SweepPoint
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -68,7 +69,7 @@ def test_the_page_needs_nothing_from_outside_and_escapes_names(page):
     reader = HTMLParser()
     reader.handle_starttag = lambda _, attributes: fetched.extend(v for k, v in attributes if k in ("src", "href"))
     reader.feed(text)
-    assert len(fetched) == 12 and all(value.startswith("data:image/") for value in fetched)
+    assert len(fetched) == 16 and all(value.startswith("data:image/") for value in fetched)
     assert "<script>document.title" not in text and "&lt;script&gt;document.title" in text
     assert "<img src=x" not in text and "&lt;img src=x onerror" in text
     assert text.count("<script>") == 1  # the one that sorts
@@ -114,7 +115,7 @@ def test_it_renders_and_sorts_without_an_error_in_the_console(page):
     assert len(once) == 3 and once == sorted(once, reverse=True)
     assert [float(value) for value in found["twice"].split()] == once[::-1]
     assert found["heading"] == found["title"] == "masks of true: 8 images, 2 runs"
-    assert found["figures"] == "12"
+    assert found["figures"] == "16"
 
 
 @chromium
@@ -167,7 +168,7 @@ class Painted:
     classes = ClassTable(names=("wall", "lamp", "ghost"), colors=((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 
     def __init__(self, name: str):
-        self.name = name
+        self.name, self.training_pixels = name, None
         self.labels = {f"f{place}": random_mask(place, (40, 60), (0, 1, 255)) for place in range(3)}
 
     def picture(self, name: str):
@@ -204,6 +205,9 @@ def full_page(tmp_path_factory) -> Path:
     }
     runs = {name: metrics() for name in ("run 10", "run 9", "A", NASTY, "B")}
     runs["run 10"] = metrics(**measured)
+    own = {"name": "all of its own", "images": 9, "classes_averaged": 2, "miou": 0.4321}
+    runs = {name: replace(scores, images=8) for name, scores in runs.items()}
+    runs["run 10"] = replace(runs["run 10"], own=Part(**own))
     runs["A"] = metrics(images=8, skipped=["f1: is cut off"], miou=None)
 
     def in_groups(found):
@@ -233,8 +237,9 @@ def test_settings_are_ranked_and_runs_keep_their_own_numbers(full_page):
 
 def test_what_was_left_out_is_said_and_listed(full_page):
     text = full_page.read_text()
-    assert "<title>camvid test: 5 runs compared on 8 images</title>" in text
-    assert "Left out: 1 of A. The comparison is over the 8 images that all runs have." in text
+    assert "<title>camvid test: 8 images, 5 runs</title>" in text
+    assert "Left out: 1 of A. All figures are over the 8 images that all runs have." in text
+    assert "Over all 9 of its own, run 10 has mIoU 43.2 of 2 classes." in text
     assert "<li>A: f1: is cut off</li>" in text
 
 
@@ -255,10 +260,24 @@ def test_all_that_was_measured_is_on_the_page(full_page):
     assert tables["details"][1] == ["wall", "90", "9", "50.0", "60.0", "70.0", "80.0", "25.0"]
     assert tables["categories"][1:] == [["flat", "61.1", *"––––"], ["object", *"–––––"]]
     text = full_page.read_text()
-    assert "predicted as no class: 3 pixels (3 %)" in text and "run 10 on camvid test: 9 images, tau 0.5" in text
+    assert "predicted as no class: 3 pixels (3 %)" in text and "run 10 on camvid test: 8 images, tau 0.5" in text
     assert "A: mIoU 50.0 [48.0, 52.0] over 2 of 3 classes (protocol cityscapes)" in text
     assert "Of the first 4 of 5 runs." in text
     assert text.count("<script>") == 1
+
+
+@pytest.mark.parametrize(("classes", "table"), [(40, True), (41, False), (254, False)])
+def test_a_page_of_many_classes_tells_confusions_in_words_alone(tmp_path, classes, table):
+    names = tuple(f"class {c}" for c in range(classes))
+    row = {"iou": 0.5, "recall": 0.5, "precision": 0.5, "f1": 0.5, "pixels": 9, "images": 1}
+    worst = {"true": names[1], "predicted": names[2], "share": 0.384, "pixels": 3}
+    scores = metrics(classes=[{"name": name, **row} for name in names], confusions=[worst])
+    matrix = np.eye(classes, classes + 1, dtype=np.int64)
+    path = tmp_path / "report.html"
+    write_report(path, ClassTable(names), {"A": scores, "B": scores}, {"A": matrix}, comparison(), {}, {})
+    text = path.read_text()
+    assert "38 % of class 1 goes to class 2." in text and ('class="heat"' in text) is table
+    assert len(text) < 400_000
 
 
 def column(page_part: str, head: str) -> str:

@@ -1,17 +1,34 @@
 """What is printed and written of hand-made scores: means name their protocol, intervals say why they are missing."""
 
 import csv
+import time
 
+import cv2
+import numpy as np
 import pytest
 from hand_made_scores import comparison, metrics, spread
 
+from segloss.config import CHOICES
+from segloss.evaluation.summary import confusions
+from segloss.evaluation.sweep import gain
 from segloss.metrics import PROTOCOLS
-from segloss.report.tables import write_tables
+from segloss.report.plots import plot_sweeps
+from segloss.report.tables import write_evaluation, write_tables
 from segloss.report.terminal import print_comparison, print_scores
-from segloss.report.wording import answer, own_intervals, pair_text, percent, scored_how, summary_lines, title_of
-from segloss.schema import SweepPoint
+from segloss.report.wording import (
+    answer,
+    interval_source,
+    own_intervals,
+    p_text,
+    pair_text,
+    percent,
+    scored_how,
+    summary_lines,
+    title_of,
+)
+from segloss.schema import Comparison, SweepPoint
 
-ALONE = {"interval": (None, None), "leads": None}
+ALONE = {"interval": (None, None), "p": None}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -21,7 +38,9 @@ def test_printed_means_name_protocol_and_classes(protocol, capsys):
     every = protocol in ("torchvision", "segnet", "smp")
     found = f"over {3 if every else 2} of 3 classes (protocol {protocol})"
     print_comparison(comparison(protocol=protocol))
-    assert f"mIoU % {found}, 9 images; 95 % intervals from 2000 resamples" in capsys.readouterr().out
+    assert (
+        f"mIoU % {found}, 9 images; 95 % intervals by a jackknife over single images: what" in capsys.readouterr().out
+    )
     assert answer(comparison(protocol=protocol)).startswith(f"A: mIoU 50.0 [48.0, 52.0] {found}, ahead of B by 10.0")
 
 
@@ -33,10 +52,60 @@ def test_settings_with_different_numbers_of_classes_say_so(capsys):
 def test_without_an_interval_the_reason_is_given(capsys):
     print_comparison(comparison(**ALONE))
     printed = capsys.readouterr().out
-    assert "; no interval: all images are one block" in printed and "A - B: 10.0 points\n" in printed
-    assert "[-" not in printed and "- %" not in printed
+    assert "; no interval: fewer than 6 blocks of images" in printed and "A - B: 10.0 points\n" in printed
+    assert "[-" not in printed and ", p" not in printed
     sentence = answer(comparison(**ALONE))
-    assert sentence.endswith("ahead of B by 10.0 points (no interval: all images are one block).")
+    assert sentence.endswith("about others (single images)).")
+
+
+def test_where_blocks_and_seeds_come_from_is_said():
+    def of(block=38, block_chosen=True, seeds=(True, True)):
+        def change(found):
+            for row, covered in zip(found["ranking"], seeds, strict=True):
+                row["seeds"] = covered
+
+        return interval_source(comparison(block=block, block_chosen=block_chosen, change=change))
+
+    chosen = "95 % intervals by a jackknife over blocks of 38 consecutive images, chosen from the data"
+    assert of() == f"{chosen}: what other images may give, other seeds"
+    assert of(seeds=(False, False)) == f"{chosen}: what other images may give, not other seeds"
+    assert (
+        of(seeds=(True, False)) == f"{chosen}: what other images may give, other seeds where a setting has several runs"
+    )
+    assert "over blocks of 20 consecutive images: what" in of(20, block_chosen=False)
+    assert "over single images, chosen from the data: what" in of(1)
+
+
+@pytest.mark.parametrize(
+    ("p", "seeds", "said"),
+    [
+        (0.0123, True, "p 0.012"),
+        (0.9996, True, "p 1.000"),
+        (0.0004, True, "p < 0.001"),
+        (0.0123, False, "p 0.012, images only"),
+        (None, True, ""),
+    ],
+)
+def test_a_p_value_is_printed_to_three_digits_and_says_if_it_leaves_out_the_seeds(p, seeds, said):
+    found = comparison(p=p, change=lambda found: found["pairs"][0].update(seeds=seeds))
+    assert p_text(found.pairs[0]) == said
+    assert pair_text(found.pairs[0]) == f"A - B: 10.0 [5.0, 15.0] points{', ' if said else ''}{said}"
+
+
+def test_a_sure_difference_of_single_runs_says_that_seeds_are_left_out():
+    sentence = "the interval of the difference leaves out 0 (p 0.010, images only); other seeds are another matter."
+    assert answer(comparison()).endswith(sentence)
+    chance = answer(comparison(interval=(-0.05, 0.25), p=0.2))
+    assert chance.endswith(": the difference could be chance (p 0.200, images only).")
+
+
+def test_a_comparison_of_an_older_file_is_still_read():
+    form = {"level": 0.95, "block": 20, "resamples": 2000, "protocol": "cityscapes", "images": 9}
+    pair = {"a": "A", "b": "B", "miou": spread(0.1, 0.05, 0.15), "classes": [], "a_leads": 0.99}
+    row = {"name": "A", "miou": spread(0.5, 0.4, 0.6), "classes": [], "runs": 2, "members": ["A", "C"]}
+    old = Comparison.from_json({**form, "ranking": [row], "pairs": [pair]})
+    assert (old.pairs[0].a_leads, old.pairs[0].p_value) == (0.99, None)
+    assert old.to_json()["pairs"][0]["a_leads"] == 0.99 and "a_leads" not in comparison().to_json()["pairs"][0]
 
 
 def test_equal_runs_are_level():
@@ -75,6 +144,66 @@ def test_predictions_of_no_class_are_printed_where_there_are_any():
     assert not any("no class" in line for line in summary_lines(metrics(unknown_predictions=0)))
 
 
+def test_confusions_are_told_in_words(capsys):
+    rows = [{"true": "lamp", "predicted": "wall", "share": 0.384, "pixels": 4}]
+    rows += [{"true": "wall", "predicted": None, "share": 0.1, "pixels": 9}] * 9
+    print_scores(metrics(confusions=rows), "run")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "38 % of lamp goes to wall, 10 % of wall goes to no class" in printed
+    assert printed.count("goes to no class") == 4
+    assert not any("goes to" in line for line in summary_lines(metrics()))
+
+
+def test_what_was_left_out_is_printed_up_to_twenty_lines(capsys):
+    print_scores(metrics(skipped=[f"f{k}: is cut off" for k in range(500)]), "run")
+    printed = capsys.readouterr().out
+    assert printed.count("left out: f") == 20 and "left out: 480 more, which metrics.json and the page list" in printed
+
+
+@pytest.mark.parametrize("classes", [40, 41, 150, 254])
+def test_a_confusion_picture_is_small_whatever_the_number_of_classes(tmp_path, classes):
+    names = [f"class number {c}" for c in range(classes)]
+    matrix = np.random.default_rng(0).integers(0, 2, (classes, classes + 1)) + 50 * np.eye(
+        classes, classes + 1, dtype=int
+    )
+    found = metrics(confusions=[row.to_json() for row in confusions(matrix, names)])
+    started = time.perf_counter()
+    write_evaluation(tmp_path, names, {"A": found, "B": found}, {"A": matrix}, comparison(pairs=[]), {})
+    height, width = cv2.imread(str(tmp_path / "confusion-A.png")).shape[:2]
+    assert height * width < 8e6 and time.perf_counter() - started < 30  # seconds
+    assert (height < 1200) == (classes > 40)
+    assert len((tmp_path / "confusion-A.csv").read_text().splitlines()) == classes + 1
+
+
+def test_the_chosen_point_is_marked_in_the_sweep(tmp_path):
+    points = [
+        SweepPoint(rule, value, "cityscapes", 3, **dict.fromkeys(CHOICES, value / 2))
+        for rule in ("tau", "prior")
+        for value in (0.0, 0.5, 1.0)
+    ]
+    pictures = []
+    for chosen in ({}, {"A": ("prior", 0.5)}, {"A": ("prior", 0.77)}, {"B": ("tau", 0.5)}):
+        plot_sweeps({"A": points}, tmp_path / "sweep.png", chosen)
+        pictures.append(cv2.imread(str(tmp_path / "sweep.png")))
+    assert pictures[1].shape != pictures[0].shape or (pictures[1] != pictures[0]).any()
+    for other in pictures[2:]:  # off the grid, or of another run: no star
+        np.testing.assert_array_equal(other, pictures[0])
+
+
+def test_the_gain_of_a_chosen_point_is_over_the_plain_argmax():
+    def point(rule, value, score):
+        return SweepPoint(rule, value, "cityscapes", 3, **{**dict.fromkeys(CHOICES), "miou": score})
+
+    table = [point("tau", 0.0, 0.3), point("tau", 1.0, 0.4), point("prior", 0.0, 0.3), point("prior", 0.5, 0.45)]
+    assert gain(table, table[3], "miou") == "45.0, 5.0 points above the plain argmax"
+    assert gain(table, table[1], "miou") == "40.0, 0.0 points above the plain argmax"
+    assert (
+        gain(table[2:], table[3], "miou") == "45.0, 15.0 points above the plain argmax"
+    )  # a run whose tilt is uniform
+    nothing = [point("prior", 0.0, None), table[3]]
+    assert gain(nothing, table[3], "miou") == "45.0, the plain argmax has none"
+
+
 def rows_of(path) -> list[dict]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -95,6 +224,8 @@ def test_every_table_on_disk_names_protocol_and_classes(tmp_path, protocol):
     mean, *classes = rows_of(tmp_path / "comparison.csv")
     assert (mean["class"], mean["a_classes_averaged"], mean["b_classes_averaged"]) == ("mIoU", averaged, averaged)
     assert [row["class"] for row in classes] == ["wall", "lamp", "ghost"] and classes[0]["a_classes_averaged"] == ""
+    assert (mean["p_value"], mean["block"], mean["seeds"], mean["why"]) == ("0.01", "1", "no", "")
+    assert classes[0]["p_value"] == "" and classes[2]["why"].startswith("no interval: there is no such score")
 
 
 def test_runs_csv_holds_all_means_of_each_run(tmp_path):

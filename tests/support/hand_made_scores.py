@@ -1,5 +1,6 @@
 """Scores and comparisons written by hand as the JSON of docs/metrics.md, for what is printed, written and shown."""
 
+from segloss.evaluation.intervals import WHY_NONE
 from segloss.schema import Comparison, RunScores
 
 
@@ -36,17 +37,18 @@ def metrics(*, boundary_ious=(), **changes) -> RunScores:
 
 
 def spread(estimate, low=None, high=None) -> dict:
-    return {"estimate": estimate, "low": low, "high": high}
+    why = {} if low is not None else {"why": WHY_NONE["few blocks" if estimate is not None else "absent"]}
+    return {"estimate": estimate, "low": low, "high": high, **why}
 
 
-def comparison(a=0.5, b=0.4, interval=(0.05, 0.15), leads: float | None = 0.99, change=None, **changes) -> Comparison:
+def comparison(a=0.5, b=0.4, interval=(0.05, 0.15), p: float | None = 0.01, change=None, **changes) -> Comparison:
     """Two settings of one run each; ``change`` gets the JSON and may change it."""
     low, high = interval
     classes = [spread(0.5, low, high), spread(0.4, low, high), spread(None)]
     means = {name: spread(value, low and value - 0.02, high and value + 0.02) for name, value in (("A", a), ("B", b))}
     rows = [{"name": n, "runs": 1, "members": [n], "miou": mean, "classes": classes} for n, mean in means.items()]
-    pair = {"a": "A", "b": "B", "miou": spread(a - b, low, high), "classes": classes, "a_leads": leads}
-    form = {"level": 0.95, "block": 1, "resamples": 2000, "protocol": "cityscapes", "images": 9}
+    pair = {"a": "A", "b": "B", "miou": spread(a - b, low, high), "classes": classes, "p_value": p}
+    form = {"level": 0.95, "block": 1, "protocol": "cityscapes", "images": 9}
     content = {**form, "ranking": rows, "pairs": [pair], **changes}
     if change is not None:
         change(content)
