@@ -118,7 +118,7 @@ def all_seeds(spread: float, truth_images: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def percentile_covers(runs: list[np.ndarray], truth: float, generator: np.random.Generator) -> bool:
-    """The percentile bootstrap over blocks and seeds, as segloss.evaluation.comparison draws them."""
+    """The percentile bootstrap over blocks and seeds, which comparisons had before."""
     n = len(runs[0])
     weights = generator.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
     draws = np.stack([mean_and_ious(weights @ sums)[:, 0] for sums in runs])
