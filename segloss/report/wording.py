@@ -75,7 +75,7 @@ def mean_text(averaged: int | str, classes: int, protocol: str) -> str:
     return f"over {averaged} of {classes} classes (protocol {protocol})"
 
 
-MOST_IN_WORDS = 5  # confusions
+MOST_IN_WORDS = 3  # confusions, one line
 
 
 def confusion_text(row: Confusion) -> str:

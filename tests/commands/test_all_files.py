@@ -108,6 +108,7 @@ def test_another_image_of_the_same_name_and_length_is_noticed_where_a_run_goes_o
     write_png(image, random_image(0, SIZE))
     counts = count_dataset(build_dataset("folder", tree, "train"))
     counts.save(tmp_path / COUNTS)
+    (tmp_path / "config.yaml").touch()  # a run without one has not begun
     os.utime(image)
     check_same_counts(tmp_path, count_dataset(build_dataset("folder", tree, "train")))
     write_png(image, random_image(99, SIZE))

@@ -595,7 +595,7 @@ def test_training_batches_are_full_and_stacked(train_split):
     batches = list(training_loader(train_split, 3, seed=0, workers=0))
     assert len(batches) == 2  # of 7 images one is left over
     for batch in batches:
-        assert set(batch) == {"image", "labels"}
+        assert set(batch) == {"image", "labels", "name"}
         assert batch["image"].shape == (3, 3, 32, 40) and batch["image"].dtype == torch.uint8
         assert batch["labels"].shape == (3, 32, 40) and batch["labels"].dtype == torch.uint8
 

@@ -491,7 +491,7 @@ HARM = {
     empty: "is not a readable image",
     changed_byte: "is damaged",
     in_colour: "holds colour 0,0,0 on 100.00% of its pixels, which the class table does not know",
-    floating: "mask has float32 pixels",
+    floating: "mask has pixels of kind F",
 }
 
 

@@ -381,6 +381,7 @@ EVERY_EVALUATION_FLAG = {
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
+    "by folder": ["--checkpoint", "--predictions"],
     "decision tau 0": ["--checkpoint", "--images"],
     "calibrate": ["--checkpoint", "--images"],
     "sweep-tau": ["--checkpoint"],

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from data_trees import random_image
 from street_trees import TINY, street_tree
 
 import segloss
@@ -110,7 +111,7 @@ def test_metrics_follow_the_documented_schema(finished):
         assert set(metrics) == {
             *("dataset", "split", "images", "ignored_pixels", "protocol", "decision_tau"),
             *("miou", "mean_accuracy", "pixel_accuracy", "classes_averaged", "classes"),
-            *("frequency_weighted_iou", "groups", "worst_class", "calibration", "decision"),
+            *("frequency_weighted_iou", "groups", "worst_class", "calibration", "decision", "confusions"),
             *("unknown_predictions", "checkpoint", "views", "image_scale", "precision"),
         }
         assert (metrics["split"], metrics["images"], metrics["decision_tau"]) == (split, images, 1.0)
@@ -468,7 +469,7 @@ def test_a_mask_set_with_one_class_left_is_refused_with_the_cure(tmp_path, capsy
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
     for index in range(6):
-        cv2.imwrite(str(root / f"images/{index}.png"), np.full((64, 64, 3), 40 * index, np.uint8))
+        cv2.imwrite(str(root / f"images/{index}.png"), random_image(index, (64, 64)))
         cv2.imwrite(str(root / f"masks/{index}.png"), 255 * np.eye(64, dtype=np.uint8))
     (root / "classes.txt").write_text("background\ncrack\n")
     folder = tmp_path / "run"
