@@ -16,14 +16,14 @@ from torch import Tensor
 
 from segloss.losses.bands import Grid, Pixels, banded_pass
 from segloss.losses.memory import gradient_like
-from segloss.losses.reduction import valid_pixels, wide_dtype, working_dtype
+from segloss.losses.reduction import exact_sum, is_transformed, valid_pixels, weight_sum, wide_dtype, working_dtype
 
 
-def _divisor(weight_sum: Tensor, num_classes: int, reduction: str) -> Tensor:
+def _divisor(weights: Tensor, num_classes: int, reduction: str) -> Tensor:
     """What the sum is divided by: C times the sum of weights, 1 for ``"sum"``, C for ``"none"``; never 0."""
     if reduction == "mean":
-        return torch.where(weight_sum > 0, weight_sum, 1) * num_classes
-    return torch.full_like(weight_sum, num_classes if reduction == "none" else 1)
+        return torch.where(weights > 0, weights, 1) * num_classes
+    return torch.full_like(weights, num_classes if reduction == "none" else 1)
 
 
 def _kernels(logits: Tensor, align_corners: bool | None) -> ModuleType | None:
@@ -55,10 +55,10 @@ def _value(
     pixels = Pixels(grid, labels, weight, pixel_weight, logits.shape[1], ignore_index)
     kernels = None if gradient is not None else _kernels(logits, align_corners)
     if kernels:
-        value, weight_sum = kernels.value_sums(
+        value, weights = kernels.value_sums(
             images, pixels.labels, label_values, weight, pixels.pixel_weight, ignore_index, per_pixel
         )
-        divisor = _divisor(weight_sum, pixels.num_classes, reduction)
+        divisor = _divisor(weights, pixels.num_classes, reduction)
     else:
         divisor = _divisor(pixels.weight_sum(dtype), pixels.num_classes, reduction)
         value = torch.empty(pixels.labels.shape, dtype=dtype, device=logits.device) if per_pixel else divisor * 0
@@ -163,6 +163,24 @@ def _differentiable_value(
     return per_pixel / divisor.to(scores)
 
 
+def _plain_value(
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    align_corners: bool | None,
+    ignore_index: int,
+    reduction: str,
+) -> Tensor:
+    """The loss in plain operations, which ``torch.func`` and forward-mode differentiation can follow."""
+    divisor = _divisor(weight_sum(labels, weight, ignore_index, pixel_weight), logits.shape[1], reduction)
+    value = _differentiable_value(
+        logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, divisor
+    )
+    return value if reduction == "none" else exact_sum(value)
+
+
 class _OutlyingMSE(torch.autograd.Function):
     """The same in eager mode. With ``one_pass`` value and gradient are made together, and backward hands it over."""
 
@@ -200,7 +218,7 @@ class _OutlyingMSE(torch.autograd.Function):
         if grad is None:
             return (None,) * 9
         divisor, logits, labels, label_values, weight, pixel_weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: a second derivative will be asked for
+        if torch.is_grad_enabled() or is_transformed(grad):  # a second derivative will be asked for, or several at once
             with torch.enable_grad():
                 value = _differentiable_value(
                     logits, labels, label_values, weight, pixel_weight, ctx.align_corners, ctx.ignore_index, divisor
@@ -231,6 +249,8 @@ def outlying_mse(
 ) -> Tensor:
     """The loss of checked inputs; ``align_corners`` None means that logits and labels have one size."""
     inputs = (logits, labels, label_values, weight, pixel_weight, align_corners, ignore_index, reduction)
+    if is_transformed(*inputs):
+        return _plain_value(*inputs)
     if torch.compiler.is_compiling():
         compiled: Tensor = _value_op(*inputs)[0]
         return compiled

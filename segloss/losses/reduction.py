@@ -159,8 +159,31 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"got {tuple(values.shape)}"
         )
     checkable = values.device.type == "cpu" and not torch.compiler.is_compiling()
-    if positive and checkable and not bool((values > 0).all()):
-        raise ValueError(f"{name} must be positive, got {values.tolist()}")
+    if positive and checkable and not bool((untransformed(values) > 0).all()):
+        raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
+
+
+def is_transformed(*tensors: Any) -> bool:
+    """Whether ``torch.func`` follows the tensors (grad, vjp, jvp, vmap), or forward-mode differentiation does.
+
+    Only plain operations compose then: the roads made by hand are left. While a graph is compiled this is not asked:
+    the compiler steps aside where it meets such a tensor.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+    functorch = torch._C._functorch
+    return any(functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x) for x in given) or (
+        torch.autograd.forward_ad._current_level >= 0
+        and any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
+    )
+
+
+def untransformed(tensor: Tensor) -> Tensor:
+    """The values behind what ``torch.func`` follows, those of all samples of a vmap: for checks, which are no part."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
@@ -204,6 +227,7 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
     compiling = torch.compiler.is_compiling()
     if labels.device.type == "mps" and compiling:  # has no assertions
         return
+    labels = labels if compiling else untransformed(labels)
     if labels.device.type not in ("cpu", "mps") or compiling:
         inside = ((labels >= 0) & (labels < num_classes)).all()
         torch._assert_async(inside, f"labels outside [0, {num_classes}) and not {ignored_words(ignore_index)}")
@@ -221,7 +245,7 @@ def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
 
     For losses whose value leaves these pixels out anyway. The scores themselves are not copied.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed(scores, valid):
         return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
     selected: Tensor = _SelectGradient.apply(scores, valid)
     return selected
@@ -241,7 +265,7 @@ class _SelectGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         ignored = ctx.saved_tensors[0].logical_not().unsqueeze(1)
-        if torch.is_grad_enabled():  # a second derivative will be asked for
+        if torch.is_grad_enabled() or is_transformed(grad):  # a second derivative will be asked for, or several at once
             return grad.masked_fill(ignored, 0), None
         # In place: softmax has made this gradient just now, for nobody else.
         return grad.masked_fill_(ignored, 0), None
