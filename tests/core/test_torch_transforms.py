@@ -4,6 +4,7 @@ The cells make the table of docs/integrate.md, which the last test compares.
 """
 
 import copy
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def one_rank(rank: int, folder: str, kinds: tuple[str, ...]) -> None:
 
 
 def test_processes_average_the_gradients_of_their_images(tmp_path):
-    kinds = PROCESSES if hasattr(torch.distributed.fsdp, "fully_shard") else PROCESSES[:1]  # FSDP2: torch 2.6
+    kinds = PROCESSES if hasattr(importlib.import_module("torch.distributed.fsdp"), "fully_shard") else PROCESSES[:1]
     torch.multiprocessing.spawn(one_rank, (str(tmp_path), kinds), nprocs=2)
     images, labels, _ = problem(torch.float32)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
