@@ -172,10 +172,12 @@ def is_transformed(*tensors: Any) -> bool:
     if torch.compiler.is_compiling():
         return False
     given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
-    functorch = torch._C._functorch
-    return any(functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x) for x in given) or (
-        torch.autograd.forward_ad._current_level >= 0
-        and any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
+    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
+    return any(
+        functorch.is_functorch_wrapped_tensor(x)
+        or functorch.is_legacy_batchedtensor(x)
+        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)  # type: ignore[no-untyped-call]
+        for x in given
     )
 
 
@@ -255,12 +257,9 @@ class _SelectGradient(torch.autograd.Function):
     """The identity, with a gradient of 0 where not valid."""
 
     @staticmethod
-    def forward(scores: Tensor, valid: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, valid: Tensor) -> Tensor:
+        ctx.save_for_backward(valid)
         return scores.view_as(scores)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
