@@ -223,6 +223,7 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
     try:
+        counts = counts.complete
         return build_criterion(
             config.loss, counts.pixels, pixels_of_images=counts.pixels_of_images, **config.loss_options
         )
@@ -356,7 +357,7 @@ class Run:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
         found = self.decision_of(tau if decision is None else decision)
         reader = self.criterion if found.rule == "tau" else self.reader
-        return decide(reader, logits, class_prior(self.counts.pixels).to(logits.device), found)
+        return decide(reader, logits, class_prior(self.counts).to(logits.device), found)
 
     def posterior(self, images: Tensor) -> Tensor:
         """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was."""

@@ -14,6 +14,7 @@ from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import is_deep, read_header, read_image
+from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
@@ -47,7 +48,7 @@ def examine(
     findings: list[Finding] = []
     for facts in splits:
         findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
-    findings += [*same_images(splits, check), *neighbours(datasets)]
+    findings += [*same_images(splits, check), *neighbours(datasets), *_rows_without_image(datasets)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -95,6 +96,9 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         strays = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
+    if dataset.labelled is not None:
+        every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
+        facts.faults += _faults_of_part(dataset, mask_path, every > facts.histogram)
     return facts
 
 
@@ -105,6 +109,25 @@ def _faults_of_header(image: Path) -> Iterator[Fault]:
     if is_deep(image):
         deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
         yield Fault("depth", deep, "warning")
+
+
+def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarray) -> Iterator[Fault]:
+    if left_out.any():
+        names = ", ".join(name for name, out in zip(dataset.classes.names, left_out, strict=False) if out)
+        what = f"holds {names}, for which {FILE} does not list it: these pixels are ignored"
+        yield Fault("part", InputError(what, "list the class there, or save the pixels as ignored", path), "warning")
+
+
+def _rows_without_image(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Rows of ``labelled_classes.csv`` that are of no image, looked for among all splits."""
+    first, names = datasets[0], [name for dataset in datasets for name in dataset.names]
+    if first.labelled is None or first.split != "train":
+        return
+    idle = [pattern for pattern, _ in first.labelled.rows if not any(fits(pattern, name) for name in names)]
+    if idle:
+        what = f"has the row {idle[0]}{f' (and {len(idle) - 1} more)' if idle[1:] else ''}, which no image's name fits"
+        cure = f"write it as the images are named, as {first.names[0]}"
+        yield Finding("warning", "all splits", InputError(what, cure, first.labelled.path))
 
 
 def _faults_of_palette(dataset: SegmentationDataset, path: Path, mask: np.ndarray) -> Iterator[Fault]:
@@ -132,6 +155,8 @@ def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> No
     """
     classes = dataset.classes
     if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
+        return
+    if dataset.labelled is not None:  # the ignored pixels may be of a class that the image does not label
         return
     zero = classes.ids.index(0)
     second, ignored = histograms[:, 1 - zero] > 0, histograms[:, -1] > 0

@@ -158,12 +158,15 @@ def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -
         augmentations=augmentations_file(config),
         guided_crops=config.guided_crops,
         cat_max_ratio=config.cat_max_ratio,
-        class_pixels=counts.pixels,
+        class_pixels=counts.complete.pixels,
     )
     if config.augmentations is not None:
         splits.train[0]  # a pipeline that fits no image is answered before a run folder is made
     if config.repeat_threshold > 0:
-        splits = replace(splits, repeat=repeat_factors(image_histograms(splits.train)[0], config.repeat_threshold))
+        part = splits.train.labelled
+        labelled = None if part is None else torch.from_numpy(part.masks)
+        repeat = repeat_factors(image_histograms(splits.train)[0], config.repeat_threshold, labelled)
+        splits = replace(splits, repeat=repeat)
     if config.cache == "ram":
         # The first process looks at what all need: the others start when it has its own.
         first = int(os.environ.get("LOCAL_RANK", 0)) == 0
