@@ -21,6 +21,7 @@ from segloss.errors import InputError
 
 if TYPE_CHECKING:
     from segloss.datasets.labelled import Labelled
+    from segloss.datasets.mixing import Mixing
 
 Color = Literal["none", "light", "strong"]  # random colour changes, of segloss.datasets.transforms.COLORS
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
@@ -96,6 +97,7 @@ class SegmentationDataset(Dataset[Sample]):
     Attributes:
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
         labelled: which classes each image labels; None: all. Pixels of other classes are ignored.
+        mixing: makes samples of two; None: no sample is.
         made_up: no files lie behind the pairs.
     """
 
@@ -117,6 +119,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.transform = transform
         self.cache: RamCache | None = None
         self.labelled: Labelled | None = None
+        self.mixing: Mixing | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -198,6 +201,9 @@ class SegmentationDataset(Dataset[Sample]):
         size = image.shape[:2]
         if self.transform is not None:
             image, labels = self.transform(image, labels, key)
+        class_mask = None if self.labelled is None else self.labelled.masks[index]
+        if self.mixing is not None and labels is not None:
+            image, labels, class_mask = self.mixing(self, image, labels, class_mask, key)
         item: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "name": self.sample_name(index),
@@ -205,8 +211,8 @@ class SegmentationDataset(Dataset[Sample]):
         }
         if labels is not None:
             item["labels"] = torch.from_numpy(labels.astype(np.int64))
-        if self.labelled is not None:
-            item["class_mask"] = torch.from_numpy(self.labelled.masks[index].copy())
+        if class_mask is not None:
+            item["class_mask"] = torch.from_numpy(class_mask.copy())
         return item
 
     def fingerprint(self) -> str:

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from data_trees import folder_tree, random_image, write_png
+from small_training import SmallRun
 
 from segloss import PixelCounts
 from segloss.datasets import build_dataset
@@ -19,8 +21,6 @@ from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.run_source import Measures, image_result
 from segloss.losses import build_criterion, class_prior
 from segloss.pixel_counts import count_dataset, image_histograms
-from tests.support.data_trees import folder_tree, random_image, write_png
-from tests.support.small_training import SmallRun
 
 NAMES = ("wall", "floor", "lamp")
 ROWS = "images,classes\nA_*,wall;floor\nset B/*,lamp\n"
@@ -106,7 +106,7 @@ def test_batches_carry_the_masks(tmp_path):
 
 
 def test_any_kind_of_data_set_may_have_the_file(tmp_path):
-    from tests.support.data_trees import camvid_tree
+    from data_trees import camvid_tree
 
     root = camvid_tree(tmp_path, images=("a", "b"))
     file_of(root, "a,road;car\n")
