@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_image, unreadable
+from segloss.datasets.images import IMAGE_SUFFIXES, OTHER_PICTURES, has_end, image_size, read_image, unreadable
 from segloss.datasets.masks import label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 
@@ -98,6 +98,7 @@ class SegmentationDataset(Dataset[Sample]):
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
         labelled: which classes each image labels; None: all. Pixels of other classes are ignored.
         mixing: makes samples of two; None: no sample is.
+        root: the data folder, where it is known.
         made_up: no files lie behind the pairs.
     """
 
@@ -120,6 +121,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.cache: RamCache | None = None
         self.labelled: Labelled | None = None
         self.mixing: Mixing | None = None
+        self.root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -272,6 +274,18 @@ class Format:
     splits: tuple[str, ...] = ()
 
 
+def no_images(place: Path) -> InputError:
+    """What is said of a folder without images; pictures in it that are not read are named."""
+    others = (
+        sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES) if place.is_dir() else []
+    )
+    what = f"holds no images ({', '.join(IMAGE_SUFFIXES)})"
+    if not others:
+        return InputError(what, "check --data-path and --split", place)
+    more = f" and {len(others) - 1} more, which are not read" if others[1:] else ", which is not read"
+    return InputError(f"{what}, but {others[0].name}{more}", "save them as PNG or JPEG", place)
+
+
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
     what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
     return InputError(what, "export the mask at the image's size", mask)
@@ -351,7 +365,7 @@ def pair(
         InputError: there is no image, or several masks of one.
     """
     if not images:
-        raise InputError(f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check --data-path and --split", place)
+        raise no_images(place)
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
     every = images if folder is None else folder

@@ -65,6 +65,7 @@ def build_dataset(
     place = _root(form, root)
     dataset = form.open(place, split, transform, **{name: given[name] for name in form.options})
     if place is not None:
+        dataset.root = place
         label_part(dataset, place)
     if not lonely:
         dataset.check_partners()

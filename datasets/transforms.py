@@ -92,9 +92,25 @@ def train_transform(
     return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
 
 
-def _scale(low: float, high: float) -> A.RandomScale:
+class Scale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
+    """Random scale that leaves each side at least one pixel, as :func:`resize_image` does."""
+
+    def apply(self, img: np.ndarray, scale: float, **params: Any) -> np.ndarray:
+        if min(img.shape[:2]) * scale >= 1:
+            scaled: np.ndarray = super().apply(img, scale, **params)
+            return scaled
+        return resize_image(img, scale)
+
+    def apply_to_mask(self, mask: np.ndarray, scale: float, **params: Any) -> np.ndarray:
+        if min(mask.shape[:2]) * scale >= 1:
+            scaled: np.ndarray = super().apply_to_mask(mask, scale, **params)
+            return scaled
+        return resize_image(mask, scale, cv2.INTER_NEAREST)
+
+
+def _scale(low: float, high: float) -> Scale:
     # RandomScale adds 1 to what it draws.
-    return A.RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
+    return Scale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
 
 
 class TrainTransform:
@@ -289,10 +305,15 @@ class EvalTransform:
         return resize_image(image, self.image_scale), labels
 
 
-def resize_image(image: np.ndarray, factor: float) -> np.ndarray:
-    """uint8 ``(H, W, 3)`` resized by ``factor``, each side at least one pixel."""
+def resize_image(image: np.ndarray, factor: float, interpolation: int | None = None) -> np.ndarray:
+    """uint8 ``(H, W, 3)`` resized by ``factor``, each side at least one pixel.
+
+    The interpolation is OpenCV's; default: the area's average when shrinking, else linear.
+    """
     if factor == 1:
         return image
     height, width = image.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    if interpolation is None:
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=interpolation)

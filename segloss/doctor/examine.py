@@ -16,10 +16,11 @@ from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import is_deep, read_header, read_image
 from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
-from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
+from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
+from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
@@ -49,6 +50,7 @@ def examine(
     for facts in splits:
         findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *_rows_without_image(datasets)]
+    findings += skipped_files(datasets)
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -208,6 +210,7 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
         )
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
+        yield from _reduced_ids(facts, seen)
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
             what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
             yield Finding("warning", split, InputError(what, "check the ids under ignore in the class file"))
@@ -269,6 +272,16 @@ def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
         what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
         fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
         yield Finding("error", facts.dataset.split, fault)
+
+
+def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
+    """ADE20K whose ids were made 0..149 of 1..150, "other" 255, which the masks of the download never hold."""
+    classes, last = facts.dataset.classes, ADE20K.ids[-1]
+    built_in = (classes.names, classes.ids) == (ADE20K.names, ADE20K.ids)
+    if built_in and IGNORE_INDEX in facts.values and last not in facts.values:
+        what = f"{seen} hold 255 and no {last}: these look like ids reduced to 0..149, every class one off"
+        cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
+        yield Finding("warning", facts.dataset.split, InputError(what, cure))
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:
