@@ -11,7 +11,8 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,12 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
 
 def fits(pattern: str, name: str) -> bool:
     """Whether a pattern is that of an image, by its name or by the end of its path from a folder on."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*/{pattern}")
+    return _regex(pattern).match(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _regex(pattern: str) -> "re.Pattern[str]":
+    return re.compile(f"(?:.*/)?{translate(pattern)}")
 
 
 def class_masks(rows: Rows, names: Sequence[str], num_classes: int) -> np.ndarray:

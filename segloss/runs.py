@@ -209,7 +209,8 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
     if not path.is_file() or not (folder / CONFIG).is_file():
         return
     saved = PixelCounts.load(path)
-    if (saved.pixels, saved.class_names) != (counts.pixels, counts.class_names):
+    saved_what, what = ((each.pixels, each.class_names, each.labelled_images) for each in (saved, counts))
+    if saved_what != what:
         raise InputError(
             f"began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
             f"{sum(counts.pixels):,} in {counts.image_count})",
