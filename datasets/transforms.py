@@ -92,7 +92,7 @@ def train_transform(
     return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
 
 
-class Scale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
+class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
     """Random scale that leaves each side at least one pixel, as :func:`resize_image` does."""
 
     def apply(self, img: np.ndarray, scale: float, **params: Any) -> np.ndarray:
@@ -108,9 +108,9 @@ class Scale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
         return resize_image(mask, scale, cv2.INTER_NEAREST)
 
 
-def _scale(low: float, high: float) -> Scale:
-    # RandomScale adds 1 to what it draws.
-    return Scale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
+def _scale(low: float, high: float) -> RandomScale:
+    # It adds 1 to what it draws.
+    return RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
 
 
 class TrainTransform:

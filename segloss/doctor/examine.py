@@ -122,14 +122,15 @@ def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarr
 
 def _rows_without_image(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     """Rows of ``labelled_classes.csv`` that are of no image, looked for among all splits."""
-    first, names = datasets[0], [name for dataset in datasets for name in dataset.names]
-    if first.labelled is None or first.split != "train":
+    labelled = next((dataset.labelled for dataset in datasets if dataset.split == "train"), None)
+    if labelled is None:
         return
-    idle = [pattern for pattern, _ in first.labelled.rows if not any(fits(pattern, name) for name in names)]
+    names = [name for dataset in datasets for name in dataset.names]
+    idle = [pattern for pattern, _ in labelled.rows if not any(fits(pattern, name) for name in names)]
     if idle:
         what = f"has the row {idle[0]}{f' (and {len(idle) - 1} more)' if idle[1:] else ''}, which no image's name fits"
-        cure = f"write it as the images are named, as {first.names[0]}"
-        yield Finding("warning", "all splits", InputError(what, cure, first.labelled.path))
+        cure = f"write it as the images are named, as {names[0]}"
+        yield Finding("warning", "all splits", InputError(what, cure, labelled.path))
 
 
 def _faults_of_palette(dataset: SegmentationDataset, path: Path, mask: np.ndarray) -> Iterator[Fault]:

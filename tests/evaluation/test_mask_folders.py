@@ -651,7 +651,8 @@ def test_a_class_table_that_is_not_there_names_the_choices(tmp_path):
     with pytest.raises(InputError, match="choose one of bdd100k, camvid"):
         class_table(str(tmp_path), labels)
     with pytest.raises(
-        InputError, match=r"no class file says what the ids mean; give --class-table camvid, .*voc or a"
+        InputError,
+        match=r"no class file says what the ids mean; give --class-table bdd100k, camvid, .*voc, vistas or a",
     ):
         class_table(None, labels)
     with pytest.raises(InputError, match="is no folder; check --labels"):
