@@ -9,7 +9,9 @@ import pytest
 import torch
 from data_trees import folder_tree, random_image, write_png
 from small_training import SmallRun
+from street_trees import TINY, street_tree
 
+import train_seg
 from segloss import PixelCounts
 from segloss.datasets import build_dataset
 from segloss.datasets.labelled import class_masks, read_labelled_classes
@@ -257,3 +259,20 @@ def test_the_frequency_table_says_in_how_many_images_a_class_is_labelled(tmp_pat
     assert "labelled in" in done.stdout
     statistics = json.loads((tmp_path / "a.json").read_text())["splits"]["train"]
     assert statistics["images_labelled"] == [3, 3, 2]
+
+
+def test_a_run_is_trained_and_scored_with_every_option_that_reads_the_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    data, run = street_tree(tmp_path / "data", train=6), tmp_path / "run"
+    file_of(data, "train_[0-2],sky;building;road;car\nval_0,road;car\ntest_1,sky;road\n")
+    options = ["--mix", "paste", "--repeat-threshold", "0.5", "--guided-crops", "0.5", "--calibrate", "--epochs", "1"]
+    command = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(run), *TINY, *options]
+    train_seg.train([*command, "--loss", "weighted_outlying_mse+0.5*mse"])
+    counts = PixelCounts.load(run / "pixel_counts.json")
+    assert counts.labelled_images == (6, 6, 3, 6, 3, 3, 3, 3, 6, 3, 3)
+    metrics = json.loads((run / "test_metrics.json").read_text())
+    tree = build_dataset("camvid", data, "test")
+    labelled = [row["pixels"] for row in metrics["classes"]]
+    assert labelled == sum(tree.histogram(place) for place in range(3))[:-1].tolist()
+    assert "unknown_predictions" in metrics
