@@ -96,7 +96,7 @@ def sweep(
         decision = source.measures.decision
         if str(decision) != "tau 1":
             chosen[source.name] = (decision.rule, decision.value)
-        tail = class_groups(source.run.counts.pixels)["tail"]
+        tail = class_groups(source.run.counts.complete.pixels)["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric:
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))

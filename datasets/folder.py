@@ -29,7 +29,7 @@ from segloss.datasets.base import (
     refuse_twice,
     require_folder,
 )
-from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
 from segloss.datasets.lists import is_header, list_lines, other_list
 from segloss.datasets.tables import ADE20K, VOC
@@ -104,7 +104,9 @@ def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str
     for name in (*CLASS_FILES, *(OTHER_CLASS_FILES if preset is None else ())):
         if (root / name).is_file():
             try:
-                return read_class_file(root / name), name
+                return read_class_file(root / name), name + (
+                    ", a name and its id a line" if ends_in_ids(root / name) else ""
+                )
             except InputError as error:
                 raise NoDataError(*error.args) from error
     if preset is not None:

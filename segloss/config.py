@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Color, Transform
+from segloss.datasets.mixing import Mix
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.decisions import WORDS, read_decision
 from segloss.errors import InputError, unknown_name
@@ -175,6 +176,8 @@ class AugmentationOptions(Options):
     repeat_threshold: float = option(
         0.0, "repeat images of classes that a smaller share of images hold; 0: off", *SHARE
     )
+    mix: Mix = option("none", "training samples of two images; paste: regions of the rarest third of the classes")
+    mix_share: float = option(0.5, "share of the training samples that --mix makes of two", *SHARE)
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ class TrainConfig(
         given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
+        if self.mix == "none":
+            beside["mix_share"] = "--mix none"
         if self.augmentations is not None:
             beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
         return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]

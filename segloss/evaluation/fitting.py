@@ -15,6 +15,7 @@ from segloss.datasets.loading import evaluation_loader
 from segloss.errors import InputError
 from segloss.inference import Views, infer
 from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.pixel_sample import PixelSample, blocks
 from segloss.progress import Progress
 from segloss.report.wording import calibration_text, percent, rule_text
@@ -58,7 +59,10 @@ def sample_of(
     found = infer(run.model, run.criterion, loader, device=device, views=views)
     for seen, scores in found if progress is None else progress(found, len(dataset)):
         labels = seen["labels"][None].long() if dataset.has_labels else None
-        sample.update(run.criterion.posterior(scores), labels)
+        posterior = run.criterion.posterior(scores)
+        if "class_mask" in seen:
+            posterior = posterior_of_labelled(posterior, seen["class_mask"][None].to(posterior.device))
+        sample.update(posterior, labels)
     return sample
 
 

@@ -17,6 +17,7 @@ from segloss.datasets.base import common_ending
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images, read_header
+from segloss.datasets.labelled import find_labelled
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
@@ -195,6 +196,7 @@ class MaskSource:
         by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
         if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
+        self.labelled = find_labelled((labels, labels.parent, labels.parent.parent), self.names, classes.names)
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped = list(self.unmatched)
@@ -259,12 +261,16 @@ class MaskSource:
             "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
             "counted": self.counted,
+            "labelled": self.labelled and hashlib.sha256(self.labelled.masks.tobytes()).hexdigest(),
         }
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
         """No image; labels and predicted class numbers of one sample."""
-        triple = next(triple for triple in self.triples if triple.name == name)
+        place = self.names.index(name)
+        triple = self.triples[place]
         labels = map_mask(read_mask(triple.true), self.classes, triple.true)
+        if self.labelled is not None:
+            labels = self.labelled.of_image(labels, place)
         return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
@@ -286,7 +292,7 @@ class MaskSource:
             raise InputError(what, f"the first, {bad[0]}", self.predictions)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
-        triple = item[1]
+        place, triple = item
         true = read_mask(triple.true)
         try:
             predicted = read_mask(triple.predicted)
@@ -299,16 +305,18 @@ class MaskSource:
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
-        return self._counts(triple, true, predicted)
+        return self._counts(place, triple, true, predicted)
 
-    def _counts(self, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
+    def _counts(self, place: int, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
-        if plain and not self.counted:  # counted before mapped: two passes less
+        if plain and not self.counted and self.labelled is None:  # counted before mapped: two passes less
             matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
             return ImageResult(triple.name, matrix, ignored)
         labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
+        if self.labelled is not None:  # pixels of other classes are ignored, predictions of them no class
+            labels, decided = (self.labelled.of_image(each, place) for each in (labels, decided))
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
         counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
         return ImageResult(triple.name, matrix, ignored, counted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from segloss.evaluation.results import ImageResult
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, infer, reader_of
 from segloss.iou_rule import IoUDecision
-from segloss.losses import Criterion, class_prior
+from segloss.losses import IGNORE_INDEX, Criterion, class_prior
+from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.measures import MEASURES
 from segloss.runs import Run
 from segloss.schema import LookedAt, RunOrigin
@@ -46,26 +48,42 @@ class Measures:
 def image_result(
     sample: Sample, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
 ) -> tuple[ImageResult, Tensor]:
-    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
-    num_classes = logits.shape[1]
+    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU.
+
+    Where the sample says which classes its image labels (``class_mask``), a prediction of another one counts as no
+    class: a miss of the true class, nobody's false positive. Calibration looks at the posterior of those labelled.
+    """
+    num_classes, class_mask = logits.shape[1], sample.get("class_mask")
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
-    labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
+    counted_as = (
+        predicted if class_mask is None else ignore_unlabelled(predicted[None], class_mask[None], IGNORE_INDEX)[0]
+    )
+    labels, decided = sample["labels"].numpy(), counted_as.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
     if measures.calibration and posterior is not None:
+        seen = (lambda p: p) if class_mask is None else partial(_of_labelled, class_mask)
+        posterior = seen(posterior)
         result.calibration, result.brier = calibration_counts(posterior[0], sample["labels"])
         result.likelihood = likelihood_counts(posterior[0], sample["labels"])
         if isinstance(criterion, CalibratedPosterior):
-            raw = criterion.of.posterior(logits)[0]
+            raw = seen(criterion.of.posterior(logits))[0]
             bins, brier = calibration_counts(raw, sample["labels"])
             before = {"bins": bins, "brier": np.array([brier]), **likelihood_counts(raw, sample["labels"])}
             result.likelihood |= {f"uncalibrated {name}": sums for name, sums in before.items()}
     if measures.sweep:
         labels_there = sample["labels"].to(logits.device).long()
         result.sweep = sweep_counts(criterion, logits, labels_there, prior, measures.rule)
+        if class_mask is not None:
+            for points in result.sweep.values():
+                points[:, ~class_mask.numpy()] = 0
     return result, predicted
+
+
+def _of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
+    return posterior_of_labelled(posterior, class_mask[None].to(posterior.device))
 
 
 class RunSource:
@@ -100,7 +118,7 @@ class RunSource:
         self.views = views or Views()
         self.on_sample = on_sample
         self.classes = dataset.classes
-        self.training_pixels: tuple[int, ...] | None = run.counts.pixels
+        self.training_pixels: tuple[int, ...] | None = run.counts.complete.pixels
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -156,7 +174,7 @@ class RunSource:
     def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         """Class numbers of samples, labelled or not."""
         reader = self.reader
-        prior = class_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts).to(self.device)
         for sample, scores in self._infer(loader):
             yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
 
@@ -169,7 +187,7 @@ class RunSource:
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
         reader = self.reader
-        prior = class_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts).to(self.device)
         for sample, scores in self._infer(loader):
             result, predicted = image_result(sample, scores, reader, prior, self.measures)
             if self.on_sample is not None:

@@ -187,7 +187,7 @@ def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...]
     if counts.class_names != classes.names or len(counts.pixels) != len(classes):
         what = f"counts other classes than {', '.join(classes.names)}"
         raise InputError(what, "give --training-counts of a run on these, or leave it out", file)
-    return counts.pixels
+    return counts.complete.pixels
 
 
 def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str]:

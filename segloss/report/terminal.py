@@ -72,17 +72,20 @@ def _table(title: str) -> Table:
 
 def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source: str) -> None:
     """The class table: pixels, share, images, rank and, where the loss has them, label values."""
-    total = sum(counts.pixels)
+    complete = counts.complete.pixels
+    total = sum(complete)
     table = _table(f"{counts.dataset} {counts.split}: {counts.image_count} images")
-    for column in ("pixels", "share %", "images", "rank") + (("label value",) if label_values is not None else ()):
+    columns = ["pixels", "share %", "images", *["labelled in"] * bool(counts.labelled_images), "rank"]
+    for column in [*columns, *["label value"] * (label_values is not None)]:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
-    ranks = class_ranks(counts.pixels).tolist()
+    ranks = class_ranks(counts).tolist()
     for c, name in enumerate(counts.class_names):
         value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
-        share = counts.pixels[c] / total
-        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), str(ranks[c]), *value]
-        table.add_row(name, *cells, _bar(counts.pixels[c] / max(counts.pixels)))
+        share = complete[c] / total
+        labelled = [f"{n:,}" for n in counts.labelled_images[c : c + 1]]
+        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), *labelled, str(ranks[c]), *value]
+        table.add_row(name, *cells, _bar(complete[c] / max(complete)))
     console.print(table)
     empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
     if empty:

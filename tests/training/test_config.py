@@ -96,6 +96,8 @@ EVERY_TRAIN_FLAG = {
     "guided_crops": (["0.5"], 0.5),
     "cat_max_ratio": (["0.75"], 0.75),
     "repeat_threshold": (["0.1"], 0.1),
+    "mix": (["paste"], "paste"),
+    "mix_share": (["0.25"], 0.25),
     "cache": (["ram"], "ram"),
     "workers": (["11"], 11),
     "seed": (["5"], 5),
