@@ -31,8 +31,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Image files below a folder, those of each folder sorted; hidden ones are left out."""
+def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
+    """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -42,7 +42,7 @@ def image_files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(endings) and not name.startswith("."):
                 yield _printable(Path(parent, name))
 
 

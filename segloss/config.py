@@ -128,6 +128,28 @@ class DoctorConfig(DataOptions):
 
 
 @dataclass(frozen=True)
+class RasteriseConfig(Options):
+    """``python -m segloss.rasterise SOURCE OUT``: masks and a class file from outlines (COCO, LabelMe, CVAT, YOLO)."""
+
+    source: str = option("", "folder or file of outlines", metavar="SOURCE", bare=True)
+    out: str = option("", "folder to write: images/, masks/, classes.yaml", metavar="OUT", bare=True)
+    format: Literal["auto", "coco", "labelme", "cvat", "yolo"] = option("auto", "what SOURCE holds")
+    image_dir: str | None = option(None, "where the images lie; default: the folder of SOURCE", metavar="DIR")
+    images: Literal["link", "copy"] = option("link", "how they come into OUT")
+    on_top: Literal["smaller", "later"] = option(
+        "smaller", "where annotations overlap: the smaller one, or the later in the file (CVAT: of higher z_order)"
+    )
+    unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
+    class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
+    fill_boxes: bool = option(False, "take COCO's and YOLO's boxes without outline as filled rectangles")
+    skip_bad: bool = option(False, "leave out annotations and images that cannot be used, each still named")
+
+    def validate(self) -> None:
+        for name in ("source", "out"):
+            require(bool(getattr(self, name)), name, "given: python -m segloss.rasterise SOURCE OUT", "nothing")
+
+
+@dataclass(frozen=True)
 class LossOptions(Options):
     """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values rank --alpha 2"""
 

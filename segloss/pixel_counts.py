@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
-from segloss.errors import InputError
+from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
 from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
 from segloss.progress import Progress
@@ -286,7 +286,7 @@ def require_two_classes(counts: PixelCounts) -> PixelCounts:
         raise InputError(
             f"{present[0] if present else 'no class'} alone has pixels, of {_some(counts.class_names)} "
             f"({counts.ignored_pixels:,} pixels are ignored)",
-            "check the ids in the masks: where they are 0 and 255, the second class needs id: 255 in the class file",
+            f"check the ids in the masks: where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}",
             where=f"{counts.dataset} {counts.split}",
         )
     return counts

@@ -21,7 +21,7 @@ from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity,
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
-from segloss.errors import InputError
+from segloss.errors import InputError, cure_of_black_and_white
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
 from segloss.progress import Progress
@@ -228,7 +228,7 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Findi
         what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
         if facts.values == BLACK_AND_WHITE:
             first = facts.masks_where(lambda values: IGNORE_INDEX in values)[0]
-            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
+            cure = cure_of_black_and_white(names)
             yield Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))
             return
         if not present and not any(_has_valid(facts.dataset, place) for place in range(len(facts.dataset))):

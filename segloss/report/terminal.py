@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from segloss.errors import cure_of_black_and_white
 from segloss.losses import class_ranks
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Item, Progress
@@ -89,7 +90,9 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
     console.print(table)
     empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
     if empty:
-        hint = "check the mask ids (a mask of 0 and 255 must be saved as 0 and 1)"
+        hint = "check the mask ids"
+        if counts.class_names[1:] == (*empty,):  # of two
+            hint += f"; where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}"
         console.print(f"warning: no pixel of {', '.join(empty)} in {counts.split}; {hint}", soft_wrap=True)
     console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
 

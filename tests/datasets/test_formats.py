@@ -113,6 +113,6 @@ def test_the_folder_does_not_hide_hugging_faces_package(tmp_path, installed):
         (elsewhere / "part.py").write_text("from datasets import KIND\n")
     else:
         elsewhere.rmdir()
-    run = [sys.executable, "-c", HIDDEN]
+    run = [sys.executable, "-S", "-c", HIDDEN]  # without the packages of this environment
     done = subprocess.run(run, cwd=ROOT, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True)
     assert done.stdout == ("package package\n" if installed else "No module named 'datasets' False\n"), done.stderr

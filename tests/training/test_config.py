@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, TrainConfig
+from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, RasteriseConfig, TrainConfig
 from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
@@ -22,6 +22,7 @@ KINDS = {
     "python -m segloss.frequency": FrequencyConfig,
     "python -m segloss.doctor": DoctorConfig,
     "python -m segloss.export": ExportConfig,
+    "python -m segloss.rasterise": RasteriseConfig,
 }
 
 
