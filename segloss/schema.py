@@ -97,11 +97,15 @@ class RunOrigin(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOrigin(Value):
-    """A folder of predicted masks against one of labels; ``skipped``: predictions that were left out, and why."""
+    """A folder of predicted masks against one of labels; ``skipped``: predictions that were left out, and why.
+
+    ``decision``: of probability maps, as of :class:`RunOrigin`.
+    """
 
     predictions: str
     labels: str
     skipped: tuple[str, ...] = ()
+    decision: str | None = None
 
 
 Origin = RunOrigin | MaskOrigin

@@ -22,7 +22,7 @@ from segloss.runs import Run
 from segloss.schema import LookedAt, RunOrigin
 
 Sample = dict[str, Any]
-OnSample = Callable[[Sample, Tensor], None]
+OnSample = Callable[[Sample, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Measures:
 
 def image_result(
     sample: Sample, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
-) -> tuple[ImageResult, Tensor]:
-    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
+) -> tuple[ImageResult, Tensor, Tensor | None]:
+    """The counts of one image from its scores ``(1, C, H, W)``, the class numbers decided on, on the CPU, and the
+    posterior where it was needed."""
     num_classes = logits.shape[1]
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
@@ -65,7 +66,7 @@ def image_result(
     if measures.sweep:
         labels_there = sample["labels"].to(logits.device).long()
         result.sweep = sweep_counts(criterion, logits, labels_there, prior, measures.rule)
-    return result, predicted
+    return result, predicted, posterior
 
 
 class RunSource:
@@ -76,7 +77,8 @@ class RunSource:
         run, dataset: the model, and the split read as the run needs it.
         measures: what to count.
         device, precision, batch_size, workers, views: how the network runs.
-        on_sample: called with each sample and its class numbers, for instance to save or draw them.
+        on_sample: called with each sample, its class numbers and, where ``measures`` ask for calibration, its
+            posterior ``(1, C, H, W)``, for instance to save or draw them.
     """
 
     def __init__(
@@ -148,17 +150,20 @@ class RunSource:
         """Image, labels and class numbers decided on, of one sample."""
         place = self.dataset.names.index(name)
         loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
-        ((_, predicted),) = self.decisions(loader)
+        ((_, predicted, _),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
         assert labels is not None  # a source has labels
         return image, labels, predicted.byte().numpy()
 
-    def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
-        """Class numbers of samples, labelled or not."""
+    def decisions(
+        self, loader: Iterable[list[Sample]], posterior: bool = False
+    ) -> Iterator[tuple[Sample, Tensor, Tensor | None]]:
+        """Class numbers of samples, labelled or not, and their posteriors if asked for."""
         reader = self.reader
         prior = class_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
-            yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
+            found = reader.posterior(scores) if posterior else None
+            yield sample, decide(reader, scores, prior, self.measures.decision, found)[0].cpu(), found
 
     def _infer(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         run = self.run
@@ -171,9 +176,9 @@ class RunSource:
         reader = self.reader
         prior = class_prior(self.run.counts.pixels).to(self.device)
         for sample, scores in self._infer(loader):
-            result, predicted = image_result(sample, scores, reader, prior, self.measures)
+            result, predicted, posterior = image_result(sample, scores, reader, prior, self.measures)
             if self.on_sample is not None:
-                self.on_sample(sample, predicted)
+                self.on_sample(sample, predicted, posterior)
             yield places[sample["name"]], result
 
 

@@ -367,6 +367,7 @@ MODES = {
 EVERY_EVALUATION_FLAG = {
     "labels x": ["--predictions"],
     "class-table voc": ["--predictions"],
+    "prediction-form probability": ["--predictions"],
     "prediction-ids trainIds": ["--predictions"],
     "skip-bad": ["--predictions"],
     "training-counts x": ["--predictions"],
@@ -382,9 +383,9 @@ EVERY_EVALUATION_FLAG = {
     "boundary": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
     "by folder": ["--checkpoint", "--predictions"],
-    "decision tau 0": ["--checkpoint", "--images"],
+    "decision tau 0": None,
     "calibrate": ["--checkpoint", "--images"],
-    "sweep-tau": ["--checkpoint"],
+    "sweep-tau": ["--checkpoint", "--predictions"],
     "choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "choose-on x --choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "image-scale 0.5": ["--checkpoint", "--images"],
@@ -398,6 +399,7 @@ EVERY_EVALUATION_FLAG = {
     "accelerator cpu": ["--checkpoint", "--images"],
     "save-predictions": ["--checkpoint"],
     "save color --save-predictions": ["--checkpoint"],
+    "save probability confidence --save-predictions": ["--checkpoint"],
     "output-dir x": None,
 }
 
