@@ -34,6 +34,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.evaluation.score import score_all
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.report.pages import write_report
+    from segloss.report.suspects import write_suspects
     from segloss.report.tables import clear_results, make_folder, write_evaluation
     from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
     from segloss.report.wording import title_of
@@ -67,6 +68,12 @@ def evaluate(argv: list[str] | None = None) -> None:
     plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps, chosen)
     shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
     write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
+    for source in sources:
+        if source.suspects is not None:
+            best, title = source.suspects.best, f"{title_of(source.name, scores[source.name])}: suspicious labels"
+            ranked = source.suspects.ranked_images
+            page = write_suspects(folder, source.name, title, classes, best, ranked, source.image)
+            say(f"{source.name}: {len(best)} regions in {len(ranked)} images whose label is suspicious: {page}")
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 

@@ -356,6 +356,12 @@ class OutputOptions(Options):
         metavar="KIND",
         of=SEEN,
     )
+    suspects: int = option(
+        0,
+        "list and show so many regions whose label is likely wrong, the network being sure of another",
+        *COUNT,
+        of=SCORED,
+    )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
     )

@@ -22,6 +22,7 @@ from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelK
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
+from segloss.evaluation.suspects import Suspects
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
@@ -200,6 +201,7 @@ class MaskSource:
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped = list(self.unmatched)
+        self.suspects: Suspects | None = None
         if not skip_bad:
             self._require_sizes()
 
@@ -270,6 +272,9 @@ class MaskSource:
     def _stats(self, triple: Triple) -> list[Path]:
         """The files whose change makes an earlier result void."""
         return [triple.predicted, triple.true]
+
+    def image(self, name: str) -> None:
+        """There is none beside the masks."""
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
         """No image; labels and predicted class numbers of one sample."""

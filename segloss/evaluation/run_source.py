@@ -13,6 +13,7 @@ from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
 from segloss.evaluation.results import ImageResult
+from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, infer, reader_of
 from segloss.iou_rule import IoUDecision
@@ -101,6 +102,7 @@ class RunSource:
         self.batch_size, self.workers = batch_size, workers
         self.views = views or Views()
         self.on_sample = on_sample
+        self.suspects: Suspects | None = None
         self.classes = dataset.classes
         self.training_pixels: tuple[int, ...] | None = run.counts.pixels
 
@@ -145,6 +147,10 @@ class RunSource:
             "measures": repr((self.measures, self.views)),
             "precision": self.precision,
         }
+
+    def image(self, name: str) -> np.ndarray:
+        """RGB ``(H, W, 3)`` of one sample."""
+        return self.dataset.read_image(self.dataset.names.index(name))
 
     def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, labels and class numbers decided on, of one sample."""

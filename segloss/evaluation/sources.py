@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.base import pair
@@ -20,7 +22,8 @@ from segloss.evaluation.map_source import MapSource, decision_of_maps
 from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
-from segloss.evaluation.run_source import Measures, RunSource
+from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample
+from segloss.evaluation.suspects import Suspects
 from segloss.inference import Views, find_machine
 from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
@@ -61,11 +64,24 @@ def sources_of_runs(
         rule = run.kept.rule if config.sweep_tau else None
         measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
         save = None
+        suspects = Suspects(config.suspects) if config.suspects else None
         if config.save_predictions:
             place = folder / "predictions" / name
             save = PredictionWriter(place, dataset.classes, config.save, dataset, MapIndex.of(run))
-        sources.append(build(name, run, dataset, measures, on_sample=save))
+        sources.append(build(name, run, dataset, measures, on_sample=_all_of(save, suspects)))
+        sources[-1].suspects = suspects
     return sources
+
+
+def _all_of(*given: OnSample | None) -> OnSample | None:
+    """Calls each of them; None where there is none."""
+    callbacks = [callback for callback in given if callback is not None]
+
+    def on_sample(sample: Sample, predicted: Tensor, posterior: Tensor | None) -> None:
+        for callback in callbacks:
+            callback(sample, predicted, posterior)
+
+    return on_sample if callbacks else None
 
 
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:
@@ -165,7 +181,11 @@ def sources_of_masks(
     """
     labels = Path(str(config.labels))
     of_maps = [holds_maps(Path(path), config.prediction_form) for path in config.predictions]
-    for flag, given in (("decision", config.decision != ("plain",)), ("sweep-tau", config.sweep_tau)):
+    for flag, given in (
+        ("decision", config.decision != ("plain",)),
+        ("sweep-tau", config.sweep_tau),
+        ("suspects", config.suspects),
+    ):
         if given and not any(of_maps):
             what = f"--{flag} needs probability maps, which --predictions do not hold"
             raise InputError(what, "leave it out, or say --prediction-form probability")
@@ -193,6 +213,7 @@ def _source_of_maps(
     if rule is not None:
         say(f"{source.name}: IoU rule fitted on these {len(source)} probability maps: {rule_text(rule)}")
     source.measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
+    source.on_sample = source.suspects = Suspects(config.suspects) if config.suspects else None
     return source
 
 

@@ -15,7 +15,7 @@ from segloss.schema import Comparison, Interval, RunScores, SweepPoint
 
 Cell = str | int | float | None  # of a CSV file; None: empty
 
-# What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.
+# What an evaluation writes beside NAME.sqlite and the files called after a run; metrics.json names those.
 FILES = (
     "runs.csv",
     "report.html",
@@ -48,7 +48,8 @@ def clear_results(folder: Path, names: Collection[str]) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     stale = [f"{name}.sqlite" for name in runs if name not in names]
-    stale += [f"confusion-{name}{suffix}" for name in runs for suffix in (".csv", ".png")]
+    of_runs = ("confusion-{}.csv", "confusion-{}.png", "suspects-{}.csv", "suspects-{}.html", "suspect-images-{}.csv")
+    stale += [form.format(name) for name in runs for form in of_runs]
     for name in (*stale, *FILES) if runs else ():  # metrics.json last: what is interrupted is known again
         (folder / name).unlink(missing_ok=True)
 

@@ -369,3 +369,15 @@ def test_both_forms_come_back_as_they_were(tmp_path):
     valid = np.ones((4, 7), bool)
     assert torch.allclose(read_map(tmp_path / "a.npz", 5, valid), p, atol=2.5e-4)
     assert torch.allclose(read_map(tmp_path / "b", 5, valid), p, atol=6e-3)  # half of 1/255, before the sum is made 1
+
+
+def test_suspicious_labels_of_a_run_are_shown_with_their_images(run, tmp_path, monkeypatch):
+    """A network hardly trained is sure of little."""
+    out = tmp_path / "out"
+    monkeypatch.setattr("segloss.evaluation.suspects.MARGIN", 0.05)
+    evaluate(out, "--checkpoint", run, "--check", "off", "--suspects", 4, "--save-predictions")
+    with (out / "suspects-run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all(row["labelled"] != row["predicted"] for row in rows)
+    assert "(image, label, prediction)" in (out / "suspects-run.html").read_text()
+    assert len([*(out / "predictions/run").iterdir()]) == 3

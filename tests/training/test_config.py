@@ -400,6 +400,7 @@ EVERY_EVALUATION_FLAG = {
     "save-predictions": ["--checkpoint"],
     "save color --save-predictions": ["--checkpoint"],
     "save probability confidence --save-predictions": ["--checkpoint"],
+    "suspects 5": ["--checkpoint", "--predictions"],
     "output-dir x": None,
 }
 
