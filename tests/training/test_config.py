@@ -381,6 +381,7 @@ EVERY_EVALUATION_FLAG = {
     "check off": ["--checkpoint"],
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
+    "components": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
     "by folder": ["--checkpoint", "--predictions"],
     "decision tau 0": None,
