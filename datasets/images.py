@@ -31,7 +31,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
-def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
+def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -42,7 +42,7 @@ def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iter
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(endings) and not name.startswith("."):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield _printable(Path(parent, name))
 
 
@@ -56,10 +56,10 @@ def _printable(path: Path) -> Path:
     return path
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
     found: dict[str, Path] = {}
-    for path in image_files(folder):
+    for path in image_files(folder, suffixes):
         # Macs write an umlaut as two characters, others as one.
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:

@@ -30,7 +30,8 @@ Cache = Literal["none", "ram"]
 Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
-PredictionKind = Literal["ids", "color", "overlay", "train_ids"]
+PredictionKind = Literal["ids", "color", "overlay", "train_ids", "probability", "probability_png", "confidence"]
+PredictionForm = Literal["auto", "ids", "probability"]
 ChosenMetric = Literal["miou", "mean_accuracy", "pixel_accuracy", "tail_miou"]
 CHOICES = get_args(ChosenMetric)
 COUNT: Range = ("0 or more", lambda number: number >= 0)
@@ -268,7 +269,7 @@ class ScoredOptions(Options):
     """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
-    predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
+    predictions: tuple[str, ...] = option((), "or folders of predicted masks or probability maps", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
@@ -291,6 +292,9 @@ class MaskOptions(Options):
         f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
         metavar="NAME|FILE",
         of=MASKS,
+    )
+    prediction_form: PredictionForm = option(
+        "auto", "what folders of predictions hold; auto: probability maps where they are .npz or .npy files", of=MASKS
     )
     prediction_ids: str = option("auto", "of predictions for Cityscapes", names=("auto", *LABEL_ENDINGS), of=MASKS)
     skip_bad: bool = option(
@@ -332,16 +336,16 @@ class OperatingPointOptions(Options):
     decision: tuple[str, ...] = option(
         ("plain",),
         f"{WORDS}: argmax of the scores; u^VALUE P, 0: highest pixel accuracy; P / prior^VALUE; the rule for mean IoU, "
-        "fitted first where the run has none; what the run holds, a chosen point before the rule",
+        "fitted first where the run has none; what the run holds, a chosen point before the rule. Of "
+        "probability maps the rule is fitted to them",
         canonical=str.lower,
         metavar="RULE",
-        of=SEEN,
         expected=WORDS,
         fits=_is_decision,
         was={"decision_tau": "--decision tau VALUE (1 is plain) or --decision auto"},
     )
     calibrate: bool = option(False, f"{CALIBRATE_HELP}, where the run has none", of=SEEN)
-    sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=RUNS)
+    sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=SCORED)
     choose_metric: ChosenMetric | None = option(None, "choose the operating point for", of=RUNS)
     choose_on: tuple[str, ...] = option(
         (), "choose on the images whose names begin so, or that a file lists; default: all", of=RUNS
@@ -373,7 +377,17 @@ class OutputOptions(Options):
 
     save_predictions: bool = option(False, "write predictions as PNG", of=RUNS)
     save: tuple[PredictionKind, ...] = option(
-        ("ids",), "what to write: the data set's own ids, or as named (train_ids: Cityscapes)", metavar="KIND", of=SEEN
+        ("ids",),
+        "what to write: the data set's own ids, or as named (train_ids: Cityscapes; probability: float16 .npz; "
+        "probability_png: 8 bit, a file for each class; confidence: the largest probability)",
+        metavar="KIND",
+        of=SEEN,
+    )
+    suspects: int = option(
+        0,
+        "list and show so many regions whose label is likely wrong, the network being sure of another",
+        *COUNT,
+        of=SCORED,
     )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"

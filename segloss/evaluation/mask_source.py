@@ -23,6 +23,7 @@ from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelK
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
+from segloss.evaluation.suspects import Suspects
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
@@ -117,18 +118,20 @@ def _stored_size(path: Path) -> str | None:
 
 
 def match(
-    predictions: Path, labels: Path, *, skip_bad: bool = False
+    predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None
 ) -> tuple[list[Triple], LabelKind | None, list[str]]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
-    With ``skip_bad`` also a line for each mask without partner, which is left out.
+    With ``skip_bad`` also a line for each mask without partner, which is left out. ``files``: the predictions by name,
+    where they are no images.
 
     Raises:
         InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
             no prediction has a label.
     """
     true, kind = _labels_of(labels)
-    files = list_images(_require_folder(predictions, "predictions"))
+    _require_folder(predictions, "predictions")
+    files = list_images(predictions) if files is None else files
     if kind is not None and any(name.endswith(ENDINGS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
@@ -180,7 +183,7 @@ class MaskSource:
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
-        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad)
+        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad, files=self._files())
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
         if prediction_ids == "trainIds" and not cityscapes:
             raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
@@ -200,8 +203,13 @@ class MaskSource:
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped = list(self.unmatched)
+        self.suspects: Suspects | None = None
         if not skip_bad:
             self._require_sizes()
+
+    def _files(self) -> dict[str, Path] | None:
+        """The predictions by name; None: images."""
+        return None
 
     def _require_sizes(self) -> None:
         """InputError that lists the predictions of another size than their label, from the headers."""
@@ -253,7 +261,7 @@ class MaskSource:
         stats = [
             (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
             for t in self.triples
-            for path in (t.predicted, t.true)
+            for path in self._stats(t)
         ]
         return {
             "predictions": str(self.predictions.resolve()),
@@ -263,6 +271,13 @@ class MaskSource:
             "counted": self.counted,
             "labelled": self.labelled and hashlib.sha256(self.labelled.masks.tobytes()).hexdigest(),
         }
+
+    def _stats(self, triple: Triple) -> list[Path]:
+        """The files whose change makes an earlier result void."""
+        return [triple.predicted, triple.true]
+
+    def image(self, name: str) -> None:
+        """There is none beside the masks."""
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
         """No image; labels and predicted class numbers of one sample."""

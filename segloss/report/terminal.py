@@ -127,6 +127,13 @@ def print_scores(scores: RunScores, title: str) -> None:
         ratios = map(percent, class_ratios(row, measures))
         table.add_row(row.name, *ratios, f"{row.pixels:,}", f"{row.images:,}")
     console.print(table)
+    for counts in scores.tables or ():
+        table = Table(title=counts.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column, cell in zip(counts.columns, counts.rows[0] if counts.rows else counts.columns, strict=True):
+            table.add_column(column, justify="left" if isinstance(cell, str) else "right")
+        for cells in counts.rows:
+            table.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
+        console.print(table)
     for line in summary_lines(scores):
         console.print(line, soft_wrap=True)
     skipped = scores.origin.skipped or ()

@@ -370,6 +370,7 @@ MODES = {
 EVERY_EVALUATION_FLAG = {
     "labels x": ["--predictions"],
     "class-table voc": ["--predictions"],
+    "prediction-form probability": ["--predictions"],
     "prediction-ids trainIds": ["--predictions"],
     "skip-bad": ["--predictions"],
     "training-counts x": ["--predictions"],
@@ -383,11 +384,12 @@ EVERY_EVALUATION_FLAG = {
     "check off": ["--checkpoint"],
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
+    "components": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
     "by folder": ["--checkpoint", "--predictions"],
-    "decision tau 0": ["--checkpoint", "--images"],
+    "decision tau 0": None,
     "calibrate": ["--checkpoint", "--images"],
-    "sweep-tau": ["--checkpoint"],
+    "sweep-tau": ["--checkpoint", "--predictions"],
     "choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "choose-on x --choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "image-scale 0.5": ["--checkpoint", "--images"],
@@ -401,6 +403,8 @@ EVERY_EVALUATION_FLAG = {
     "accelerator cpu": ["--checkpoint", "--images"],
     "save-predictions": ["--checkpoint"],
     "save color --save-predictions": ["--checkpoint"],
+    "save probability confidence --save-predictions": ["--checkpoint"],
+    "suspects 5": ["--checkpoint", "--predictions"],
     "output-dir x": None,
 }
 
