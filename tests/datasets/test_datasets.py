@@ -106,7 +106,9 @@ def test_a_missing_data_folder_is_refused(tmp_path, name):
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(InputError, match=r"unknown dataset 'camvit'; choose one of camvid, cityscapes, .*synthetic"):
+    with pytest.raises(
+        InputError, match=r"unknown dataset 'camvit'; choose one of bdd100k, camvid, cityscapes, .*synthetic"
+    ):
         build_dataset("camvit", tmp_path, "train")
 
 

@@ -328,7 +328,7 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--accelerator tpu", ("unknown --accelerator 'tpu'; choose one of auto, cpu, gpu, cuda, mps",)),
         ("--resume", ("--resume needs --output-dir",)),
         ("--trainer.max_epochs 3", ("--trainer.max_epochs is not for Lightning alone to know; use --epochs",)),
-        ("--dataset camvids", ("unknown --dataset 'camvids'; choose one of camvid, ", "did you mean camvid?")),
+        ("--dataset camvids", ("unknown --dataset 'camvids'; choose one of bdd100k, camvid, ", "did you mean camvid?")),
     ],
 )
 def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
