@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.classes import map_dtype
 from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
@@ -52,7 +53,7 @@ def image_result(
     num_classes = logits.shape[1]
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
-    labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
+    labels, decided = (ids.numpy().astype(map_dtype(num_classes)) for ids in (sample["labels"], predicted))
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
@@ -159,7 +160,7 @@ class RunSource:
         ((_, predicted, _),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
         assert labels is not None  # a source has labels
-        return image, labels, predicted.byte().numpy()
+        return image, labels, predicted.numpy().astype(labels.dtype)
 
     def decisions(
         self, loader: Iterable[list[Sample]], posterior: bool = False
