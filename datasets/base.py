@@ -82,8 +82,8 @@ class SegmentationDataset(Dataset[Sample]):
     """Images with one label map each.
 
     An item is ``{"image": uint8 (3, h, w) RGB, "labels": int64 (H, W), "name": str, "size": (H, W)}``; labels are
-    class numbers with 255 where ignored, and are missing where the split has none. Without a transform h, w are H, W.
-    Where ``labelled`` says so, ``"class_mask"``, bool ``(C,)``, holds the classes that the image labels.
+    class numbers with ``classes.ignored`` where ignored, and are missing where the split has none. Without a transform
+    h, w are H, W. Where ``labelled`` says so, ``"class_mask"``, bool ``(C,)``, holds the classes that the image labels.
     The key is an index, or ``(epoch, index)`` and what else tells samples apart: a transform sees all of it and so
     draws the same numbers in whatever worker or resumed run the sample is made.
 
@@ -92,7 +92,7 @@ class SegmentationDataset(Dataset[Sample]):
         split: ``"train"``, ``"val"``, ``"test"`` ...
         found: the files.
         classes: the class table.
-        transform: ``(image (H, W, 3) uint8, labels (H, W) uint8 or None, (epoch, index, ...))`` -> the same two.
+        transform: ``(image (H, W, 3) uint8, labels (H, W) or None, (epoch, index, ...))`` -> the same two.
 
     Attributes:
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
@@ -139,7 +139,7 @@ class SegmentationDataset(Dataset[Sample]):
         return read_image(self.pairs[index][0])
 
     def read_labels(self, index: int) -> np.ndarray:
-        """uint8 ``(H, W)``, class numbers, 255 ignored; InputError if the file is unreadable or holds a stray id."""
+        """Class numbers ``(H, W)`` as :func:`map_mask` has them; InputError for an unreadable file or a stray id."""
         path = self.pairs[index][1]
         if path is None:
             raise self._no_masks(index)

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.datasets.classes import map_dtype
 from segloss.errors import InputError
 
 if TYPE_CHECKING:
     from segloss.datasets.base import SegmentationDataset
 
 Pair = tuple[np.ndarray, np.ndarray | None]
-BYTES_PER_PIXEL = 4  # RGB and label
+RGB = 3  # bytes of a pixel, before those of its label
 SHARE_TO_FILL = 0.9  # the rest is left to the batches, which workers send through the same memory
 SHARED_MEMORY, MEMINFO = Path("/dev/shm"), Path("/proc/meminfo")  # of Linux; elsewhere nothing is asked
 
@@ -32,7 +33,7 @@ class RamCache:
     """The pairs of one data set, filled by whichever process reads one first.
 
     Attributes:
-        memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)``.
+        memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)`` of type ``labels``.
         ready: shared, bool: the pairs that are there.
         sizes: (H, W) of each pair, from the files' headers.
         starts: of each pair in ``memory``.
@@ -42,6 +43,7 @@ class RamCache:
     ready: Tensor
     sizes: Sequence[tuple[int, int]]
     starts: Sequence[int]
+    labels: type = np.uint8
 
     def read(self, index: int, decode: Callable[[int], Pair], path: Path) -> Pair:
         """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time (without labels: always).
@@ -65,8 +67,14 @@ class RamCache:
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         (height, width), start = self.sizes[index], self.starts[index]
         pixels = height * width
-        both = self.memory[start : start + BYTES_PER_PIXEL * pixels].numpy()
-        return both[: 3 * pixels].reshape(height, width, 3), both[3 * pixels :].reshape(height, width)
+        both = self.memory[start : start + bytes_per_pixel(self.labels) * pixels].numpy()
+        labels: np.ndarray = both[RGB * pixels :].view(self.labels)
+        return both[: RGB * pixels].reshape(height, width, RGB), labels.reshape(height, width)
+
+
+def bytes_per_pixel(labels: type) -> int:
+    """Of an image and its labels."""
+    return RGB + np.dtype(labels).itemsize
 
 
 def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> None:
@@ -80,16 +88,18 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
         InputError: it would not fit into memory; or a file is no image.
     """
     sizes = [[dataset.image_size(index) for index in range(len(dataset))] for dataset in datasets]
-    starts = list(accumulate((BYTES_PER_PIXEL * h * w for some in sizes for h, w in some), initial=0))
+    kinds = [map_dtype(len(dataset.classes)) for dataset in datasets]
+    of_pairs = [bytes_per_pixel(kind) * h * w for kind, some in zip(kinds, sizes, strict=True) for h, w in some]
+    starts = list(accumulate(of_pairs, initial=0))
     require_memory(starts[-1] * copies)
     memory = torch.empty(starts[-1], dtype=torch.uint8)
     ready = torch.zeros(len(starts) - 1, dtype=torch.bool)
     for tensor in (memory, ready):
         tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types for it
     first = 0
-    for dataset, some in zip(datasets, sizes, strict=True):
+    for dataset, kind, some in zip(datasets, kinds, sizes, strict=True):
         last = first + len(some)
-        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last])
+        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last], kind)
         first = last
 
 

@@ -9,13 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
-STRAY = 254  # what `lookup` gives for an id that the table does not know; so there can be 254 classes, 0..253
+STRAY = 254  # what 8-bit class maps hold for an id that the table does not know; so they can have 254 classes, 0..253
+MOST_CLASSES = 4096  # a confusion matrix of them takes 128 MiB
 Color = tuple[int, int, int]
+
+
+def map_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Of a map of class numbers, whose largest value is what is ignored, and the one before it what is no class."""
+    return np.uint8 if num_classes <= STRAY else np.uint16
+
+
+def ignored_in(num_classes: int) -> int:
+    """What a map of so many classes holds where pixels are ignored: 255, of more than 254 classes 65535."""
+    return int(np.iinfo(map_dtype(num_classes)).max)
 
 
 @dataclass(frozen=True)
@@ -26,10 +38,11 @@ class ClassTable:
         names: one per class, unique.
         ids: the value of each class in mask files, 0..65535; predictions are saved with these.
         colors: RGB of each class, for pictures.
-        ignore_ids: values in mask files that are not scored. 255 always is.
+        ignore_ids: values in mask files that are not scored. 255 always is, unless it is a class; of more than 254
+            classes 65535 is too.
         categories: of each class, or empty.
-        mask_ids: every value a mask file may hold, with the class number or 255 it stands for; several values may
-            stand for one class. Default: ``ids`` and ``ignore_ids``.
+        mask_ids: every value a mask file may hold, with the class number or :attr:`ignored` it stands for; several
+            values may stand for one class. Default: ``ids`` and ``ignore_ids``.
         mask_colors: the same for the colours of RGB masks; empty: colour masks are refused.
     """
 
@@ -46,17 +59,17 @@ class ClassTable:
         clash = sorted({*self.ignore_ids} & {*ids} - {IGNORE_INDEX})
         if clash:
             raise InputError(f"id {clash[0]} is both a class and ignored", "remove it from one of the two")
-        ignore_ids = tuple(sorted({*self.ignore_ids, IGNORE_INDEX} - {*ids}))
+        ignore_ids = tuple(sorted({*self.ignore_ids, IGNORE_INDEX, self.ignored} - {*ids}))
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "colors", tuple(self.colors) or distinct_colors(len(self.names)))
         object.__setattr__(self, "ignore_ids", ignore_ids)
-        own = (*zip(ids, range(len(ids)), strict=True), *((i, IGNORE_INDEX) for i in ignore_ids))
+        own = (*zip(ids, range(len(ids)), strict=True), *((i, self.ignored) for i in ignore_ids))
         object.__setattr__(self, "mask_ids", tuple(self.mask_ids) or own)
         self._check()
 
     def _check(self) -> None:
-        if not 2 <= len(self.names) <= STRAY:
-            what = f"a class table needs 2 to {STRAY} classes, got {len(self.names)}"
+        if not 2 <= len(self.names) <= MOST_CLASSES:
+            what = f"a class table needs 2 to {MOST_CLASSES} classes, got {len(self.names)}"
             raise InputError(what, f"add or join classes; these are {', '.join(self.names[:8]) or 'none'}")
         if len(self.ids) != len(self.names) or len(self.colors) != len(self.names):
             raise InputError(
@@ -84,6 +97,16 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def ignored(self) -> int:
+        """What stands for ignored pixels in maps of class numbers: 255, of more than 254 classes 65535."""
+        return ignored_in(len(self.names))
+
+    @property
+    def stray(self) -> int:
+        """What :func:`segloss.datasets.masks.lookup` gives for an id that the table does not know."""
+        return self.ignored - 1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, as kept in checkpoints and run folders; how mask files are read is the data set's business."""
         return {
@@ -109,7 +132,7 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     """The colour map of Pascal VOC without its black: the bits of the id spread over the channels, high bits first."""
     colors = []
     for label in range(1, count + 1):
-        red, green, blue = (sum((label >> (3 * bit + c) & 1) << (7 - bit) for bit in range(3)) for c in range(3))
+        red, green, blue = (sum((label >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3))
         colors.append((red, green, blue))
     return tuple(colors)
 
@@ -327,7 +350,7 @@ def _mask_colors(entries: list[dict[str, Any]], ignored: list[Color]) -> tuple[t
     if not all(e.get("color") is not None for e in entries):
         return ()
     own = [(_color(e["color"]), place) for place, e in enumerate(entries)]
-    return (*own, *((color, IGNORE_INDEX) for color in ignored))
+    return (*own, *((color, ignored_in(len(entries))) for color in ignored))
 
 
 def _require_keys(mapping: Mapping[str, Any], known: set[str]) -> None:

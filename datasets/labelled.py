@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from segloss.datasets.base import SegmentationDataset, read_list
+from segloss.datasets.classes import ignored_in
 from segloss.errors import InputError, unknown_name
-from segloss.losses.reduction import IGNORE_INDEX
 
 FILE = "labelled_classes.csv"
 Rows = tuple[tuple[str, tuple[int, ...]], ...]  # pattern of names, class numbers
@@ -93,12 +93,12 @@ class Labelled:
     masks: np.ndarray
 
     def of_image(self, classes: np.ndarray, place: int) -> np.ndarray:
-        """A map of class numbers, labels or predictions, with 255 at the classes that the image does not label."""
+        """A map of class numbers, labels or predictions, with what is ignored at the classes that the image does not label."""
         mask = self.masks[place]
         if mask.all():
             return classes
         table = np.arange(np.iinfo(classes.dtype).max + 1, dtype=classes.dtype)
-        table[: len(mask)][~mask] = IGNORE_INDEX
+        table[: len(mask)][~mask] = ignored_in(len(mask))
         chosen: np.ndarray = table[classes]
         return chosen
 

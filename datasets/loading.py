@@ -124,8 +124,13 @@ class EpochSampler(Sampler[Key]):
 
 
 def collate_samples(samples: list[Sample]) -> list[Sample]:
-    """Samples of any size stay a list; labels become uint8, an eighth of what goes between processes and devices."""
-    return [{**sample, "labels": sample["labels"].byte()} if "labels" in sample else sample for sample in samples]
+    """Samples of any size stay a list; labels become uint8 (int32), an eighth of what goes between processes."""
+    return [{**sample, "labels": _smaller(sample["labels"])} if "labels" in sample else sample for sample in samples]
+
+
+def _smaller(labels: Tensor) -> Tensor:
+    """uint8, or int32 where there are values beyond."""
+    return labels.to(torch.uint8 if not labels.numel() or int(labels.max()) < 256 else torch.int32)
 
 
 def collate_training(samples: list[Sample]) -> dict[str, Any]:

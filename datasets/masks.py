@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segloss.datasets.classes import STRAY, ClassTable
+from segloss.datasets.classes import ClassTable, map_dtype
 from segloss.datasets.images import PNG_START, opened, read_bytes, read_file, tiff_tags, webp_chunks
 from segloss.errors import InputError
-from segloss.losses.reduction import IGNORE_INDEX
 
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
 
@@ -117,26 +116,25 @@ def _palette_indices(path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _id_table(pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """uint8 ``(65536,)``: value in a mask file -> class, 255 where ignored, ``STRAY`` where unknown."""
-    table = np.full(2**16, STRAY, dtype=np.uint8)
+def _id_table(pairs: tuple[tuple[int, int], ...], stray: int) -> np.ndarray:
+    table = np.full(2**16, stray, dtype=map_dtype(stray))
     for value, label in pairs:
         table[value] = label
     return table
 
 
 @lru_cache(maxsize=8)
-def _color_table(pairs: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
-    """uint8 ``(2^24,)``: R + 256 G + 65536 B -> class, 255 where ignored, ``STRAY`` where unknown; 16 MiB."""
-    table = np.full(2**24, STRAY, dtype=np.uint8)
+def _color_table(pairs: tuple[tuple[tuple[int, int, int], int], ...], stray: int) -> np.ndarray:
+    """``(2^24,)``: R + 256 G + 65536 B -> class, what is ignored or ``stray``; 16 MiB, of 16-bit maps 32."""
+    table = np.full(2**24, stray, dtype=map_dtype(stray))
     for (red, green, blue), label in pairs:
         table[red | green << 8 | blue << 16] = label
     return table
 
 
 def id_table(classes: ClassTable) -> np.ndarray:
-    """uint8 ``(65536,)``: value in a mask file -> class, 255 where ignored, ``STRAY`` where unknown."""
-    return _id_table(classes.mask_ids)
+    """``(65536,)``: value in a mask file -> class, ``classes.ignored`` or, where it is unknown, ``classes.stray``."""
+    return _id_table(classes.mask_ids, classes.stray)
 
 
 def _packed(mask: np.ndarray) -> np.ndarray:
@@ -147,23 +145,28 @@ def _packed(mask: np.ndarray) -> np.ndarray:
 
 
 def lookup(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """Class numbers uint8 ``(H, W)``, 255 where ignored, ``STRAY`` for what the table does not know."""
+    """Class numbers ``(H, W)``, ``classes.ignored``, and ``classes.stray`` for what the table does not know.
+
+    uint8, or uint16 of more than 254 classes.
+    """
     if mask.ndim == 3:
-        return _color_table(classes.mask_colors).take(_packed(mask), mode="clip")
-    table = _id_table(classes.mask_ids)
+        return _color_table(classes.mask_colors, classes.stray).take(_packed(mask), mode="clip")
+    table = id_table(classes)
     return cv2.LUT(mask, table[:256]) if mask.dtype == np.uint8 else table.take(mask)
 
 
 def map_mask(mask: np.ndarray, classes: ClassTable, path: Path | None) -> np.ndarray:
     """As :func:`lookup`; InputError that names file, value and cure for an unknown id or colour."""
     labels = lookup(mask, classes)
-    if (labels == STRAY).any():
+    if (labels == classes.stray).any():
         raise stray_error(mask, labels, classes, path)
     return labels
 
 
 def id_histogram(labels: np.ndarray) -> np.ndarray:
-    """How often each value occurs in a uint8 map, int64 ``(256,)``."""
+    """How often each value occurs in a map, int64 ``(256,)``, of uint16 ``(65536,)``."""
+    if labels.dtype != np.uint8:
+        return np.bincount(labels.reshape(-1), minlength=2**16)
     counts = counts_of_runs(labels)
     if counts is not None:
         return counts
@@ -195,24 +198,26 @@ def counts_of_runs(*maps: np.ndarray) -> np.ndarray | None:
 
 
 def class_histogram(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels of each class of a label map of class numbers and 255, int64 ``(C + 1,)``, the ignored ones last."""
+    """Pixels of each class of a map of class numbers, int64 ``(C + 1,)``, the ignored ones last."""
     counts = id_histogram(labels)
-    return np.append(counts[:num_classes], counts[IGNORE_INDEX])
+    return np.append(counts[:num_classes], counts[-1])
 
 
 def label_histogram(mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
     """As :func:`class_histogram`, of what :func:`read_mask` returned; InputError as :func:`map_mask`."""
-    if mask.dtype != np.uint8 or mask.ndim == 3:
+    if mask.ndim == 3:
         return class_histogram(map_mask(mask, classes, path), len(classes))
-    raw, table = id_histogram(mask), _id_table(classes.mask_ids)[:256]  # counted before mapped: one pass less
-    if raw[table == STRAY].any():
+    raw = id_histogram(mask)  # counted before mapped: one pass less
+    table = id_table(classes)[: len(raw)]
+    if raw[table == classes.stray].any():
         raise stray_error(mask, lookup(mask, classes), classes, path)
-    counts = np.bincount(table, weights=raw, minlength=256).astype(np.int64)  # float64: exact up to 2^53 pixels
-    return np.append(counts[: len(classes)], counts[IGNORE_INDEX])
+    # The weights are float64: exact up to 2^53 pixels.
+    counts = np.bincount(table, weights=raw, minlength=classes.ignored + 1).astype(np.int64)
+    return np.append(counts[: len(classes)], counts[-1])
 
 
 def stray_error(mask: np.ndarray, labels: np.ndarray, classes: ClassTable, path: Path | None) -> InputError:
-    return describe_strays(mask, labels == STRAY, classes).error(path)
+    return describe_strays(mask, labels == classes.stray, classes).error(path)
 
 
 @dataclass(frozen=True)
@@ -257,8 +262,8 @@ def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) ->
         return Strays(f"holds colour {shown} {where}", cure, shown)
     values = np.unique(mask[stray]).tolist()
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
-    known = f"(ids {ranges([v for v, c in classes.mask_ids if c != IGNORE_INDEX])}, ignored "
-    known += f"{ranges([v for v, c in classes.mask_ids if c == IGNORE_INDEX])})"
+    known = f"(ids {ranges([v for v, c in classes.mask_ids if c != classes.ignored])}, ignored "
+    known += f"{ranges([v for v, c in classes.mask_ids if c == classes.ignored])})"
     if cause := _cause_of_ids(values, np.unique(mask).tolist(), stray, classes):
         return Strays(f"holds id {shown} {where} {known}", cause)
     cure = "correct the mask, or add the id as a class or to the ignored ids"
@@ -315,7 +320,7 @@ def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
     values = values[values < len(palette)]
     by_color = lookup(palette[values][None], classes)[0]
     by_index = lookup(values[None].astype(np.uint8), classes)[0]
-    known = by_color != STRAY
+    known = by_color != classes.stray
     return bool(known.all() and len(values) and (by_color != by_index).any())
 
 
@@ -327,7 +332,7 @@ def palette_in_doubt(path: Path, classes: ClassTable) -> bool:
         palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     ids = [(i, c) for i, c in enumerate(classes.ids) if c < len(palette)]
     by_color = lookup(palette[[c for _, c in ids]][None], classes)[0]
-    return any(found not in (STRAY, i) for found, (i, _) in zip(by_color, ids, strict=True))
+    return any(found not in (classes.stray, i) for found, (i, _) in zip(by_color, ids, strict=True))
 
 
 def ranges(ids: list[int]) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from segloss.losses.reduction import IGNORE_INDEX
 
 Mix = Literal["none", "paste", "classmix", "cutmix"]
 OTHER = 2**31  # in the key of the other image's augmentation, where a repeated image has its number
@@ -61,12 +60,12 @@ class Mixing:
         place = int(draws.choice(len(dataset) if sought is None else self.rare[sought]))
         around = {} if sought is None else {"around": sought}
         other, other_labels = dataset.transform(*dataset.read_pair(place), (*key, OTHER, place), **around)
-        taken = self._taken(draws, labels, other_labels, sought, class_mask)
+        taken = self._taken(draws, labels, other_labels, sought, class_mask, dataset.classes.ignored)
         image = np.where(taken[..., None], other, image)
         labels = np.where(taken, other_labels, labels)
         if class_mask is not None and self.kind == "cutmix":
             class_mask = class_mask & dataset.labelled.masks[place]
-            labels[np.isin(labels, np.flatnonzero(~class_mask))] = IGNORE_INDEX
+            labels[np.isin(labels, np.flatnonzero(~class_mask))] = dataset.classes.ignored
         return image, labels, class_mask
 
     def _taken(
@@ -76,11 +75,12 @@ class Mixing:
         other: np.ndarray,
         sought: int | None,
         class_mask: np.ndarray | None,
+        ignored: int,
     ) -> np.ndarray:
         """M, bool ``(h, w)``."""
         if self.kind == "cutmix":
             return _rectangle(draws, labels.shape)
-        present = [int(c) for c in np.unique(other) if c != IGNORE_INDEX and (class_mask is None or class_mask[c])]
+        present = [int(c) for c in np.unique(other) if c != ignored and (class_mask is None or class_mask[c])]
         if self.kind == "classmix":
             return np.isin(other, draws.permutation(present)[: -(-len(present) // 2)])
         taken = np.zeros(labels.shape, bool)

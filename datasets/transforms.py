@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from segloss.datasets.base import Color
-from segloss.datasets.classes import read_yaml
+from segloss.datasets.classes import ignored_in, read_yaml
 from segloss.datasets.masks import class_histogram
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
@@ -67,12 +67,13 @@ def train_transform(
         scale_range: random factor on top of it, uniform.
         color: one of ``COLORS``.
         augmentations: file read by :func:`read_augmentations`, in place of random scale, flip and colour.
-        guided_crops, cat_max_ratio, class_pixels: of :class:`GuidedCrop`.
+        guided_crops, cat_max_ratio, class_pixels: of :class:`GuidedCrop`; the last says how many classes there are.
         seeks: crops around a given class will be asked for, see :class:`TrainTransform`.
 
     Raises:
         InputError: the file cannot be used.
     """
+    ignored = ignored_in(len(class_pixels))
     looks = guided_crops > 0 or cat_max_ratio < 1 or seeks
     crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels) if looks else A.RandomCrop(*crop_size)
     fit = [
@@ -81,12 +82,12 @@ def train_transform(
             position="random",
             border_mode=cv2.BORDER_CONSTANT,
             fill=PAD_COLOR,
-            fill_mask=IGNORE_INDEX,
+            fill_mask=ignored,
         ),
         crop,
     ]
     if augmentations is not None:
-        own = read_augmentations(augmentations)
+        own = read_augmentations(augmentations, ignored)
         return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations)
     scale = _scale(*(image_scale * factor for factor in scale_range))
     return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
@@ -218,7 +219,7 @@ class GuidedCrop(A.RandomCrop):  # type: ignore[misc]  # albumentations has no t
         return bool(0 < pixels.max() <= self.cat_max_ratio * pixels.sum())
 
 
-def read_augmentations(path: str | Path) -> list[Any]:
+def read_augmentations(path: str | Path, ignored: int = IGNORE_INDEX) -> list[Any]:
     """The steps of a user's pipeline: what ``albumentations.save(..., data_format="yaml")`` wrote, or a plain list.
 
     .. code-block:: yaml
@@ -227,7 +228,7 @@ def read_augmentations(path: str | Path) -> list[Any]:
         - OneOf:
             transforms: [GaussNoise, MotionBlur: {blur_limit: 5}]
 
-    Borders that a step makes up are ignored pixels: a ``fill_mask`` of 0, albumentations' default, would make them
+    Borders that a step makes up are ``ignored`` pixels: a ``fill_mask`` of 0, albumentations' default, would make them
     the first class.
 
     Raises:
@@ -241,18 +242,18 @@ def read_augmentations(path: str | Path) -> list[Any]:
         what = f"--augmentations is not YAML: {' '.join(str(error).split())}"
         raise InputError(what, "mend that line", path) from error
     if isinstance(content, dict) and "transform" in content:
-        step = _build_step(content["transform"], path)
+        step = _build_step(content["transform"], path, ignored)
         return list(step.transforms) if type(step) is A.Compose and step.p == 1 else [step]
-    return _build_steps(content, path)
+    return _build_steps(content, path, ignored)
 
 
-def _build_steps(entries: Any, path: str | Path) -> list[Any]:
+def _build_steps(entries: Any, path: str | Path, ignored: int) -> list[Any]:
     if not isinstance(entries, list):
         raise InputError(f"expected a list of transforms, got {entries!r:.60}", f"write {EXAMPLE!r}", path)
-    return [_build_step(entry, path) for entry in entries]
+    return [_build_step(entry, path, ignored) for entry in entries]
 
 
-def _build_step(entry: Any, path: str | Path) -> Any:
+def _build_step(entry: Any, path: str | Path, ignored: int) -> Any:
     """One transform from ``Name``, ``{Name: {argument: value}}`` or albumentations' own form."""
     name, arguments = _name_and_arguments(entry, path)
     kind = getattr(A, name, None)
@@ -261,10 +262,10 @@ def _build_step(entry: Any, path: str | Path) -> Any:
         hint = f"did you mean {' or '.join(near)}?" if near else "see the list of transforms of albumentations"
         raise InputError(f"albumentations {A.__version__} has no transform {name!r}", hint, path)
     if "transforms" in arguments:
-        arguments["transforms"] = _build_steps(arguments["transforms"], path)
+        arguments["transforms"] = _build_steps(arguments["transforms"], path, ignored)
     default = signature(kind).parameters.get("fill_mask")
     if default is not None and default.default == 0 and arguments.get("fill_mask", 0) == 0:
-        arguments["fill_mask"] = IGNORE_INDEX
+        arguments["fill_mask"] = ignored
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an argument that does not exist is a warning only

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
+from segloss.losses.reduction import ignore_index_of, ignored_label, is_switch_or_complex
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class ConfusionMatrix:
     >>> confusion.compute().miou
     0.5
 
+    Args:
+        num_classes: C, at least 2.
+        ignore_index: label of the pixels that are left out; auto: 255, or 65535 where 255 is a class; None: none.
+
     Attributes:
         matrix: int64 ``(C, C + 1)``, rows true, columns predicted; the last column holds predictions that are
             no class id.
@@ -91,12 +95,12 @@ class ConfusionMatrix:
         images: number of label maps seen (leading entries of a batch; 1 for a single 2-D or 1-D map).
     """
 
-    def __init__(self, num_classes: int, ignore_index: int | None = IGNORE_INDEX):
+    def __init__(self, num_classes: int, ignore_index: int | str | None = "auto"):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
-        ignored_label(ignore_index)
-        self.ignore_index = ignore_index
+        self.ignore_index: int | None = ignore_index_of(num_classes, ignore_index)
+        ignored_label(self.ignore_index)
         self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.ignored = 0
         self.images = 0

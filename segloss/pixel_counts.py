@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
+from segloss.losses.reduction import ignore_index_of, ignored_label, ignored_words, is_switch_or_complex
 from segloss.progress import Progress
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def count_labels(
     labels: Iterable[Any],
     num_classes: int,
     *,
-    ignore_index: int | None = IGNORE_INDEX,
+    ignore_index: int | str | None = "auto",
     class_names: Sequence[str] | None = None,
 ) -> PixelCounts:
     """Count label maps: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
@@ -207,7 +207,7 @@ def count_labels(
             nested lists; or pairs (images, labels) of them, as a ``DataLoader`` yields, whose labels are counted. Count
             whole label maps: random crops give other shares each time.
         num_classes: C, at least 2.
-        ignore_index: this label is left out; None: all count.
+        ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...
 
     Raises:
@@ -220,7 +220,7 @@ def count_labels(
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
 
-    ignored = ignored_label(ignore_index)
+    ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):
@@ -232,7 +232,7 @@ def count_labels(
                     stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
                     raise ValueError(
                         f"label tensor {place} holds {stray}, outside [0, {num_classes}) and not "
-                        f"ignore_index={ignore_index}; map the label or ignore it"
+                        f"{ignored_words(ignored)}; map the label or ignore it"
                     )
                 counts = torch.bincount(valid, minlength=num_classes).cpu()
                 yield torch.cat([counts, torch.tensor([flat.numel() - valid.numel()])])

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
@@ -226,7 +227,11 @@ def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     try:
         counts = counts.complete
         return build_criterion(
-            config.loss, counts.pixels, pixels_of_images=counts.pixels_of_images, **config.loss_options
+            config.loss,
+            counts.pixels,
+            pixels_of_images=counts.pixels_of_images,
+            ignore_index=ignored_in(len(counts.pixels)),
+            **config.loss_options,
         )
     except ValueError as error:
         raise InputError(str(error), where=f"--loss {config.loss}") from error
@@ -336,7 +341,9 @@ class Run:
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
-        """Class numbers ``(H, W)`` uint8 of an RGB image ``(H, W, 3)`` uint8, at the run's image scale.
+        """Class numbers ``(H, W)`` of an RGB image ``(H, W, 3)`` uint8, at the run's image scale.
+
+        They are uint8, of more than 254 classes uint16.
 
         Args:
             decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
@@ -352,7 +359,7 @@ class Run:
         resized = resize_image(image, self.config.image_scale)
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
         logits = logits_at_size(self.model, batch, image.shape[:2])
-        return self.decode(logits, decision, tau)[0].byte().cpu().numpy()
+        return self.decode(logits, decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
 
     def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""

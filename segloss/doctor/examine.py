@@ -12,7 +12,7 @@ import numpy as np
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import size_mismatch
-from segloss.datasets.classes import IGNORED_NAMES, STRAY
+from segloss.datasets.classes import IGNORED_NAMES
 from segloss.datasets.images import is_deep, read_header, read_image
 from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
@@ -93,7 +93,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if mask.ndim == 2:
         facts.values = frozenset(np.unique(mask).tolist())
         facts.faults += _faults_of_palette(dataset, mask_path, mask)
-    stray = labels == STRAY
+    stray = labels == dataset.classes.stray
     if stray.any():
         strays = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))

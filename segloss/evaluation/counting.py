@@ -29,7 +29,12 @@ def pair_histogram(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def confusion_of(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
-    """Confusion ``(C, C + 1)`` and number of ignored pixels of two uint8 maps; any other prediction is no class."""
+    """Confusion ``(C, C + 1)`` and number of ignored pixels of two class maps; any other prediction is no class."""
+    if labels.dtype != np.uint8:
+        valid = labels < num_classes
+        cells = labels[valid] * np.int64(num_classes + 1) + np.minimum(predicted[valid], num_classes)
+        matrix = np.bincount(cells, minlength=num_classes * (num_classes + 1)).reshape(num_classes, -1)
+        return matrix, labels.size - int(np.count_nonzero(valid))
     raw = pair_histogram(predicted, labels)
     known = raw[:num_classes]
     matrix = np.concatenate([known[:, :num_classes], known[:, num_classes:].sum(1, keepdims=True)], axis=1)

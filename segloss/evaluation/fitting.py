@@ -54,7 +54,8 @@ def sample_of(
 ) -> PixelSample:
     """Uncalibrated posteriors of a split, and its labels where every image has some, at most ``SAMPLE_MIB``."""
     height, width = dataset.image_size(0)
-    sample = PixelSample(pixel_stride=max(1, math.isqrt(height * width * len(dataset) // PIXELS)), max_mib=SAMPLE_MIB)
+    stride = max(1, math.isqrt(height * width * len(dataset) // PIXELS))
+    sample = PixelSample(ignore_index=dataset.classes.ignored, pixel_stride=stride, max_mib=SAMPLE_MIB)
     loader = evaluation_loader(dataset, batch_size, workers=workers)
     found = infer(run.model, run.criterion, loader, device=device, views=views)
     for seen, scores in found if progress is None else progress(found, len(dataset)):

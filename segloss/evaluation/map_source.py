@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segloss.datasets.classes import ClassTable
+from segloss.datasets.classes import ClassTable, map_dtype
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.decisions import Decision, decide
 from segloss.errors import InputError
@@ -91,7 +91,7 @@ class MapSource(MaskSource):
     def read(self, triple: Triple) -> tuple[Sample, Tensor | InputError]:
         """Labels as a sample, and the posterior ``(1, C, H, W)``, or what is wrong with it: :func:`read_map`."""
         labels = map_mask(read_mask(triple.true), self.classes, triple.true)
-        sample = {"name": triple.name, "labels": torch.from_numpy(labels)}
+        sample = {"name": triple.name, "labels": torch.from_numpy(labels.astype(np.int32))}
         try:
             return sample, read_map(triple.predicted, len(self.classes), labels < len(self.classes))[None]
         except InputError as error:
@@ -108,9 +108,8 @@ class MapSource(MaskSource):
         for seen, posterior in found if progress is None else progress(found, len(self)):
             if sample is None:
                 stride = max(1, math.isqrt(posterior[0, 0].numel() * len(self) // PIXELS))
-                sample = PixelSample(pixel_stride=stride, max_mib=SAMPLE_MIB)
-            labels = seen["labels"].long()
-            sample.update(posterior, labels.where(labels < len(self.classes), 255)[None])
+                sample = PixelSample(ignore_index=self.classes.ignored, pixel_stride=stride, max_mib=SAMPLE_MIB)
+            sample.update(posterior, seen["labels"][None])
         if sample is None or not sample.pixels:
             raise InputError("no pixel is labelled, so no rule can be fitted", "check --labels", self.labels)
         tilt = plain_tilt(self.index.calibration, self.reader.tilt)
@@ -142,7 +141,8 @@ class MapSource(MaskSource):
         labels = seen["labels"].numpy()
         assert isinstance(posterior, Tensor)  # it has been counted
         predicted = decide(self.reader, posterior, self.prior, self.measures.decision)[0]
-        return None, labels, predicted.numpy().astype(labels.dtype)
+        kind = map_dtype(len(self.classes))
+        return None, labels.astype(kind), predicted.numpy().astype(kind)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         return super().results(() if self.on_sample is not None else done)

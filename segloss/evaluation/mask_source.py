@@ -189,7 +189,7 @@ class MaskSource:
             raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
         in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
         self.classes = in_train_ids if kind == "trainIds" else classes
-        if all(label == IGNORE_INDEX for _, label in classes.mask_ids):  # of colours alone: ids as they are written
+        if all(label == classes.ignored for _, label in classes.mask_ids):  # of colours alone: ids as they are written
             ids = (*zip(classes.ids, range(len(classes)), strict=True), *classes.mask_ids)
             classes = in_train_ids = replace(classes, mask_ids=ids)
         if not classes.mask_colors and len(set(classes.colors)) == len(classes):  # as PredictionWriter paints them
@@ -255,7 +255,7 @@ class MaskSource:
             with suppress(InputError):
                 predicted = read_mask(triple.predicted)
                 values.update(np.unique(predicted).tolist() if predicted.ndim == 2 else ())
-        return _cause(values - {IGNORE_INDEX}, self.predicted_classes)
+        return _cause(values - {self.classes.ignored}, self.predicted_classes)
 
     def key(self) -> dict[str, Any]:
         stats = [
@@ -315,7 +315,7 @@ class MaskSource:
                 sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (predicted, true)]
                 what = f"is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x height)"
                 raise InputError(what, "export the prediction at the label's size", triple.predicted)
-            if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == STRAY).all():
+            if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == self.classes.stray).all():
                 every = np.ones(predicted.shape[:2], bool)
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
@@ -323,8 +323,8 @@ class MaskSource:
         return self._counts(place, triple, true, predicted)
 
     def _counts(self, place: int, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
-        plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
-        if plain and not self.counted and self.labelled is None:  # counted before mapped: two passes less
+        narrow = len(self.classes) <= STRAY and all(m.ndim == 2 and m.dtype == np.uint8 for m in (true, predicted))
+        if narrow and not self.counted and self.labelled is None:  # counted before mapped: two passes less
             matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
@@ -338,7 +338,7 @@ class MaskSource:
 
 
 def _cause(values: set[int], classes: ClassTable) -> str:
-    known = {value for value, label in classes.mask_ids if label != IGNORE_INDEX}
+    known = {value for value, label in classes.mask_ids if label != classes.ignored}
     if classes.names == CITYSCAPES.names and values:
         in_train_ids = known == set(range(len(classes)))
         if not in_train_ids and max(values) < len(classes):

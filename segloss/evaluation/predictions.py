@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.classes import map_dtype
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.evaluation.posterior_maps import (
@@ -57,7 +58,7 @@ class PredictionWriter:
 
         from segloss.report.painting import overlay, paint
 
-        class_map = predicted.byte().numpy()
+        class_map = predicted.numpy().astype(map_dtype(len(self.classes)))
         for kind, folder in self.folders.items():
             name = sample["name"]
             if kind in ("probability", "probability_png") and posterior is not None:
@@ -84,7 +85,7 @@ class KeepSome:
     """A callback for :func:`evaluate` that keeps evenly spaced samples for a picture.
 
     Attributes:
-        samples: (name, image, labels, predicted) at the label's own resolution, uint8.
+        samples: (name, image, labels, predicted) at the label's own resolution.
     """
 
     def __init__(self, dataset: SegmentationDataset, count: int):
@@ -98,5 +99,6 @@ class KeepSome:
         if self.seen in self.wanted:
             labels = sample["labels"].numpy()
             image = self.dataset.read_image(self.seen)
-            self.samples.append((sample["name"], image, labels, predicted.numpy().astype(np.uint8)))
+            kind = map_dtype(len(self.dataset.classes))
+            self.samples.append((sample["name"], image, labels.astype(kind), predicted.numpy().astype(kind)))
         self.seen += 1

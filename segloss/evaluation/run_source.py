@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
@@ -18,7 +19,7 @@ from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, infer, reader_of
 from segloss.iou_rule import IoUDecision
-from segloss.losses import IGNORE_INDEX, Criterion, class_prior
+from segloss.losses import Criterion, class_prior
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.measures import MEASURES
 from segloss.runs import Run
@@ -58,10 +59,10 @@ def image_result(
     num_classes, class_mask = logits.shape[1], sample.get("class_mask")
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
-    counted_as = (
-        predicted if class_mask is None else ignore_unlabelled(predicted[None], class_mask[None], IGNORE_INDEX)[0]
-    )
-    labels, decided = sample["labels"].numpy(), counted_as.numpy().astype(np.uint8)
+    counted_as = predicted
+    if class_mask is not None:
+        counted_as = ignore_unlabelled(predicted[None], class_mask[None], ignored_in(num_classes))[0]
+    labels, decided = (ids.numpy().astype(map_dtype(num_classes)) for ids in (sample["labels"], counted_as))
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
@@ -177,7 +178,7 @@ class RunSource:
         ((_, predicted, _),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
         assert labels is not None  # a source has labels
-        return image, labels, predicted.byte().numpy()
+        return image, labels, predicted.numpy().astype(labels.dtype)
 
     def decisions(
         self, loader: Iterable[list[Sample]], posterior: bool = False

@@ -148,6 +148,7 @@ def build_criterion(
     counts: Counts,
     *,
     pixels_of_images: Tensor | Sequence[int] | None = None,
+    ignore_index: int | str | None = "auto",
     **options: Any,
 ) -> Criterion:
     """The criterion of that name for training pixel counts ``(C,)``; options that a loss has no use for are ignored.
@@ -166,6 +167,7 @@ def build_criterion(
         counts: training pixels per class, or a ``PixelCounts``.
         pixels_of_images: of the ``weighted_`` losses, see
             :func:`segloss.losses.class_weights.class_weights_from_counts`.
+        ignore_index: of the criterion; auto: 255, or 65535 where 255 is a class.
         options: those of ``LOSS_OPTIONS``, also by the name of ``from_counts`` (``power`` for ``label_power``).
 
     Raises:
@@ -180,12 +182,15 @@ def build_criterion(
         if not LOSS_OPTIONS[option].fits(given[option]):
             raise ValueError(f"{option} must be {LOSS_OPTIONS[option].expected}, got {given[option]!r}")
     terms = []
+    ignored = {} if ignore_index == "auto" else {"ignore_index": ignore_index}
     for factor, weighted, loss in split_name(name):
         kind = LOSSES[loss]
         own = {flag: given.get(flag, LOSS_OPTIONS[flag].default) for flag in _options_of(loss, weighted)}
         if weighted:
             own["pixels_of_images"] = pixels_of_images
-        terms.append((factor, kind.from_counts(counts, **{kind.keywords.get(k, k): v for k, v in own.items()})))
+        terms.append(
+            (factor, kind.from_counts(counts, **ignored, **{kind.keywords.get(k, k): v for k, v in own.items()}))
+        )
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else SumLoss(terms)
 
 

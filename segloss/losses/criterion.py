@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
-from segloss.losses.label_values import Counts
+from segloss.losses.label_values import Counts, class_counts
 from segloss.losses.partial_labels import ignore_unlabelled
 from segloss.losses.reduction import (
     FINITE,
@@ -17,6 +17,7 @@ from segloss.losses.reduction import (
     check_scores,
     class_vector,
     first_largest,
+    ignore_index_of,
     ignored_label,
     require_number,
     weight_sum,
@@ -224,7 +225,11 @@ class WeightedCriterion(Criterion):
 
 
 def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any]:
-    """``options`` of a module, with ``class_weights`` (a recipe) and its own options turned into ``weight``."""
+    """``options`` of a module, with ``class_weights`` (a recipe) and its own options turned into ``weight``.
+
+    Where no ``ignore_index`` is given it is the one of so many classes.
+    """
+    options.setdefault("ignore_index", ignore_index_of(len(class_counts(counts))))
     recipe = options.pop("class_weights", None)
     own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}
     if recipe is None:

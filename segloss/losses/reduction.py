@@ -12,6 +12,7 @@ from torch import Tensor
 from segloss.errors import InputError
 
 IGNORE_INDEX = 255
+WIDE_IGNORE_INDEX = 65535  # in the place of 255 where that is a class
 NOTHING_IGNORED = 1 - 2**31  # stands for None where an integer is wanted: no class, nor what a NaN is cast to
 REDUCTIONS = ("mean", "sum", "none")
 UPSAMPLE = (None, "bilinear")
@@ -45,6 +46,17 @@ def require_number(name: str, number: float, allowed: Range) -> float:
     if not fits(number):
         raise InputError(f"{name} must be {expected}, got {number!r}")
     return number
+
+
+def ignore_index_of(num_classes: int, ignore_index: Any = "auto") -> Any:
+    """What is given, or for ``"auto"`` the label that is ignored by default: 255, or 65535 where 255 is a class.
+
+    >>> ignore_index_of(255), ignore_index_of(256)
+    (255, 65535)
+    """
+    if isinstance(ignore_index, str) and ignore_index == "auto":
+        return IGNORE_INDEX if num_classes <= IGNORE_INDEX else WIDE_IGNORE_INDEX
+    return ignore_index
 
 
 def ignored_label(ignore_index: int | None) -> int:

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 
-from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures.measure import Column, Measure
 
 BOUNDARY_SHARE = 0.02  # of the image diagonal: width of the bands, the authors' default
@@ -16,12 +15,13 @@ def boundary_of(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     they touch, in truth and prediction alike.
     """
     width = max(1, round(BOUNDARY_SHARE * float(np.hypot(*labels.shape))))
-    predicted = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, predicted).astype(np.uint8)
+    ignored = np.iinfo(labels.dtype).max
+    predicted = np.where(labels == ignored, ignored, predicted).astype(labels.dtype)
     true_band, predicted_band = _band(labels, width), _band(predicted, width)
     both = true_band & predicted_band & (labels == predicted)
 
     def count(values: np.ndarray) -> np.ndarray:
-        return np.bincount(values, minlength=256)[:num_classes]
+        return np.bincount(values, minlength=num_classes)[:num_classes]
 
     intersection = count(labels[both])
     union = count(labels[true_band]) + count(predicted[predicted_band]) - intersection
@@ -30,7 +30,7 @@ def boundary_of(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 def _band(labels: np.ndarray, width: int) -> np.ndarray:
     """Pixels within ``width`` of a pixel of another class or of the border, in the maximum norm."""
-    padded = cv2.copyMakeBorder(labels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=IGNORE_INDEX - 1)
+    padded = cv2.copyMakeBorder(labels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=int(np.iinfo(labels.dtype).max) - 1)
     window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     # A class's mask eroded `width` times by 3x3 is where the smallest and the largest label of the window agree.
     edge = cv2.BORDER_REPLICATE

@@ -25,8 +25,9 @@ class Measure:
     Attributes:
         name: the option that asks for it, as a word of Python.
         help: what it is, for ``--help``.
-        count: ``(predicted, labels, C)``, two uint8 maps of one size, 255 in the labels where ignored, any other value
-            in the predictions no class -> counts, an array of one shape for all images.
+        count: ``(predicted, labels, C)``, two maps of one size, uint8 or, of more than 254 classes, uint16; any value
+            from C on is ignored in the labels and no class in the predictions -> counts, an array of one shape for all
+            images.
         scores: counts of all images -> one ratio of each class, ``(C,)``, NaN where there is none.
         of_class, of_all: where the ratios and their mean stand.
         add: counts of some images and of others -> of both.

@@ -38,9 +38,8 @@ CORRECT_COLOR = (225, 225, 225)
 
 def paint(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
     """Class numbers ``(H, W)`` -> RGB ``(H, W, 3)`` uint8; what is no class is black."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = colors
-    return np.asarray(table[labels])
+    table = np.array([*colors, (0, 0, 0)], dtype=np.uint8)
+    return np.asarray(table[np.minimum(labels, len(colors))])
 
 
 def paint_errors(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

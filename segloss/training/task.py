@@ -109,7 +109,7 @@ class SegmentationTask(L.LightningModule):
         return loss * parts
 
     def on_validation_epoch_start(self) -> None:
-        self.confusion = ConfusionMatrix(self.num_classes)
+        self.confusion = ConfusionMatrix(self.num_classes, self.criterion.ignore_index)
         self.val_loss, self.score_share = self._zeros(), self._zeros()
         self.finite: list[tuple[Tensor, list[str]]] = []
 

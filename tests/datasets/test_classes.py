@@ -57,8 +57,8 @@ def test_254_classes_fit_and_none_looks_like_a_stray_id():
         ({"names": ("a", "b"), "ignore_ids": (70000,)}, re.escape("must be in 0..65535, got [70000]")),
         ({"names": ("a", "b"), "colors": ((0, 0, 256), (1, 2, 3))}, re.escape("got (0, 0, 256)")),
         ({"names": ("a", "b"), "colors": ((0, 0), (1, 2, 3))}, re.escape("got (0, 0)")),
-        ({"names": ("a",)}, "needs 2 to 254 classes, got 1"),
-        ({"names": tuple(map(str, range(255)))}, "needs 2 to 254 classes, got 255"),
+        ({"names": ("a",)}, "needs 2 to 4096 classes, got 1"),
+        ({"names": tuple(map(str, range(4097)))}, "needs 2 to 4096 classes, got 4097"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(options, message):
@@ -160,7 +160,7 @@ def test_every_form_of_a_class_file_is_read(tmp_path, name, text, expected, mark
         ("classes.yaml", b"- {name: a, color: [1, 2, 300]}\n- b", "three numbers in 0..255"),
         ("classes.yaml", b"- {name: a, id: 70000}\n- b", "must be in 0..65535"),
         ("classes.txt", b"road\nroad\n", "given twice: road"),
-        ("classes.txt", b"", "needs 2 to 254 classes"),
+        ("classes.txt", b"", "needs 2 to 4096 classes"),
     ],
 )
 def test_a_broken_class_file_is_refused_by_name(tmp_path, name, content, message):
