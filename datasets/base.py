@@ -91,10 +91,12 @@ class SegmentationDataset(Dataset[Sample]):
 
     Attributes:
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
+        groups: which samples are read together, a number each ``(length,)``; None: any order costs the same.
         made_up: no files lie behind the pairs.
     """
 
     made_up: ClassVar[bool] = False
+    groups: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -237,9 +239,10 @@ class Format:
         open: ``(root, split, transform, **options)`` -> the split, a :class:`SegmentationDataset`; InputError for what
             is missing or does not fit, MissingSplitError for a split that it does not have.
         tables: class tables by their names for ``--class-table``; none where each data set brings its own.
-        options: ``val_share`` and ``classes``, as far as ``open`` takes them, and what they do.
+        options: of ``build_dataset``, as far as ``open`` takes them, and what they do.
         variable: of the environment, that names the folder where ``--data-path`` does not.
         made_up: there is no folder; ``open`` gets None.
+        anywhere: ``--data-path`` may be more than a folder; ``open`` gets it as text.
         splits: all that there can be; empty: those that the folder has.
     """
 
@@ -250,6 +253,7 @@ class Format:
     options: Mapping[str, str] = field(default_factory=dict)
     variable: str | None = None
     made_up: bool = False
+    anywhere: bool = False
     splits: tuple[str, ...] = ()
 
 
