@@ -99,10 +99,12 @@ class SegmentationDataset(Dataset[Sample]):
         labelled: which classes each image labels; None: all. Pixels of other classes are ignored.
         mixing: makes samples of two; None: no sample is.
         root: the data folder, where it is known.
+        groups: which samples are read together, a number each ``(length,)``; None: any order costs the same.
         made_up: no files lie behind the pairs.
     """
 
     made_up: ClassVar[bool] = False
+    groups: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -258,9 +260,10 @@ class Format:
         open: ``(root, split, transform, **options)`` -> the split, a :class:`SegmentationDataset`; InputError for what
             is missing or does not fit, MissingSplitError for a split that it does not have.
         tables: class tables by their names for ``--class-table``; none where each data set brings its own.
-        options: ``val_share`` and ``classes``, as far as ``open`` takes them, and what they do.
+        options: of ``build_dataset``, as far as ``open`` takes them, and what they do.
         variable: of the environment, that names the folder where ``--data-path`` does not.
         made_up: there is no folder; ``open`` gets None.
+        anywhere: ``--data-path`` may be more than a folder; ``open`` gets it as text.
         splits: all that there can be; empty: those that the folder has.
     """
 
@@ -271,6 +274,7 @@ class Format:
     options: Mapping[str, str] = field(default_factory=dict)
     variable: str | None = None
     made_up: bool = False
+    anywhere: bool = False
     splits: tuple[str, ...] = ()
 
 

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from segloss.datasets.base import Format, NoDataError, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
@@ -28,6 +29,9 @@ TABLES: dict[str, ClassTable] = {name: table for form in FORMATS.values() for na
 OPTIONS_HELP: dict[str, str] = {name: text for form in FORMATS.values() for name, text in form.options.items()}
 
 
+DEFAULT_COLUMNS = ("image", "label")
+
+
 def build_dataset(
     name: str,
     root: str | Path | None,
@@ -36,6 +40,11 @@ def build_dataset(
     *,
     val_share: float = 0.2,
     classes: int | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    subset: str | None = None,
+    class_file: str | None = None,
+    streaming: bool = False,
     lonely: bool = False,
 ) -> SegmentationDataset:
     """A split of a data set by name.
@@ -47,6 +56,8 @@ def build_dataset(
         transform: as in :class:`SegmentationDataset`.
         val_share: of ``folder`` without split folders.
         classes: of ``camvid``: 11 or 32.
+        image_column, label_column, subset, class_file, streaming: of ``hf``
+            (:func:`segloss.datasets.hugging_face.hugging_face`).
         lonely: leave out images without mask instead of refusing them.
 
     Raises:
@@ -61,22 +72,28 @@ def build_dataset(
         readers = " and ".join(other.name for other in FORMATS.values() if "classes" in other.options)
         what = f"only {readers} has a choice, {form.name} has the classes of its table"
         raise InputError(what, "leave it out", f"--classes {classes}")
-    given = {"val_share": val_share, "classes": classes}
+    given: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    given |= {"subset": subset, "class_file": class_file, "streaming": streaming}
+    for option, value in given.items():
+        if option not in form.options and value not in (None, False, *DEFAULT_COLUMNS):
+            flag = f"--{option.replace('_', '-')}"
+            raise InputError(f"{flag} is not read with --dataset {form.name}", "leave it out, or choose hf")
+    given |= {"val_share": val_share, "classes": classes}
     place = _root(form, root)
     dataset = form.open(place, split, transform, **{name: given[name] for name in form.options})
-    if place is not None:
-        dataset.root = place
-        label_part(dataset, place)
+    if place is not None and Path(place).is_dir():  # hf: it may be a name on the hub
+        dataset.root = Path(place)
+        label_part(dataset, dataset.root)
     if not lonely:
         dataset.check_partners()
     return dataset
 
 
-def _root(form: Format, root: str | Path | None) -> Path | None:
+def _root(form: Format, root: str | Path | None) -> Path | str | None:
     if form.made_up:
         return None
     place = root or os.environ.get(form.variable or "")
     if place is None:
         also = f" (or ${form.variable})" if form.variable else ""
         raise NoDataError(f"data set {form.name!r} needs --data-path{also}", "give the folder that holds it")
-    return Path(place)
+    return str(place) if form.anywhere else Path(place)

@@ -263,7 +263,7 @@ def opened(path: Path) -> "Iterator[Image]":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are no attack here
-            with Image.open(path) as picture:
+            with path.open("rb") as file, Image.open(file) as picture:
                 yield picture
     except InputError:  # of the caller's
         raise

@@ -43,6 +43,7 @@ def epoch_length(length: int, repeat: Tensor | None) -> int:
     return length if repeat is None else math.ceil(float(repeat.sum()))
 
 
+GROUPS_AT_A_TIME = 4  # of those that are read together, in a shuffled epoch
 Key = tuple[int, ...]  # (epoch, index), and what else tells samples apart
 
 
@@ -62,6 +63,7 @@ class EpochSampler(Sampler[Key]):
         rank, world_size: this process among all.
         repeat: expected number of times that each image is seen in a shuffled epoch, ``(length,)``, at least 1. They
             are scaled up until their sum is an integer; each epoch rounds them up or down.
+        groups: of each sample, ``(length,)``: a shuffled epoch takes some groups at a time, in random order.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class EpochSampler(Sampler[Key]):
         rank: int = 0,
         world_size: int = 1,
         repeat: Tensor | None = None,
+        groups: Tensor | None = None,
     ):
-        self.images = length
+        self.images, self.groups = length, groups
         self.length = epoch_length(length, repeat)
         self.repeat = None if repeat is None else repeat.double() * (self.length / repeat.double().sum())
         self.shuffle = shuffle
@@ -101,6 +104,9 @@ class EpochSampler(Sampler[Key]):
             if self.repeat is not None:
                 order, occurrence = self._repeated(self.repeat, generator)
             shuffled = torch.randperm(self.length, generator=generator)
+            if self.groups is not None:
+                turn = torch.randperm(int(self.groups.max()) + 1, generator=generator) // GROUPS_AT_A_TIME
+                shuffled = shuffled[turn[self.groups[order[shuffled]]].argsort(stable=True)]
             order, occurrence = order[shuffled], occurrence[shuffled]
         mine = slice(self.rank, self._stop(), self.world_size)
         for index, again in zip(order[mine].tolist(), occurrence[mine].tolist(), strict=True):
@@ -193,7 +199,8 @@ def training_loader(
     repeat: Tensor | None = None,
 ) -> Loader:
     """Shuffled full batches; a data set smaller than one batch gives one batch of all it has."""
-    sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, rank=rank, world_size=world_size, repeat=repeat)
+    ours: dict[str, Any] = {"rank": rank, "world_size": world_size, "repeat": repeat, "groups": dataset.groups}
+    sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, **ours)
     if len(sampler) == 0:
         what = f"{len(dataset)} training images cannot be shared among {world_size} devices"
         raise InputError(what, "give fewer --devices", dataset.name)

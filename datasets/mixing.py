@@ -10,7 +10,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-
 Mix = Literal["none", "paste", "classmix", "cutmix"]
 OTHER = 2**31  # in the key of the other image's augmentation, where a repeated image has its number
 

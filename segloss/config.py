@@ -83,9 +83,14 @@ class DataOptions(Options):
     """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
 
     dataset: str = option("camvid", DATASET_HELP, names=DATASETS)
-    data_path: str | None = option(None, "folder of the data set", metavar="DIR")
+    data_path: str | None = option(None, "folder of the data set; hf: a file or a name on the hub too", metavar="DIR")
     classes: int | None = option(None, CLASSES_HELP)
     val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
+    image_column: str = option("image", OPTIONS_HELP["image_column"])
+    label_column: str = option("label", OPTIONS_HELP["label_column"])
+    subset: str | None = option(None, OPTIONS_HELP["subset"])
+    class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE")
+    streaming: bool = option(False, OPTIONS_HELP["streaming"])
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
         """A split, as :func:`segloss.datasets.build_dataset`."""
@@ -94,8 +99,7 @@ class DataOptions(Options):
             self.data_path,
             split,
             transform,
-            val_share=self.val_share,
-            classes=self.classes,
+            **{name: getattr(self, name) for name in OPTIONS_HELP},
             lonely=lonely,
         )
 
@@ -279,6 +283,11 @@ class ScoredOptions(Options):
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)
     val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", *BETWEEN, of=RUNS)
+    image_column: str | None = option(None, f"{OPTIONS_HELP['image_column']}; default: the run's", of=RUNS)
+    label_column: str | None = option(None, f"{OPTIONS_HELP['label_column']}; default: the run's", of=RUNS)
+    subset: str | None = option(None, f"{OPTIONS_HELP['subset']}; default: the run's", of=RUNS)
+    class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS)
+    streaming: bool | None = option(None, f"{OPTIONS_HELP['streaming']}; default: the run's", of=RUNS)
     check: Check = option("sample", CHECK_HELP, of=RUNS)
 
 

@@ -63,7 +63,8 @@ class Used:
         crop_size: (H, W) of the training crops.
         precision: of the network.
         workers: loader processes.
-        data_path, augmentations: absolute, for a run is resumed and evaluated from other folders too.
+        data_path, augmentations, class_file: absolute, for a run is resumed and evaluated from other folders too; a
+            name that is no path of this machine stays as it is.
     """
 
     crop_size: tuple[int, int] | None = None
@@ -71,11 +72,13 @@ class Used:
     workers: int | None = None
     data_path: str | None = None
     augmentations: str | None = None
+    class_file: str | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, crop_size: tuple[int, int], machine: Machine) -> "Used":
         """What this process makes of them."""
-        paths = (path and str(Path(path).absolute()) for path in (config.data_path, config.augmentations))
+        named = (config.data_path, config.augmentations, config.class_file)
+        paths = (path and (str(Path(path).absolute()) if Path(path).exists() else path) for path in named)
         return cls(crop_size, machine.precision, machine.workers, *paths)
 
     @classmethod
@@ -130,7 +133,7 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
     begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
     used = used_so_far(config).to_dict()
-    saved = {**begun, "data_path": used["data_path"], "augmentations": used["augmentations"]}
+    saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
     now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
     where = now["output_dir"]
     if now["epochs"] < saved["epochs"]:
@@ -141,7 +144,7 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     for name, value in now.items():
         if name in _FREE_ON_RESUME or value in (None, "auto", saved[name], used.get(name)):
             continue
-        if name != "augmentations" or str(Path(value).absolute()) != used[name]:
+        if name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name]:
             raise InputError(
                 f"{flag_of(name)} was {saved[name]} in {where} and is {value} now",
                 "leave it out to go on with that run, or choose another --output-dir",

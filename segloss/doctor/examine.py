@@ -61,7 +61,7 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
     try:
         results: Iterable[PairFacts] = pool.map(lambda place: examine_pair(dataset, place, check == "all"), places)
         facts = SplitFacts(dataset, places, list(progress(results, count) if progress else results))
-        others = sorted({*range(len(dataset))} - {*places})
+        others = [place for place in sorted({*range(len(dataset))} - {*places}) if dataset.pairs[place][0].is_file()]
         facts.header_faults = [f for some in pool.map(partial(_faults_of_headers, dataset), others) for f in some]
         return facts
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
-from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.loading import evaluation_loader
@@ -288,9 +288,10 @@ def _open(run: Run, config: EvalConfig, split: str, image_scale: float, *, own: 
     same = config.dataset in (None, run.config.dataset)
     options: dict[str, Any] = {"dataset": run.config.dataset, "val_share": run.config.val_share}
     if same or own:
-        options |= {"data_path": run.used.data_path, "classes": run.config.classes}
+        options |= {name: getattr(run.config, name) for name in OPTIONS_HELP}
+        options |= {"data_path": run.used.data_path, "class_file": run.used.class_file}
     if same or not own:
-        given = {name: getattr(config, name) for name in ("dataset", "data_path", "classes", "val_share")}
+        given = {name: getattr(config, name) for name in ("dataset", "data_path", *OPTIONS_HELP)}
         options |= {name: value for name, value in given.items() if value is not None}
     dataset = DataOptions(**options).open(split, EvalTransform(image_scale))
     check_same_classes(run, dataset)

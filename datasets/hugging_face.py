@@ -1,0 +1,291 @@
+"""Hugging Face data sets: a name on the hub, a folder of ``save_to_disk``, Parquet files, or tar shards (webdataset).
+
+Images and masks are columns of encoded images, or of arrays. Without ``--streaming`` the set is converted once into
+Arrow files in Hugging Face's cache and mapped into memory; with it Parquet and tar files are read where they lie.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segloss.datasets.base import (
+    Format,
+    MissingSplitError,
+    NoDataError,
+    Pairing,
+    SegmentationDataset,
+    Transform,
+)
+from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
+from segloss.datasets.classes import IGNORED_NAMES, ClassTable, read_class_file
+from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES, hash_split
+from segloss.errors import unknown_name
+
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
+ON_DISK = ("dataset_dict.json", "state.json")  # what save_to_disk writes
+NAMES_FILE = "id2label.json"  # where the hub's sets for segmentation keep their class names
+
+
+def hugging_face(
+    root: str,
+    split: str,
+    transform: Transform | None = None,
+    val_share: float = 0.2,
+    *,
+    image_column: str = "image",
+    label_column: str = "label",
+    subset: str | None = None,
+    class_file: str | None = None,
+    streaming: bool = False,
+) -> SegmentationDataset:
+    """One split of a Hugging Face data set.
+
+    Args:
+        root: name on the hub, folder or file.
+        split: ``train``, ``val`` or ``test`` by any of their names, or another one that there is.
+        transform: as in :class:`SegmentationDataset`.
+        val_share: where there is train alone: the share of its samples in ``val``, by a hash of their names.
+        image_column, label_column: of images and masks; of tar shards the endings of the files (``jpg``, ``png``).
+        subset: the configuration of a set on the hub that has several.
+        class_file: names and ids of the classes; default: a class file in the folder, the ``ClassLabel`` of the label
+            column, or ``id2label.json``.
+        streaming: read Parquet and tar files where they lie, on the hub too.
+
+    Raises:
+        NoDataError: there is no such set, it names no classes, or the package ``datasets`` is missing.
+        MissingSplitError: no such split.
+        InputError: a column is missing.
+    """
+    load = _stream if streaming else _load
+    tables = load(root, subset, (image_column, label_column))
+    alone = split in ("train", "val") and _key_of(tables, "val") is None and _key_of(tables, "train")
+    key = alone or _key_of(tables, split)
+    if key is None:
+        what = f"split {split!r} is missing, there are {', '.join(tables)}"
+        raise MissingSplitError(what, "choose another --split", root)
+    table = tables[key]
+    classes, told = _classes(root, class_file, table.features.get(label_column))
+    found = table.pairing(f"{root}/{key}", image_column, label_column)
+    if alone and len(found.pairs) > 1:
+        chosen = {found.names[place] for place in hash_split(found.names, val_share)[split]}
+        found = found.only(chosen.__contains__)
+        key += f", {val_share:.0%} of it for val by a hash of the name"
+    found.form = (
+        f"Hugging Face, {table.form}, {key}: {image_column}, {label_column}; {len(classes)} classes from {told}"
+    )
+    kind = StreamedDataset if streaming else SegmentationDataset
+    return kind("hf", split, found, classes, transform)
+
+
+class StreamedDataset(SegmentationDataset):
+    """Nothing is read before it is needed, as all of it may have to be fetched."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        cells = [image for image, _ in self.pairs if isinstance(image, Cell)]
+        if cells and isinstance(cells[0].cells, ParquetCells):
+            self.groups = torch.from_numpy(cells[0].cells.group_of([cell.row for cell in cells]))
+
+    def check_files(self) -> None:
+        """The doctor looks at a sample; the others are found out when they are read."""
+
+    def images_digest(self) -> str:
+        """Of the names alone."""
+        return hashlib.sha256(repr(self.names).encode()).hexdigest()
+
+
+class Table:
+    """A split: its cells, and what is known of them without reading any.
+
+    Attributes:
+        columns: their names. features: of each column, as far as known.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        length: int,
+        columns: Sequence[str],
+        features: Mapping[str, Any],
+        form: str,
+        names: Sequence[str] = (),
+        missing: Callable[[str], Sequence[int]] = lambda column: (),
+    ):
+        self.cells, self.length, self.columns, self.features, self.form = cells, length, columns, features, form
+        self.names = list(names) if len({*names}) == length else [f"{place:06d}" for place in range(length)]
+        self.missing = missing
+
+    def pairing(self, place: str, image: str, label: str) -> Pairing:
+        """Samples with a mask as pairs, those without as lonely images; a split without any mask has none."""
+        if image not in self.columns:
+            raise unknown_name("--image-column", image, self.columns, place)
+        if label not in self.columns and not place.lower().endswith(tuple(SPLIT_NAMES["test"])):
+            raise unknown_name("--label-column", label, self.columns, place)
+        empty = {*self.missing(label)} if label in self.columns else {*range(self.length)}
+        images: dict[str, Path] = {
+            name: Cell(f"{place}/{name}.{image}", self.cells, row, image) for row, name in enumerate(self.names)
+        }
+        if len(empty) == self.length:
+            return Pairing("", [(path, None) for path in images.values()], self.names)
+        have = [row for row in range(self.length) if row not in empty]
+        names = [self.names[row] for row in have]
+        masks = [Cell(f"{place}/{self.names[row]}.{label}", self.cells, row, label) for row in have]
+        lonely = {self.names[row]: images[self.names[row]] for row in sorted(empty)}
+        pairs: list[tuple[Path, Path | None]] = [(images[n], mask) for n, mask in zip(names, masks, strict=True)]
+        return Pairing("", pairs, names, lonely, mask_place=Path(place))
+
+
+def _package() -> Any:
+    """Hugging Face's ``datasets``; NoDataError where it is missing."""
+    try:
+        package = import_module("datasets")
+    except ImportError as error:
+        raise NoDataError("Hugging Face's package datasets is missing", 'pip install "segloss[hf]"') from error
+    if not sys.stderr.isatty():
+        package.disable_progress_bars()
+    return package
+
+
+def _load(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, Table]:
+    package, place = _package(), Path(root)
+    try:
+        if any((place / name).is_file() for name in ON_DISK):
+            loaded = package.load_from_disk(root)
+        elif place.is_file():
+            loaded = package.load_dataset(BUILDERS.get(place.suffix.lower(), "parquet"), data_files=root)
+        else:
+            loaded = package.load_dataset(root, subset)
+    except Exception as error:  # each builder raises its own
+        raise _not_opened(root, error) from error
+    splits = loaded if hasattr(loaded, "keys") else {"train": loaded}
+    tables = {}
+    for key, rows in splits.items():
+        known = [column for column in columns if column in rows.column_names]
+        cells = ArrowCells(rows.select_columns(known), hash_of(rows._fingerprint))
+        tables[str(key)] = Table(
+            *(cells, len(rows), rows.column_names, rows.features, "in Arrow files"),
+            _names_of(rows, columns[0]),
+            partial(_missing, rows),
+        )
+    return tables
+
+
+def _not_opened(root: str, error: Exception) -> NoDataError:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    what = f"cannot be opened by Hugging Face's datasets: {lines[0].strip() if lines else type(error).__name__}"
+    return NoDataError(what, "give a name on the hub, a folder of save_to_disk, or Parquet or tar files", root)
+
+
+def _names_of(rows: Any, image: str) -> list[str]:
+    """Of webdataset's keys, or the stems of the paths that are kept beside the images; none where there are none."""
+    table = rows.data
+    if rows._indices is not None:
+        return []
+    if "__key__" in rows.column_names:
+        return [str(name) for name in table["__key__"].to_pylist()]
+    kind = table[image].type if image in rows.column_names else None
+    if kind is None or not hasattr(kind, "get_field_index") or kind.get_field_index("path") < 0:
+        return []
+    return _stems(path for chunk in table[image].chunks for path in chunk.field("path").to_pylist())
+
+
+def _stems(paths: Iterable[str | None]) -> list[str]:
+    return [Path(path).stem for path in paths if path]
+
+
+def _missing(rows: Any, column: str) -> list[int]:
+    values = rows.select_columns([column]).with_format("arrow")
+    if values.data[column].null_count == 0 and rows._indices is None:
+        return []
+    return [row for row in range(len(rows)) if not values[row][column][0].is_valid]
+
+
+def _stream(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, Table]:
+    package = _package()
+    try:
+        builder = package.load_dataset_builder(
+            *((root, subset) if not Path(root).is_file() else (BUILDERS.get(Path(root).suffix.lower(), "parquet"),)),
+            **({"data_files": root} if Path(root).is_file() else {}),
+        )
+        files = {str(key): [str(url) for url in urls] for key, urls in builder.config.data_files.items()}
+    except Exception as error:
+        raise _not_opened(root, error) from error
+    tables = {}
+    for key, urls in files.items():
+        ends = {Path(url).suffix.lower() for url in urls}
+        if ends == {".parquet"}:
+            rows = ParquetCells(urls, columns)
+            features = dict(builder.info.features or {})
+            names = _stems(rows.paths(columns[0]))
+            tables[key] = Table(rows, len(rows), rows.every, features, "Parquet as it lies", names, rows.missing)
+        elif ends == {".tar"}:
+            shards = TarCells(urls, columns)
+            tables[key] = Table(
+                *(shards, len(shards), [*shards.endings], {}, "tar shards as they lie"), shards.names, shards.missing
+            )
+        else:
+            what = f"--streaming reads Parquet and tar files, got {', '.join(sorted(ends))}"
+            raise NoDataError(what, "leave --streaming out", root)
+    return tables
+
+
+def _key_of(tables: Mapping[str, Table], split: str) -> str | None:
+    """The split by any of its names."""
+    names = SPLIT_NAMES.get(split, (split.lower(),))
+    return next((key for name in names for key in tables if key.lower() == name), None)
+
+
+def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTable, str]:
+    """The class table, and where it is from."""
+    there = [Path(root, name) for name in (*CLASS_FILES, NAMES_FILE) if Path(root, name).is_file()]
+    if class_file is not None or there:
+        path = Path(class_file) if class_file is not None else there[0]
+        return read_class_file(path), path.name
+    while feature is not None and not hasattr(feature, "names"):
+        feature = getattr(feature, "feature", None)
+    if feature is not None and feature.names:
+        return named_classes(feature.names), "its features"
+    try:
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(root, NAMES_FILE, repo_type="dataset"))
+        return named_classes(_numbered(json.loads(path.read_text(encoding="utf-8")))), NAMES_FILE
+    except Exception as error:  # not on the hub, no such file, no net
+        cure = "give --class-file, or write classes.yaml into the folder"
+        raise NoDataError("names no classes", cure, root) from error
+
+
+def _numbered(names: Mapping[str, str]) -> list[str]:
+    return [names[str(number)] for number in range(len(names))]
+
+
+def named_classes(names: Sequence[str]) -> ClassTable:
+    """Classes by place; those named void or unlabeled are ignored, since a list of names cannot say what is."""
+    kept = [(name, place) for place, name in enumerate(names) if name.lower() not in IGNORED_NAMES]
+    ignored = [place for place, name in enumerate(names) if name.lower() in IGNORED_NAMES]
+    return ClassTable(tuple(name for name, _ in kept), tuple(i for _, i in kept), ignore_ids=(255, *ignored))
+
+
+FORMATS = (
+    Format(
+        "hf",
+        "Hugging Face: hub name, folder, Parquet, tar",
+        hugging_face,
+        options={
+            "val_share": "folder without split folders or lists, hf without val: share of images in val",
+            "image_column": "hf: column of the images (of tar shards: their ending)",
+            "label_column": "hf: column of the masks",
+            "subset": "hf: configuration of a set on the hub that has several",
+            "class_file": "hf: class file; default: in the folder, or from the features",
+            "streaming": "hf: read Parquet and tar files where they lie, for sets larger than the disk",
+        },
+        anywhere=True,
+    ),
+)

@@ -1,0 +1,398 @@
+"""``--dataset hf``: tables of images, read as files are; offline, on sets that the tests make."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_trees import random_image, random_mask
+from PIL import Image
+from small_training import SmallRun
+from street_trees import TINY
+
+from eval_seg import evaluate
+from segloss.datasets import MissingSplitError, NoDataError, build_dataset
+from segloss.datasets.loading import EpochSampler, evaluation_loader, training_loader
+from segloss.datasets.street_scenes import render_street
+from segloss.doctor.command import main as doctor
+from segloss.errors import InputError
+from segloss.frequency import main as frequency
+from segloss.pixel_counts import count_dataset
+from segloss.training import Splits
+
+datasets = pytest.importorskip("datasets")
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["wall", "floor", "lamp"]
+SIZE = (12, 17)
+SPLITS = {"train": 6, "validation": 2}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixels_of(split: str, place: int) -> tuple[np.ndarray, np.ndarray]:
+    seed = place + 100 * (split != "train")
+    return random_image(seed, SIZE), random_mask(seed, SIZE)
+
+
+def rows_of(split: str, count: int, named: bool = True) -> "datasets.Dataset":
+    """Images and masks as PNG, with file names beside the images."""
+    rows = []
+    for place in range(count):
+        image, mask = pixels_of(split, place)
+        path = f"{split}_{place}.png" if named else None
+        rows.append({"image": {"bytes": png(image), "path": path}, "label": {"bytes": png(mask), "path": None}})
+    kinds = {"image": datasets.Image(), "label": datasets.Image()}
+    return datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+
+
+def parquet(root: Path, splits=SPLITS, classes=True, **options) -> Path:
+    root.mkdir(parents=True)
+    for split, count in splits.items():
+        rows_of(split, count, **options).to_parquet(root / f"{split}-00000-of-00001.parquet", batch_size=2)
+    if classes:
+        (root / "classes.yaml").write_text(str(NAMES))
+    return root
+
+
+def on_disk(root: Path) -> Path:
+    datasets.DatasetDict({split: rows_of(split, count) for split, count in SPLITS.items()}).save_to_disk(root)
+    (root / "classes.yaml").write_text(str(NAMES))
+    return root
+
+
+def shards(root: Path) -> Path:
+    """Two shards of training, with a file that is no column."""
+    root.mkdir()
+    for split, count in SPLITS.items():
+        for place in range(count):
+            image, mask = pixels_of(split, place)
+            with tarfile.open(root / f"{split}-{place % 2:05d}.tar", "a") as shard:
+                for ending, data in (("json", b"{}"), ("image", png(image)), ("label", png(mask))):
+                    name = {"image": "image.png", "label": "label.png"}.get(ending, ending)
+                    member = tarfile.TarInfo(f"{split}_{place}.{name}")
+                    member.size = len(data)
+                    shard.addfile(member, io.BytesIO(data))
+    (root / "classes.yaml").write_text(str(NAMES))
+    return root
+
+
+def opened(root: Path, split: str = "train", **options):
+    if any(root.glob("*.tar")):
+        options = {"image_column": "image.png", "label_column": "label.png", **options}
+    return build_dataset("hf", root, split, **options)
+
+
+FORMS = {
+    "parquet": (parquet, False),
+    "save_to_disk": (on_disk, False),
+    "tar": (shards, False),
+    "parquet as it lies": (parquet, True),
+    "tar as it lies": (shards, True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_holds_the_same_samples(tmp_path, form):
+    make, streaming = FORMS[form]
+    root = make(tmp_path / "set")
+    for split, key in (("train", "train"), ("val", "validation")):
+        dataset = opened(root, split, streaming=streaming)
+        assert sorted(dataset.names) == [f"{key}_{place}" for place in range(SPLITS[key])]
+        assert dataset.classes.names == tuple(NAMES) and dataset.has_labels
+        copy = pickle.loads(pickle.dumps(dataset))  # as workers get it where they are not forked
+        for index, name in enumerate(dataset.names):
+            image, labels = pixels_of(key, int(name.rsplit("_")[-1]))
+            sample = copy[index]
+            assert (sample["image"].numpy().transpose(1, 2, 0) == image[..., :3]).all()
+            assert (sample["labels"].numpy() == labels).all() and sample["name"] == name
+            assert dataset.image_size(index) == SIZE
+        dataset.check_files()
+        counts = count_dataset(dataset)
+        expected = np.bincount(
+            np.concatenate([pixels_of(key, place)[1].ravel() for place in range(SPLITS[key])]), minlength=256
+        )
+        assert counts.pixels == tuple(expected[:3]) and counts.ignored_pixels == expected[255]
+        assert counts.fingerprint and counts.images_digest
+    with pytest.raises(MissingSplitError, match="split 'test' is missing, there are train, validation"):
+        opened(root, "test", streaming=streaming)
+
+
+def test_one_file_is_its_training_split(tmp_path):
+    file = parquet(tmp_path / "set") / "train-00000-of-00001.parquet"
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    options = {"class_file": str(tmp_path / "names.txt"), "val_share": 0.3}
+    for streaming in (False, True):
+        train, val = (opened(file, split, streaming=streaming, **options) for split in ("train", "val"))
+        assert sorted([*train.names, *val.names]) == [f"train_{place}" for place in range(6)] and val.names
+        assert "30% of it for val by a hash of the name" in val.found.form
+
+
+def test_classes_come_from_the_features_of_label_arrays(tmp_path):
+    kinds = {
+        "image": datasets.Image(),
+        "label": datasets.List(datasets.List(datasets.ClassLabel(names=["void", *NAMES]))),
+    }
+    rows = [
+        {"image": {"bytes": png(pixels_of("train", place)[0]), "path": None}, "label": [[0, 1, 2], [3, 3, 3]]}
+        for place in range(3)
+    ]
+    (tmp_path / "set").mkdir()
+    table = datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+    table.to_parquet(tmp_path / "set/train-0.parquet")
+    for streaming in (False, True):
+        dataset = opened(tmp_path / "set", streaming=streaming)
+        assert dataset.classes.names == tuple(NAMES) and dataset.classes.ids == (1, 2, 3)
+        assert dataset.read_labels(0).tolist() == [[255, 0, 1], [2, 2, 2]]
+        assert all(len(name) == 6 and name.isdigit() for name in dataset.names)
+
+
+def test_names_of_the_hubs_file_and_what_a_missing_one_is_told(tmp_path):
+    root = parquet(tmp_path / "set", classes=False)
+    with pytest.raises(NoDataError, match="names no classes; give --class-file"):
+        opened(root)
+    (root / "id2label.json").write_text('{"0": "wall", "1": "floor", "2": "lamp"}')
+    assert opened(root).classes.names == tuple(NAMES)
+
+
+def test_a_wrong_column_is_told_those_there_are(tmp_path):
+    root = parquet(tmp_path / "set")
+    for streaming in (False, True):
+        with pytest.raises(InputError, match=r"unknown --image-column 'picture'; choose one of image, label"):
+            opened(root, image_column="picture", streaming=streaming)
+        with pytest.raises(
+            InputError, match=r"unknown --label-column 'labels'; choose one of image, label; did you mean"
+        ):
+            opened(root, label_column="labels", streaming=streaming)
+
+
+def test_another_format_refuses_what_it_does_not_read(tmp_path):
+    with pytest.raises(InputError, match=r"--streaming is not read with --dataset synthetic"):
+        build_dataset("synthetic", None, "train", streaming=True)
+    with pytest.raises(InputError, match=r"--label-column is not read with --dataset folder"):
+        build_dataset("folder", tmp_path, "train", label_column="mask")
+
+
+def test_a_mask_that_is_not_there_makes_a_lonely_image_and_none_a_split_without(tmp_path):
+    root = parquet(tmp_path / "set")
+    for split, empty in (("train", {1}), ("test", {0, 1})):
+        rows = [
+            {"image": {"bytes": png(pixels_of("train", n)[0]), "path": f"{split}{n}.png"}}
+            | {"label": None if n in empty else {"bytes": png(pixels_of("train", n)[1]), "path": None}}
+            for n in range(2)
+        ]
+        kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+        datasets.Dataset.from_list(rows, features=kinds).to_parquet(root / f"{split}-00000-of-00001.parquet")
+    for streaming in (False, True):
+        with pytest.raises(InputError, match="image without mask"):
+            opened(root, streaming=streaming)
+        assert opened(root, lonely=True, streaming=streaming).names == ["train0"]
+        assert not opened(root, "test", streaming=streaming).has_labels
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_damaged_image_is_named_with_its_row(tmp_path, streaming):
+    root = parquet(tmp_path / "set")
+    rows = [
+        {"image": {"bytes": png(pixels_of("train", n)[0])[: 200 if n else None], "path": None}}
+        | {"label": {"bytes": png(pixels_of("train", n)[1]), "path": None}}
+        for n in range(2)
+    ]
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    datasets.Dataset.from_list(rows, features=kinds).to_parquet(root / "train-00000-of-00001.parquet")
+    dataset = opened(root, streaming=streaming)
+    with pytest.raises(InputError, match=r"set/train/000001\.image: is cut off"):
+        dataset[1]
+    with pytest.raises(InputError, match=r"000001\.image: is cut off"):
+        list(evaluation_loader(dataset, 1, workers=1))
+
+
+@pytest.mark.parametrize("values", [[[0.5, 1]], [[-1, 0]], [[70000, 0]], [["a", "b"]]])
+def test_arrays_that_are_no_ids_are_refused(tmp_path, values):
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "classes.yaml").write_text(str(NAMES))
+    row = {"image": {"bytes": png(pixels_of("train", 0)[0]), "path": None}, "label": values}
+    table = datasets.Dataset.from_list([row] * 2).cast_column("image", datasets.Image())
+    table.to_parquet(root / "train-0.parquet")
+    for streaming in (False, True):
+        train, val = (opened(root, split, val_share=0.5, streaming=streaming) for split in ("train", "val"))
+        with pytest.raises(InputError, match=r"row \d, column label: is "):
+            train.read_labels(0), val.read_labels(0)
+
+
+def test_replaced_files_change_the_fingerprint(tmp_path):
+    root = parquet(tmp_path / "set")
+    before = [opened(root, streaming=streaming).fingerprint() for streaming in (False, True)]
+    assert before == [opened(root, streaming=streaming).fingerprint() for streaming in (False, True)]
+    rows_of("validation", 6).to_parquet(root / "train-00000-of-00001.parquet")
+    assert {*before}.isdisjoint(opened(root, streaming=streaming).fingerprint() for streaming in (False, True))
+
+
+def test_the_doctor_reads_tables_as_it_reads_files(tmp_path, capsys):
+    root = parquet(tmp_path / "set")
+    rows_of("train", 2).to_parquet(root / "validation-00000-of-00001.parquet")
+    for flags in ([], ["--streaming"]):
+        with pytest.raises(SystemExit):
+            doctor(["--dataset", "hf", "--data-path", str(root), *flags])
+        said = capsys.readouterr().out
+        assert "the same image as" in said and "error" in said
+    rows_of("validation", 2).to_parquet(root / "validation-00000-of-00001.parquet")
+    for flags in ([], ["--streaming"]):
+        doctor(["--dataset", "hf", "--data-path", str(root), "--check", "sample", *flags])
+        assert "error" not in capsys.readouterr().out
+
+
+# ---- streaming: whose turn it is
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_groups_are_taken_some_at_a_time_and_every_sample_once(world_size, repeated):
+    groups = torch.arange(10).repeat_interleave(7)
+    repeat = torch.full((70,), 1.5) if repeated else None
+    options = {"shuffle": True, "seed": 3, "world_size": world_size, "groups": groups, "repeat": repeat}
+    epochs = []
+    for epoch in (0, 1):
+        keys = []
+        for rank in range(world_size):
+            sampler = EpochSampler(70, rank=rank, **options)
+            sampler.set_epoch(epoch)
+            keys.append(list(sampler))
+        dealt = [key for some in zip(*keys, strict=True) for key in some]
+        assert len({*dealt}) == len(dealt) >= 70 - world_size + 1
+        if not repeated:
+            turns = [int(groups[index]) for _, index in dealt]
+            windows = [{*turns[:28]}, {*turns[28:56]}, {*turns[56:]}]
+            assert [len(window) for window in windows] == [4, 4, 2] and len(set.union(*windows)) == 10
+            assert turns != sorted(turns)
+        epochs.append(dealt)
+    assert [key[1:] for key in epochs[0]] != [key[1:] for key in epochs[1]]
+
+
+def test_no_sample_is_seen_twice_over_workers_and_ranks(tmp_path):
+    root = parquet(tmp_path / "set", {"train": 13, "validation": 2})
+    dataset = opened(root, streaming=True)
+    assert dataset.groups is not None and int(dataset.groups.max()) >= 6
+    seen: Counter[str] = Counter()
+    for rank in range(2):
+        for batch in training_loader(dataset, 2, seed=0, workers=2, rank=rank, world_size=2):
+            seen.update(batch["name"])
+    assert len(seen) == 12 and {*seen.values()} == {1}
+    seen = Counter(s["name"] for batch in evaluation_loader(dataset, 2, workers=2) for s in batch)
+    assert len(seen) == 13 and {*seen.values()} == {1}
+
+
+def test_opening_a_stream_reads_no_image(tmp_path, monkeypatch):
+    root = parquet(tmp_path / "set")
+
+    def refuse(*args):
+        raise AssertionError("read")
+
+    monkeypatch.setattr("segloss.datasets.cells.ParquetCells._group", refuse)
+    dataset = opened(root, streaming=True)
+    dataset.check_files()
+    assert dataset.fingerprint() and dataset.images_digest() and len(dataset) == 6
+
+
+# ---- the commands
+
+
+def street_set(root: Path) -> Path:
+    root.mkdir()
+    for split, count in (("train", 8), ("validation", 2)):
+        rows = []
+        for place in range(count):
+            image, labels = render_street(3, split.replace("validation", "val"), place, 64, 96)
+            rows.append({"image": {"bytes": png(image), "path": None}, "label": {"bytes": png(labels), "path": None}})
+        kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+        datasets.Dataset.from_list(rows, features=kinds).to_parquet(root / f"{split}-0.parquet", batch_size=3)
+    from segloss.datasets.tables import CAMVID_11
+
+    (root / "classes.yaml").write_text(str([*CAMVID_11.names]))
+    return root
+
+
+def command(tmp_path: Path, *words: object) -> subprocess.CompletedProcess:
+    """From the root of the checkout, where our folder ``datasets`` is found first."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "SEGLOSS_CACHE": str(tmp_path / "cache")}
+    environment |= {"HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    run = [sys.executable, *map(str, words)]
+    return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def test_the_commands_work_from_a_checkout(tmp_path, monkeypatch):
+    root, folder = street_set(tmp_path / "set"), tmp_path / "run"
+    tiny = [word if word != "0" else "1" for word in TINY]  # a worker
+    flags = ["--dataset", "hf", "--data-path", root, "--output-dir", folder, *tiny, "--epochs", 1]
+    done = command(tmp_path, "train_seg.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and "Hugging Face, in Arrow files, train: image, label; 11 classes" in done.stdout
+    monkeypatch.chdir(ROOT)
+    evaluate(["--checkpoint", str(folder), "--split", "val", "--workers", "1", "--streaming", "--accelerator", "cpu"])
+    scored, trained = (
+        json.loads((folder / name).read_text()) for name in ("eval-val/metrics.json", "val_metrics.json")
+    )
+    assert abs(scored["runs"]["run"]["miou"] - trained["miou"]) < 1e-9
+
+
+def test_class_statistics_of_a_table(tmp_path, capsys):
+    root = parquet(tmp_path / "set")
+    for flags in ([], ["--streaming"]):
+        frequency(["--dataset", "hf", "--data-path", str(root), "--split", "train", "val", *flags])
+        assert "floor" in capsys.readouterr().out
+
+
+def test_a_name_that_is_not_there_is_one_line(tmp_path):
+    done = command(tmp_path, "-m", "segloss.frequency", "--dataset", "hf", "--data-path", "nobody/nothing-at-all")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: nobody/nothing-at-all: cannot be opened by Hugging Face's datasets: ")
+
+
+def test_without_the_package_there_is_one_line(tmp_path):
+    code = (
+        "import sys; sys.modules['datasets'] = None\n"
+        "from segloss.errors import exit_on_input_error\nfrom segloss.frequency import main\n"
+        "exit_on_input_error(lambda: main(['--dataset', 'hf', '--data-path', 'x']))"
+    )
+    done = command(tmp_path, "-c", code)
+    told = 'error: Hugging Face\'s package datasets is missing; pip install "segloss[hf]"\n'
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_a_training_step_takes_what_a_stream_gives(tmp_path):
+    dataset = opened(parquet(tmp_path / "set", {"train": 5, "validation": 2}), streaming=True)
+    run = SmallRun(tmp_path / "run", dataset)
+    run.data.splits = Splits(dataset, dataset, None, SIZE)
+    assert len(run.fit().rows) == 1
+
+
+def test_a_hub_name_is_kept_as_it_is_and_a_path_made_absolute(tmp_path, monkeypatch):
+    from segloss.config import TrainConfig
+    from segloss.flags import from_plain_dict
+    from segloss.inference import find_machine
+    from segloss.runs import Used
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("a\nb")
+    values = {"dataset": "hf", "data_path": "user/set", "class_file": "names.txt"}
+    used = Used.of(from_plain_dict(TrainConfig, values), (32, 32), find_machine("cpu", "32-true", 0))
+    assert (used.data_path, used.class_file) == ("user/set", str(tmp_path / "names.txt"))
