@@ -1,6 +1,6 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
-from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
 from segloss.doctor.examine import check_before
@@ -19,7 +18,7 @@ from segloss.evaluation.fitting import fit, images_to_fit_on
 from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, RunSource
-from segloss.inference import Views, find_machine
+from segloss.inference import Views, ends, find_machine
 from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
@@ -103,12 +102,19 @@ def predict_images(
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
         source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
-        loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset)
-        for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
-            save(sample, predicted)
+        for _ in progress(f"predicting by {name}")(_saved(source, save), len(dataset)):
+            pass
     return written
+
+
+def _saved(source: RunSource, save: PredictionWriter) -> Iterator[str]:
+    """Names of the images that are predicted and written."""
+    for sample, predicted in source.decisions():
+        save(sample, predicted)
+        if ends(sample, predicted):
+            yield sample["name"]
 
 
 def decision_of(
