@@ -109,7 +109,8 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
         return facts
     try:
         if (size := image_size(path)) != (height, width):
-            raise size_mismatch(path, size, image, (height, width))
+            facts.faults.append(Fault("size", size_mismatch(path, size, image, (height, width))))
+            return facts
         read, facts.histogram = mask_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
         for top in range(0, height, rows := max(1, LARGE // 64 // width)):
             mask = read(top, min(height, top + rows))

@@ -17,9 +17,12 @@ from segloss import inference
 from segloss.datasets import base, build_dataset
 from segloss.datasets.rows import sliced
 from segloss.datasets.transforms import EvalTransform
+from segloss.doctor import examine
+from segloss.doctor.examine import examine_pair
 from segloss.errors import InputError
-from segloss.evaluation import mask_source
+from segloss.evaluation import mask_source, run_source
 from segloss.evaluation.png_rows import PngRows
+from segloss.evaluation.run_source import RunSource
 from segloss.inference import Views, blend_weights, infer_dataset, score_rows, window_starts
 from segloss.losses import build_criterion
 
@@ -250,6 +253,34 @@ def test_the_iou_rule_is_fitted_to_windows_read_by_rows(run, tmp_path, monkeypat
         samples.append(sample_of(loaded, dataset, device=torch.device("cpu"), views=Views(tile=(48, 48))))
     assert samples[0].pixels == samples[1].pixels > 0
     torch.testing.assert_close(samples[0].posterior, samples[1].posterior)
+
+
+def test_a_picture_of_a_large_image_is_thinned_out_on_one_grid(run, monkeypatch):
+    dataset = build_dataset("camvid", run.parent / "data", "val", EvalTransform(1.0))
+    source = RunSource("run", segloss.load_run(run), dataset, device=torch.device("cpu"), views=Views(tile=(48, 48)))
+    monkeypatch.setattr(inference, "PIECE", 700)
+    whole = source.picture(dataset.names[1])
+    monkeypatch.setattr(base, "LARGE", 1000)
+    monkeypatch.setattr(run_source, "PICTURE", 64 * 96 // 9)
+    for found, expected in zip(source.picture(dataset.names[1]), whole, strict=True):
+        np.testing.assert_array_equal(found, expected[::3, ::3])
+
+
+def test_the_doctor_finds_the_same_in_masks_read_by_rows(dataset, tmp_path, monkeypatch):
+    mask = np.zeros((150, 210), np.uint8)
+    mask[149, 3], mask[20] = 7, 1
+    write_png(tmp_path / "masks/val/a.png", mask)
+    write_png(tmp_path / "masks/val/c.png", mask)
+    write_png(tmp_path / "images/val/a.png", random_image(0, (150, 210)))
+    found = []
+    for pixels in (base.LARGE, 5000):
+        monkeypatch.setattr(base, "LARGE", pixels)
+        facts = [examine_pair(dataset, place) for place in range(len(dataset))]
+        found.append([([f.kind for f in of.faults], of.values, of.histogram.tolist()) for of in facts])
+    assert found[0] == [*found[1][:2], found[0][2]] and found[0][0][0] == ["stray"]
+    assert found[1][2][0] == ["size"]  # and not read at all
+    monkeypatch.setattr(examine, "LARGE", 64 * 210)  # one row at a time
+    assert examine_pair(dataset, 0).histogram.tolist() == found[0][0][2]
 
 
 def test_masks_read_by_rows_are_counted_as_whole_ones(tmp_path, monkeypatch):
