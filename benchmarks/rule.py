@@ -77,9 +77,7 @@ def main() -> None:
         }
     share = alone["rule"] / whole
     print(f"{args.images} images of {args.size}, UNet {args.encoder}, 11 classes; CPU time of an image")
-    print(
-        f"evaluation {1e3 * whole:.1f} ms; deciding by the rule {1e3 * alone['rule']:.2f} ms, {share:.1%} of the evaluation"
-    )
+    print(f"evaluation {1e3 * whole:.1f} ms, by the rule {1e3 * alone['rule']:.2f} ms, {share:.1%} of the evaluation")
     print(f"by the plain argmax {1e3 * alone['plain']:.2f} ms")
     print(f"fitting to {sample.pixels:,} pixels {fit_seconds:.2f} s, that of {fit_seconds / whole:.1f} images")
     content = {"evaluation_ms": 1e3 * whole, "decide_ms": {name: 1e3 * spent for name, spent in alone.items()}}
