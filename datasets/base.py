@@ -17,6 +17,7 @@ from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import IMAGE_SUFFIXES, OTHER_PICTURES, has_end, image_size, read_image, unreadable
 from segloss.datasets.masks import label_histogram, map_mask, read_mask
+from segloss.datasets.rows import LARGE, Rows, image_rows, mask_rows, sliced
 from segloss.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,6 +164,31 @@ class SegmentationDataset(Dataset[Sample]):
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of an image, without decoding it."""
         return image_size(self.pairs[index][0])
+
+    def is_large(self, index: int) -> bool:
+        """Whether an image is read by rows and not decoded whole, by its header."""
+        height, width = self.image_size(index)
+        return height * width > LARGE
+
+    def image_rows(self, index: int) -> Rows:
+        """As :meth:`read_image`, a few rows at a time: ``(first, behind the last)`` -> uint8 ``(rows, W, 3)``."""
+        return image_rows(self.pairs[index][0]) if self.is_large(index) else sliced(self.read_image(index))
+
+    def label_rows(self, index: int) -> Rows:
+        """As :meth:`read_labels`, a few rows at a time."""
+        path = self.pairs[index][1]
+        if path is None or not self.is_large(index):
+            return sliced(self.read_labels(index))
+        size, (height, width) = self.image_size(index), image_size(path)
+        if (height, width) != size:
+            raise size_mismatch(path, (height, width), self.pairs[index][0], size)
+        read = mask_rows(path)
+
+        def labels(top: int, bottom: int) -> np.ndarray:
+            rows = map_mask(read(top, bottom), self.classes, path)
+            return rows if self.labelled is None else self.labelled.of_image(rows, index)
+
+        return labels
 
     def read_pair(self, index: int) -> Pair:
         """Image and labels of one sample, from the cache if there is one; InputError as :meth:`decode_pair`."""
@@ -372,22 +398,12 @@ def pair(
         raise no_images(place)
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
-    every = images if folder is None else folder
-    endings = _endings(every, masks)
-    ending = _usual_ending(endings, min(len(every), len(masks)))
-    of_image = {name: name for name in images}
-    if ending and endings:
-        for name in images:
-            several = [mask for end, mask in endings.get(name, ()) if end == ending or not end.endswith(ending)]
-            if len(several) > 1:
-                raise _several_masks(images[name], [masks[mask] for mask in several])
-        masks = {name.removesuffix(ending): path for name, path in masks.items()}
-        form = f"{form}, masks named NAME{ending}"
-    elif endings is not None and (words := _own_words(every, masks)):
-        (before, after), (mask_before, mask_after) = words
-        of_image = {name: _without(name, before, after) for name in images}
-        masks = {_without(name, mask_before, mask_after): path for name, path in masks.items()}
-        form = f"{form}, images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
+    naming = learn_naming(images if folder is None else folder, masks)
+    for name in images:
+        naming.require_one(name, images, masks)
+    of_image = {name: naming.key(name) for name in images}
+    masks = {naming.mask_key(name): path for name, path in masks.items()}
+    form += naming.said
     both = [name for name in images if of_image[name] in masks]
     wanted = {*of_image.values()}
     return Pairing(
@@ -410,12 +426,61 @@ def unique_by(files: Mapping[str, Path], key: Callable[[str], str]) -> dict[str,
     return found
 
 
-def _several_masks(image: Path, masks: list[Path]) -> InputError:
-    what = f"has several masks: {', '.join(mask.name for mask in masks[:4])}{', ...' if len(masks) > 4 else ''}"
-    return InputError(what, "keep one in the folder, or write list files of image and mask", image)
-
-
 Endings = dict[str, list[tuple[str, str]]]
+Words = tuple[str, str]  # before and after what tells a folder's files apart
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How two folders call the same image: by the same name, but for words of their own.
+
+    Attributes:
+        words, mask_words: that the names of either have.
+        endings: of each image what its masks have after its name, and their names, where that is the difference.
+    """
+
+    words: Words = ("", "")
+    mask_words: Words = ("", "")
+    endings: Endings = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        return _without(name, *self.words)
+
+    def mask_key(self, name: str) -> str:
+        return _without(name, *self.mask_words)
+
+    @property
+    def said(self) -> str:
+        """Behind the form of a data set."""
+        (before, after), (mask_before, mask_after) = self.words, self.mask_words
+        if self.endings:
+            return f", masks named NAME{mask_after}"
+        named = f", images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
+        return named if before + after + mask_before + mask_after else ""
+
+    def require_one(self, name: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+        """InputError that lists the masks of an image that has several."""
+        ending = self.mask_words[1]
+        several = [mask for end, mask in self.endings.get(name, ()) if end == ending or not end.endswith(ending)]
+        if len(several) > 1:
+            shown = ", ".join(masks[mask].name for mask in several[:4]) + (", ..." if len(several) > 4 else "")
+            cure = "keep one in the folder, or write list files of image and mask"
+            raise InputError(f"has several masks: {shown}", cure, images[name])
+
+
+def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:
+    """From most of the files: the same names; masks called as their image and an ending; words of either's own."""
+    endings = _endings(images, masks)
+    if endings is None:
+        return Naming()
+    if ending := _usual_ending(endings, min(len(images), len(masks))):
+        return Naming(mask_words=("", ending), endings=endings)
+    (before, after), (mask_before, mask_after) = _own_words(images, masks) or (("", ""), ("", ""))
+    if before == mask_before:  # no word of either's own
+        before = mask_before = ""
+    if after == mask_after:
+        after = mask_after = ""
+    return Naming((before, after), (mask_before, mask_after))
 
 
 def _endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Endings | None:
@@ -435,18 +500,10 @@ def _endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Endings |
     return found
 
 
-def common_ending(images: Mapping[str, Path], masks: Mapping[str, Path]) -> str:
-    """What most masks have after their image's name, where no mask has just the name."""
-    return _usual_ending(_endings(images, masks), min(len(images), len(masks)))
-
-
-def _usual_ending(endings: Endings | None, most: int) -> str:
-    counts = Counter(end for of_image in (endings or {}).values() for end, _ in of_image)
+def _usual_ending(endings: Endings, most: int) -> str:
+    counts = Counter(end for of_image in endings.values() for end, _ in of_image)
     ending, count = min(counts.items(), key=lambda item: (-item[1], item[0])) if counts else ("", 0)
     return ending if 2 * count > most else ""
-
-
-Words = tuple[str, str]  # before and after what tells a folder's files apart
 
 
 def _own_words(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[Words, Words] | None:
@@ -479,5 +536,5 @@ def _common_start(names: Collection[str]) -> str:
 
 
 def _without(name: str, before: str, after: str) -> str:
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.removeprefix(before).removesuffix(after)
+    folder, slash, last = name.removesuffix(after).rpartition("/")
+    return folder + slash + last.removeprefix(before)

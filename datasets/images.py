@@ -1,15 +1,16 @@
 """Image files: found, measured, decoded, and refused where they are damaged."""
 
-import io
+import mmap
 import os
 import stat
+import threading
 import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -79,6 +80,11 @@ def unreadable(path: Path, error: Exception | None = None) -> InputError:
     return damaged(path, "is not a readable image")
 
 
+def too_large(path: Path, decoder: str) -> InputError:
+    cure = "save it as tiled TIFF, which eval_seg.py --tile reads by windows, or cut it"
+    return InputError(f"has more pixels than {decoder}", cure, path)
+
+
 def damaged(path: Path, how: str) -> InputError:
     return InputError(how, "replace the file or remove it with its partner", path)
 
@@ -93,8 +99,8 @@ def read_file(path: Path, flags: int) -> np.ndarray:
         decoded = (
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if alpha else flags) if data else None
         )
-    except cv2.error:  # more pixels than it takes
-        decoded = None
+    except cv2.error as error:  # more pixels than it takes
+        raise too_large(path, "OpenCV decodes") from error
     if alpha and decoded is not None and decoded.shape[2:] != (3,):
         return _without_alpha(decoded, path)
     if decoded is None:
@@ -106,10 +112,17 @@ def read_file(path: Path, flags: int) -> np.ndarray:
 
 def read_bytes(path: Path) -> bytes:
     """The file's content; InputError where it cannot be read, or is a pipe, which would be waited for."""
+    with _regular(path) as file:
+        return file.read()  # not cv2.imread: it cannot open every path on Windows
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError("is no regular file", "replace it by an image", path)
-        return path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -117,34 +130,34 @@ def read_bytes(path: Path) -> bytes:
 def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
     """Blue, green and red of four bands; InputError unless the fourth is full everywhere and so says nothing."""
     if (decoded[..., 3] != np.iinfo(decoded.dtype).max).any():
-        raise _bands(path, decoded.shape[2])
+        raise not_rgb(path, decoded.shape[2])
     return decoded[..., :3] if decoded.dtype == np.uint8 else (decoded[..., :3] >> 8).astype(np.uint8)
 
 
-def _bands(path: Path, count: int) -> InputError:
+def not_rgb(path: Path, count: int) -> InputError:
     return InputError(f"has {count} bands, of which images here have 1 or 3", "save its red, green and blue", path)
 
 
 def tiff_tags(path: Path) -> "dict[int, Any] | None":
     """The tags of a TIFF file's first page; None for other formats; InputError for several pages of pictures."""
-    data = read_bytes(path)
-    if data[:4] not in TIFF_STARTS:
-        return None
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     pages: list[dict[int, Any]] = []
-    file = io.BytesIO(data)
-    try:
-        ifd = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" or data[3:4] == b"+" else 8])
-        seen: set[int] = set()
-        while ifd.next and ifd.next not in seen:
-            seen.add(ifd.next)
-            file.seek(ifd.next)
-            ifd.load(file)
-            if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
-                pages.append(dict(ifd))
-    except Exception as error:  # whatever Pillow meets in a damaged file
-        raise unreadable(path) from error
+    with _regular(path) as file:
+        start = file.read(16)
+        if start[:4] not in TIFF_STARTS:
+            return None
+        try:
+            ifd: Any = ImageFileDirectory_v2(start[: 16 if b"+" in start[2:4] else 8])
+            seen: set[int] = set()
+            while ifd.next and ifd.next not in seen:
+                seen.add(ifd.next)
+                file.seek(ifd.next)
+                ifd.load(file)
+                if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
+                    pages.append(dict(ifd))
+        except Exception as error:  # whatever Pillow meets in a damaged file
+            raise unreadable(path) from error
     if not pages:
         raise unreadable(path)
     if len(pages) > 1:
@@ -156,24 +169,24 @@ def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
     """uint8 RGB. Pillow refuses damaged data, of which OpenCV hands out a half; what Pillow cannot read OpenCV does."""
     bands = int(tags.get(277, 1))
     if bands not in (1, 3, 4):
-        raise _bands(path, bands)
+        raise not_rgb(path, bands)
     if is_deep(path) or tags.get(284, 1) != 1:  # planes one after the other
         if bands == 4:
-            raise _bands(path, bands)
+            raise not_rgb(path, bands)
         return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     with opened(path) as picture:
         if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
-            raise _bands(path, bands)
+            raise not_rgb(path, bands)
         return np.array(picture.convert("RGB"))
 
 
-def require_whole(path: Path, data: bytes) -> None:
+def require_whole(path: Path, data: bytes | mmap.mmap) -> None:
     """InputError for a PNG with a wrong checksum or without its end, and for a JPEG or WebP without its end.
 
     Decoders fill what is missing with grey or zeros, which is the id of a class. A JPEG has no checksums: a changed
     byte in the middle of one cannot be told from a picture.
     """
-    if data.startswith(PNG_START):
+    if data[: len(PNG_START)] == PNG_START:
         at = len(PNG_START)
         while at + 12 <= len(data):
             length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -191,20 +204,20 @@ def require_whole(path: Path, data: bytes) -> None:
             raise damaged(path, "is cut off")
         if b"ANIM" in webp_chunks(data):
             raise InputError("is an animation, of which one picture is read", "save each as a file of its own", path)
-    if data.startswith(JPEG_START) and data.find(JPEG_END, _scan(data)) < 0:
+    if data[: len(JPEG_START)] == JPEG_START and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
 
 
-def is_webp(data: bytes) -> bool:
+def is_webp(data: bytes | mmap.mmap) -> bool:
     return (data[:4], data[8:12]) == WEBP_STARTS
 
 
-def webp_length(start: bytes) -> int:
+def webp_length(start: bytes | mmap.mmap) -> int:
     """Of the whole file, as its first bytes say."""
     return 8 + int.from_bytes(start[4:8], "little")
 
 
-def webp_chunks(data: bytes) -> list[bytes]:
+def webp_chunks(data: bytes | mmap.mmap) -> list[bytes]:
     """The kinds of a WebP file's parts: ``VP8L`` is a picture without loss, ``VP8 `` one with."""
     found, at = [], 12
     while at + 8 <= len(data):
@@ -214,7 +227,7 @@ def webp_chunks(data: bytes) -> list[bytes]:
     return found
 
 
-def _scan(data: bytes) -> int:
+def _scan(data: bytes | mmap.mmap) -> int:
     """Where a JPEG's picture begins: behind the headers, one of which may hold a whole thumbnail, end mark and all.
 
     In the picture the end mark stands for nothing else. Behind it anything may follow, as a film of some telephones.
@@ -234,7 +247,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_header(path: Path) -> tuple[int, int, int]:
     """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
-    with opened(path) as picture:
+    with opened(path, decode=False) as picture:
         # Pillow decodes a whole PNG to look for what may stand behind its picture.
         exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
         turn = exif.get(0x0112, 1)
@@ -248,14 +261,17 @@ def is_deep(path: Path) -> bool:
         start = file.read(25)
     if start.startswith(PNG_START):
         return start[24] == 16
-    with opened(path) as picture:
+    with opened(path, decode=False) as picture:
         bits = getattr(picture, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
         return picture.mode.startswith(("I", "F")) or max(bits) > 8
 
 
+_NO_LIMIT = threading.Lock()  # Pillow's limit is one for all threads
+
+
 @contextmanager
-def opened(path: Path) -> "Iterator[Image]":
-    """The file by Pillow, its header read only; InputError if it is no image."""
+def opened(path: Path, *, decode: bool = True) -> "Iterator[Image]":
+    """The file by Pillow, its header read only; InputError if it is no image, or too large to ``decode``."""
     from PIL import Image
 
     if not path.is_file():
@@ -263,14 +279,26 @@ def opened(path: Path) -> "Iterator[Image]":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are no attack here
-            with path.open("rb") as file, Image.open(file) as picture:
+            with path.open("rb") as file, (Image.open if decode else _header)(file) as picture:
                 yield picture
     except InputError:  # of the caller's
         raise
     except Image.DecompressionBombError as error:
-        raise InputError("has more pixels than Pillow opens", "cut it into tiles", path) from error
+        raise too_large(path, "Pillow opens") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise unreadable(path, error) from error
+
+
+def _header(file: BinaryIO) -> "Image":
+    """As ``Image.open``, of an image of any size."""
+    from PIL import Image
+
+    with _NO_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def has_end(path: Path) -> bool:

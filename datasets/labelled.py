@@ -93,7 +93,7 @@ class Labelled:
     masks: np.ndarray
 
     def of_image(self, classes: np.ndarray, place: int) -> np.ndarray:
-        """A map of class numbers, labels or predictions, with what is ignored at the classes that the image does not label."""
+        """A map of class numbers, labels or predictions, ignored where the image does not label the class."""
         mask = self.masks[place]
         if mask.all():
             return classes

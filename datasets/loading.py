@@ -1,5 +1,6 @@
 """Samplers and loaders: who sees which sample when, the same for any number of workers or devices."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -152,11 +153,11 @@ def collate_training(samples: list[Sample]) -> dict[str, Any]:
 class _Batches(Dataset[Any]):
     """Collated batches; in the place of one the InputError that reading it raised."""
 
-    dataset: SegmentationDataset
+    dataset: Dataset[Sample]
     collate: Callable[[list[Sample]], Any]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # type: ignore[arg-type]  # both kinds have one
 
     def __getitems__(self, keys: list[Key]) -> Any:
         try:
@@ -221,3 +222,25 @@ def evaluation_loader(
     everything = EpochSampler(len(dataset), shuffle=False, rank=rank, world_size=world_size)
     sampler = everything if places is None else [(0, place) for place in places]
     return _loader(_Batches(dataset, collate_samples), batch_size, sampler, workers)
+
+
+class _AsFiled(Dataset[Sample]):
+    """Samples at the size of their files, with their ``place``; of large ones ``name`` and ``size`` alone."""
+
+    def __init__(self, dataset: SegmentationDataset):
+        self.dataset = copy.copy(dataset)
+        self.dataset.transform = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Sample:
+        place = key[1]
+        if not self.dataset.is_large(place):
+            return {**self.dataset[key], "place": place}
+        return {"name": self.dataset.sample_name(place), "size": self.dataset.image_size(place), "place": place}
+
+
+def window_loader(dataset: SegmentationDataset, places: Sequence[int], *, workers: int) -> Loader:
+    """Samples to be seen in windows, as lists of one: unscaled, and large ones not decoded."""
+    return _loader(_Batches(_AsFiled(dataset), collate_samples), 1, [(0, place) for place in places], workers)

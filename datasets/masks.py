@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,6 +46,16 @@ def _read_tiff_ids(path: Path) -> np.ndarray | None:
     tags = tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else None
     if tags is None:
         return None
+    require_ids(tags, path)
+    with opened(path) as picture:
+        if picture.mode not in ("1", "L", "P", "RGB", "RGBA") and not picture.mode.startswith("I;16"):
+            what = f"mask has pixels of kind {picture.mode}, {tags.get(277, 1)} bands"
+            raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
+        return np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+
+
+def require_ids(tags: "dict[int, Any]", path: Path) -> None:
+    """InputError where the tags of a TIFF say that it holds no ids or colours as they are meant."""
     if tags.get(262) == 0:
         raise InputError("is stored inverted (WhiteIsZero), so that 0 may be 1", "save it as PNG", path)
     if tags.get(274, 1) != 1:
@@ -54,11 +65,6 @@ def _read_tiff_ids(path: Path) -> np.ndarray | None:
     if int(tags.get(277, 1)) > 1 and max(tags.get(258, (8,))) > 8:
         what = f"mask has {tags[277]} channels of {max(tags[258])} bits"
         raise InputError(what, "save it as 8-bit RGB or as ids", path)
-    with opened(path) as picture:
-        if picture.mode not in ("1", "L", "P", "RGB", "RGBA") and not picture.mode.startswith("I;16"):
-            what = f"mask has pixels of kind {picture.mode}, {tags.get(277, 1)} bands"
-            raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
-        return np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
 
 
 def jpeg_mask(path: Path) -> InputError:

@@ -371,10 +371,14 @@ class SightOptions(Options):
     )
     tta_flip: bool = option(False, "average the posterior over the mirrored image too", of=SEEN)
     tile: tuple[int, int] | None = option(
-        None, "see larger images in windows of this size", *SIDES, metavar=("H", "W"), of=SEEN
+        None,
+        "see larger images in windows of this size",
+        *SIDES,
+        metavar=("H", "W"),
+        of=SEEN,
     )
     tile_overlap: float = option(0.5, "share of a window that it has in common with the next", *BELOW_ONE, of=SEEN)
-    batch_size: int = option(8, "images per step", *AT_LEAST_ONE, of=SEEN)
+    batch_size: int = option(8, "images, or with --tile windows, per step", *AT_LEAST_ONE, of=SEEN)
     workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", *COUNT)
     precision: Precision = option("32-true", "of the network; auto: bf16-mixed where the hardware has it", of=SEEN)
     accelerator: Accelerator = option("auto", "where the network runs", of=SEEN)

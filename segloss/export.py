@@ -2,9 +2,10 @@
 
 python -m segloss.export --checkpoint RUN --output model.onnx
 
-Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, H and W multiples of the network's stride; the
-normalisation is part of the graph. Outputs ``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers
-decided in the graph, on the calibrated posterior where the run is calibrated. The metadata say how to read the logits:
+Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, any H and W; normalisation, padding to the network's
+stride and cutting back are part of the graph. Outputs ``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class
+numbers decided in the graph, on the calibrated posterior where the run is calibrated. The metadata say how to read the
+logits:
 ``classes``, ``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
 ``other``: not to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1), ``prior``
 (training shares), ``calibration`` (temperature, bias, floor, or null); ``decision`` and ``iou_rule`` (slope and offset,
@@ -15,12 +16,15 @@ import json
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.config import ExportConfig
@@ -31,12 +35,13 @@ from segloss.losses import class_prior
 from segloss.runs import Run, load_run
 
 LARGEST_BATCH = 16
-SIZES_IN_STRIDES = ((2, 3), (5, 4))  # height and width of the two images that are compared
+LONGEST_SIDE = 2**15  # pixels, of what torch.export makes; a trace has no bounds
+SIZES = ((2.3, 3), (5, 3.8), (0.1, 1.1))  # height and width of images that are compared, in strides
 TOLERANCE = 1e-4  # of the largest logit: float32, summed in another order
 
 
 class _Network(nn.Module):
-    """Normalisation, network and decision, without the padding, whose width would have to be known."""
+    """Model and decision, the padding in terms that stay variable in a graph."""
 
     def __init__(self, run: Run, decision: Decision):
         super().__init__()
@@ -45,8 +50,19 @@ class _Network(nn.Module):
         self.network = run.model.network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network((images / 255 - self.mean) / self.std)
+        height, width = images.shape[-2:]
+        normalised = (images / 255 - self.mean) / self.std
+        padded = F.pad(normalised, (0, self._padded(width) - width, 0, self._padded(height) - height))
+        logits = self.network(padded)[..., :height, :width]
         return logits, self.run.decode(logits, self.decision)
+
+    def _padded(self, side: Any) -> Any:
+        """A side as :class:`segloss.models.SegmentationModel` pads it; when traced, a tensor."""
+        stride, least = self.run.model.stride, self.run.model.smallest_side // self.run.model.stride
+        strides = (side + stride - 1) // stride
+        if least > 1:
+            strides = strides.clamp(min=least) if isinstance(strides, Tensor) else torch.sym_max(strides, least)
+        return strides * stride
 
 
 def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
@@ -72,14 +88,26 @@ def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own running commentary."""
-    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings(), redirect_stdout(nowhere):
+    """Without the exporters' own running commentary, that of their C++ included: one line says what came of it."""
+    sys.stdout.flush()
+    saved = os.dup(1), os.dup(2)
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        warnings.catch_warnings(),
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
         try:
             yield
         finally:
             logging.disable(logging.NOTSET)
+            for stream, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
@@ -96,10 +124,21 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
         import onnxscript  # noqa: F401
     except ImportError as error:
         cure = "pip install onnx onnxscript onnxruntime"
-        raise InputError(f"export needs {error.name}, which is not installed", cure) from error
+        what = (
+            f"{error.name}, which is not installed"
+            if isinstance(error, ModuleNotFoundError)
+            else f"what fails: {error}"
+        )
+        raise InputError(f"export needs {what}", cure) from error
     decision = decision or run.kept.decision or Decision()
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", "choose another --output", path) from error
     reasons = []
     try:
         # Tracing takes seconds, torch.export minutes (400 s for a UNet); but a trace may fix the size of its example.
@@ -140,7 +179,7 @@ def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
 
 def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
     dims = {0: torch.export.Dim("n", min=1, max=LARGEST_BATCH)}
-    dims |= {axis: stride * torch.export.Dim(name, min=1, max=256) for axis, name in ((2, "h"), (3, "w"))}
+    dims |= {axis: torch.export.Dim(name, min=1, max=LONGEST_SIDE) for axis, name in ((2, "h"), (3, "w"))}
     program = torch.onnx.export(
         network,
         (_example(stride),),
@@ -155,13 +194,16 @@ def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
 
 
 def _example(stride: int) -> Tensor:
-    height, width = SIZES_IN_STRIDES[0]
-    return torch.zeros(2, 3, height * stride, width * stride)
+    return torch.zeros(2, 3, *_size(SIZES[0], stride))
+
+
+def _size(strides: tuple[float, float], stride: int) -> tuple[int, int]:
+    return int(strides[0] * stride), int(strides[1] * stride)
 
 
 @torch.inference_mode()
 def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
-    """Largest difference of the file's logits from the model's on two random batches of other sizes, relative.
+    """Largest difference of the file's logits from the model's on random batches of several sizes, relative.
 
     Infinite where more than one pixel in a thousand is decided otherwise; fewer may lie within rounding of two classes.
     """
@@ -170,8 +212,8 @@ def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for count, (height, width) in enumerate(SIZES_IN_STRIDES, start=1):
-        size = (count, 3, height * run.model.stride, width * run.model.stride)
+    for count, strides in enumerate(SIZES, start=1):
+        size = (count, 3, *_size(strides, run.model.stride))
         images = torch.randint(0, 256, size, generator=generator).float()
         expected = run.model(images)
         found, classes = session.run(["logits", "classes"], {"images": images.numpy()})

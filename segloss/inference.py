@@ -1,20 +1,27 @@
-"""A model and batches of samples -> scores at the labels' size: whole images, windows, test-time augmentation."""
+"""A model and samples -> scores at the labels' size: whole images or windows, once or with test-time augmentation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segloss.calibration import Calibration
+from segloss.datasets import SegmentationDataset
+from segloss.datasets.loading import evaluation_loader, window_loader
+from segloss.datasets.rows import Rows, sliced
 from segloss.errors import InputError
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
 from segloss.models import logits_at_size
 from segloss.pixel_counts import available_cores
+
+PIECE = 2**20  # pixels whose scores are handed out at once, of images seen in windows
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Views:
     Attributes:
         scales: factors on the image's size; several are test-time augmentation.
         flip: look at the mirrored image too.
-        tile: ``(h, w)`` of windows, for images larger than memory allows; None: whole images.
+        tile: ``(h, w)`` of windows, as the network sees them, for images larger than memory allows; None: whole images.
         overlap: share that neighbouring windows have in common, in [0, 1).
     """
 
@@ -114,6 +121,11 @@ class Views:
     @property
     def several(self) -> bool:
         return self.flip or self.scales != (1.0,)
+
+    @property
+    def each(self) -> list[tuple[float, bool]]:
+        """Scale of every view, and whether it is mirrored."""
+        return [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
 
 
 class AveragedPosterior(Criterion):
@@ -176,44 +188,96 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, length - window, step), length - window]
 
 
-def windowed(model: nn.Module, images: Tensor, tile: tuple[int, int], overlap: float) -> Tensor:
-    """Logits ``(N, C, h, w)`` of images ``(N, 3, h, w)``, seen in windows; where they overlap, their mean."""
-    height, width = images.shape[-2:]
-    total, seen = None, images.new_zeros(height, width, dtype=torch.float32)
-    for top in window_starts(height, tile[0], overlap):
-        for left in window_starts(width, tile[1], overlap):
-            place = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-            window = images[place]
-            logits = logits_at_size(model, window, (window.shape[-2], window.shape[-1]))
-            if total is None:
-                total = logits.new_zeros(*logits.shape[:2], height, width)
-            total[place] += logits
-            seen[place] += 1
-    assert total is not None
-    return total / seen
+def blend_weights(length: int, window: int, starts: Sequence[int]) -> np.ndarray:
+    r"""What each window counts at each of its pixels, along one side, float64 ``(windows, window)``.
+
+    .. math::
+        w_k(i) = \frac{h(i)}{\sum_j h(i + s_k - s_j)}, \qquad h(i) = \sin^2\frac{\pi (i + 1/2)}{n}
+
+    over the windows j that hold the pixel: they add up to 1 everywhere, and where one window alone sees a pixel, as at
+    the image's edge, it counts 1. n is the window's length, s_k the start of window k.
+    """
+    raised_cosine = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + window] += raised_cosine
+    return np.stack([raised_cosine / total[start : start + window] for start in starts])
+
+
+def score_rows(
+    see: Callable[[np.ndarray], Tensor],
+    read: Rows,
+    size: tuple[int, int],
+    tile: tuple[int, int],
+    overlap: float,
+    at_once: int = 1,
+) -> Iterator[Tensor]:
+    """Scores ``(1, C, rows, W)`` of an image from its top to its bottom, seen in windows blended by ``blend_weights``.
+
+    Held are the rows of one row of windows, and their scores: 4 bytes x C x tile height x W.
+
+    Args:
+        see: images ``(n, h, w, 3)`` -> scores ``(n, C, h, w)``.
+        read: rows of the image.
+        size: ``(H, W)`` of it.
+        tile: ``(h, w)`` of a window.
+        overlap: share that neighbouring windows have in common, at least.
+        at_once: windows that ``see`` is given together.
+    """
+    height, width = min(tile[0], size[0]), min(tile[1], size[1])
+    tops, lefts = window_starts(size[0], height, overlap), window_starts(size[1], width, overlap)
+    down, across = blend_weights(size[0], height, tops), blend_weights(size[1], width, lefts)
+    band, total = read(0, height), torch.empty(0)
+    for row, top in enumerate(tops):
+        if row:
+            seen = tops[row - 1] + height
+            band = np.concatenate([band[top - tops[row - 1] :], read(seen, top + height)])
+        for first in range(0, len(lefts), at_once):
+            some = lefts[first : first + at_once]
+            scores = see(np.stack([band[:, left : left + width] for left in some]))
+            if not total.numel():
+                total = scores.new_zeros(1, scores.shape[1], height, size[1])
+            for column, (left, of_window) in enumerate(zip(some, scores, strict=True), start=first):
+                weight = torch.from_numpy(np.outer(down[row], across[column])).to(total)
+                total[0, :, :, left : left + width] += of_window * weight
+        done = (tops[row + 1] if row + 1 < len(tops) else size[0]) - top
+        for first in range(0, done, max(1, PIECE // size[1])):
+            yield total[..., first : min(done, first + max(1, PIECE // size[1])), :].clone()
+        for to in range(0, height - done, done):  # upwards in place: no second copy of all scores
+            moved = total[..., to + done : to + 2 * done, :]
+            total[..., to : to + moved.shape[-2], :] = moved
+        total[..., height - done :, :] = 0
+
+
+def in_step(streams: Sequence[Iterator[Tensor]]) -> Iterator[Tensor]:
+    """Mean of several streams of rows, each cut where any of them is."""
+    held = [next(stream) for stream in streams]
+    while True:
+        rows = min(block.shape[-2] for block in held)
+        yield torch.stack([block[..., :rows, :] for block in held]).mean(0) if len(held) > 1 else held[0]
+        left = [block[..., rows:, :] for block in held]
+        held = [block if block.numel() else next(stream, block) for block, stream in zip(left, streams, strict=True)]
+        if not held[0].numel():
+            return
+
+
+def one_view(model: nn.Module, images: Tensor, size: tuple[int, int], scale: float, mirrored: bool) -> Tensor:
+    """float32 logits ``(N, C, *size)`` of images seen at a scale, mirrored or not."""
+    if scale != 1:
+        new = [max(1, round(side * scale)) for side in images.shape[-2:]]
+        images = F.interpolate(images.float(), new, mode="bilinear", antialias=scale < 1, align_corners=False)
+    logits = logits_at_size(model, images.flip(-1) if mirrored else images, size)
+    return logits.flip(-1) if mirrored else logits
 
 
 def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, criterion: Criterion) -> Tensor:
-    """float32 logits ``(N, C, *size)``, or the mean posterior where there are several views."""
-
-    def once(seen: Tensor) -> Tensor:
-        if views.tile is None or (seen.shape[-2] <= views.tile[0] and seen.shape[-1] <= views.tile[1]):
-            return logits_at_size(model, seen, size)
-        logits = windowed(model, seen, views.tile, views.overlap)
-        return logits_at_size(lambda _: logits, seen, size)
-
+    """float32 logits ``(N, C, *size)`` of whole images, or the mean posterior where there are several views."""
     if not views.several:
-        return once(images)
+        return logits_at_size(model, images, size)
     total = torch.zeros((), device=images.device)
-    for scale in views.scales:
-        seen = images
-        if scale != 1:
-            new = [max(1, round(side * scale)) for side in images.shape[-2:]]
-            seen = F.interpolate(images.float(), new, mode="bilinear", antialias=scale < 1, align_corners=False)
-        total = total + criterion.posterior(once(seen))
-        if views.flip:
-            total = total + criterion.posterior(once(seen.flip(-1))).flip(-1)
-    return total / (len(views.scales) * (2 if views.flip else 1))
+    for scale, mirrored in views.each:
+        total = total + criterion.posterior(one_view(model, images, size, scale, mirrored))
+    return total / len(views.each)
 
 
 @torch.inference_mode()
@@ -226,14 +290,14 @@ def infer(
     precision: str = "32-true",
     views: Views | None = None,
 ) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """Yield each sample with its scores ``(1, C, H, W)`` at its label's size, float32, on the device.
+    """Yield each sample with its scores ``(1, C, H, W)`` at its label's size, float32, on the device; seen whole.
 
     Args:
         model: in whatever mode; it is put into eval mode and left there.
         criterion: makes the posterior of several views; the scores are read by :func:`reader_of` it.
         batches: lists of samples, as :func:`segloss.datasets.loading.evaluation_loader` makes them.
         device, precision: where and how the network runs.
-        views: default: the whole image once.
+        views: default: the image once.
     """
     model.to(device).eval()
     criterion.to(device)
@@ -243,3 +307,82 @@ def infer(
             with autocast(precision, device):
                 scores = look(model, images, group[0]["size"], views or Views(), criterion)
             yield from zip(group, scores.float().chunk(len(group)), strict=True)
+
+
+@torch.inference_mode()
+def infer_dataset(
+    model: nn.Module,
+    criterion: Criterion,
+    dataset: SegmentationDataset,
+    places: Sequence[int] | None = None,
+    *,
+    device: torch.device,
+    precision: str = "32-true",
+    views: Views | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """As :func:`infer`, of a data set or the samples at some places of it.
+
+    Images that fit into a window are seen whole, ``batch_size`` at once. Of the others, which come last, one is held at
+    a time, its windows seen ``batch_size`` at once, and what is yielded are pieces: samples with their first row
+    ``top``, the ``labels`` of these rows where there are any, and scores ``(1, C, rows, W)``, from top to bottom. The
+    image scale is that of the data set's transform. Arguments are those of :func:`infer` and of the loader.
+    """
+    views, scale = views or Views(), getattr(dataset.transform, "image_scale", 1.0)
+    places = range(len(dataset)) if places is None else places
+    whole = [place for place in places if views.tile is None or _fits(dataset.image_size(place), views, scale)]
+    loader = evaluation_loader(dataset, batch_size, workers=workers, places=whole)
+    yield from infer(model, criterion, loader, device=device, precision=precision, views=views)
+    in_windows, labelled = sorted({*places} - {*whole}), dataset.has_labels
+    for (sample,) in window_loader(dataset, in_windows, workers=workers):
+        place, top, labels = sample["place"], 0, None
+        large = "image" not in sample
+        if labelled:
+            labels = dataset.label_rows(place) if large else sliced(sample["labels"].numpy())
+        streams = []
+        for of_view, mirrored in views.each:
+            read = dataset.image_rows(place) if large else sliced(sample["image"].permute(1, 2, 0).numpy())
+            see = partial(_see, model, device, precision, scale, of_view, mirrored)
+            assert views.tile is not None
+            tile = (max(1, round(views.tile[0] / (scale * of_view))), max(1, round(views.tile[1] / (scale * of_view))))
+            rows = score_rows(see, read, sample["size"], tile, views.overlap, batch_size)
+            streams.append(map(criterion.posterior, rows) if views.several else rows)
+        for scores in in_step(streams):
+            bottom = top + scores.shape[-2]
+            piece = {"name": sample["name"], "size": sample["size"], "top": top}
+            if labels is not None:
+                piece["labels"] = torch.from_numpy(np.ascontiguousarray(labels(top, bottom)))
+            if dataset.labelled is not None:
+                piece["class_mask"] = torch.from_numpy(dataset.labelled.masks[place])
+            yield piece, scores
+            top = bottom
+
+
+def _fits(size: tuple[int, int], views: Views, scale: float) -> bool:
+    """Whether every view of an image is no larger than a window."""
+    largest = scale * max(views.scales)
+    return views.tile is None or all(side * largest <= most for side, most in zip(size, views.tile, strict=True))
+
+
+def _see(
+    model: nn.Module,
+    device: torch.device,
+    precision: str,
+    image_scale: float,
+    scale: float,
+    mirrored: bool,
+    windows: np.ndarray,
+) -> Tensor:
+    """One view of windows ``(n, h, w, 3)`` as :func:`infer` sees images: float32 logits ``(n, C, h, w)``."""
+    from segloss.datasets.transforms import resize_image
+
+    seen = np.stack([resize_image(window, image_scale) for window in windows])
+    images = torch.from_numpy(np.ascontiguousarray(seen.transpose(0, 3, 1, 2))).to(device)
+    with autocast(precision, device):
+        return one_view(model, images, (windows.shape[1], windows.shape[2]), scale, mirrored).float()
+
+
+def ends(sample: dict[str, Any], scores: Tensor) -> bool:
+    """Whether a sample that :func:`infer_dataset` yields is whole, or the last piece of its image."""
+    return bool(sample.get("top", 0) + scores.shape[-2] == sample["size"][0])

@@ -12,10 +12,11 @@ import numpy as np
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import size_mismatch
-from segloss.datasets.classes import IGNORED_NAMES
-from segloss.datasets.images import is_deep, read_header, read_image
+from segloss.datasets.classes import IGNORED_NAMES, STRAY
+from segloss.datasets.images import image_size, is_deep, read_header, read_image
 from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
+from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
@@ -73,6 +74,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     image_path, mask_path = dataset.pairs[place]
     facts, image, mask = PairFacts(), None, None
     try:
+        if not dataset.made_up and dataset.is_large(place):
+            return _examine_rows(dataset, place)
         image = read_image(image_path)
         facts.faults += _faults_of_header(image_path)
         facts.blank = bool((image == image[0, 0]).all())
@@ -101,6 +104,31 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if dataset.labelled is not None:
         every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
         facts.faults += _faults_of_part(dataset, mask_path, every > facts.histogram)
+    return facts
+
+
+def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
+    """As :func:`examine_pair`, of an image too large to be decoded: its header, and the rows of its mask."""
+    image, path = dataset.pairs[place]
+    facts, (height, width) = PairFacts(faults=[*_faults_of_header(image)]), dataset.image_size(place)
+    if path is None:
+        return facts
+    try:
+        if (size := image_size(path)) != (height, width):
+            facts.faults.append(Fault("size", size_mismatch(path, size, image, (height, width))))
+            return facts
+        read, facts.histogram = mask_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
+        for top in range(0, height, rows := max(1, LARGE // 64 // width)):
+            mask = read(top, min(height, top + rows))
+            labels = lookup(mask, dataset.classes)
+            facts.values |= frozenset(np.unique(mask).tolist() if mask.ndim == 2 else ())
+            facts.histogram += class_histogram(labels, len(dataset.classes))
+            stray = labels == STRAY
+            if stray.any() and not facts.has("stray"):
+                strays = describe_strays(mask, stray, dataset.classes)
+                facts.faults.append(Fault("stray", strays.error(path), values=strays.values))
+    except InputError as error:
+        facts.faults.append(Fault("mask", error))
     return facts
 
 

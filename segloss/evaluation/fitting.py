@@ -1,7 +1,7 @@
 """The IoU rule and the calibration of a run, fitted to images that it was not trained on, in one pass."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch import Tensor
 from segloss.calibration import Calibration, CalibrationScores, calibration_scores, fit_calibration
 from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.base import NoDataError
-from segloss.datasets.loading import evaluation_loader
 from segloss.errors import InputError
-from segloss.inference import Views, infer
+from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.pixel_sample import PixelSample, blocks
@@ -56,14 +55,20 @@ def sample_of(
     height, width = dataset.image_size(0)
     stride = max(1, math.isqrt(height * width * len(dataset) // PIXELS))
     sample = PixelSample(ignore_index=dataset.classes.ignored, pixel_stride=stride, max_mib=SAMPLE_MIB)
-    loader = evaluation_loader(dataset, batch_size, workers=workers)
-    found = infer(run.model, run.criterion, loader, device=device, views=views)
-    for seen, scores in found if progress is None else progress(found, len(dataset)):
-        labels = seen["labels"][None].long() if dataset.has_labels else None
-        posterior = run.criterion.posterior(scores)
-        if "class_mask" in seen:
-            posterior = posterior_of_labelled(posterior, seen["class_mask"][None].to(posterior.device))
-        sample.update(posterior, labels)
+    labelled = dataset.has_labels
+
+    def images_seen() -> Iterator[str]:
+        how: dict[str, Any] = {"device": device, "views": views, "batch_size": batch_size, "workers": workers}
+        for seen, scores in infer_dataset(run.model, run.criterion, dataset, **how):
+            posterior = run.criterion.posterior(scores)
+            if "class_mask" in seen:
+                posterior = posterior_of_labelled(posterior, seen["class_mask"][None].to(posterior.device))
+            sample.update(posterior, seen["labels"][None].long() if labelled else None)
+            if ends(seen, scores):
+                yield seen["name"]
+
+    for _ in images_seen() if progress is None else progress(images_seen(), len(dataset)):
+        pass
     return sample
 
 

@@ -75,8 +75,9 @@ class MapSource(MaskSource):
     def _files(self) -> dict[str, Path]:
         return list_maps(self.predictions)
 
-    def _require_sizes(self) -> None:
-        """None can be told from a header."""
+    def _require_sizes(self) -> set[Path]:
+        """None can be told from a header, and none is read by rows."""
+        return set()
 
     def require_prior(self) -> None:
         """InputError where a decision would need the training prior and nothing says it."""

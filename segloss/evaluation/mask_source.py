@@ -1,28 +1,30 @@
 """Folders of predicted masks, from anywhere, against a folder of labels."""
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from segloss.datasets import TABLES
-from segloss.datasets.base import common_ending
+from segloss.datasets.base import learn_naming
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
-from segloss.datasets.images import list_images, read_header
+from segloss.datasets.images import image_size, list_images, read_header
 from segloss.datasets.labelled import find_labelled
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
+from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.counting import confusion_of, pair_histogram
-from segloss.evaluation.results import ImageResult
+from segloss.evaluation.results import ImageResult, added
 from segloss.evaluation.suspects import Suspects
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
@@ -75,14 +77,13 @@ def _require_folder(path: Path, flag: str) -> Path:
     return path
 
 
-def _by_key(files: dict[str, Path], by_frame: bool, what: str) -> dict[str, Path]:
-    """Files by name, or by their CITY_SEQ_FRAME; InputError for two of one."""
+def _by_key(files: dict[str, Path], keys: dict[str, str], what: str) -> dict[str, Path]:
+    """Files by the key of their name; InputError for two of one."""
     found: dict[str, Path] = {}
     for name, path in files.items():
-        key = _frame(name) if by_frame else name
-        if key in found:
-            raise InputError(f"a second {what} of {key} beside {found[key]}", "keep one of the two", path)
-        found[key] = path
+        if keys[name] in found:
+            raise InputError(f"a second {what} of {keys[name]} beside {found[keys[name]]}", "keep one of the two", path)
+        found[keys[name]] = path
     return found
 
 
@@ -92,7 +93,7 @@ def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
     for kind, ending in LABEL_ENDINGS.items():
         chosen = {name: path for name, path in files.items() if name.endswith(ending)}
         if chosen:
-            return _by_key(chosen, True, "label"), kind
+            return chosen, kind
     if not files:
         raise InputError("holds no masks", "check --labels", folder)
     return files, None
@@ -108,45 +109,89 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
-def _stored_size(path: Path) -> str | None:
-    """``WIDTHxHEIGHT`` from the header; None for a file that only reading can judge."""
+def _stored_size(path: Path) -> tuple[int, int] | None:
+    """Height and width from the header; None for a file that only reading can judge."""
     try:
-        height, width, _ = read_header(path)
-        return f"{width}x{height}"
+        return read_header(path)[:2]
     except InputError:
         return None
+
+
+def _width_by_height(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """Under which names predictions and labels can be the same, see :func:`match`; their own where nothing is alike."""
+    for places in (_whole, _below_common_folders, _last):
+        for turned in (False, True):
+            first, second = (predicted, true) if turned else (true, predicted)
+            of_first, of_second = places(first), places(second)
+            images = {of_first[name]: path for name, path in first.items()}
+            masks = {of_second[name]: path for name, path in second.items()}
+            naming = learn_naming(images, masks)
+            keys = {name: naming.key(of_first[name]) for name in first}
+            mask_keys = {name: naming.mask_key(of_second[name]) for name in second}
+            common = len({*keys.values()} & {*mask_keys.values()})
+            if common and (places is _whole or 2 * common > min(len(images), len(masks))):
+                for name in images:
+                    naming.require_one(name, images, masks)
+                return (keys, mask_keys) if turned else (mask_keys, keys)
+    return _whole(predicted), _whole(true)
+
+
+def _whole(names: Collection[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _below_common_folders(names: Collection[str]) -> dict[str, str]:
+    paths = {name: PurePosixPath("/", name) for name in names}
+    above = os.path.commonpath([path.parent for path in paths.values()]) if paths else "/"
+    return {name: path.relative_to(above).as_posix() for name, path in paths.items()}
+
+
+def _last(names: Collection[str]) -> dict[str, str]:
+    return {name: PurePosixPath(name).name for name in names}
 
 
 def match(
     predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None
 ) -> tuple[list[Triple], LabelKind | None, list[str]]:
-    """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
+    """Every true mask with its prediction, and the kind of the true masks where they are Cityscapes'.
+
+    By CITY_SEQ_FRAME where all labels are Cityscapes', else as images and masks of a data set are brought together
+    (:func:`segloss.datasets.base.learn_naming`): the same names, an ending of either side (``a_pred``, ``a.jpg.png``,
+    ``a_L``), or words of each (``a_rgb_anon`` and ``a_gt_labelIds``). Below the same folders; else leaving out the
+    folders that all files of a side lie in; else all folders.
 
     With ``skip_bad`` also a line for each mask without partner, which is left out. ``files``: the predictions by name,
     where they are no images.
 
     Raises:
         InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
-            no prediction has a label.
+            no prediction has a label. Two predictions, or two labels, are of one name.
     """
     true, kind = _labels_of(labels)
     _require_folder(predictions, "predictions")
     files = list_images(predictions) if files is None else files
     if kind is not None and any(name.endswith(ENDINGS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
-    predicted = _by_key(files, kind is not None, "prediction")
-    if ending := "" if kind else common_ending(predicted, true):  # NAME_L.png, as CamVid's
-        true = {name.removesuffix(ending): path for name, path in true.items()}
+    if kind is not None and all(FRAME.search(name) for name in true):
+        of_predicted, of_true = ({name: _frame(name) for name in side} for side in (files, true))
+    else:
+        of_predicted, of_true = _keys(files, true)
+    predicted, labelled = _by_key(files, of_predicted, "prediction"), _by_key(true, of_true, "label")
     lonely = {
-        f"no prediction in {predictions} for": sorted(set(true) - set(predicted)),
-        f"no label in {labels} for": sorted(set(predicted) - set(true)),
+        f"no prediction in {predictions} for": sorted(set(labelled) - set(predicted)),
+        f"no label in {labels} for": sorted(set(predicted) - set(labelled)),
     }
-    if any(lonely.values()) and not (skip_bad and set(true) & set(predicted)):
+    if any(lonely.values()) and not (skip_bad and set(labelled) & set(predicted)):
         found = ", and ".join(f"{what} {len(names)}: {_some(names)}" for what, names in lonely.items() if names)
-        cure = "masks are matched by their name without suffix, add them or take out their partners"
+        cure = "masks are matched by what their names share, add them or take out their partners"
         raise InputError(found, cure if skip_bad else f"{cure} (--skip-bad leaves such images out)")
     skipped = [f"{name}: {what.removesuffix(' for')}" for what, names in lonely.items() for name in names]
-    paired = [Triple(name, predicted[name], path) for name, path in sorted(true.items()) if name in predicted]
+    both = sorted(set(labelled) & set(predicted))
+    paired = [Triple(name, predicted[name], labelled[name]) for name in both]
     return paired, kind, skipped
 
 
@@ -204,24 +249,32 @@ class MaskSource:
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped = list(self.unmatched)
         self.suspects: Suspects | None = None
-        if not skip_bad:
-            self._require_sizes()
+        self._large = self._require_sizes()
 
     def _files(self) -> dict[str, Path] | None:
         """The predictions by name; None: images."""
         return None
 
-    def _require_sizes(self) -> None:
-        """InputError that lists the predictions of another size than their label, from the headers."""
+    def _require_sizes(self) -> set[Path]:
+        """The labels that are read by rows, from the headers.
+
+        Raises:
+            InputError: predictions are of another size than their label; it lists them. Not with ``skip_bad``.
+        """
         files = [path for triple in self.triples for path in (triple.predicted, triple.true)]
         with ThreadPoolExecutor(self.workers) as pool:
             sizes = list(pool.map(_stored_size, files))
         pairs = zip(self.triples, sizes[::2], sizes[1::2], strict=True)
-        other = [f"{t.name} ({a}, its label {b})" for t, a, b in pairs if a and b and a != b]
-        if other:
+        other = [
+            f"{t.name} ({_width_by_height(a)}, its label {_width_by_height(b)})"
+            for t, a, b in pairs
+            if a and b and a != b
+        ]
+        if other and not self.skip_bad:
             what = f"{len(other)} of {len(self)} predictions are not of their label's size (width x height)"
             cure = "export them at the label's size (--skip-bad leaves such images out)"
             raise InputError(f"{what}: {_some(other)}", cure, self.predictions)
+        return {path for path, size in zip(files[1::2], sizes[1::2], strict=True) if size and size[0] * size[1] > LARGE}
 
     def __len__(self) -> int:
         return len(self.triples)
@@ -308,19 +361,39 @@ class MaskSource:
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         place, triple = item
+        if triple.true in self._large:
+            return self._result_by_rows(place, triple)
         true = read_mask(triple.true)
         try:
             predicted = read_mask(triple.predicted)
-            if predicted.shape[:2] != true.shape[:2]:
-                sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (predicted, true)]
-                what = f"is {sizes[0]} but its label {triple.true.name} is {sizes[1]} (width x height)"
-                raise InputError(what, "export the prediction at the label's size", triple.predicted)
+            _require_size(triple, predicted.shape, true.shape)
             if predicted.ndim == 3 and (lookup(predicted, self.predicted_classes) == self.classes.stray).all():
                 every = np.ones(predicted.shape[:2], bool)
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
         return self._counts(place, triple, true, predicted)
+
+    def _result_by_rows(self, place: int, triple: Triple) -> ImageResult | InputError:
+        """Of masks too large to be held; measures that look at neighbours need them whole, a byte a pixel."""
+        height, width = image_size(triple.true)
+        true, total = mask_rows(triple.true), None
+        step = height if self.counted else max(1, LARGE // 64 // width)
+        try:
+            _require_size(triple, image_size(triple.predicted), (height, width))
+            predicted = mask_rows(triple.predicted)
+        except InputError as error:
+            return error
+        for top in range(0, height, step):
+            of_true = true(top, min(height, top + step))
+            try:
+                of_predicted = predicted(top, min(height, top + step))
+            except InputError as error:
+                return error
+            counts = self._counts(place, triple, of_true, of_predicted)
+            total = counts if total is None else added(total, counts)
+        assert total is not None  # an image has rows
+        return replace(total, name=triple.name)
 
     def _counts(self, place: int, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         narrow = len(self.classes) <= STRAY and all(m.ndim == 2 and m.dtype == np.uint8 for m in (true, predicted))
@@ -335,6 +408,13 @@ class MaskSource:
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
         counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
         return ImageResult(triple.name, matrix, ignored, counted)
+
+
+def _require_size(triple: Triple, predicted: tuple[int, ...], true: tuple[int, ...]) -> None:
+    if predicted[:2] != true[:2]:
+        other = f"its label {triple.true.name} is {_width_by_height(true)} (width x height)"
+        what = f"is {_width_by_height(predicted)} but {other}"
+        raise InputError(what, "export the prediction at the label's size", triple.predicted)
 
 
 def _cause(values: set[int], classes: ClassTable) -> str:

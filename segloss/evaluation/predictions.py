@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.classes import map_dtype
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
+from segloss.evaluation.png_rows import PngRows
 from segloss.evaluation.posterior_maps import (
     MOST_IN_PNG,
     MapIndex,
@@ -51,34 +53,66 @@ class PredictionWriter:
             raise InputError(f"--save probability_png is for at most {MOST_IN_PNG} classes", "save probability")
         if "train_ids" in kinds and classes.names != CITYSCAPES.names:
             raise InputError("--save train_ids are those of Cityscapes, which this is not", "save ids")
+        self._begun: dict[Path, PngRows] = {}
+        self._pieces: list[Tensor] = []
         self.ids = np.asarray(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
 
     def __call__(self, sample: dict[str, Any], predicted: Tensor, posterior: Tensor | None = None) -> None:
+        """Write a whole map, or the next rows of one that comes in pieces, as :func:`infer_dataset` makes them."""
         import cv2
 
-        from segloss.report.painting import overlay, paint
-
-        class_map = predicted.numpy().astype(map_dtype(len(self.classes)))
+        height = sample.get("size", predicted.shape)[0]
+        class_map, whole = predicted.numpy().astype(map_dtype(len(self.classes))), len(predicted) == height
+        if self.of_posterior and posterior is not None:
+            self._pieces.append(posterior[0].cpu())
+            if sample.get("top", 0) + len(predicted) == height:
+                self._write_posterior(sample["name"], torch.cat(self._pieces, 1))
+                self._pieces.clear()
         for kind, folder in self.folders.items():
-            name = sample["name"]
-            if kind in ("probability", "probability_png") and posterior is not None:
+            if kind in OF_POSTERIOR:
+                continue
+            name = f"{sample['name']}_labelTrainIds" if kind == "train_ids" else sample["name"]
+            path = folder / f"{name}.png"
+            pixels = self._pixels(kind, class_map, sample)
+            if whole:
+                bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+                write_bytes(path, cv2.imencode(".png", bgr)[1].tobytes())
+                continue
+            if path not in self._begun:
+                self._begun[path] = PngRows(path, sample["size"])
+            file = self._begun[path]
+            file.write(pixels)
+            if file.row == file.size[0]:
+                del self._begun[path]
+
+    def _write_posterior(self, name: str, posterior: Tensor) -> None:
+        """Of a whole image ``(C, H, W)``, which is held for it even where the image came in pieces."""
+        import cv2
+
+        for kind, folder in self.folders.items():
+            if kind in ("probability", "probability_png"):
                 if folder not in self.indexed and self.index is not None:
                     self.index.save(folder)
                     self.indexed.add(folder)
-                (write_arrays if kind == "probability" else write_pictures)(folder / name, posterior[0])
-                continue
-            if kind == "ids":
-                pixels = self.ids[class_map]
-            elif kind == "train_ids":
-                pixels, name = class_map, f"{name}_labelTrainIds"
-            elif kind == "confidence" and posterior is not None:
-                pixels = confidence_picture(posterior[0])
-            elif kind == "color":
-                pixels = cv2.cvtColor(paint(class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
-            else:
-                image = self.dataset.read_image(self.dataset.names.index(name))
-                pixels = cv2.cvtColor(overlay(image, class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
-            write_bytes(folder / f"{name}.png", cv2.imencode(".png", pixels)[1].tobytes())
+                (write_arrays if kind == "probability" else write_pictures)(folder / name, posterior)
+            elif kind == "confidence":
+                picture = cv2.imencode(".png", confidence_picture(posterior))[1]
+                write_bytes(folder / f"{name}.png", picture.tobytes())
+
+    def _pixels(self, kind: str, class_map: np.ndarray, sample: dict[str, Any]) -> np.ndarray:
+        """What a kind shows of class numbers: ids ``(rows, W)``, or RGB ``(rows, W, 3)``."""
+        from segloss.report.painting import overlay, paint
+
+        if kind == "ids":
+            return self.ids[class_map]
+        if kind == "train_ids":
+            return class_map
+        if kind == "color":
+            return paint(class_map, self.classes.colors)
+        top = sample.get("top", 0)
+        if top == 0:
+            self._image = self.dataset.image_rows(self.dataset.names.index(sample["name"]))
+        return overlay(self._image(top, top + len(class_map)), class_map, self.classes.colors)
 
 
 class KeepSome:

@@ -108,7 +108,7 @@ class Totals:
             names.append(result.name)
             for rule, points in result.sweep.items():
                 pairs[rule] = pairs.get(rule, 0) + _image_ious(matrix.sum(1), points)
-            total = result if total is None else _added(total, result)
+            total = result if total is None else added(total, result)
         if total is None:
             raise InputError("there is no image to score")
         every = np.stack(counts)
@@ -135,7 +135,8 @@ def _image_ious(true: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.stack([(hits / np.maximum(union, 1)).sum(1), (union > 0).sum(1)], axis=1)
 
 
-def _added(a: ImageResult, b: ImageResult) -> ImageResult:
+def added(a: ImageResult, b: ImageResult) -> ImageResult:
+    """Of two images, or of two pieces of one, together; without a name."""
     calibration = None
     if a.calibration is not None and b.calibration is not None:
         calibration = a.calibration + b.calibration

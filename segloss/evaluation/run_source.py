@@ -1,7 +1,8 @@
 """A trained run on a labelled split, as a source of results."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,12 @@ from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.classes import ignored_in, map_dtype
-from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
-from segloss.evaluation.results import ImageResult
+from segloss.evaluation.results import ImageResult, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
-from segloss.inference import CalibratedPosterior, Views, infer, reader_of
+from segloss.inference import CalibratedPosterior, Views, ends, infer_dataset, reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.losses import Criterion, class_prior
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
@@ -27,6 +27,7 @@ from segloss.schema import LookedAt, RunOrigin
 
 Sample = dict[str, Any]
 OnSample = Callable[[Sample, Tensor, Tensor | None], None]
+PICTURE = 2**21  # pixels to which large images are thinned out to be looked at
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class RunSource:
         measures: what to count.
         device, precision, batch_size, workers, views: how the network runs.
         on_sample: called with each sample, its class numbers and, where ``measures`` ask for calibration, its
-            posterior ``(1, C, H, W)``, for instance to save or draw them.
+            posterior ``(1, C, H, W)``, for instance to save or draw them; of an image seen in windows with each piece
+            of it (:func:`segloss.inference.infer_dataset`).
     """
 
     def __init__(
@@ -172,39 +174,66 @@ class RunSource:
         return self.dataset.read_image(self.dataset.names.index(name))
 
     def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image, labels and class numbers decided on, of one sample."""
+        """Image, labels and class numbers decided on, of one sample; of a large image every n-th row and column."""
         place = self.dataset.names.index(name)
-        loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
-        ((_, predicted, _),) = self.decisions(loader)
-        image, labels = self.dataset.read_pair(place)
-        assert labels is not None  # a source has labels
-        return image, labels, predicted.numpy().astype(labels.dtype)
+        read, step, maps = self.dataset.image_rows(place), 1, []
+        if self.dataset.is_large(place):
+            step = math.ceil(math.sqrt(math.prod(self.dataset.image_size(place)) / PICTURE))
+        for sample, predicted, _ in self.decisions([place]):
+            top = sample.get("top", 0)
+            decided = predicted.numpy().astype(map_dtype(len(self.classes)))
+            of_piece = (read(top, top + len(predicted)), sample["labels"].numpy(), decided)
+            maps.append([rows[-top % step :: step, ::step] for rows in of_piece])
+        image, labels, decided = (np.concatenate(rows) for rows in zip(*maps, strict=True))
+        return image, labels, decided
 
     def decisions(
-        self, loader: Iterable[list[Sample]], posterior: bool = False
+        self, places: Sequence[int] | None = None, posterior: bool = False
     ) -> Iterator[tuple[Sample, Tensor, Tensor | None]]:
-        """Class numbers of samples, labelled or not, and their posteriors if asked for."""
+        """Class numbers of samples, labelled or not, or of their pieces, and their posteriors if asked for."""
         reader = self.reader
         prior = class_prior(self.run.counts).to(self.device)
-        for sample, scores in self._infer(loader):
+        for sample, scores in self._infer(places):
             found = reader.posterior(scores) if posterior else None
             yield sample, decide(reader, scores, prior, self.measures.decision, found)[0].cpu(), found
 
-    def _infer(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
-        run = self.run
-        return infer(run.model, run.criterion, loader, device=self.device, precision=self.precision, views=self.views)
+    def _infer(self, places: Sequence[int] | None) -> Iterator[tuple[Sample, Tensor]]:
+        return infer_dataset(
+            self.run.model,
+            self.run.criterion,
+            self.dataset,
+            places,
+            device=self.device,
+            precision=self.precision,
+            views=self.views,
+            batch_size=self.batch_size,
+            workers=self.workers,
+        )
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
-        loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
         reader = self.reader
         prior = class_prior(self.run.counts).to(self.device)
-        for sample, scores in self._infer(loader):
-            result, predicted, posterior = image_result(sample, scores, reader, prior, self.measures)
+        total: ImageResult | None = None
+        maps: list[tuple[np.ndarray, np.ndarray]] = []
+        kind = map_dtype(len(self.classes))
+        for sample, scores in self._infer([*places.values()]):
+            in_pieces = scores.shape[-2] < sample["size"][0]
+            measures = replace(self.measures, counted=()) if in_pieces else self.measures
+            result, predicted, posterior = image_result(sample, scores, reader, prior, measures)
             if self.on_sample is not None:
                 self.on_sample(sample, predicted, posterior)
-            yield places[sample["name"]], result
+            total = result if total is None else added(total, result)
+            if in_pieces and self.measures.counted:  # which look at neighbours: at the whole map
+                maps.append((predicted.numpy().astype(kind), sample["labels"].numpy().astype(kind)))
+            if ends(sample, scores):
+                if maps:
+                    decided, labels = (np.concatenate(rows) for rows in zip(*maps, strict=True))
+                    counts = {n: MEASURES[n].count(decided, labels, len(self.classes)) for n in self.measures.counted}
+                    total.counted = counts
+                yield places[sample["name"]], replace(total, name=sample["name"])
+                total, maps = None, []
 
 
 def hash_names(dataset: SegmentationDataset) -> str:

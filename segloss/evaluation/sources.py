@@ -1,6 +1,6 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
-from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
 from segloss.doctor.examine import check_before
@@ -24,7 +23,7 @@ from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample
 from segloss.evaluation.suspects import Suspects
-from segloss.inference import Views, find_machine
+from segloss.inference import Views, ends, find_machine
 from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
@@ -123,13 +122,19 @@ def predict_images(
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
         source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
-        loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
-        decided = source.decisions(loader, save.of_posterior)
-        for sample, predicted, posterior in progress(f"predicting by {name}")(decided, len(dataset)):
-            save(sample, predicted, posterior)
+        for _ in progress(f"predicting by {name}")(_saved(source, save), len(dataset)):
+            pass
     return written
+
+
+def _saved(source: RunSource, save: PredictionWriter) -> Iterator[str]:
+    """Names of the images that are predicted and written."""
+    for sample, predicted, posterior in source.decisions(posterior=save.of_posterior):
+        save(sample, predicted, posterior)
+        if ends(sample, predicted):
+            yield sample["name"]
 
 
 def decision_of(

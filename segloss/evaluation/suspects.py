@@ -15,8 +15,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
+from segloss.inference import ends
 from segloss.report.suspects import Suspect, SuspectImage
 
 MARGIN = 0.5  # of probability, by which another class leads the labelled one
@@ -101,14 +103,22 @@ class Suspects:
         self.most = most
         self.images: list[SuspectImage] = []
         self._best: list[Suspect] = []
+        self._pieces: list[tuple[Tensor, Tensor]] = []
         self._lock = Lock()
 
     def __call__(self, sample: dict[str, Any], _: Tensor, posterior: Tensor | None) -> None:
         assert posterior is not None  # asked for with calibration
-        found = regions_of(posterior[0].nan_to_num(0), sample["labels"], sample["name"])
+        labels = sample["labels"]
+        if "top" in sample:  # regions know no pieces: the image is held
+            self._pieces.append((posterior, labels))
+            if not ends(sample, posterior):
+                return
+            posterior, labels = torch.cat([p for p, _ in self._pieces], 2), torch.cat([x for _, x in self._pieces])
+            self._pieces.clear()
+        found = regions_of(posterior[0].nan_to_num(0), labels, sample["name"])
         if not found:
             return
-        pixels, labelled = sum(one.pixels for one in found), int((sample["labels"].long() < posterior.shape[1]).sum())
+        pixels, labelled = sum(one.pixels for one in found), int((labels.long() < posterior.shape[1]).sum())
         score = max(one.score for one in found)
         with self._lock:
             self.images.append(SuspectImage(sample["name"], score, len(found), pixels, pixels / labelled))

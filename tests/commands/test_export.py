@@ -1,5 +1,6 @@
 """ONNX: the file gives the model's logits at several sizes and says how to read them."""
 
+import copy
 import dataclasses
 import json
 import subprocess
@@ -51,6 +52,70 @@ def test_logits_are_those_of_the_model_at_sizes_that_export_never_saw(run, sessi
     with torch.inference_mode():
         expected = run.model(images).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 77), (37, 53), (64, 95), (131, 32)])
+def test_images_of_any_size_are_decided_as_the_run_predicts_them(run, session, size):
+    image = np.random.default_rng(size[1]).integers(0, 256, (*size, 3)).astype(np.uint8)
+    batch = image.transpose(2, 0, 1)[None].astype(np.float32)
+    logits, classes = session.run(["logits", "classes"], {"images": batch})
+    assert logits.shape == (1, len(run.classes), *size) and classes.shape == (1, *size)
+    with torch.inference_mode():
+        expected = run.model(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    # The output is decided by what the run holds; pixels within rounding of two classes may differ.
+    assert (classes[0] == run.predict(image, "auto")).mean() > 0.998
+
+
+@pytest.mark.parametrize("smallest_side", [0, 128])
+def test_a_network_with_a_smallest_side_is_padded_to_it_in_the_graph(run, tmp_path, smallest_side):
+    changed = dataclasses.replace(run, model=copy.deepcopy(run.model))
+    changed.model.smallest_side = smallest_side
+    export.export_onnx(changed, tmp_path / "model.onnx", Decision())
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for size in ((40, 51), (150, 20)):
+        images = torch.randint(0, 256, (1, 3, *size)).float()
+        with torch.inference_mode():
+            expected = changed.model(images).numpy()
+        found = session.run(["logits"], {"images": images.numpy()})[0]
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+class Exotic(torch.nn.Module):
+    """Singular values, for which ONNX has no operator."""
+
+    def forward(self, images):
+        return images[:, :1].expand(-1, 11, -1, -1) * torch.linalg.svdvals(images).sum((1, 2))[:, None, None, None]
+
+
+def test_an_operator_that_onnx_lacks_is_one_line_and_no_file(run, tmp_path, capfd):
+    changed = dataclasses.replace(run, model=copy.deepcopy(run.model))
+    changed.model.network = Exotic()
+    with pytest.raises(InputError, match=r"unet cannot be exported: .*svd") as error:
+        export.export_onnx(changed, tmp_path / "model.onnx", Decision())
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")  # nothing of the exporters' own
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("folder", r"folder: cannot be written: is a folder"), ("file/model.onnx", r"model\.onnx: cannot be written: .+")],
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_made(run, tmp_path, monkeypatch, output, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(export, "_write_traced", lambda *_: pytest.fail("exported"))
+    with pytest.raises(InputError, match=f"{message}; choose another --output"):
+        export.export_onnx(run, tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named(run, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"export needs {package}, which is not installed; pip install onnx"):
+        export.export_onnx(run, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_metadata_turn_logits_into_the_runs_decisions_and_posterior(run, session):

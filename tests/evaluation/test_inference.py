@@ -11,8 +11,9 @@ from torch import nn
 import eval_seg
 import segloss
 import train_seg
+from segloss.datasets.rows import sliced
 from segloss.errors import InputError
-from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, window_starts, windowed
+from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, score_rows, window_starts
 from segloss.losses import OutlyingMSELoss, build_criterion
 
 COUNTS = (1000, 100, 10)
@@ -51,14 +52,22 @@ def test_windows_cover_everything_and_end_at_the_end(length, window, overlap):
 @pytest.mark.parametrize("tile", [(16, 16), (32, 48), (37, 20)])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
 def test_windows_of_a_pixelwise_network_give_the_whole_image(model, tile, overlap):
-    with torch.inference_mode():
-        torch.testing.assert_close(windowed(model, images(), tile, overlap), model(images()))
+    for image in images():
+        pixels = image.permute(1, 2, 0).numpy()
+        with torch.inference_mode():
+            rows = score_rows(see_with(model), sliced(pixels), (37, 53), tile, overlap, at_once=3)
+            torch.testing.assert_close(torch.cat([*rows], dim=-2), model(image[None]))
+
+
+def see_with(model):
+    return lambda windows: model(torch.from_numpy(windows.transpose(0, 3, 1, 2)))
 
 
 def test_a_window_that_covers_the_image_is_whole_image_inference(model):
+    pixels = images()[0].permute(1, 2, 0).numpy()
     with torch.inference_mode():
-        whole = look(model, images(), (74, 106), Views(), build_criterion("ce", COUNTS))
-        covered = look(model, images(), (74, 106), Views(tile=(64, 64)), build_criterion("ce", COUNTS))
+        whole = look(model, images()[:1], (37, 53), Views(), build_criterion("ce", COUNTS))
+        (covered,) = score_rows(see_with(model), sliced(pixels), (37, 53), (64, 64), 0.5)
     assert torch.equal(whole, covered)
 
 

@@ -373,10 +373,10 @@ def test_files_without_partner_change_no_score_of_the_others(tmp_path, folders):
 
 def test_folders_that_have_no_image_in_common_are_refused_though_bad_ones_are_left_out(tmp_path):
     index_folders(tmp_path, names="abc")
-    for name in "abc":
-        (tmp_path / f"pred/{name}.png").rename(tmp_path / f"pred/x{name}.png")
+    for name, other in zip("abc", "xyz", strict=True):
+        (tmp_path / f"pred/{name}.png").rename(tmp_path / f"pred/{other}{name}.png")
     with pytest.raises(
-        InputError, match=r"for 3: a, b, c, and no label in .*true for 3: xa, xb, xc; masks .*partners$"
+        InputError, match=r"for 3: a, b, c, and no label in .*true for 3: xa, yb, zc; masks .*partners$"
     ):
         source_of(tmp_path, skip_bad=True)
 
@@ -676,3 +676,100 @@ def test_masks_on_disk_are_left_as_they_are(tmp_path):
     totals_of(source_of(tmp_path, boundary=True))
     assert {path: path.read_bytes() for path in Path(tmp_path).rglob("*.png")} == before
     assert all(cv2.imdecode(np.frombuffer(data, np.uint8), -1) is not None for data in before.values())
+
+
+# Names of either side's own.
+
+
+def named(root, predicted, true):
+    """``pred`` and ``true`` under these names; the triples of :func:`match` as (name, prediction, label)."""
+    for folder, names in (("pred", predicted), ("true", true)):
+        for name in names:
+            write_png(root / folder / name, random_mask(0, SIZE))
+    triples, _, skipped = match(root / "pred", root / "true")
+    assert skipped == []
+    sides = [(t.name, t.predicted.relative_to(root / "pred"), t.true.relative_to(root / "true")) for t in triples]
+    return [(name, a.as_posix(), b.as_posix()) for name, a, b in sides]
+
+
+FRAME_IDS = ["GOPR0475_frame_000041", "GOPR0475_frame_000047", "GP010476_frame_000054"]
+BDD = ["7d06fefd-f7be05a6", "7d128593-0ccfea4c", "7d15b18b-1e0d6e3f"]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"),
+    [
+        ("{}_pred.png", "{}.png"),
+        ("{}.png", "{}_L.png"),
+        ("{}.jpg.png", "{}.png"),
+        ("{}.png", "{}.tif"),
+        ("pred_{}.png", "mask_{}.png"),
+        ("pred_{}.png", "{}.png"),
+        ("{}_leftImg8bit_pred.png", "{}_gt.png"),
+        ("{}-prediction.png", "{}-label.png"),
+        ("val/{}_pred.png", "val/{}.png"),
+        ("model/val/{}_pred.png", "{}.png"),
+        ("{}.png", "val/{}.png"),
+        ("out/x/{}_pred.png", "val/{}_gt.png"),
+    ],
+)
+@pytest.mark.parametrize("names", [["1", "2", "10"], FRAME_IDS, BDD])
+def test_predictions_are_matched_but_for_what_all_of_a_side_have(tmp_path, names, predicted, true):
+    found = named(tmp_path, [predicted.format(name) for name in names], [true.format(name) for name in names])
+    pairs = {(a, b) for _, a, b in found}
+    assert pairs == {(predicted.format(name), true.format(name)) for name in names}
+
+
+def test_flat_predictions_are_matched_with_labels_in_folders(tmp_path):
+    found = named(tmp_path, ["a_pred.png", "b_pred.png", "c_pred.png"], ["x/a.png", "x/b.png", "y/c.png"])
+    assert found == [("a", "a_pred.png", "x/a.png"), ("b", "b_pred.png", "x/b.png"), ("c", "c_pred.png", "y/c.png")]
+
+
+def test_one_name_in_two_folders_is_matched_below_the_folders_or_not_at_all(tmp_path):
+    found = named(tmp_path / "with", ["m/x/1.png", "m/y/1.png"], ["x/1.png", "y/1.png"])
+    assert found == [("x/1", "m/x/1.png", "x/1.png"), ("y/1", "m/y/1.png", "y/1.png")]
+    with pytest.raises(InputError, match=r"y/1\.png: a second label of 1 beside .*x/1\.png; keep one of the two"):
+        named(tmp_path / "flat", ["1.png", "2.png"], ["x/1.png", "y/1.png", "y/2.png"])
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"),
+    [
+        ("{}_rgb_anon.png", "fog/val/GOPR0475/{}_gt_labelTrainIds.png"),
+        ("fog/val/GOPR0475/{}_rgb_anon_pred.png", "fog/val/GOPR0475/{}_gt_labelTrainIds.png"),
+        ("{}_gt_labelTrainIds.png", "fog/val/GOPR0475/{}_gt_labelTrainIds.png"),
+    ],
+)
+def test_names_of_acdc_are_matched(tmp_path, predicted, true):
+    for name in FRAME_IDS:  # what lies beside the labels
+        write_png(tmp_path / "true" / true.format(name).replace("labelTrainIds", "labelColor"), random_mask(0, SIZE))
+    found = named(tmp_path, [predicted.format(n) for n in FRAME_IDS], [true.format(n) for n in FRAME_IDS])
+    assert {(a, b) for _, a, b in found} == {(predicted.format(name), true.format(name)) for name in FRAME_IDS}
+
+
+@pytest.mark.parametrize("true", ["val/{}.png", "val/{}_train_id.png"])
+def test_names_of_bdd100k_are_matched(tmp_path, true):
+    found = named(tmp_path, [f"{name}.jpg.png" for name in BDD], [true.format(name) for name in BDD])
+    assert {(a, b) for _, a, b in found} == {(f"{name}.jpg.png", true.format(name)) for name in BDD}
+
+
+def test_two_predictions_of_one_label_by_their_endings_are_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"a\.png: has several masks: a_pred\.png, a_prob\.png; keep one"):
+        named(tmp_path, ["a_pred.png", "b_pred.png", "c_pred.png", "a_prob.png"], ["a.png", "b.png", "c.png"])
+
+
+def test_a_missing_and_an_extra_one_are_named_by_what_both_sides_share(tmp_path):
+    for name in ("a", "b", "c", "e"):
+        write_png(tmp_path / f"pred/{name}_pred.png", random_mask(0, SIZE))
+    for name in ("a", "b", "c", "d"):
+        write_png(tmp_path / f"true/x/{name}.png", random_mask(0, SIZE))
+    with pytest.raises(InputError, match=r"no prediction in .*/pred for 1: d, and no label in .*/true for 1: e"):
+        match(tmp_path / "pred", tmp_path / "true")
+    triples, _, skipped = match(tmp_path / "pred", tmp_path / "true", skip_bad=True)
+    assert [triple.name for triple in triples] == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in skipped] == ["d", "e"]
+
+
+def test_files_of_other_names_are_not_matched_by_chance(tmp_path):
+    with pytest.raises(InputError, match=r"no prediction in .* for 3: a, b, c"):
+        named(tmp_path, ["x/a1.png", "x/b2.png", "y/c3.png"], ["a.png", "b.png", "c.png"])

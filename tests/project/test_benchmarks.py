@@ -60,6 +60,8 @@ def test_bad_options_end_with_status_2(options):
         ("memory", ("--batch", "2x64x64", "--repeats", "1"), "2x64x64"),
         ("data", ("--masks", "8", "--workers", "1", "--repeats", "1"), "--cache ram"),
         ("evaluation", ("--pairs", "2", "--repeats", "1"), "the per-class IoUs are equal"),
+        ("rule", ("--images", "2", "--size", "64x64", "--encoder", "resnet18", "--repeats", "1"), "of the evaluation"),
+        ("windows", ("--side", "500", "--tile", "64", "--bands", "1"), "peak"),
     ],
 )
 def test_the_other_benchmarks_run(script, options, said):
