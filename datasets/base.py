@@ -204,9 +204,7 @@ class SegmentationDataset(Dataset[Sample]):
         digest = hashlib.sha256(repr((self.name, self.split, self.classes.to_dict())).encode())
         digest.update(repr((self.classes.mask_ids, self.classes.mask_colors)).encode())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
-            status = mask.stat() if mask is not None else None
-            # Also when it last changed in any way: archives and copies set the time of writing as they like.
-            digest.update(repr((name, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns))).encode())
+            digest.update(repr((name, mask and file_state(mask))).encode())
         return digest.hexdigest()
 
     def images_digest(self) -> str:
@@ -225,6 +223,13 @@ class SegmentationDataset(Dataset[Sample]):
             except OSError as error:
                 raise unreadable(image, error) from error
         return digest.hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Changes when the file is written, though its size and time of writing be set to what they were: by the time at
+    which it last changed in any way, which archives and copies cannot set. One look at the directory, no reading."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(frozen=True)

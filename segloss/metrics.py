@@ -84,6 +84,14 @@ class ConfusionMatrix:
     >>> confusion.compute().miou
     0.5
 
+    Args:
+        num_classes: C, at least 2.
+        ignore_index: the label that counts nowhere; None: every pixel counts. With more than 255 classes the default
+            would leave class 255 out, so it must be given: None, or a label that is no class.
+
+    Raises:
+        ValueError: fewer than two classes; or InputError: 255 is ignored though it is a class.
+
     Attributes:
         matrix: int64 ``(C, C + 1)``, rows true, columns predicted; the last column holds predictions that are
             no class id.
@@ -95,7 +103,7 @@ class ConfusionMatrix:
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
-        ignored_label(ignore_index)
+        ignored_label(ignore_index, num_classes)
         self.ignore_index = ignore_index
         self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.ignored = 0

@@ -180,7 +180,7 @@ def count_labels(
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
 
-    ignored = ignored_label(ignore_index)
+    ignored = ignored_label(ignore_index, num_classes)
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):

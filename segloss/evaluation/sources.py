@@ -12,7 +12,6 @@ from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.loading import evaluation_loader
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
-from segloss.doctor.examine import check_before
 from segloss.errors import InputError
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.fitting import fit, images_to_fit_on
@@ -33,9 +32,13 @@ def no_labels(dataset: SegmentationDataset) -> InputError:
 
 
 def sources_of_runs(
-    config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
+    config: EvalConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    progress: Callable[[str], Progress],
+    check: Callable[[Sequence[SegmentationDataset], str, Callable[[str], None]], None],
 ) -> list[RunSource]:
-    """One source per ``--checkpoint``, every data set checked and every decision fitted that must be.
+    """One source per ``--checkpoint``, every data set checked by ``check`` and every decision fitted that must be.
 
     Raises:
         InputError: a run, its data or its operating point cannot be used.
@@ -51,7 +54,7 @@ def sources_of_runs(
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
-        check_before([dataset], config.check, say)
+        check([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
         decision = decision_of(config, run, name, say, progress)
@@ -168,6 +171,7 @@ def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None
             labels,
             classes,
             prediction_ids=config.prediction_ids,
+            label_ids=config.label_ids,
             counted=counted_of(config),
             skip_bad=config.skip_bad,
             workers=config.workers,

@@ -47,15 +47,18 @@ def require_number(name: str, number: float, allowed: Range) -> float:
     return number
 
 
-def ignored_label(ignore_index: int | None) -> int:
+def ignored_label(ignore_index: int | None, num_classes: int = 0) -> int:
     """The label that counts nowhere, as an integer; None ignores nothing.
 
     >>> ignored_label(255)
     255
 
     Raises:
-        InputError: it is neither an integer nor None.
+        InputError: it is neither an integer nor None; or it is the default though so many classes have one of that id.
     """
+    if ignore_index == IGNORE_INDEX < num_classes:
+        cure = f"give ignore_index=None to ignore nothing, or a label outside [0, {num_classes})"
+        raise InputError(f"ignore_index {IGNORE_INDEX}, the default, is one of {num_classes} classes", cure)
     if ignore_index is None:
         return NOTHING_IGNORED
     if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
@@ -324,6 +327,27 @@ def wide_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return dtype if device.type == "mps" else torch.float64
 
 
-def first_largest(scores: Tensor) -> Tensor:
-    """``scores.argmax(1)`` for ``(N, C, *)``: the first of the largest, int64 ``(N, *)``."""
-    return scores.max(1).indices  # on CPU 6 times faster than argmax over a dimension that is not the last
+def first_largest(scores: Tensor, given: Tensor | None = None) -> Tensor:
+    """``scores.argmax(1)`` for ``(N, C, *)``: the first of the largest, int64 ``(N, *)``.
+
+    Args:
+        given: what the scores were made of; default: themselves.
+
+    Raises:
+        InputError: as :func:`undecided` says; argmax would take NaN for the largest.
+    """
+    largest, ids = scores.max(1)  # on CPU 6 times faster than argmax over a dimension that is not the last
+    in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    if in_graph or scores.device.type == "meta" or bool(largest.isfinite().all()):
+        return ids
+    best = largest if given is None else given.amax(1)
+    pixels = int((undecided(best) | undecided(largest) & best.isinf()).sum())
+    if pixels:  # else one score is infinite and the largest, or finite ones have overflowed here
+        what = f"scores are NaN or -inf at {pixels:,} of {ids.numel():,} pixels, where no class is the largest"
+        raise InputError(what, "the network's weights or input are broken: look at both")
+    return ids
+
+
+def undecided(largest: Tensor) -> Tensor:
+    """Where no class is the largest, by the largest score of each pixel: one is NaN, or all are -inf."""
+    return largest.isnan() | (largest == -torch.inf)

@@ -118,7 +118,7 @@ class SegmentationTask(L.LightningModule):
                 logits = logits_at_size(self.model, images, group[0]["size"])
             own = _of_first(self.criterion.divisor(labels))
             self.val_loss += torch.stack([self.criterion(logits, labels) * own, own])
-            self.confusion.update(self.criterion.decide(logits), labels)
+            self.confusion.update(self.criterion.decide(logits.nan_to_num()), labels)  # refused below, by name
             self.finite.append((logits.isfinite().flatten(1).all(1), [sample["name"] for sample in group]))
             if self.label_values is not None:
                 # At the optimum z_c = t_c P(c|x), so that z_c / t_c adds up to 1 at every pixel; a few of them will do.
