@@ -125,7 +125,7 @@ PREDICTIONS_HELP = "folders of predicted masks, from anywhere"
 
 @dataclass(frozen=True)
 class PairOptions(Options):
-    """What masks of labels and predictions mean: --labels masks/true --class-table cityscapes --label-ids trainIds"""
+    """What masks hold: --predictions masks/A --labels masks/true --class-table cityscapes --label-ids trainIds"""
 
     labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
     class_table: str | None = option(
