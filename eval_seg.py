@@ -92,7 +92,7 @@ def sweep(
     """
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
-    from segloss.evaluation.sweep import choose, gain, sweep_table, to_keep
+    from segloss.evaluation.sweep import choose, gain, point_text, sweep_table, to_keep
     from segloss.metrics import class_groups
     from segloss.report.terminal import console
 
@@ -109,7 +109,7 @@ def sweep(
             point = choose(points, config.choose_metric)
             chosen[source.name] = (point.rule, float(point.value or 0))
             path = source.run.keep(point=to_keep(point, config, some.images))
-            said = f"{source.name}: {point.rule} {point.value:g} for {config.choose_metric} on {some.images} images"
+            said = f"{source.name}: {point_text(point)} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}: {gain(points, point, config.choose_metric)}, kept in {path}", soft_wrap=True)
     return tables, chosen
 

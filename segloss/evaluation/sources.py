@@ -1,6 +1,7 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,16 @@ def decision_of(
     if calibrate or (asked == "iou" and kept.rule is None):
         if kept.others:
             say(f"warning: {name}: what is kept is of other weights, once in {', '.join(kept.others)}; fitted anew")
-        dataset = images_to_fit_on(lambda split: _open(run, config, split, run.config.image_scale, own=True), run)
+        open_split = partial(_open, run, config, image_scale=run.config.image_scale, own=True)
+        dataset = images_to_fit_on(open_split, run)
+        training = None
+        with suppress(InputError):  # may be gone
+            training = open_split("train")
         machine = find_machine(config.accelerator, config.precision, config.workers)
         lines = fit(
             run,
             dataset,
+            training=training,
             calibrate=calibrate,
             device=machine.device,
             batch_size=config.batch_size,
