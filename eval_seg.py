@@ -28,6 +28,8 @@ def evaluate(argv: list[str] | None = None) -> None:
         predict(config)
         return
 
+    from segloss.doctor.examine import check_before
+    from segloss.errors import refuse_errors
     from segloss.evaluation.comparison import compare, on_common_images
     from segloss.evaluation.extremes import MOST_RUNS, extremes
     from segloss.evaluation.parts import require_parts
@@ -41,18 +43,21 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
-    runs = sources_of_runs(config, folder, say, progress_bar) if config.checkpoint else []
-    sources = runs or sources_of_masks(config, say, progress_bar)
+    runs = sources_of_runs(config, folder, say, progress_bar, check_before) if config.checkpoint else []
+    sources = runs or sources_of_masks(config, folder, say, progress_bar)
     for source in sources if config.by else ():
         require_parts(source.names, str(config.by))
     make_folder(folder)
     clear_results(folder, [source.name for source in sources])
     scores, totals = score_all(sources, folder, protocol=config.protocol, by=config.by, progress=progress_bar)
-    for source in sources:
-        name = source.name
+    findings = {source.name: source.findings(totals[source.name]) for source in sources}
+    if config.check != "off":
+        listed_by = "python -m segloss.doctor --predictions" if config.predictions else "--check off"
+        refuse_errors([found for each in findings.values() for found in each], listed_by)
+    for name, found in findings.items():
         print_scores(scores[name], title_of(name, scores[name]))
-        if doubt := source.doubt(totals[name].matrix):
-            say(f"warning: {name}: {doubt}")
+        for finding in found:
+            say(f"warning: {finding}")
     print_parts(scores)
 
     groups: dict[str, list[str]] = {}
@@ -98,7 +103,7 @@ def sweep(
     from segloss.evaluation.run_source import RunSource
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
-    from segloss.evaluation.sweep import choose, gain, sweep_table, to_keep
+    from segloss.evaluation.sweep import choose, gain, point_text, sweep_table, to_keep
     from segloss.metrics import class_groups
     from segloss.report.terminal import console
 
@@ -117,7 +122,7 @@ def sweep(
             point = choose(points, config.choose_metric)
             chosen[source.name] = (point.rule, float(point.value or 0))
             path = source.run.keep(point=to_keep(point, config, some.images))
-            said = f"{source.name}: {point.rule} {point.value:g} for {config.choose_metric} on {some.images} images"
+            said = f"{source.name}: {point_text(point)} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}: {gain(points, point, config.choose_metric)}, kept in {path}", soft_wrap=True)
     return tables, chosen
 

@@ -115,7 +115,15 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     how: dict[str, Any] = {"device": machine.device, "batch_size": config.batch_size, "workers": machine.workers}
     bar = progress_bar("fitting the decision")
     try:
-        for line in fit(run, splits.val, calibrate=config.calibrate, alone=True, progress=bar, **how):
+        for line in fit(
+            run,
+            splits.val,
+            training=splits.train_evaluated,
+            calibrate=config.calibrate,
+            alone=True,
+            progress=bar,
+            **how,
+        ):
             console.print(line, soft_wrap=True)
     except InputError as error:
         console.print(f"warning: no decision was fitted: {error}", soft_wrap=True)

@@ -174,7 +174,8 @@ class Runner:
         if split == "val" and decision == "plain":
             kept = json.loads((folder / "decision.json").read_text())
             (point,) = [entry["point"] for entry in kept.values() if "point" in entry]
-            of_split["chosen"] = {"decision": f"{point['rule']} {point['value']:g}", "miou": point["score"]}
+            decision = point["rule"] if point["value"] is None else f"{point['rule']} {point['value']:g}"
+            of_split["chosen"] = {"decision": decision, "miou": point["score"]}
         shutil.rmtree(target / "predictions")
         write_row(self.row_file(job), row)
 

@@ -253,9 +253,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.labelled is not None:
             digest.update(self.labelled.masks.tobytes())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
-            status = mask.stat() if mask is not None else None
-            # Also when it last changed in any way: archives and copies set the time of writing as they like.
-            digest.update(repr((name, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns))).encode())
+            digest.update(repr((name, mask and file_state(mask))).encode())
         return digest.hexdigest()
 
     def images_digest(self) -> str:
@@ -274,6 +272,13 @@ class SegmentationDataset(Dataset[Sample]):
             except OSError as error:
                 raise unreadable(image, error) from error
         return digest.hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Changes when the file is written, though its size and time of writing be set to what they were: by the time at
+    which it last changed in any way, which archives and copies cannot set. One look at the directory, no reading."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(frozen=True)

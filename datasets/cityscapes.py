@@ -5,7 +5,6 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from segloss.datasets.base import (
     unique_by,
 )
 from segloss.datasets.images import list_images
-from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, in_train_ids
 from segloss.errors import InputError
 
 SPLITS = ("train", "val", "test", "train_extra")
@@ -62,7 +61,7 @@ def cityscapes(
     kinds = {mask.stem.endswith(LABEL_ENDINGS["trainIds"]) for _, mask in found.pairs if mask is not None}
     if len(kinds) > 1:
         raise InputError(found.form, "make both parts of one kind", root / COARSE)
-    classes = replace(CITYSCAPES, mask_ids=TRAIN_IDS) if True in kinds else CITYSCAPES
+    classes = in_train_ids(CITYSCAPES) if True in kinds else CITYSCAPES
     found.form = f"Cityscapes, {found.form}"
     return SegmentationDataset("cityscapes-coarse" if coarse else "cityscapes", split, found, classes, transform)
 

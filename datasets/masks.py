@@ -248,7 +248,7 @@ class Strays:
 def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) -> Strays:
     """What the stray pixels of a mask hold, and the likely cure."""
     if mask.ndim == 3 and (mask == mask[..., :1]).all() and np.ptp(mask):  # a colour mask may be all black
-        grey = _turned_grey(np.unique(mask).tolist(), classes)
+        grey = turned_grey(np.unique(mask).tolist(), classes)
         return Strays("is a grey image of equal channels", grey or "save class ids as single-channel PNG")
     if mask.ndim == 3 and not classes.mask_colors:
         return Strays(
@@ -278,7 +278,7 @@ def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) ->
 
 def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, classes: ClassTable) -> str:
     """The cure of what looks like one fault of many masks; else nothing."""
-    grey = _turned_grey(values, classes)
+    grey = turned_grey(values, classes)
     if grey:
         return grey
     if set(strays) <= {*range(250, 256)} and len(classes) <= 3:
@@ -296,7 +296,7 @@ def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, class
     return ""
 
 
-def _turned_grey(values: list[int], classes: ClassTable) -> str:
+def turned_grey(values: list[int], classes: ClassTable) -> str:
     """The cure of a mask whose every value is the grey of a class's colour; else nothing."""
     greys = _greys(classes)
     several = len({*values} - {0, 255}) > 1 or classes.mask_colors  # one value may be there by chance

@@ -1,5 +1,7 @@
 """Class tables of well-known data sets: names, ids, colours, what is ignored and what is merged."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 from segloss.datasets.classes import ClassTable, distinct_colors
@@ -112,7 +114,25 @@ CITYSCAPES = ClassTable(
 )
 LabelKind = Literal["labelIds", "trainIds"]  # what the pixels of a mask of Cityscapes are
 LABEL_ENDINGS: dict[LabelKind, str] = {"labelIds": "_labelIds", "trainIds": "_labelTrainIds"}  # by the file's name
-TRAIN_IDS = (*((c, c) for c in range(19)), (IGNORE_INDEX, IGNORE_INDEX))  # mask_ids of ..._labelTrainIds.png
+
+
+def in_train_ids(classes: ClassTable) -> ClassTable:
+    """The table for masks of trainIds: class numbers from 0 in the place of its own ids, 255 ignored."""
+    return replace(classes, mask_ids=(*((c, c) for c in range(len(classes))), (IGNORE_INDEX, IGNORE_INDEX)))
+
+
+def has_train_ids(classes: ClassTable) -> bool:
+    """Whether class numbers from 0 are another system than the table's own ids."""
+    return classes.ids != tuple(range(len(classes))) or classes.names == CITYSCAPES.names
+
+
+def look_like_train_ids(values: Collection[int], classes: ClassTable) -> bool:
+    """Whether masks that hold these values seem to be of trainIds, where the table reads other ids that leave gaps."""
+    plain, read = {*values} - {IGNORE_INDEX}, {value for value, label in classes.mask_ids if label != IGNORE_INDEX}
+    return len(plain) > 3 and max(plain) < len(classes) < max(read, default=0) and not plain <= read
+
+
+TRAIN_IDS = in_train_ids(CITYSCAPES).mask_ids  # of ..._labelTrainIds.png
 
 _VOC = """
 background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -123,13 +124,49 @@ class FrequencyConfig(DataOptions):
         require_splits(self.dataset, self.split)
 
 
+MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --predictions", "--checkpoint or --images"
+LABELS_MISSING = "--labels is missing: the folder of true masks that --predictions are scored against"
+PREDICTIONS_HELP = "folders of predicted masks or probability maps"
+
+
 @dataclass(frozen=True)
-class DoctorConfig(DataOptions):
+class PairOptions(Options):
+    """What masks hold: --predictions masks/A --labels masks/true --class-table cityscapes --label-ids trainIds"""
+
+    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
+    class_table: str | None = option(
+        None,
+        f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
+        metavar="NAME|FILE",
+        of=MASKS,
+    )
+    label_ids: str = option(
+        "auto",
+        "of --labels: the class table's own, or class numbers from 0; auto: as files are named",
+        names=("auto", *LABEL_ENDINGS),
+        of=MASKS,
+    )
+    prediction_ids: str = option("auto", "the same of --predictions", names=("auto", *LABEL_ENDINGS), of=MASKS)
+
+
+@dataclass(frozen=True)
+class DoctorConfig(DataOptions, PairOptions):
     """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
 
+    predictions: tuple[str, ...] = option((), f"look at {PREDICTIONS_HELP}, and at --labels instead", metavar="DIR")
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
     overlays: int = option(6, "pictures of each split on the page", *COUNT)
     output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
+
+    def validate(self) -> None:
+        if self.predictions and self.labels is None:
+            raise InputError(LABELS_MISSING)
+        with_masks = {"predictions", "output", *get_annotations(PairOptions)}
+        for key in keys_of(DoctorConfig):
+            fits = key.name in with_masks if self.predictions else key.form.get("of") != MASKS
+            if not fits and key.of(self) != key.option.default:
+                with_or_without = "with" if self.predictions else "without"
+                raise InputError(f"{key.flag} does nothing {with_or_without} --predictions", "leave it out")
 
 
 @dataclass(frozen=True)
@@ -265,15 +302,12 @@ class TrainConfig(
         return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
 
 
-MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --predictions", "--checkpoint or --images"
-
-
 @dataclass(frozen=True)
 class ScoredOptions(Options):
     """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
-    predictions: tuple[str, ...] = option((), "or folders of predicted masks or probability maps", metavar="DIR")
+    predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
@@ -288,24 +322,16 @@ class ScoredOptions(Options):
     subset: str | None = option(None, f"{OPTIONS_HELP['subset']}; default: the run's", of=RUNS)
     class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS)
     streaming: bool | None = option(None, f"{OPTIONS_HELP['streaming']}; default: the run's", of=RUNS)
-    check: Check = option("sample", CHECK_HELP, of=RUNS)
+    check: Check = option("sample", f"{CHECK_HELP}; of masks all are looked at, unless off", of=SCORED)
 
 
 @dataclass(frozen=True)
-class MaskOptions(Options):
-    """Folders of predicted masks: --predictions masks/A masks/B --labels masks/true --class-table voc"""
+class MaskOptions(PairOptions):
+    """Folders of predicted masks: --predictions masks/A masks/B --labels masks/true --skip-bad"""
 
-    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
-    class_table: str | None = option(
-        None,
-        f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
-        metavar="NAME|FILE",
-        of=MASKS,
-    )
     prediction_form: PredictionForm = option(
         "auto", "what folders of predictions hold; auto: probability maps where they are .npz or .npy files", of=MASKS
     )
-    prediction_ids: str = option("auto", "of predictions for Cityscapes", names=("auto", *LABEL_ENDINGS), of=MASKS)
     skip_bad: bool = option(
         False, "leave out predictions that cannot be read, are missing or have no label, and report them", of=MASKS
     )
@@ -415,7 +441,7 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
         if bool(self.checkpoint) == bool(self.predictions):
             raise InputError("give either --checkpoint, run folders or .ckpt files, or --predictions, folders of masks")
         if self.predictions and self.labels is None:
-            raise InputError("--labels is missing: the folder of true masks that --predictions are scored against")
+            raise InputError(LABELS_MISSING)
         if self.images is not None and not self.checkpoint:
             raise InputError("--images needs --checkpoint, the run that predicts them")
         self._check_mode()

@@ -74,4 +74,4 @@ def decide(
 
 
 def by_prior(posterior: Tensor, prior: Tensor, exponent: float) -> Tensor:
-    return first_largest(posterior * per_class(prior**-exponent, posterior))
+    return first_largest(posterior * per_class(prior**-exponent, posterior), posterior)

@@ -3,8 +3,12 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning"]
 
 
 class InputError(ValueError):
@@ -26,6 +30,28 @@ class InputError(ValueError):
     def __str__(self) -> str:
         place = "" if self.where is None else f"{self.where}: "
         return f"{place}{self.what}" + (f"; {self.cure}" if self.cure else "")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a split, or of a folder of masks."""
+
+    severity: Severity
+    split: str
+    fault: InputError
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.fault}"
+
+
+def refuse_errors(findings: Sequence[Finding], listed_by: str) -> None:
+    """InputError for the first error, with how many more there are and the command that lists them."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more: {listed_by} lists all)" if len(errors) > 1 else ""
+        split, first = errors[0].split, errors[0].fault
+        where = split if first.where is None else f"{split}: {first.where}"
+        raise InputError(f"{first.what}{more}", first.cure, where)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[object], where: str | Path | None = None) -> InputError:

@@ -18,6 +18,7 @@ from segloss.datasets.rows import Rows, sliced
 from segloss.errors import InputError
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
+from segloss.losses.reduction import first_largest
 from segloss.models import logits_at_size
 from segloss.pixel_counts import available_cores
 
@@ -153,7 +154,7 @@ class AveragedPosterior(Criterion):
         return natural if self.tilt is None else natural + per_class(self.tilt, natural).log()
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
-        return self.natural_scores(logits).lerp(self.softmax_scores(logits), tau).argmax(1)
+        return first_largest(self.natural_scores(logits).lerp(self.softmax_scores(logits), tau), logits)
 
 
 class CalibratedPosterior(Criterion):
@@ -306,7 +307,25 @@ def infer(
             images = torch.stack([sample["image"] for sample in group]).to(device)
             with autocast(precision, device):
                 scores = look(model, images, group[0]["size"], views or Views(), criterion)
-            yield from zip(group, scores.float().chunk(len(group)), strict=True)
+            for sample, found in zip(group, scores.float().chunk(len(group)), strict=True):
+                yield sample, decidable(found, sample)
+
+
+def decidable(scores: Tensor, sample: dict[str, Any]) -> Tensor:
+    """The scores ``(1, C, H, W)`` of a sample or a piece of one, 0 where labels are ignored and no class is decided.
+
+    Raises:
+        InputError: the largest score of a pixel that is labelled, or of a sample without labels, is NaN or infinite.
+    """
+    bad = scores.amax(1).isfinite().logical_not()
+    if not bool(bad.any()):
+        return scores
+    valid = sample["labels"].to(bad.device) < scores.shape[1] if "labels" in sample else torch.ones_like(bad[0])
+    if count := int((bad[0] & valid).sum()):
+        what = f"the network's scores are NaN or infinite at {count:,} of {bad.numel():,} pixels"
+        cure = "look at the image, and in the run's history.csv for when it went to pieces"
+        raise InputError(what, cure, sample["name"])
+    return scores.masked_fill(bad[:, None], 0)
 
 
 @torch.inference_mode()
@@ -355,7 +374,7 @@ def infer_dataset(
                 piece["labels"] = torch.from_numpy(np.ascontiguousarray(labels(top, bottom)))
             if dataset.labelled is not None:
                 piece["class_mask"] = torch.from_numpy(dataset.labelled.masks[place])
-            yield piece, scores
+            yield piece, decidable(scores, piece)
             top = bottom
 
 

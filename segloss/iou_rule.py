@@ -58,7 +58,7 @@ class IoUDecision:
             raise ValueError(f"posterior must have shape (N, {len(self.slope)}, *), got {tuple(posterior.shape)}")
         values = posterior.to(working_dtype(posterior))
         slope, offset = (per_class(torch.tensor(term), values) for term in (self.slope, self.offset))
-        return first_largest((values * slope).sub_(offset))
+        return first_largest((values * slope).sub_(offset), posterior)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, words and lists, for JSON; :meth:`from_dict` gives back an equal decision."""

@@ -1,7 +1,8 @@
 """What was fitted to a run's weights and lies in its folder: calibration, the IoU rule, a chosen operating point.
 
-decision.json: fingerprint of the weights -> ``checkpoint`` (a file name), ``calibration`` and ``rule`` (``terms`` and
-what they were fitted on) and ``point``. Weights that are trained on have another fingerprint and find nothing there.
+decision.json: fingerprint of the weights -> ``checkpoint`` (a file name), ``calibration``, ``rule`` and ``point``. The
+first two hold ``terms`` and what they were fitted on; a rule fitted beside labels also ``miou`` of ``plain`` and
+``iou`` on these. Weights that are trained on have another fingerprint and find nothing there.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ class Kept:
 
     Attributes:
         calibration, rule: as fitted; the rule reads the calibrated posterior.
-        point: the operating point that ``--choose-metric`` chose.
+        point: the operating point that ``--choose-metric`` chose; of rule ``iou`` with the terms of ``rule``.
+        plain_better: by the labels that the rule was fitted beside, the plain argmax has the higher mean IoU.
         others: checkpoint files whose weights, others than these, something was fitted to.
     """
 
@@ -50,12 +52,13 @@ class Kept:
     rule: IoUDecision | None = None
     point: Decision | None = None
     others: tuple[str, ...] = ()
+    plain_better: bool = False
 
     @property
     def decision(self) -> Decision | None:
-        """The point that somebody chose, else the rule."""
+        """The point that somebody chose, else the better one of plain argmax and rule."""
         rule = None if self.rule is None else Decision("iou", terms=self.rule)
-        return self.point or rule
+        return self.point or (Decision() if self.plain_better else rule)
 
 
 def load_kept(folder: Path, weights: str) -> Kept:
@@ -65,11 +68,14 @@ def load_kept(folder: Path, weights: str) -> Kept:
         entries = _entries(path)
         entry = entries.pop(weights, {})
         fitted = {name: entry[name]["terms"] for name in ("calibration", "rule") if name in entry}
+        rule = IoUDecision.from_dict(fitted["rule"]) if "rule" in fitted else None
+        miou = entry["rule"].get("miou", {}) if rule else {}
         return Kept(
             Calibration.from_dict(fitted["calibration"]) if "calibration" in fitted else None,
-            IoUDecision.from_dict(fitted["rule"]) if "rule" in fitted else None,
-            _point(entry["point"]) if "point" in entry else None,
+            rule,
+            _point(entry["point"], rule) if "point" in entry else None,
             tuple(str(other["checkpoint"]) for other in entries.values()),
+            bool(miou) and float(miou["plain"]) > float(miou["iou"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(*DAMAGED, path) from error
@@ -107,7 +113,9 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
     return {weights: dict(entry.items()) for weights, entry in content.items()}
 
 
-def _point(content: Mapping[str, Any]) -> Decision:
+def _point(content: Mapping[str, Any], rule: IoUDecision | None) -> Decision:
+    if content["rule"] == "iou" and rule is not None:
+        return Decision("iou", terms=rule)
     found = Decision(str(content["rule"]), float(content["value"]))
     if found.rule not in POINTS or not math.isfinite(found.value):
         raise ValueError(f"{found} is no operating point")

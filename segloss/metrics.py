@@ -88,6 +88,9 @@ class ConfusionMatrix:
         num_classes: C, at least 2.
         ignore_index: label of the pixels that are left out; auto: 255, or 65535 where 255 is a class; None: none.
 
+    Raises:
+        ValueError: fewer than two classes.
+
     Attributes:
         matrix: int64 ``(C, C + 1)``, rows true, columns predicted; the last column holds predictions that are
             no class id.

@@ -311,7 +311,8 @@ class Run:
 
     @property
     def decision(self) -> Decision:
-        """The run's own, which ``--decision auto`` takes: the point that was chosen, else the IoU rule.
+        """The run's own, which ``--decision auto`` takes: the point that was chosen, else the IoU rule, or the plain
+        argmax where labels said that it is better.
 
         Raises:
             InputError: neither was made for these weights.

@@ -1,6 +1,7 @@
 """Looks at a data set before training does: what is wrong, where, and the cure.
 
 python -m segloss.doctor --dataset folder --data-path DIR --check all --output doctor.html
+python -m segloss.doctor --predictions masks/A masks/B --labels masks/true
 
 An error means that training or scores would be wrong (exit status 1), a warning that somebody should look.
 """

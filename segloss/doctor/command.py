@@ -1,4 +1,4 @@
-"""``python -m segloss.doctor``: findings and a table of the splits, printed and as a page."""
+"""``python -m segloss.doctor``: findings and a table of the splits, or of predictions, printed and as a page."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from segloss.config import DoctorConfig
 from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
 from segloss.doctor.examine import examine
 from segloss.doctor.findings import Finding, SplitFacts
+from segloss.doctor.masks import examine_masks
 from segloss.doctor.page import write_doctor_page
 from segloss.errors import InputError
 from segloss.flags import parse_config
@@ -31,12 +32,16 @@ def main(argv: list[str] | None = None) -> None:
     from segloss.report.terminal import console, print_findings, progress_bar
 
     config = parse_config(DoctorConfig, "python -m segloss.doctor", argv)
-    datasets, findings = open_splits(config)
-    if any(dataset.made_up for dataset in datasets):
-        raise InputError("made-up data has no files to examine", "choose another --dataset", config.dataset)
-    found, splits = examine(datasets, config.check, progress_bar("examining"))
-    findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
-    rows = [describe_split(facts) for facts in splits]
+    splits: list[SplitFacts] = []
+    if config.predictions:
+        findings, rows = examine_masks(config, progress_bar)
+    else:
+        datasets, findings = open_splits(config)
+        if any(dataset.made_up for dataset in datasets):
+            raise InputError("made-up data has no files to examine", "choose another --dataset", config.dataset)
+        found, splits = examine(datasets, config.check, progress_bar("examining"))
+        findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
+        rows = [describe_split(facts) for facts in splits]
     print_findings(findings, rows)
     if config.output:
         write_doctor_page(Path(config.output), config, findings, rows, splits)

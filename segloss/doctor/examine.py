@@ -17,12 +17,12 @@ from segloss.datasets.images import image_size, is_deep, read_header, read_image
 from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.rows import LARGE, mask_rows
-from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
+from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, look_like_train_ids
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
-from segloss.errors import InputError, cure_of_black_and_white
+from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
 from segloss.progress import Progress
@@ -296,8 +296,8 @@ def _black_and_white(facts: SplitFacts) -> Iterator[Finding]:
 
 def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
     """Cityscapes' trainIds under the name of labelIds."""
-    classes, plain = facts.dataset.classes, facts.values - {IGNORE_INDEX}
-    if classes.ids == CITYSCAPES.ids and classes.mask_ids != TRAIN_IDS and len(plain) > 3 and max(plain) <= 18:
+    classes = facts.dataset.classes
+    if classes.ids == CITYSCAPES.ids and look_like_train_ids(facts.values, classes):
         what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
         fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
         yield Finding("error", facts.dataset.split, fault)
@@ -322,11 +322,7 @@ def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Calla
     if check == "off" or all(dataset.made_up for dataset in datasets):
         return
     findings, _ = examine(datasets, check)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    for finding in findings[len(errors) :]:
-        say(f"warning: {finding}")
-    if errors:
-        more = f" ({len(errors) - 1} more: python -m segloss.doctor lists all)" if len(errors) > 1 else ""
-        split, first = errors[0].split, errors[0].fault
-        where = split if first.where is None else f"{split}: {first.where}"
-        raise InputError(f"{first.what}{more}", first.cure, where)
+    for finding in findings:
+        if finding.severity == "warning":
+            say(f"warning: {finding}")
+    refuse_errors(findings, "python -m segloss.doctor")

@@ -3,27 +3,15 @@
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
+from segloss.errors import Finding as Finding
 from segloss.errors import InputError
+from segloss.errors import Severity as Severity
 
 SAMPLE = 16  # files of each split that `--check sample` decodes
-Severity = Literal["error", "warning"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault of a split."""
-
-    severity: Severity
-    split: str
-    fault: InputError
-
-    def __str__(self) -> str:
-        return f"{self.split}: {self.fault}"
 
 
 @dataclass(frozen=True)

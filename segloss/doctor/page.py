@@ -30,13 +30,25 @@ def write_doctor_page(
         write_page(
             path,
             "doctor.html",
-            title=f"{config.dataset}: {Path(config.data_path).name if config.data_path else 'data set'}",
+            title=_title(config),
             findings=findings,
             errors=sum(finding.severity == "error" for finding in findings),
-            examined=f"{sum(len(facts.pairs) for facts in splits):,} images and their masks read ({config.check}).",
+            examined=_examined(config, rows, splits),
             splits=rows,
             legend=[pair for table in tables for pair in zip(table.names, table.colors, strict=True)],
             pictures=pictures,
         )
     except OSError as error:
         raise InputError(f"--output cannot be written: {error.strerror}", "choose another file", path) from error
+
+
+def _title(config: DoctorConfig) -> str:
+    if config.predictions:
+        return f"predictions against {config.labels}"
+    return f"{config.dataset}: {Path(config.data_path).name if config.data_path else 'data set'}"
+
+
+def _examined(config: DoctorConfig, rows: list[dict], splits: list[SplitFacts]) -> str:
+    if config.predictions:
+        return f"Every mask of {len(rows)} folders of predictions read, and its label."
+    return f"{sum(len(facts.pairs) for facts in splits):,} images and their masks read ({config.check})."

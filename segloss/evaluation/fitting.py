@@ -1,7 +1,7 @@
 """The IoU rule and the calibration of a run, fitted to images that it was not trained on, in one pass."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,8 @@ from segloss.errors import InputError
 from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.losses.partial_labels import posterior_of_labelled
+from segloss.losses.reduction import first_largest
+from segloss.metrics import ConfusionMatrix
 from segloss.pixel_sample import PixelSample, blocks
 from segloss.progress import Progress
 from segloss.report.wording import calibration_text, percent, rule_text
@@ -23,6 +25,8 @@ from segloss.runs import Run
 PIXELS = 2**20  # looked at, on a grid of all images
 SAMPLE_MIB = 64  # held: 1.5 M pixels of 11 classes
 OVER_TILTED = 0.01  # accuracy that dividing the tilt out may cost before somebody is told
+FITTED = 0.99  # mean accuracy on training images, above which they are fitted completely
+TRAINING_IMAGES = 16  # looked at for that
 
 
 def images_to_fit_on(open_split: Callable[[str], SegmentationDataset], run: Run) -> SegmentationDataset:
@@ -50,16 +54,19 @@ def sample_of(
     workers: int = 0,
     views: Views | None = None,
     progress: Progress | None = None,
+    places: Sequence[int] | None = None,
 ) -> PixelSample:
-    """Uncalibrated posteriors of a split, and its labels where every image has some, at most ``SAMPLE_MIB``."""
+    """Uncalibrated posteriors of a split, or of ``places`` in it, and its labels where every image has some, at most
+    ``SAMPLE_MIB``."""
     height, width = dataset.image_size(0)
-    stride = max(1, math.isqrt(height * width * len(dataset) // PIXELS))
+    seen_at = range(len(dataset)) if places is None else places
+    stride = max(1, math.isqrt(height * width * len(seen_at) // PIXELS))
     sample = PixelSample(ignore_index=dataset.classes.ignored, pixel_stride=stride, max_mib=SAMPLE_MIB)
     labelled = dataset.has_labels
 
     def images_seen() -> Iterator[str]:
         how: dict[str, Any] = {"device": device, "views": views, "batch_size": batch_size, "workers": workers}
-        for seen, scores in infer_dataset(run.model, run.criterion, dataset, **how):
+        for seen, scores in infer_dataset(run.model, run.criterion, dataset, seen_at, **how):
             posterior = run.criterion.posterior(scores)
             if "class_mask" in seen:
                 posterior = posterior_of_labelled(posterior, seen["class_mask"][None].to(posterior.device))
@@ -67,21 +74,29 @@ def sample_of(
             if ends(seen, scores):
                 yield seen["name"]
 
-    for _ in images_seen() if progress is None else progress(images_seen(), len(dataset)):
+    for _ in images_seen() if progress is None else progress(images_seen(), len(seen_at)):
         pass
     return sample
 
 
 def fit(
-    run: Run, dataset: SegmentationDataset, *, calibrate: bool = False, alone: bool = False, **how: Any
+    run: Run,
+    dataset: SegmentationDataset,
+    *,
+    training: SegmentationDataset | None = None,
+    calibrate: bool = False,
+    alone: bool = False,
+    **how: Any,
 ) -> list[str]:
     """Fit the IoU rule to a run and keep it in its folder; lines that say what came of it.
 
     The rule expects its counts from the posterior: labels only say which pixels are ignored. A calibration, which needs
-    labels, comes first: the run's own, or with ``calibrate`` a new one.
+    labels, comes first: the run's own, or with ``calibrate`` a new one. Where the images have labels, the mean IoU of
+    the rule and of the plain argmax on them is kept beside it, and ``--decision auto`` takes the better one.
 
     Args:
         dataset: images that the run was not trained on, read as it needs them.
+        training: images that it was trained on, read in the same way; a few show whether it fits them completely.
         calibrate: fit temperature and class bias too.
         alone: of the run folder drop what is kept for other weights.
         how: of :func:`sample_of`.
@@ -98,7 +113,10 @@ def fit(
         sample = sample_of(run, dataset, **how)
         calibration = None if calibrate else run.kept.calibration
         tilt = run.criterion.tilt
-        lines = [] if calibrate or calibration else over_tilted(sample, tilt, run.name, dataset.split)
+        lines = []
+        if not (calibrate or calibration):
+            lines = over_tilted(sample, tilt, run.name, dataset.split)
+            lines += fitted_completely(run, training, **{**how, "progress": None}) if training and not lines else []
         if calibrate:
             calibration = fit_calibration(sample)
             scores = calibration_scores(sample), calibration_scores(sample.map(calibration.apply))
@@ -109,9 +127,16 @@ def fit(
             sample = sample.map(calibration.apply)
             tilt = plain_tilt(calibration, tilt)
         rule = iou_decision(sample, counts="posterior", tilt=tilt)
+        if sample.labels is not None and sample.pixels and dataset.split != "train":
+            on["miou"] = {"plain": miou_on(sample, tilted(sample, tilt)), "iou": miou_on(sample, rule.decide)}
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), where=run.path) from error
     run.keep(alone=alone, **items, rule={"terms": rule.to_dict(), **on})
+    if run.kept.plain_better:
+        lines.append(
+            f"{run.name}: on the labels of {dataset.split} the plain argmax has mIoU {percent(on['miou']['plain'])}, "
+            f"the rule {percent(on['miou']['iou'])}: --decision auto is plain"
+        )
     return [*lines, rule_line(run.name, dataset, rule)]
 
 
@@ -121,6 +146,45 @@ def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor |
         return tilt
     plain = torch.ones(len(calibration.bias)) if tilt is None else tilt.cpu()
     return plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
+
+
+def tilted(sample: PixelSample, tilt: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The plain argmax of the scores, from posteriors ``(n, C)``."""
+    u = torch.ones(sample.posterior.shape[1]) if tilt is None else tilt.cpu().float()
+    return lambda posterior: first_largest(posterior * u)
+
+
+def confusion_on(sample: PixelSample, decide: Callable[[Tensor], Tensor]) -> ConfusionMatrix:
+    """Counts of the sample's labels against decisions on its posteriors."""
+    confusion = ConfusionMatrix(sample.posterior.shape[1], ignore_index=None)
+    for block, labels in blocks(sample.posterior, sample.labels):
+        confusion.update(decide(block.T), labels)
+    return confusion
+
+
+def miou_on(sample: PixelSample, decide: Callable[[Tensor], Tensor]) -> float:
+    return confusion_on(sample, decide).compute().miou
+
+
+def fitted_completely(run: Run, training: SegmentationDataset, **how: Any) -> list[str]:
+    """A line where a loss with weights has nothing left to weigh: all classes of a few training images are right.
+
+    What has no loss has no tilt, whatever weights or priors the loss holds. The label values of a squared error without
+    class weights are another thing: they are what the scores are trained to be, at a loss of 0 too.
+    """
+    tilt, weighted = run.criterion.tilt, any(getattr(m, "weight", None) is not None for m in run.criterion.modules())
+    uniform = tilt is None or bool((tilt == tilt[0]).all())
+    if uniform or (run.criterion.scores == "outlying" and not weighted) or not training.has_labels:
+        return []
+    places = range(0, len(training), max(1, len(training) // TRAINING_IMAGES))[:TRAINING_IMAGES]
+    sample = sample_of(run, training, places=places, **how)
+    accuracy = confusion_on(sample, tilted(sample, tilt)).compute().mean_accuracy
+    if not accuracy > FITTED:
+        return []
+    return [
+        f"warning: {run.name}: mean accuracy on {len(places)} training images is {percent(accuracy)} %: where they are "
+        "fitted completely the loss has no tilt, and dividing it out over-corrects; add --calibrate (docs/losses.md)"
+    ]
 
 
 def rule_line(name: str, dataset: SegmentationDataset, rule: IoUDecision) -> str:

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from segloss.datasets import TABLES
-from segloss.datasets.base import learn_naming
+from segloss.datasets.base import file_state, learn_naming
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import image_size, list_images, read_header
 from segloss.datasets.labelled import find_labelled
-from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
+from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
 from segloss.datasets.rows import LARGE, mask_rows
-from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
-from segloss.errors import InputError, unknown_name
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind, has_train_ids, in_train_ids
+from segloss.errors import Finding, InputError, unknown_name
 from segloss.evaluation.counting import confusion_of, pair_histogram
-from segloss.evaluation.results import ImageResult, added
+from segloss.evaluation.doubts import mask_findings
+from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
+from segloss.evaluation.written import noted_in_histogram, noted_in_maps
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
@@ -34,8 +35,6 @@ from segloss.schema import MaskOrigin
 ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 SHOWN = 5  # names in the message on files without partner
-LOOKED_AT = 20  # predictions, for the cause of ids that are no class
-UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,8 @@ class MaskSource:
         name: in tables and files.
         predictions, labels: the folders.
         classes: what the ids and colours of both mean.
-        prediction_ids: of Cityscapes: ``labelIds``, ``trainIds``; ``auto``: by the file names, else labelIds.
+        prediction_ids, label_ids: ``labelIds``, the table's own; ``trainIds``, class numbers from 0, of Cityscapes and
+            of other tables that count otherwise; ``auto``: by the file names, else labelIds.
         counted: names of :data:`segloss.measures.MEASURES` to count too.
         skip_bad: leave out images whose prediction is missing or cannot be used, and predictions without label; each
             is noted in ``skipped``.
@@ -221,6 +221,7 @@ class MaskSource:
         classes: ClassTable,
         *,
         prediction_ids: str = "auto",
+        label_ids: str = "auto",
         counted: Sequence[str] = (),
         skip_bad: bool = False,
         workers: int | None = None,
@@ -229,21 +230,25 @@ class MaskSource:
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
         self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad, files=self._files())
-        cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
-        if prediction_ids == "trainIds" and not cityscapes:
-            raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
-        in_train_ids = replace(classes, mask_ids=TRAIN_IDS) if cityscapes else classes
-        self.classes = in_train_ids if kind == "trainIds" else classes
+        numbered = in_train_ids(classes) if has_train_ids(classes) else classes
+        for side, asked in (("prediction", prediction_ids), ("label", label_ids)):
+            if asked == "trainIds" and numbered is classes:
+                what = f"--{side}-ids trainIds are those of Cityscapes, and of tables whose ids are no class numbers"
+                raise InputError(what, "leave it out, or give --class-table cityscapes")
+        self.label_ids = label_ids
+        by_name = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
+        named = kind if by_name and label_ids == "auto" else label_ids
+        self.classes = numbered if named == "trainIds" else classes
         if all(label == classes.ignored for _, label in classes.mask_ids):  # of colours alone: ids as they are written
             ids = (*zip(classes.ids, range(len(classes)), strict=True), *classes.mask_ids)
-            classes = in_train_ids = replace(classes, mask_ids=ids)
+            classes = numbered = replace(classes, mask_ids=ids)
         if not classes.mask_colors and len(set(classes.colors)) == len(classes):  # as PredictionWriter paints them
             colors = tuple(zip(classes.colors, range(len(classes)), strict=True))
-            classes, in_train_ids = (replace(table, mask_colors=colors) for table in (classes, in_train_ids))
+            classes, numbered = (replace(table, mask_colors=colors) for table in (classes, numbered))
         self.predicted_classes = classes
-        by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
+        by_name &= all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
         if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
-            self.predicted_classes = in_train_ids
+            self.predicted_classes = numbered
         self.labelled = find_labelled((labels, labels.parent, labels.parent.parent), self.names, classes.names)
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
@@ -286,36 +291,12 @@ class MaskSource:
     def describe(self) -> MaskOrigin:
         return MaskOrigin(predictions=str(self.predictions), labels=str(self.labels), skipped=tuple(self.skipped))
 
-    def doubt(self, matrix: np.ndarray) -> str | None:
-        """A line where more than 1 % is no class, or several classes are predicted as the one beside them."""
-        count, pixels = len(matrix), max(1, matrix.sum())
-        for step, where in ((-1, "before"), (1, "behind")):
-            beside = np.diagonal(matrix[:, :count], step)
-            share, of_true = beside.sum() / pixels, matrix.sum(1)[max(0, -step) :][: len(beside)]
-            # Of several classes, not only of one that a weak model predicts everywhere.
-            if share > 0.5 and np.count_nonzero(2 * beside > of_true) > 2:
-                off = f"{share:.1%} of the pixels are predicted as the class {where} the true one"
-                return f"{off}; the ids seem to begin at another number than the class table's"
-        share = matrix[:, count:].sum() / pixels
-        if share <= UNKNOWN_SHARE:
-            return None
-        return f"{share:.1%} of the pixels are predicted as no class; {self.cause_of_unknown()}"
-
-    def cause_of_unknown(self) -> str:
-        """What the values of some predictions look like, if many are no class."""
-        values: set[int] = set()
-        for triple in self.triples[:: -(-len(self) // LOOKED_AT)]:
-            with suppress(InputError):
-                predicted = read_mask(triple.predicted)
-                values.update(np.unique(predicted).tolist() if predicted.ndim == 2 else ())
-        return _cause(values - {self.classes.ignored}, self.predicted_classes)
+    def findings(self, totals: Totals) -> list[Finding]:
+        """What is doubtful in what was counted, errors first; :mod:`segloss.evaluation.doubts`."""
+        return mask_findings(self.name, totals, self.classes, self.predicted_classes, label_ids=self.label_ids)
 
     def key(self) -> dict[str, Any]:
-        stats = [
-            (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
-            for t in self.triples
-            for path in self._stats(t)
-        ]
+        stats = [(t.name, path.suffix, *file_state(path)) for t in self.triples for path in self._stats(t)]
         return {
             "predictions": str(self.predictions.resolve()),
             "labels": str(self.labels.resolve()),
@@ -398,16 +379,19 @@ class MaskSource:
     def _counts(self, place: int, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         narrow = len(self.classes) <= STRAY and all(m.ndim == 2 and m.dtype == np.uint8 for m in (true, predicted))
         if narrow and not self.counted and self.labelled is None:  # counted before mapped: two passes less
-            matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
+            raw = pair_histogram(predicted, true)
+            matrix, ignored, stray = folded(raw, self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
-            return ImageResult(triple.name, matrix, ignored)
+            noted = noted_in_histogram(raw, self.classes, self.predicted_classes)
+            return ImageResult(triple.name, matrix, ignored, noted=noted)
         labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
         if self.labelled is not None:  # pixels of other classes are ignored, predictions of them no class
             labels, decided = (self.labelled.of_image(each, place) for each in (labels, decided))
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
         counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
-        return ImageResult(triple.name, matrix, ignored, counted)
+        noted = noted_in_maps(true, predicted, labels, decided, self.classes)
+        return ImageResult(triple.name, matrix, ignored, counted, noted=noted)
 
 
 def _require_size(triple: Triple, predicted: tuple[int, ...], true: tuple[int, ...]) -> None:
@@ -415,21 +399,6 @@ def _require_size(triple: Triple, predicted: tuple[int, ...], true: tuple[int, .
         other = f"its label {triple.true.name} is {_width_by_height(true)} (width x height)"
         what = f"is {_width_by_height(predicted)} but {other}"
         raise InputError(what, "export the prediction at the label's size", triple.predicted)
-
-
-def _cause(values: set[int], classes: ClassTable) -> str:
-    known = {value for value, label in classes.mask_ids if label != classes.ignored}
-    if classes.names == CITYSCAPES.names and values:
-        in_train_ids = known == set(range(len(classes)))
-        if not in_train_ids and max(values) < len(classes):
-            return "these look like trainIds; give --prediction-ids trainIds"
-        if in_train_ids and max(values) >= len(classes):
-            return "these look like labelIds; give --prediction-ids labelIds"
-    for step, where in ((-1, "before"), (1, "behind")):
-        if values - known and values <= {value + step for value in known}:
-            return f"ids seem to begin one {where} the class table's {min(known)}; correct the ids of the class table"
-    strange = ranges(sorted(values - known)[:20])
-    return f"ids that are no class: {strange}; check --class-table against the ids that were written"
 
 
 def folded(raw: np.ndarray, classes: ClassTable, predicted_classes: ClassTable) -> tuple[np.ndarray, int, int]:

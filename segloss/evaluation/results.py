@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segloss.errors import InputError
+from segloss.evaluation.written import Written, noted_together
 from segloss.measures import MEASURES
 
 
@@ -24,6 +25,7 @@ class ImageResult:
         brier: sum over the labelled pixels of the squared distance of posterior and one-hot.
         likelihood: :func:`segloss.evaluation.counting.likelihood_counts`; of a calibrated run also these, ``bins``
             and ``brier`` of the posterior before, as ``uncalibrated NAME``.
+        noted: of files of masks, what they hold beside their classes (:mod:`segloss.evaluation.written`).
         sweep: rule -> int64 ``(T, C, 2)``: right and predicted pixels per class at each operating point.
     """
 
@@ -35,6 +37,7 @@ class ImageResult:
     brier: float = 0.0
     sweep: dict[str, np.ndarray] = field(default_factory=dict)
     likelihood: dict[str, np.ndarray] = field(default_factory=dict)
+    noted: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The confusion matrix as its non-zero cells; plain arrays, no pickle."""
@@ -47,6 +50,7 @@ class ImageResult:
             **{f"counted {name}": counts for name, counts in self.counted.items()},
             **{f"sweep {rule}": counts for rule, counts in self.sweep.items()},
             **{f"likelihood {name}": sums for name, sums in self.likelihood.items()},
+            **{f"noted {name}": counts for name, counts in self.noted.items()},
         }
         if self.calibration is not None:
             arrays["calibration"] = self.calibration
@@ -61,11 +65,12 @@ class ImageResult:
             matrix.ravel()[arrays["cells"]] = arrays["counts"]
             ignored, brier = arrays["sums"].tolist()
             split = [(*key.partition(" ")[::2], key) for key in arrays.files]
-            counted, sweep, likelihood = (
-                {of: arrays[key] for kind, of, key in split if kind == k} for k in ("counted", "sweep", "likelihood")
+            kinds = ("counted", "sweep", "likelihood", "noted")
+            counted, sweep, likelihood, noted = (
+                {of: arrays[key] for kind, of, key in split if kind == k} for k in kinds
             )
             calibration = arrays.get("calibration")
-        return cls(name, matrix, int(ignored), counted, calibration, brier, sweep, likelihood)
+        return cls(name, matrix, int(ignored), counted, calibration, brier, sweep, likelihood, noted)
 
 
 @dataclass
@@ -79,6 +84,7 @@ class Totals:
         counts: int64 ``(images, 3, C)``: right, true and predicted pixels of each class.
         names: of the images.
         counted, calibration, brier, sweep, likelihood: sums of those of the images; None or empty where not asked for.
+        written: of files of masks, what they hold beside their classes.
         sweep_pairs: rule -> float64 ``(T, 2)``: sum and number of the IoUs of all pairs of an image and a class with a
             union, at each operating point.
     """
@@ -95,6 +101,7 @@ class Totals:
     sweep: dict[str, np.ndarray]
     sweep_pairs: dict[str, np.ndarray]
     likelihood: dict[str, np.ndarray] = field(default_factory=dict)
+    written: Written = field(default_factory=Written)
 
     @classmethod
     def of(cls, results: Iterable[ImageResult]) -> "Totals":
@@ -102,10 +109,13 @@ class Totals:
         total: ImageResult | None = None
         counts, names = [], []
         pairs: dict[str, np.ndarray] = {}
+        written = Written()
         for result in results:
             matrix = result.matrix
             counts.append(np.stack([matrix.diagonal(), matrix.sum(1), matrix[:, : len(matrix)].sum(0)]))
             names.append(result.name)
+            if result.noted:
+                written.add(result.name, result.noted)
             for rule, points in result.sweep.items():
                 pairs[rule] = pairs.get(rule, 0) + _image_ious(matrix.sum(1), points)
             total = result if total is None else added(total, result)
@@ -125,6 +135,7 @@ class Totals:
             sweep=total.sweep,
             sweep_pairs=pairs,
             likelihood=total.likelihood,
+            written=written,
         )
 
 
@@ -149,4 +160,5 @@ def added(a: ImageResult, b: ImageResult) -> ImageResult:
         brier=a.brier + b.brier,
         sweep={rule: a.sweep[rule] + b.sweep[rule] for rule in a.sweep},
         likelihood={name: a.likelihood[name] + b.likelihood[name] for name in a.likelihood},
+        noted=noted_together(a.noted, b.noted),
     )

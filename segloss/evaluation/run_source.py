@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.base import file_state
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide
+from segloss.errors import Finding
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
-from segloss.evaluation.results import ImageResult, added
+from segloss.evaluation.doubts import label_findings
+from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, ends, infer_dataset, reader_of
@@ -155,8 +158,9 @@ class RunSource:
             precision=self.precision,
         )
 
-    def doubt(self, matrix: np.ndarray) -> None:
-        """None: a run's classes are those of its labels."""
+    def findings(self, totals: Totals) -> list[Finding]:
+        """Of the labels alone: a run's classes are theirs."""
+        return [*label_findings(self.name, totals)]
 
     def key(self) -> dict[str, Any]:
         return {
@@ -242,6 +246,5 @@ def hash_names(dataset: SegmentationDataset) -> str:
 
     digest = hashlib.sha256()
     for image, _ in dataset.pairs:
-        status = image.stat() if image.is_file() else None
-        digest.update(repr((image.name, status and (status.st_size, status.st_mtime_ns))).encode())
+        digest.update(repr((image.name, image.is_file() and file_state(image))).encode())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from segloss.datasets import ClassTable
+from segloss.errors import Finding
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.parts import part, parts_of
 from segloss.evaluation.results import ImageResult, Totals
@@ -44,8 +45,8 @@ class Source(Protocol):
     def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         """Image, if there is one, labels and predicted class numbers of one sample."""
 
-    def doubt(self, matrix: np.ndarray) -> str | None:
-        """A line where the confusion matrix looks as if the predictions were written in other ids than read."""
+    def findings(self, totals: Totals) -> list[Finding]:
+        """What makes its scores doubtful, errors first, by what was counted."""
 
 
 def measure(source: Source, store: Path | None = None, progress: Progress | None = None) -> Totals:

@@ -1,6 +1,7 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
-from segloss.doctor.examine import check_before
 from segloss.errors import InputError
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.fitting import fit, images_to_fit_on
@@ -38,9 +38,13 @@ def no_labels(dataset: SegmentationDataset) -> InputError:
 
 
 def sources_of_runs(
-    config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
+    config: EvalConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    progress: Callable[[str], Progress],
+    check: Callable[[Sequence[SegmentationDataset], str, Callable[[str], None]], None],
 ) -> list[RunSource]:
-    """One source per ``--checkpoint``, every data set checked and every decision fitted that must be.
+    """One source per ``--checkpoint``, every data set checked by ``check`` and every decision fitted that must be.
 
     Raises:
         InputError: a run, its data or its operating point cannot be used.
@@ -56,7 +60,7 @@ def sources_of_runs(
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
-        check_before([dataset], config.check, say)
+        check([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
         decision = decision_of(config, run, name, say, progress)
@@ -149,11 +153,16 @@ def decision_of(
     if calibrate or (asked == "iou" and kept.rule is None):
         if kept.others:
             say(f"warning: {name}: what is kept is of other weights, once in {', '.join(kept.others)}; fitted anew")
-        dataset = images_to_fit_on(lambda split: _open(run, config, split, run.config.image_scale, own=True), run)
+        open_split = partial(_open, run, config, image_scale=run.config.image_scale, own=True)
+        dataset = images_to_fit_on(open_split, run)
+        training = None
+        with suppress(InputError):  # may be gone
+            training = open_split("train")
         machine = find_machine(config.accelerator, config.precision, config.workers)
         lines = fit(
             run,
             dataset,
+            training=training,
             calibrate=calibrate,
             device=machine.device,
             batch_size=config.batch_size,
@@ -177,7 +186,7 @@ def counted_of(config: EvalConfig) -> tuple[str, ...]:
 
 
 def sources_of_masks(
-    config: EvalConfig, say: Callable[[str], None], progress: Callable[[str], Progress]
+    config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
 ) -> list[MaskSource]:
     """One source per ``--predictions``, and every decision on probability maps fitted that must be.
 
@@ -199,7 +208,8 @@ def sources_of_masks(
     counts = training_pixels_of(config.training_counts, classes)
     names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
     how: dict[str, Any] = {"skip_bad": config.skip_bad, "workers": config.workers, "training_pixels": counts}
-    ids: dict[str, Any] = {"prediction_ids": config.prediction_ids, "counted": counted_of(config)}
+    ids: dict[str, Any] = {"prediction_ids": config.prediction_ids, "label_ids": config.label_ids}
+    ids["counted"] = counted_of(config)
     return [
         _source_of_maps(config, MapSource(name, Path(path), labels, classes, **how), say, progress)
         if maps

@@ -119,9 +119,9 @@ def calibration(totals: Totals) -> Calibration | None:
     ECE = sum over bins of (pixels / all) |accuracy - confidence|, confidence being the posterior's maximum (Guo et
     al., ICML 2017). Brier: mean over pixels of the squared distance of posterior and one-hot (Brier 1950); in [0, 2].
     NLL: mean over pixels of -log P of the true class. Classwise ECE: mean over the classes of the ECE of the class's
-    own probability (Nixon et al., CVPRW 2019). None where it was not asked for.
+    own probability (Nixon et al., CVPRW 2019). None where it was not asked for, or no pixel is labelled.
     """
-    if totals.calibration is None:
+    if totals.calibration is None or not totals.calibration[:, 0].any():
         return None
     sums = totals.likelihood
     before = {name.split()[1]: value for name, value in sums.items() if name.startswith("uncalibrated ")}

@@ -81,19 +81,25 @@ def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes
 
 
 def choose(table: Sequence[SweepPoint], metric: str) -> SweepPoint:
-    """The point of a rule with a value that has the highest score; of equal ones the one nearest to the plain argmax.
+    """The point of the highest score, the rule for mean IoU among them; of equal ones the nearest to the plain argmax.
 
     Raises:
         InputError: no point has that score.
     """
 
     def rank(point: SweepPoint) -> tuple[float, float]:
-        return getattr(point, metric), -abs(float(point.value or 0) - PLAIN[point.rule])
+        away = math.inf if point.value is None else abs(point.value - PLAIN[point.rule])
+        return getattr(point, metric), -away
 
-    known = [point for point in table if getattr(point, metric) is not None and point.rule in PLAIN]
+    known = [point for point in table if getattr(point, metric) is not None]
     if not known:
         raise InputError("no class of it is in the images to choose on", where=f"--choose-metric {metric}")
     return max(known, key=rank)
+
+
+def point_text(point: SweepPoint) -> str:
+    """``prior 0.5``, or ``iou``."""
+    return point.rule if point.value is None else f"{point.rule} {point.value:g}"
 
 
 def to_keep(point: SweepPoint, config: EvalConfig, images: int) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class Criterion(nn.Module):
         if tau == 1:
             return first_largest(logits)
         natural = self.natural_scores(logits)
-        return first_largest(natural if tau == 0 else natural.lerp(self.softmax_scores(logits), tau))
+        return first_largest(natural if tau == 0 else natural.lerp(self.softmax_scores(logits), tau), logits)
 
     def extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"

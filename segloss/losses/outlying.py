@@ -25,6 +25,7 @@ from segloss.losses.reduction import (
     first_largest,
     ignored_label,
     require_number,
+    undecided,
     weight_sum,
     working_dtype,
 )
@@ -132,7 +133,8 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     .. math:: P(c|x) = \max(z_c / t_c, 0) \,/\, \sum_k \max(z_k / t_k, 0)
 
     Where no score is positive: one-hot at :math:`\arg\max z_c / t_c`, so that the argmax of the posterior is
-    always :func:`decide` at tau = 0 (which still tells two classes apart where rounding ties them here).
+    always :func:`decide` at tau = 0 (which still tells two classes apart where rounding ties them here). NaN where a
+    score is NaN, or all are -inf.
     Source: the squared error's optimum is :math:`z_c = t_c P(c|x)`.
 
     Args:
@@ -154,7 +156,9 @@ def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
     largest = positive.amax(1, keepdim=True)
     positive = positive / torch.where(largest > 0, largest, 1)
     total = positive.sum(1, keepdim=True)
-    one_hot = torch.zeros_like(natural).scatter_(1, natural.argmax(1, keepdim=True), 1)
+    best = natural.max(1, keepdim=True)
+    one_hot = torch.zeros_like(natural).scatter_(1, best.indices, 1)
+    one_hot = torch.where(undecided(best.values), torch.nan, one_hot)
     return torch.where(total > 0, positive / torch.where(total > 0, total, 1), one_hot)
 
 
@@ -182,7 +186,7 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
         return first_largest(logits)
     scores = logits.to(working_dtype(logits))
     # Divided, not multiplied by the inverse: at tau = 0 this is the posterior's own z / t, to the last bit.
-    return first_largest(scores / per_class(label_values, scores) ** (1 - tau))
+    return first_largest(scores / per_class(label_values, scores) ** (1 - tau), logits)
 
 
 Outlying = TypeVar("Outlying", bound="OutlyingMSELoss")

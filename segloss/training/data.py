@@ -48,6 +48,13 @@ class Splits:
         return [split for split in (self.train, self.val, self.test) if split is not None]
 
     @property
+    def train_evaluated(self) -> SegmentationDataset:
+        """The training images as validation sees its own: whole, and as they are."""
+        dataset = copy.copy(self.train)
+        dataset.transform = self.val.transform
+        return dataset
+
+    @property
     def images_per_epoch(self) -> int:
         """On all devices, before what fills no batch is dropped."""
         return epoch_length(len(self.train), self.repeat)

@@ -123,7 +123,7 @@ class SegmentationTask(L.LightningModule):
             own = _of_first(self.criterion.divisor(labels))
             given = {key: torch.stack([s[key] for s in group]) for key in ("class_mask",) if key in group[0]}
             self.val_loss += torch.stack([self.criterion(logits, labels, **given) * own, own])
-            predicted = self.criterion.decide(logits)
+            predicted = self.criterion.decide(logits.nan_to_num())  # refused below, by name
             if given:  # of a class that an image does not label: no class, as in an evaluation
                 predicted = ignore_unlabelled(predicted, given["class_mask"], -1)
             self.confusion.update(predicted, labels)

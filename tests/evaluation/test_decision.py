@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,10 +18,12 @@ import train_seg
 from segloss.calibration import Calibration, calibration_scores
 from segloss.decisions import Decision
 from segloss.errors import InputError
+from segloss.evaluation import fitting
 from segloss.evaluation.counting import likelihood_counts
-from segloss.evaluation.fitting import over_tilted, sample_of
+from segloss.evaluation.fitting import fitted_completely, over_tilted, sample_of
 from segloss.iou_rule import iou_decision
 from segloss.kept import FILE
+from segloss.losses import build_criterion
 from segloss.pixel_sample import PixelSample
 
 
@@ -152,6 +156,21 @@ def test_a_run_without_a_rule_fits_it_first_the_same_way(run, tmp_path, capsys):
     assert "pixels, without labels), " in said and said.count("fitted on") == 1
     scores(run, tmp_path / "a", "--decision", "iou", "--calibrate")
     assert "fitted" not in capsys.readouterr().out
+
+
+def test_labels_of_val_say_whether_auto_is_the_rule_or_the_plain_argmax(run, tmp_path, capsys):
+    """The rule trusts the posterior; a poor one costs it more than it gains."""
+    found = kept(run)["rule"]["miou"]
+    for decision, name in (("plain", "plain"), ("iou", "iou")):
+        of_val = scores(run, tmp_path / name, "--split", "val", "--decision", decision)
+        assert of_val["miou"] == pytest.approx(found[name], abs=1e-6)
+    content = json.loads((run / FILE).read_text())
+    for entry in content.values():
+        entry["rule"]["miou"] = {"plain": 0.9, "iou": 0.1}
+    (run / FILE).write_text(json.dumps(content))
+    assert str(segloss.load_run(run).decision) == "tau 1" and segloss.load_run(run).kept.rule is not None
+    assert scores(run, tmp_path / "auto", "--decision", "auto")["decision"] == "tau 1"
+    assert scores(run, tmp_path / "asked", "--decision", "iou")["decision"] == "iou"
 
 
 def test_a_rule_of_other_weights_is_not_used(run, tmp_path, capsys):
@@ -301,6 +320,59 @@ def test_a_tilt_that_the_scores_do_not_have_is_told(weights, told):
     tilted = true * u / (true * u).sum(1, keepdim=True)  # as a loss with these weights trains them
     assert not over_tilted(PixelSample.of(tilted / u / (tilted / u).sum(1, keepdim=True), labels), u, "run", "val")
     assert not over_tilted(PixelSample.of(read), u, "run", "val") and not over_tilted(PixelSample(), None, "run", "val")
+
+
+SURE = 12 * torch.eye(3)[torch.arange(300) % 3]  # scores of 300 pixels of which the largest is that of class i % 3
+
+
+@pytest.mark.parametrize(
+    ("loss", "wrong", "told"),
+    [
+        ("weighted_ce", 0, True),
+        ("weighted_ce", 30, False),
+        ("logit_adjusted", 0, True),
+        ("ce", 0, False),  # nothing to divide out
+        ("outlying_mse", 0, False),  # t is what scores are trained to be
+        ("weighted_outlying_mse", 0, True),
+    ],
+)
+def test_training_images_that_are_fitted_completely_are_told_of(monkeypatch, loss, wrong, told):
+    """On val nothing need show: the loss has no tilt where it is 0."""
+    criterion, labels = build_criterion(loss, (900, 90, 10)), torch.arange(300) % 3
+    labels[:wrong] = (labels[:wrong] + 1) % 3
+    looked_at = []
+
+    def sample(run, dataset, *, places):
+        looked_at.append([*places])
+        return PixelSample.of(criterion.posterior(SURE), labels)
+
+    monkeypatch.setattr(fitting, "sample_of", sample)
+    run, training = SimpleNamespace(name="run", criterion=criterion), mock.MagicMock(has_labels=True)
+    training.__len__.return_value = 100
+    lines = fitted_completely(run, training)
+    assert bool(lines) == told
+    if told:
+        assert lines[0].startswith(
+            "warning: run: mean accuracy on 16 training images is 100.0 %: where they are fitted"
+        )
+        assert "add --calibrate (docs/losses.md)" in lines[0] and len(lines) == 1
+    assert looked_at in ([], [[*range(0, 96, 6)]])
+    training.has_labels = False
+    assert fitted_completely(run, training) == []
+
+
+def test_a_run_that_is_trained_looks_at_its_training_images(monkeypatch, tmp_path, capsys):
+    """Whole and as they are, not as they are cropped and coloured in training."""
+    seen = []
+    monkeypatch.setattr(fitting, "fitted_completely", lambda run, training, **how: seen.append(training) or ["told"])
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    data = street_tree(tmp_path / "data")
+    flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(tmp_path / "run")]
+    train_seg.train([*flags, "--loss", "weighted_ce", *TINY, "--epochs", "1"])
+    (training,) = seen
+    assert training.split == "train" and type(training.transform).__name__ == "EvalTransform"
+    assert "told" in capsys.readouterr().out
 
 
 def test_a_calibration_is_plain_in_the_file(trained):

@@ -551,7 +551,10 @@ def test_ids_that_are_no_class_have_a_likely_cause(tmp_path, classes, predicted,
         write_png(tmp_path / f"pred/{seed}.png", random_mask(seed, SIZE, predicted))
         write_png(tmp_path / f"true/{seed}.png", random_mask(seed, SIZE, classes.ids))
     no_image(tmp_path / "pred/0.png")  # is passed over
-    assert source_of(tmp_path, classes, prediction_ids=prediction_ids).cause_of_unknown().startswith(cause)
+    source = source_of(tmp_path, classes, prediction_ids=prediction_ids, skip_bad=True)
+    (found,) = source.findings(totals_of(source))
+    assert found.severity == "warning" and found.fault.cure.startswith(cause)
+    assert "of the pixels are predicted as no class" in found.fault.what
 
 
 # Going on, and memory.

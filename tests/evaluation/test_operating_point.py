@@ -272,6 +272,28 @@ def entry(**items):
     return {WEIGHTS: {"checkpoint": "best.ckpt", **items}}
 
 
+def test_the_rule_that_was_chosen_comes_back_with_its_terms(tmp_path):
+    config = EvalConfig(choose_metric="miou", split="val")
+    (row,) = rows_of(("iou", None, 0.5))
+    rule = IoUDecision.from_dict(RULE["terms"])
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": to_keep(row, config, 12), "rule": RULE})
+    assert load_kept(tmp_path, WEIGHTS).decision == Decision("iou", terms=rule)
+    save_kept(
+        tmp_path, WEIGHTS, "best.ckpt", {"calibration": {"terms": Calibration(2.0, (0.0, 0.0)).to_dict()}}
+    )  # another posterior: both are gone
+    assert load_kept(tmp_path, WEIGHTS).decision is None
+
+
+@pytest.mark.parametrize(("plain", "by_rule", "decision"), [(0.5, 0.4, "tau 1"), (0.4, 0.5, "iou"), (0.5, 0.5, "iou")])
+def test_auto_is_the_better_one_of_plain_argmax_and_rule_by_labels(tmp_path, plain, by_rule, decision):
+    rule = {**RULE, "miou": {"plain": plain, "iou": by_rule}}
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"rule": rule})
+    kept = load_kept(tmp_path, WEIGHTS)
+    assert str(kept.decision) == decision and kept.rule == IoUDecision.from_dict(RULE["terms"])
+    save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": {"rule": "prior", "value": 0.3}})
+    assert str(load_kept(tmp_path, WEIGHTS).decision) == "prior 0.3"  # what somebody chose comes first
+
+
 def test_the_chosen_point_comes_back(tmp_path):
     config = EvalConfig(choose_metric="miou", split="val", choose_on=["a_"])
     for rule, value in (("tau", 0.3), ("prior", 1.0), ("tau", 0)):
@@ -427,8 +449,9 @@ def test_the_rule_is_a_point_of_the_sweep_that_is_not_chosen(tmp_path):
     (row,) = [row for row in rows if row.rule == "iou"]
     expected = Scores.from_confusion(2 * confusion_of(criterion.decide(logits, rule)[0], labels))
     assert row.value is None and row.miou == pytest.approx(expected.miou, rel=1e-12)
-    best = choose([*rows, dataclasses.replace(row, miou=1.0)], "miou")
-    assert best.rule in GRIDS
+    assert choose([*rows, dataclasses.replace(row, miou=1.0)], "miou").rule == "iou"
+    plain = max(point.miou for point in rows if point.rule in GRIDS)
+    assert choose([*rows, dataclasses.replace(row, miou=plain)], "miou").rule in GRIDS  # not without a gain
     plot_sweeps({"a": rows, "b": rows}, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
 

@@ -25,8 +25,9 @@ ROWS = [
     {"config", "models"},
     {"inference", "kept", "runs"},
     {"report"},
+    {"evaluation"},
     {"doctor"},
-    {"training", "evaluation"},
+    {"training"},
     {"frequency", "export", "rasterise"},
 ]
 
