@@ -200,7 +200,8 @@ def training_loader(
     repeat: Tensor | None = None,
 ) -> Loader:
     """Shuffled full batches; a data set smaller than one batch gives one batch of all it has."""
-    ours: dict[str, Any] = {"rank": rank, "world_size": world_size, "repeat": repeat, "groups": dataset.groups}
+    groups = getattr(dataset, "groups", None)  # any data set of samples will do
+    ours: dict[str, Any] = {"rank": rank, "world_size": world_size, "repeat": repeat, "groups": groups}
     sampler = EpochSampler(len(dataset), shuffle=True, seed=seed, **ours)
     if len(sampler) == 0:
         what = f"{len(dataset)} training images cannot be shared among {world_size} devices"
