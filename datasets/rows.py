@@ -73,7 +73,7 @@ def mask_rows(path: Path) -> Rows:
     if tags is not None:
         require_ids(tags, path)
     file = _opened(path)
-    if file is None:
+    if file is None or file.driver == "WEBP":  # which may have lost something
         return sliced(read_mask(path))
     if file.driver == "JPEG":
         raise jpeg_mask(path)
@@ -97,6 +97,7 @@ def _opened(path: Path) -> Any:
         what = f"has more than {LARGE:,} pixels, which rasterio reads by windows, and it is not installed"
         raise InputError(what, "pip install rasterio", path) from error
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say is raised, too
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # in whatever thread
     with path.open("rb") as content:
         start = content.read(29)
         if start.startswith((PNG_START, JPEG_START)):
@@ -106,8 +107,7 @@ def _opened(path: Path) -> Any:
             if start.startswith(PNG_START) and start[28]:  # interlaced
                 return None
     try:
-        with warnings.catch_warnings(), rasterio.Env(**SETTINGS):
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.Env(**SETTINGS):
             file = rasterio.open(path)
     except rasterio.errors.RasterioError as error:
         raise damaged(path, "is not a readable image") from error

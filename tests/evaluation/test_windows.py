@@ -17,7 +17,6 @@ from segloss import inference
 from segloss.datasets import base, build_dataset
 from segloss.datasets.rows import sliced
 from segloss.datasets.transforms import EvalTransform
-from segloss.doctor import examine
 from segloss.doctor.examine import examine_pair
 from segloss.errors import InputError
 from segloss.evaluation import mask_source, run_source
@@ -229,6 +228,22 @@ def test_an_image_read_by_rows_is_predicted_in_every_form_as_a_decoded_one(run, 
     assert left == []
 
 
+def test_what_is_made_of_posteriors_is_whole_though_windows_come_in_pieces(run, tmp_path, monkeypatch):
+    write_png(tmp_path / "images/a.png", random_image(1, (130, 170)))
+    flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), *WINDOWS]
+    found = []
+    for pixels in (10**6, 1500):
+        monkeypatch.setattr(inference, "PIECE", pixels)
+        out = tmp_path / str(pixels)
+        eval_seg.evaluate([*flags, "--save", "probability", "confidence", "--output-dir", str(out)])
+        with np.load(out / "predictions/run/probability/a.npz") as arrays:
+            confidence = cv2.imread(str(out / "predictions/run/confidence/a.png"), cv2.IMREAD_UNCHANGED)
+            found.append((arrays["probability"], confidence))
+    assert found[0][0].shape == (11, 130, 170)
+    for one, pieces in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, pieces)
+
+
 def test_a_file_that_breaks_off_leaves_no_map_and_one_line(run, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "LARGE", 1000)
     monkeypatch.setattr(inference, "PIECE", 1500)
@@ -261,7 +276,7 @@ def test_a_picture_of_a_large_image_is_thinned_out_on_one_grid(run, monkeypatch)
     monkeypatch.setattr(inference, "PIECE", 700)
     whole = source.picture(dataset.names[1])
     monkeypatch.setattr(base, "LARGE", 1000)
-    monkeypatch.setattr(run_source, "PICTURE", 64 * 96 // 9)
+    monkeypatch.setattr(run_source, "PICTURE", 700)  # a ninth of 64 x 96, and some
     for found, expected in zip(source.picture(dataset.names[1]), whole, strict=True):
         np.testing.assert_array_equal(found, expected[::3, ::3])
 
@@ -276,10 +291,10 @@ def test_the_doctor_finds_the_same_in_masks_read_by_rows(dataset, tmp_path, monk
     for pixels in (base.LARGE, 5000):
         monkeypatch.setattr(base, "LARGE", pixels)
         facts = [examine_pair(dataset, place) for place in range(len(dataset))]
-        found.append([([f.kind for f in of.faults], of.values, of.histogram.tolist()) for of in facts])
-    assert found[0] == [*found[1][:2], found[0][2]] and found[0][0][0] == ["stray"]
-    assert found[1][2][0] == ["size"]  # and not read at all
-    monkeypatch.setattr(examine, "LARGE", 64 * 210)  # one row at a time
+        found.append([([f.kind for f in of.faults], of.values, of.histogram.tolist()) for of in facts[:2]])
+    assert found[0] == found[1] and found[0][0][0] == ["stray"]
+    assert [fault.kind for fault in facts[2].faults] == ["size"] and facts[2].histogram is None  # not read at all
+    monkeypatch.setitem(examine_pair.__globals__, "LARGE", 64 * 210)  # one row at a time
     assert examine_pair(dataset, 0).histogram.tolist() == found[0][0][2]
 
 
