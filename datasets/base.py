@@ -213,7 +213,7 @@ class SegmentationDataset(Dataset[Sample]):
         if lonely:
             more = f" and {len(lonely) - 1} more" if len(lonely) > 1 else ""
             cure = f"expected {self.found.mask_place / lonely[0].stem}.png, add the mask or remove the image"
-            raise InputError(f"image without mask{more}", cure, lonely[0])
+            raise InputError(f"image without mask{more}{unread_pictures(self.found.mask_place)}", cure, lonely[0])
 
     def check_files(self) -> None:
         """Look at both ends of every file: InputError for an image that is none or cut off, a mask of another size."""
@@ -311,14 +311,19 @@ class Format:
 
 def no_images(place: Path) -> InputError:
     """What is said of a folder without images; pictures in it that are not read are named."""
-    others = (
-        sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES) if place.is_dir() else []
-    )
-    what = f"holds no images ({', '.join(IMAGE_SUFFIXES)})"
+    what, unread = f"holds no images ({', '.join(IMAGE_SUFFIXES)})", unread_pictures(place)
+    cure = "save them as PNG or JPEG" if unread else "check --data-path and --split"
+    return InputError(f"{what}{unread}", cure, place)
+
+
+def unread_pictures(place: Path) -> str:
+    """``, but a.heic and 3 more, which are not read``: pictures of other formats below a folder; else nothing."""
+    if place == Path():  # nobody said where
+        return ""
+    others = sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES)
     if not others:
-        return InputError(what, "check --data-path and --split", place)
-    more = f" and {len(others) - 1} more, which are not read" if others[1:] else ", which is not read"
-    return InputError(f"{what}, but {others[0].name}{more}", "save them as PNG or JPEG", place)
+        return ""
+    return f", but {others[0].name}{f' and {len(others) - 1} more' if others[1:] else ''}, not a format that is read"
 
 
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:

@@ -302,7 +302,17 @@ def test_an_empty_folder_names_the_pictures_that_it_holds(tmp_path):
     (tmp_path / "masks/train").mkdir()
     for name in ("a.heic", "b.heic"):
         (tmp_path / "images/train" / name).write_bytes(b"?")
-    with pytest.raises(InputError, match=r"holds no images \(.*\), but a\.heic and 1 more, which are not read; save"):
+    with pytest.raises(
+        InputError, match=r"holds no images \(.*\), but a\.heic and 1 more, not a format that is read; save"
+    ):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_masks_of_a_format_that_is_not_read_are_named(tmp_path):
+    folder_tree(tmp_path, splits=("train",), ids=(0, 1))
+    for path in (tmp_path / "masks/train").iterdir():
+        path.rename(path.with_suffix(".gif"))
+    with pytest.raises(InputError, match=r"image without mask and 3 more, but a\.gif and 3 more, not a format that is"):
         build_dataset("folder", tmp_path, "train")
 
 
