@@ -258,7 +258,8 @@ HEAD = """# Evidence
 Made by `python benchmarks/evidence.py tables` from the rows beside this page, one JSON file a run with its command.
 mIoU in percent, mean over the seeds. Decisions: *plain*, the argmax of the scores; *tau0*, of the posterior;
 *chosen*, the tau or prior exponent that is best on val; *iou*, the IoU rule. Intervals (95 %) hold for other images
-and other seeds; how they are made stands in the head of `benchmarks/evidence_tables.py`. Arms are chosen on held-out
+and other seeds; how they are made stands in the head of `benchmarks/evidence_tables.py`. Where none stands,
+too few blocks of images hold the pixels of a class that moves the mean. Arms are chosen on held-out
 data alone: of CamVid each sequence of train and val in turn, of the others the val split; best.ckpt is chosen there
 too.
 
