@@ -7,7 +7,6 @@ from segloss.config import DoctorConfig
 from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
 from segloss.doctor.examine import examine
 from segloss.doctor.findings import Finding, SplitFacts
-from segloss.doctor.masks import examine_masks
 from segloss.doctor.page import write_doctor_page
 from segloss.errors import InputError
 from segloss.flags import parse_config
@@ -34,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(DoctorConfig, "python -m segloss.doctor", argv)
     splits: list[SplitFacts] = []
     if config.predictions:
+        from segloss.doctor.masks import examine_masks
+
         findings, rows = examine_masks(config, progress_bar)
     else:
         datasets, findings = open_splits(config)

@@ -190,7 +190,7 @@ def scores(tmp_path, **measures):
 
 
 def test_a_prediction_of_an_unlabelled_class_is_a_miss_and_nobodys_false_positive(tmp_path):
-    result, predicted = scores(tmp_path, sweep=True, counted=("boundary",))
+    result, predicted, _ = scores(tmp_path, sweep=True, counted=("boundary",))
     assert predicted.tolist() == [[0, 2, 2, 0]]  # what is saved is what was decided
     assert result.matrix.tolist() == [[2, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
     assert result.ignored == 1
@@ -198,7 +198,7 @@ def test_a_prediction_of_an_unlabelled_class_is_a_miss_and_nobodys_false_positiv
 
 
 def test_calibration_looks_at_the_posterior_of_the_labelled_classes(tmp_path):
-    result, _ = scores(tmp_path, calibration=True)
+    result, _, _ = scores(tmp_path, calibration=True)
     second = np.exp(0) / (2 * np.exp(0))  # wall and floor are alike there, whatever the lamp's score
     first = [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-1))]
     wanted = sum(2 * (1 - p) ** 2 for p in (*first, second))

@@ -96,7 +96,7 @@ def test_regions_are_taken_whole(floors):
     mixer = mixing("paste")
     for draw in range(30):
         other = floor(2)
-        taken = mixer._taken(np.random.default_rng(draw), floor(0), other, 3, None)
+        taken = mixer._taken(np.random.default_rng(draw), floor(0), other, 3, None, 255)
         assert taken.any()
         for c in RARE:
             count, regions = cv2.connectedComponents((other == c).astype(np.uint8), connectivity=8)
@@ -107,7 +107,7 @@ def test_regions_are_taken_whole(floors):
 
 def test_of_the_sought_class_there_is_always_a_region(floors):
     mixer = mixing("paste")
-    takes = [mixer._taken(np.random.default_rng(draw), floor(0), floor(1), 3, None).any() for draw in range(40)]
+    takes = [mixer._taken(np.random.default_rng(draw), floor(0), floor(1), 3, None, 255).any() for draw in range(40)]
     assert all(takes)
 
 
@@ -123,11 +123,11 @@ def test_rare_classes_that_one_image_in_many_holds_come_far_more_often(floors):
 def test_classmix_takes_half_of_the_classes_and_no_ignored_pixel(floors):
     mixer, other = mixing("classmix"), floor(2)
     for draw in range(20):
-        taken = mixer._taken(np.random.default_rng(draw), floor(0), other, None, None)
+        taken = mixer._taken(np.random.default_rng(draw), floor(0), other, None, None, 255)
         chosen = set(np.unique(other[taken]))
         assert 255 not in chosen and len(chosen) == 3
         assert (np.isin(other, [*chosen]) == taken).all()
-    assert not mixer._taken(np.random.default_rng(0), floor(0), np.full(SIZE, 255, np.uint8), None, None).any()
+    assert not mixer._taken(np.random.default_rng(0), floor(0), np.full(SIZE, 255, np.uint8), None, None, 255).any()
 
 
 def test_cutmix_takes_rectangles_of_every_size_and_the_ignored_pixels_in_them(floors):

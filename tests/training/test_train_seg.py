@@ -357,7 +357,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
     ("more", "expected"),
     [
         (["--data-path", "/nowhere"], "/nowhere"),
-        (["--dataset", "kitti"], "camvid, cityscapes, cityscapes-coarse, ade20k, voc, folder, synthetic"),
+        (["--dataset", "kitti"], "camvid, cityscapes, cityscapes-coarse, ade20k, voc, folder, hf, synthetic"),
         (["--arch", "vnet"], "unetplusplus"),
         (["--encoder", "resnet19"], "resnet34"),
         (["--loss", "hinge"], "outlying_mse, mse, ce, focal"),
