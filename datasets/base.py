@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import IMAGE_SUFFIXES, has_end, image_size, read_image, unreadable
-from segloss.datasets.masks import label_histogram, map_mask, read_mask
+from segloss.datasets.images import IMAGE_SUFFIXES, Header, has_end, image_size, read_header, unreadable
+from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
 from segloss.errors import InputError
+from segloss.losses.reduction import IGNORE_INDEX
 
 Color = Literal["none", "light", "strong"]  # random colour changes, of segloss.datasets.transforms.COLORS
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
@@ -79,6 +82,8 @@ class SegmentationDataset(Dataset[Sample]):
 
     An item is ``{"image": uint8 (3, h, w) RGB, "labels": int64 (H, W), "name": str, "size": (H, W)}``; labels are
     class numbers with 255 where ignored, and are missing where the split has none. Without a transform h, w are H, W.
+    Images of N ``bands`` other than 8-bit RGB are ``(N, h, w)``, float32 unless of 8 bits, and labels are ignored where
+    these hold nothing.
     The key is an index, or ``(epoch, index)`` and what else tells samples apart: a transform sees all of it and so
     draws the same numbers in whatever worker or resumed run the sample is made.
 
@@ -90,6 +95,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: ``(image (H, W, 3) uint8, labels (H, W) uint8 or None, (epoch, index, ...))`` -> the same two.
 
     Attributes:
+        bands: of the images; :func:`segloss.datasets.bands.choose_bands` finds those that are not 8-bit RGB.
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
         made_up: no files lie behind the pairs.
     """
@@ -111,6 +117,8 @@ class SegmentationDataset(Dataset[Sample]):
         self.classes = classes
         self.transform = transform
         self.cache: RamCache | None = None
+        self.bands: Bands = RGB
+        self._headers: dict[Path, Header] = {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -123,9 +131,21 @@ class SegmentationDataset(Dataset[Sample]):
         """Unique in the split; predictions are saved under it."""
         return self.names[index]
 
+    def headers(self) -> dict[Path, Header]:
+        """What the headers of the images say, read once; those that cannot be read are left out."""
+        for path, _ in self.pairs:
+            if path not in self._headers:
+                with suppress(InputError):
+                    self._headers[path] = read_header(path)
+        return self._headers
+
     def read_image(self, index: int) -> np.ndarray:
-        """uint8 ``(H, W, 3)`` RGB; InputError if the file cannot be read."""
-        return read_image(self.pairs[index][0])
+        """``(H, W, N)``, uint8 RGB unless there are other ``bands``; InputError if the file cannot be read."""
+        return read_bands(self.pairs[index][0], self.bands)[0]
+
+    def read_picture(self, index: int) -> np.ndarray:
+        """The image as people see it, uint8 ``(H, W, 3)`` RGB; InputError if the file cannot be read."""
+        return self.bands.picture(self.read_image(index))
 
     def read_labels(self, index: int) -> np.ndarray:
         """uint8 ``(H, W)``, class numbers, 255 ignored; InputError if the file is unreadable or holds a stray id."""
@@ -143,6 +163,10 @@ class SegmentationDataset(Dataset[Sample]):
         path = self.pairs[index][1]
         if path is None:
             raise self._no_masks(index)
+        if self.bands.gaps:
+            labels = self.decode_pair(index)[1]
+            assert labels is not None
+            return torch.from_numpy(class_histogram(labels, len(self.classes)))
         return torch.from_numpy(label_histogram(read_mask(path), self.classes, path))
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -158,12 +182,14 @@ class SegmentationDataset(Dataset[Sample]):
     def decode_pair(self, index: int) -> Pair:
         """Image and labels of one sample from their files; InputError unless they have the same size."""
         path, mask = self.pairs[index]
-        image = self.read_image(index)
+        image, empty = (self.read_image(index), None) if self.bands.is_rgb else read_bands(path, self.bands)
         if mask is None:
             return image, None
         labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
             raise size_mismatch(mask, labels.shape, path, image.shape[:2])
+        if empty is not None:
+            labels[empty] = IGNORE_INDEX
         return image, labels
 
     def check_partners(self) -> None:
@@ -175,11 +201,17 @@ class SegmentationDataset(Dataset[Sample]):
             raise InputError(f"image without mask{more}", cure, lonely[0])
 
     def check_files(self) -> None:
-        """Look at both ends of every file: InputError for an image that is none or cut off, a mask of another size."""
-        for image, mask in self.pairs:
-            size = image_size(image)
+        """Look at both ends of every file.
+
+        Raises:
+            InputError: an image is none, is cut off or has other bands than the set, or a mask another size.
+        """
+        for index, (image, mask) in enumerate(self.pairs):
+            header = self._headers.get(image) or read_header(image)
+            self.bands.require(header, image)
+            size = header.size
             if not has_end(image):
-                read_image(image)  # decoded only if the end is not where it mostly is
+                self.read_image(index)  # decoded only if the end is not where it mostly is
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
@@ -190,6 +222,8 @@ class SegmentationDataset(Dataset[Sample]):
         size = image.shape[:2]
         if self.transform is not None:
             image, labels = self.transform(image, labels, key)
+        if image.dtype == np.uint16:
+            image = image.astype(np.float32)  # which every device can add and average
         item: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "name": self.sample_name(index),
@@ -205,9 +239,16 @@ class SegmentationDataset(Dataset[Sample]):
         digest.update(repr((self.classes.mask_ids, self.classes.mask_colors)).encode())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
             status = mask.stat() if mask is not None else None
-            # Also when it last changed in any way: archives and copies set the time of writing as they like.
-            digest.update(repr((name, status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns))).encode())
+            digest.update(repr((name, status and _state(status))).encode())
+        if self.bands.gaps:
+            digest.update(self.images_state().encode())
         return digest.hexdigest()
+
+    def images_state(self) -> str:
+        """Changes when an image file is rewritten, or read as other bands."""
+        states = [(name, _state(image.stat())) for name, (image, _) in zip(self.names, self.pairs, strict=True)]
+        content = repr((states, self.bands.count, self.bands.dtype, self.bands.gaps))
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def images_digest(self) -> str:
         """Changes when an image is replaced, wherever the files lie: by name, length and three pieces of each."""
@@ -225,6 +266,11 @@ class SegmentationDataset(Dataset[Sample]):
             except OSError as error:
                 raise unreadable(image, error) from error
         return digest.hexdigest()
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    """Also when it last changed in any way: archives and copies set the time of writing as they like."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
 
 if TYPE_CHECKING:
     from segloss.datasets.base import SegmentationDataset
 
 Pair = tuple[np.ndarray, np.ndarray | None]
-BYTES_PER_PIXEL = 4  # RGB and label
 SHARE_TO_FILL = 0.9  # the rest is left to the batches, which workers send through the same memory
 SHARED_MEMORY, MEMINFO = Path("/dev/shm"), Path("/proc/meminfo")  # of Linux; elsewhere nothing is asked
 
@@ -32,16 +32,18 @@ class RamCache:
     """The pairs of one data set, filled by whichever process reads one first.
 
     Attributes:
-        memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)``.
+        memory: shared, uint8: of each pair the image ``(H, W, N)``, then the labels ``(H, W)``.
         ready: shared, bool: the pairs that are there.
         sizes: (H, W) of each pair, from the files' headers.
         starts: of each pair in ``memory``.
+        bands: N, and the dtype of images.
     """
 
     memory: Tensor
     ready: Tensor
     sizes: Sequence[tuple[int, int]]
     starts: Sequence[int]
+    bands: Bands = RGB
 
     def read(self, index: int, decode: Callable[[int], Pair], path: Path) -> Pair:
         """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time (without labels: always).
@@ -64,9 +66,10 @@ class RamCache:
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         (height, width), start = self.sizes[index], self.starts[index]
-        pixels = height * width
-        both = self.memory[start : start + BYTES_PER_PIXEL * pixels].numpy()
-        return both[: 3 * pixels].reshape(height, width, 3), both[3 * pixels :].reshape(height, width)
+        of_image = height * width * self.bands.pixel_bytes
+        both = self.memory[start : start + of_image + height * width].numpy()
+        image = both[:of_image].view(self.bands.array_dtype).reshape(height, width, self.bands.count)
+        return image, both[of_image:].reshape(height, width)
 
 
 def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> None:
@@ -80,7 +83,13 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
         InputError: it would not fit into memory; or a file is no image.
     """
     sizes = [[dataset.image_size(index) for index in range(len(dataset))] for dataset in datasets]
-    starts = list(accumulate((BYTES_PER_PIXEL * h * w for some in sizes for h, w in some), initial=0))
+    bytes_of = (
+        # Places are multiples of 4 bytes, as floats need them.
+        -(-h * w * (dataset.bands.pixel_bytes + 1) // 4) * 4
+        for dataset, some in zip(datasets, sizes, strict=True)
+        for h, w in some
+    )
+    starts = list(accumulate(bytes_of, initial=0))
     require_memory(starts[-1] * copies)
     memory = torch.empty(starts[-1], dtype=torch.uint8)
     ready = torch.zeros(len(starts) - 1, dtype=torch.bool)
@@ -89,7 +98,7 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
     first = 0
     for dataset, some in zip(datasets, sizes, strict=True):
         last = first + len(some)
-        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last])
+        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last], dataset.bands)
         first = last
 
 

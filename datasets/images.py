@@ -1,6 +1,7 @@
 """Image files: found, measured, decoded, and refused where they are damaged."""
 
-import io
+import logging
+import math
 import os
 import stat
 import unicodedata
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,16 +20,23 @@ from segloss.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+ARRAYS = ".npy"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ARRAYS)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_START, RIFF_START = b"\x93NUMPY", b"RIFF"  # the second of WebP
+FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Image files below a folder, those of each folder sorted; hidden ones are left out."""
+    """Image files below a folder, those of each folder sorted; hidden ones are left out.
+
+    Arrays are images only where there are no others: beside pictures they are something that was made of these.
+    """
     seen: set[str] = set()
+    arrays: list[Path] | None = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder above it
@@ -37,8 +45,14 @@ def image_files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
+                continue
+            if not name.lower().endswith(ARRAYS):
+                arrays = None
                 yield _printable(Path(parent, name))
+            elif arrays is not None:
+                arrays.append(Path(parent, name))
+    yield from map(_printable, arrays or ())
 
 
 def _printable(path: Path) -> Path:
@@ -52,13 +66,19 @@ def _printable(path: Path) -> Path:
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
+    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name.
+
+    A WebP beside an image of its name is a smaller copy.
+    """
     found: dict[str, Path] = {}
     for path in image_files(folder):
         # Macs write an umlaut as two characters, others as one.
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        if key in found:
-            raise InputError(f"same stem as {found[key].name}", "keep one of the two", path)
+        twin = found.get(key)
+        if twin is not None and path.suffix.lower() == ".webp":
+            continue
+        if twin is not None and twin.suffix.lower() != ".webp":
+            raise InputError(f"same stem as {twin.name}", "keep one of the two", path)
         found[key] = path
     return found
 
@@ -92,20 +112,26 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     if alpha and decoded is not None:
         return _without_alpha(decoded, path)
     if decoded is None:
-        if data and not data.startswith(PNG_START) and is_deep(path):  # PNG of 16 bits is read
-            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         raise unreadable(path)
     return decoded
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's content; InputError where it cannot be read, or is a pipe, which would be waited for."""
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """The file; InputError where it cannot be read, or is a pipe, which would be waited for."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError("is no regular file", "replace it by an image", path)
-        return path.read_bytes()  # not cv2.imread: it cannot open every path on Windows
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; InputError as :func:`open_file`."""
+    with open_file(path) as file:  # not cv2.imread: it cannot open every path on Windows
+        return file.read()
 
 
 def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
@@ -119,26 +145,30 @@ def _bands(path: Path, count: int) -> InputError:
     return InputError(f"has {count} bands, of which images here have 1 or 3", "save its red, green and blue", path)
 
 
-def tiff_tags(path: Path) -> "dict[int, Any] | None":
-    """The tags of a TIFF file's first page; None for other formats; InputError for several pages of pictures."""
-    data = read_bytes(path)
-    if data[:4] not in TIFF_STARTS:
-        return None
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+def tiff_tags(path: Path) -> dict[int, Any] | None:
+    """The tags of a TIFF file's first page, whatever its name; None for other formats.
 
-    pages: list[dict[int, Any]] = []
-    file = io.BytesIO(data)
-    try:
-        ifd = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" or data[3:4] == b"+" else 8])
-        seen: set[int] = set()
-        while ifd.next and ifd.next not in seen:
-            seen.add(ifd.next)
-            file.seek(ifd.next)
-            ifd.load(file)
-            if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
-                pages.append(dict(ifd))
-    except Exception as error:  # whatever Pillow meets in a damaged file
-        raise unreadable(path) from error
+    Raises:
+        InputError: it has several pages of pictures.
+    """
+    with open_file(path) as file:
+        start = file.read(16)
+        if start[:4] not in TIFF_STARTS:
+            return None
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+        pages: list[dict[int, Any]] = []
+        try:
+            ifd = ImageFileDirectory_v2(start if b"+" in start[2:4] else start[:8])
+            seen: set[int] = set()
+            while ifd.next and ifd.next not in seen:
+                seen.add(ifd.next)
+                file.seek(ifd.next)
+                ifd.load(file)
+                if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
+                    pages.append(dict(ifd))
+        except Exception as error:  # whatever Pillow meets in a damaged file
+            raise unreadable(path) from error
     if not pages:
         raise unreadable(path)
     if len(pages) > 1:
@@ -146,19 +176,72 @@ def tiff_tags(path: Path) -> "dict[int, Any] | None":
     return pages[0]
 
 
-def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
-    """uint8 RGB. Pillow refuses damaged data, of which OpenCV hands out a half; what Pillow cannot read OpenCV does."""
+def _read_tiff(path: Path, tags: dict[int, Any]) -> np.ndarray:
+    """uint8 RGB. Pillow and tifffile refuse damaged data, of which OpenCV hands out a half."""
     bands = int(tags.get(277, 1))
     if bands not in (1, 3, 4):
         raise _bands(path, bands)
-    if is_deep(path) or tags.get(284, 1) != 1:  # planes one after the other
-        if bands == 4:
-            raise _bands(path, bands)
-        return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    unnamed = bands > 1 and tags.get(262) in (0, 1)  # as GDAL writes bands that are no colours
+    if _is_deep_tiff(tags) or unnamed or tags.get(284, 1) != 1:  # planes one after the other
+        pixels = tiff_pixels(path, tags)
+        if pixels.shape[2] == 4:
+            if pixels.dtype.kind != "u" or (pixels[..., 3] != np.iinfo(pixels.dtype).max).any():
+                raise _bands(path, bands)
+            pixels = pixels[..., :3]
+        if pixels.dtype == np.uint16:
+            pixels = (pixels >> 8).astype(np.uint8)
+        if pixels.dtype != np.uint8:
+            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     with opened(path) as picture:
         if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
             raise _bands(path, bands)
         return np.array(picture.convert("RGB"))
+
+
+def _is_deep_tiff(tags: dict[int, Any]) -> bool:
+    return bool(max(tags.get(258, (1,))) > 8)
+
+
+def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
+    """``(H, W, N)`` upright, in the file's own dtype; InputError for damaged data, or what tifffile cannot decode."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError("needs tifffile to be read", "pip install tifffile imagecodecs", path) from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every tag that it does not know
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
+                raise damaged(path, "is damaged (strips are missing)")
+            pixels = np.asarray(page.asarray(maxworkers=1))
+            axes = page.axes
+    except InputError:
+        raise
+    except Exception as error:  # tifffile and each codec raise their own kinds
+        if "imagecodecs" in str(error):
+            what = "is compressed in a way that needs imagecodecs"
+            raise InputError(what, "pip install imagecodecs", path) from error
+        raise unreadable(path, error) from error
+    if axes not in ("YX", "YXS", "SYX"):
+        raise InputError(f"has the axes {axes}, of which images are YX, YXS or SYX", "save each plane as a file", path)
+    pixels = np.moveaxis(pixels, 0, 2) if axes == "SYX" else pixels.reshape(*pixels.shape[:2], -1)
+    turn = int(tags.get(274, 1))
+    pixels = np.flip(pixels.swapaxes(0, 1) if turn >= 5 else pixels, FLIPS.get(turn, ()))
+    return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
+
+
+def npy_pixels(path: Path) -> np.ndarray:
+    """``(H, W, N)`` from a file of ``numpy.save``, not read before it is looked at; InputError for other shapes."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise unreadable(path, error) from error
+    if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in "uif":
+        what = f"is an array of {pixels.dtype} {pixels.shape}, no image"
+        raise InputError(what, "save numbers of shape (height, width, bands)", path)
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1))
 
 
 def require_whole(path: Path, data: bytes) -> None:
@@ -180,6 +263,8 @@ def require_whole(path: Path, data: bytes) -> None:
                 return
             at = end + 4
         raise damaged(path, "is cut off")
+    if data.startswith(RIFF_START) and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise damaged(path, "is cut off")
     if data.startswith(JPEG_START) and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
 
@@ -198,29 +283,72 @@ def _scan(data: bytes) -> int:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) from the file's header, turned as its EXIF orientation says; InputError if it is no image."""
-    height, width, orientation = read_header(path)
-    return (width, height) if orientation >= 5 else (height, width)  # 5-8 swap the sides
+    return read_header(path).size
 
 
-def read_header(path: Path) -> tuple[int, int, int]:
-    """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
+class Header(NamedTuple):
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        height, width: as stored.
+        turn: the EXIF orientation, 1: upright.
+        bands: how many; of a palette or CMYK the three that it stands for.
+        dtype: of the stored numbers.
+        alpha: the last band is opacity.
+        gaps: pixels may hold nothing: GDAL's nodata value is given, or numbers may be NaN.
+    """
+
+    height: int
+    width: int
+    turn: int = 1
+    bands: int = 3
+    dtype: str = "uint8"
+    alpha: bool = False
+    gaps: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) upright."""
+        return (self.width, self.height) if self.turn >= 5 else (self.height, self.width)  # 5-8 swap the sides
+
+
+def read_header(path: Path) -> Header:
+    """The file's header; InputError if it is no image."""
+    tags = tiff_tags(path)
+    if tags is not None:
+        return _tiff_header(path, tags)
+    with open_file(path) as file:
+        start = file.read(25)
+    if start.startswith(NPY_START):
+        pixels = npy_pixels(path)
+        height, width, bands = pixels.shape
+        return Header(height, width, 1, bands, pixels.dtype.name, gaps=pixels.dtype.kind == "f")
     with opened(path) as picture:
         # Pillow decodes a whole PNG to look for what may stand behind its picture.
         exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
-        turn = exif.get(0x0112, 1)
-        height, width = picture.size if picture.format == "TIFF" and turn >= 5 else picture.size[::-1]  # turned already
-        return height, width, turn
+        width, height = picture.size
+        alpha = picture.mode in ("LA", "RGBA")
+        bands = 1 if picture.mode in ("1", "L") or picture.mode[0] in "IF" else 3 + alpha
+        deep = start.startswith(PNG_START) and start[24] == 16
+        return Header(height, width, exif.get(0x0112, 1), bands, "uint16" if deep else "uint8", alpha)
+
+
+def _tiff_header(path: Path, tags: dict[int, Any]) -> Header:
+    try:
+        height, width, photometric = int(tags[257]), int(tags[256]), tags.get(262)
+        bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+        kind = {2: "int", 3: "float"}.get(form, "uint")
+        dtype = f"{kind}{max(8, 1 << (bits - 1).bit_length())}"
+        bands = 3 if photometric in (3, 5) else int(tags.get(277, 1))  # palette, CMYK
+        alpha = bool({*tags.get(338, ())} & {1, 2})
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(path) from error
+    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, 42113 in tags or form == 3)
 
 
 def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits a channel."""
-    with path.open("rb") as file:
-        start = file.read(25)
-    if start.startswith(PNG_START):
-        return start[24] == 16
-    with opened(path) as picture:
-        bits = getattr(picture, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
-        return picture.mode.startswith(("I", "F")) or max(bits) > 8
+    return read_header(path).dtype not in ("uint8", "int8")
 
 
 @contextmanager
@@ -255,6 +383,12 @@ def has_end(path: Path) -> bool:
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 ``(H, W, 3)`` RGB from any 8-bit image file; InputError for more bands or pages than that can hold."""
-    if path.suffix.lower() in (".tif", ".tiff") and (tags := tiff_tags(path)) is not None:
+    tags = tiff_tags(path)
+    if tags is not None:
         return _read_tiff(path, tags)
+    if path.suffix.lower() == ARRAYS:
+        pixels = npy_pixels(path)
+        if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+            raise _bands(path, pixels.shape[2])
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

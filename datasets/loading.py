@@ -127,7 +127,7 @@ def collate_samples(samples: list[Sample]) -> list[Sample]:
 
 
 def collate_training(samples: list[Sample]) -> dict[str, Any]:
-    """Stack equally sized samples: ``image`` uint8 ``(N, 3, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``."""
+    """Stack equally sized samples: ``image`` ``(N, B, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``."""
     samples = collate_samples(samples)
     stacked = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
     return {**stacked, "name": [sample["name"] for sample in samples]}

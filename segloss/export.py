@@ -2,13 +2,14 @@
 
 python -m segloss.export --checkpoint RUN --output model.onnx
 
-Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, H and W multiples of the network's stride; the
-normalisation is part of the graph. Outputs ``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers
-decided in the graph, on the calibrated posterior where the run is calibrated. The metadata say how to read the logits:
-``classes``, ``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
+Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, or ``(N, B, H, W)`` as the files of other ``bands`` are, N to
+16, H and W multiples of the network's stride; the normalisation is part of the graph. Outputs ``logits``
+``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers decided in the graph, on the calibrated posterior where
+the run is calibrated. The metadata say how to read the logits: ``classes``,
+``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
 ``other``: not to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1), ``prior``
 (training shares), ``calibration`` (temperature, bias, floor, or null); ``decision`` and ``iou_rule`` (slope and offset,
-or null) are those of the output ``classes``; all as JSON.
+or null) are those of the output ``classes``; ``bands`` (count, dtype, mean, std); all as JSON.
 """
 
 import json
@@ -66,6 +67,7 @@ def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
         "calibration": calibration and {key: getattr(calibration, key) for key in ("temperature", "bias", "floor")},
         "image_scale": run.config.image_scale,
         "stride": run.model.stride,
+        "bands": run.bands.to_dict(),
     }
     return {key: json.dumps(value) for key, value in content.items()}
 
@@ -106,7 +108,7 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
         for write in (_write_traced, _write_exported):
             try:
                 with _quiet():
-                    write(_Network(run, decision).eval(), temporary, run.model.stride)
+                    write(_Network(run, decision).eval(), temporary, run)
                 content = onnx.load(str(temporary))
                 onnx.helper.set_model_props(content, metadata_of(run, decision))
                 onnx.save(content, str(temporary))
@@ -124,11 +126,11 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
         temporary.unlink(missing_ok=True)
 
 
-def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
+def _write_traced(network: nn.Module, path: Path, run: Run) -> None:
     axes = {0: "n", 2: "h", 3: "w"}
     torch.onnx.export(
         network,
-        (_example(stride),),
+        (_example(run),),
         str(path),
         dynamo=False,
         opset_version=17,
@@ -138,12 +140,12 @@ def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
     )
 
 
-def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
+def _write_exported(network: nn.Module, path: Path, run: Run) -> None:
     dims = {0: torch.export.Dim("n", min=1, max=LARGEST_BATCH)}
-    dims |= {axis: stride * torch.export.Dim(name, min=1, max=256) for axis, name in ((2, "h"), (3, "w"))}
+    dims |= {axis: run.model.stride * torch.export.Dim(name, min=1, max=256) for axis, name in ((2, "h"), (3, "w"))}
     program = torch.onnx.export(
         network,
-        (_example(stride),),
+        (_example(run),),
         dynamo=True,
         dynamic_shapes=(dims,),
         input_names=["images"],
@@ -154,9 +156,9 @@ def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
     program.save(str(path), external_data=False)
 
 
-def _example(stride: int) -> Tensor:
-    height, width = SIZES_IN_STRIDES[0]
-    return torch.zeros(2, 3, height * stride, width * stride)
+def _example(run: Run) -> Tensor:
+    height, width = (side * run.model.stride for side in SIZES_IN_STRIDES[0])
+    return torch.zeros(2, run.bands.count, height, width)
 
 
 @torch.inference_mode()
@@ -171,8 +173,10 @@ def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for count, (height, width) in enumerate(SIZES_IN_STRIDES, start=1):
-        size = (count, 3, height * run.model.stride, width * run.model.stride)
+        size = (count, run.bands.count, height * run.model.stride, width * run.model.stride)
         images = torch.randint(0, 256, size, generator=generator).float()
+        if not run.bands.is_rgb:  # two std around each band's mean
+            images = 255 * (images / 64 - 2).mul(run.model.std).add(run.model.mean)
         expected = run.model(images)
         found, classes = session.run(["logits", "classes"], {"images": images.numpy()})
         decided = run.decode(torch.from_numpy(found), decision or run.kept.decision)

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
-from segloss.datasets.images import is_deep, read_header, read_image
+from segloss.datasets.images import read_header
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
@@ -70,8 +71,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     image_path, mask_path = dataset.pairs[place]
     facts, image, mask = PairFacts(), None, None
     try:
-        image = read_image(image_path)
-        facts.faults += _faults_of_header(image_path)
+        image, _ = read_bands(image_path, dataset.bands)
+        facts.faults += _faults_of_header(image_path, dataset.bands)
         facts.blank = bool((image == image[0, 0]).all())
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
@@ -98,11 +99,17 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     return facts
 
 
-def _faults_of_header(image: Path) -> Iterator[Fault]:
-    if read_header(image)[2] != 1:
+def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
+    header = read_header(image)
+    try:
+        bands.require(header, image)
+    except InputError as error:
+        yield Fault("image", error)
+        return
+    if header.turn != 1:
         turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image)
         yield Fault("orientation", turned, "warning")
-    if is_deep(image):
+    if header.dtype != bands.dtype:
         deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
         yield Fault("depth", deep, "warning")
 
@@ -118,7 +125,7 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
     image, mask = dataset.pairs[place]
     with suppress(InputError, OSError):  # a file that cannot be read is found out where it is
         palette = mask is not None and palette_in_doubt(mask, dataset.classes)
-        found = [*_faults_of_header(image)]
+        found = [*_faults_of_header(image, dataset.bands)]
         return [*found, *(_faults_of_palette(dataset, mask, read_mask(mask)) if mask and palette else ())]
     return []
 
@@ -176,11 +183,13 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     """Faults that show only in what all masks hold together."""
     dataset, counts = facts.dataset, facts.histogram
     split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
-    if facts.pairs and all(pair.blank for pair in facts.pairs):
+    blank = [dataset.pairs[place][0] for place, pair in zip(facts.places, facts.pairs, strict=True) if pair.blank]
+    if blank and len(blank) == len(facts.pairs):
         what = f"every image is of one colour, of the {len(facts.pairs)} examined"
-        yield Finding(
-            "error", split, InputError(what, "check how they were exported", dataset.pairs[facts.places[0]][0])
-        )
+        yield Finding("error", split, InputError(what, "check how they were exported", blank[0]))
+    elif blank:
+        what = f"is of one colour{more_files(blank)}"
+        yield Finding("warning", split, InputError(what, "look whether it shows anything that its mask says", blank[0]))
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
         if counts[-1] > MOSTLY_IGNORED * counts.sum():

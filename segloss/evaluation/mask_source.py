@@ -109,7 +109,7 @@ def _some(names: Sequence[str]) -> str:
 def _stored_size(path: Path) -> str | None:
     """``WIDTHxHEIGHT`` from the header; None for a file that only reading can judge."""
     try:
-        height, width, _ = read_header(path)
+        height, width = read_header(path)[:2]
         return f"{width}x{height}"
     except InputError:
         return None

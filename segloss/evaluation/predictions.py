@@ -45,7 +45,7 @@ class PredictionWriter:
             elif kind == "color":
                 pixels = cv2.cvtColor(paint(class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
             else:
-                image = self.dataset.read_image(self.dataset.names.index(name))
+                image = self.dataset.read_picture(self.dataset.names.index(name))
                 pixels = cv2.cvtColor(overlay(image, class_map, self.classes.colors), cv2.COLOR_RGB2BGR)
             write_bytes(folder / f"{name}.png", cv2.imencode(".png", pixels)[1].tobytes())
 
@@ -67,6 +67,6 @@ class KeepSome:
     def __call__(self, sample: dict[str, Any], predicted: Tensor) -> None:
         if self.seen in self.wanted:
             labels = sample["labels"].numpy()
-            image = self.dataset.read_image(self.seen)
+            image = self.dataset.read_picture(self.seen)
             self.samples.append((sample["name"], image, labels, predicted.numpy().astype(np.uint8)))
         self.seen += 1

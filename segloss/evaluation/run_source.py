@@ -151,7 +151,7 @@ class RunSource:
         ((_, predicted),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
         assert labels is not None  # a source has labels
-        return image, labels, predicted.byte().numpy()
+        return self.dataset.bands.picture(image), labels, predicted.byte().numpy()
 
     def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         """Class numbers of samples, labelled or not."""

@@ -73,6 +73,8 @@ EVERY_TRAIN_FLAG = {
     "data_path": (["some where"], "some where"),
     "classes": (["32"], 32),
     "val_share": (["0.3"], 0.3),
+    "channels": (["4"], 4),
+    "show_bands": (["3", "2", "1"], [3, 2, 1]),
     "check": (["off"], "off"),
     "arch": (["fpn"], "fpn"),
     "encoder": (["mit_b0"], "mit_b0"),
@@ -365,6 +367,7 @@ MODES = {
 }
 # option: the modes that read it, or None where all do
 EVERY_EVALUATION_FLAG = {
+    "show-bands 3 2 1": ["--checkpoint", "--images"],
     "labels x": ["--predictions"],
     "class-table voc": ["--predictions"],
     "prediction-ids trainIds": ["--predictions"],
