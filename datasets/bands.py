@@ -18,6 +18,7 @@ from segloss.datasets.images import (
     read_header,
     read_image,
     require_whole,
+    tiff_header,
     tiff_pixels,
     tiff_tags,
     unreadable,
@@ -147,8 +148,8 @@ def read_gappy(path: Path, bands: Bands) -> tuple[np.ndarray, np.ndarray | None]
     Raises:
         InputError: the file is damaged, or holds other bands.
     """
-    bands.require(read_header(path), path)
     tags, nodata = tiff_tags(path), None
+    bands.require(read_header(path) if tags is None else tiff_header(path, tags), path)
     if tags is not None:
         pixels, nodata = tiff_pixels(path, tags), tags.get(42113)
     elif path.suffix.lower() == ARRAYS:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import IMAGE_SUFFIXES, Header, has_end, image_size, read_header, unreadable
+from segloss.datasets.images import ARRAYS, IMAGE_SUFFIXES, Header, has_end, image_size, read_header, unreadable
 from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
@@ -301,7 +301,8 @@ class Format:
 
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
     what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
-    return InputError(what, "export the mask at the image's size", mask)
+    turned = "save the array as (height, width, bands)" if image.suffix.lower() == ARRAYS else None
+    return InputError(what, turned or "export the mask at the image's size", mask)
 
 
 def require_folder(path: Path, what: str) -> Path:

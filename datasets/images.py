@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAYS = ".npy"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ARRAYS)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ARRAYS)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NPY_START, RIFF_START = b"\x93NUMPY", b"RIFF"  # the second of WebP
+NPY_START = b"\x93NUMPY"
 FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
@@ -66,19 +66,13 @@ def _printable(path: Path) -> Path:
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name.
-
-    A WebP beside an image of its name is a smaller copy.
-    """
+    """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
     found: dict[str, Path] = {}
     for path in image_files(folder):
         # Macs write an umlaut as two characters, others as one.
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        twin = found.get(key)
-        if twin is not None and path.suffix.lower() == ".webp":
-            continue
-        if twin is not None and twin.suffix.lower() != ".webp":
-            raise InputError(f"same stem as {twin.name}", "keep one of the two", path)
+        if key in found:
+            raise InputError(f"same stem as {found[key].name}", "keep one of the two", path)
         found[key] = path
     return found
 
@@ -142,7 +136,8 @@ def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _bands(path: Path, count: int) -> InputError:
-    return InputError(f"has {count} bands, of which images here have 1 or 3", "save its red, green and blue", path)
+    cure = f"save its red, green and blue, or train on all with --channels {count}"
+    return InputError(f"has {count} bands, of which images here have 1 or 3", cure, path)
 
 
 def tiff_tags(path: Path) -> dict[int, Any] | None:
@@ -164,7 +159,9 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
             while ifd.next and ifd.next not in seen:
                 seen.add(ifd.next)
                 file.seek(ifd.next)
-                ifd.load(file)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what is damaged is refused
+                    ifd.load(file)
                 if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
                     pages.append(dict(ifd))
         except Exception as error:  # whatever Pillow meets in a damaged file
@@ -172,7 +169,8 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
     if not pages:
         raise unreadable(path)
     if len(pages) > 1:
-        raise InputError(f"has {len(pages)} pages, of which one is read", "save each page as a file of its own", path)
+        cure = "save each page as a file of its own, or all as bands of one page"
+        raise InputError(f"has {len(pages)} pages, of which one is read", cure, path)
     return pages[0]
 
 
@@ -263,8 +261,6 @@ def require_whole(path: Path, data: bytes) -> None:
                 return
             at = end + 4
         raise damaged(path, "is cut off")
-    if data.startswith(RIFF_START) and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise damaged(path, "is cut off")
     if data.startswith(JPEG_START) and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
 
@@ -314,11 +310,10 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """The file's header; InputError if it is no image."""
-    tags = tiff_tags(path)
-    if tags is not None:
-        return _tiff_header(path, tags)
     with open_file(path) as file:
         start = file.read(25)
+    if (tags := tiff_tags(path) if start[:4] in TIFF_STARTS else None) is not None:
+        return tiff_header(path, tags)
     if start.startswith(NPY_START):
         pixels = npy_pixels(path)
         height, width, bands = pixels.shape
@@ -333,7 +328,8 @@ def read_header(path: Path) -> Header:
         return Header(height, width, exif.get(0x0112, 1), bands, "uint16" if deep else "uint8", alpha)
 
 
-def _tiff_header(path: Path, tags: dict[int, Any]) -> Header:
+def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
+    """What the tags of a TIFF say; InputError if they are of no image."""
     try:
         height, width, photometric = int(tags[257]), int(tags[256]), tags.get(262)
         bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))

@@ -79,9 +79,6 @@ def _by_pillow(path: Path) -> np.ndarray | None:
     with opened(path) as picture:
         if picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg":
             raise jpeg_mask(path)
-        if picture.format == "WEBP" and b"VP8L" not in path.read_bytes()[:64]:
-            what = "a lossy WebP does not keep ids or colours"
-            raise InputError(what, "export the mask as PNG from its source", path)
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None

@@ -262,7 +262,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
                 continue
             fitting = {key: _for_bands(stripped[key], wanted[key]) for key in wanted}
             if wanted and all(fitting[key].shape == wanted[key].shape for key in wanted):
-                module.load_state_dict(fitting, strict=False)
+                nn.Module.load_state_dict(module, fitting, strict=False)  # smp's own of mit_* takes no strict
                 return
     wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]

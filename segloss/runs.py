@@ -51,7 +51,7 @@ _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distribute
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
-    *("data_path", "check", "epochs", "workers", "cache", "calibrate"),
+    *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
     *("accelerator", "devices", "output_dir", "resume", "trainer"),
 )
 
@@ -228,6 +228,8 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
 
 def continued_bands(run: "Run", found: Bands) -> Bands:
     """The bands of a run that goes on; InputError where its images are of another kind by now."""
+    if run.used.channels is None:  # begun when all images were read as 8-bit RGB
+        return run.bands
     if (run.bands.count, run.bands.dtype) != (found.count, found.dtype):
         what = f"began on images of {run.bands.describe()}, now they are {found.describe()}"
         raise InputError(what, "restore them, or start another run", run.path)

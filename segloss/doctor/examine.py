@@ -183,13 +183,11 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     """Faults that show only in what all masks hold together."""
     dataset, counts = facts.dataset, facts.histogram
     split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
-    blank = [dataset.pairs[place][0] for place, pair in zip(facts.places, facts.pairs, strict=True) if pair.blank]
-    if blank and len(blank) == len(facts.pairs):
+    if facts.pairs and all(pair.blank for pair in facts.pairs):
         what = f"every image is of one colour, of the {len(facts.pairs)} examined"
-        yield Finding("error", split, InputError(what, "check how they were exported", blank[0]))
-    elif blank:
-        what = f"is of one colour{more_files(blank)}"
-        yield Finding("warning", split, InputError(what, "look whether it shows anything that its mask says", blank[0]))
+        yield Finding(
+            "error", split, InputError(what, "check how they were exported", dataset.pairs[facts.places[0]][0])
+        )
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
         if counts[-1] > MOSTLY_IGNORED * counts.sum():

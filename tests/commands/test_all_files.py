@@ -91,14 +91,6 @@ def test_images_all_of_one_colour_are_an_error(tree):
     assert any("error train: " in line and "every image is of one colour" in line for line in lines(tree))
 
 
-def test_an_image_of_one_colour_is_named(tree):
-    for name in ("train/03", "train/07", "val/50"):
-        write_png(tree / f"images/{name}.png", np.full((*SIZE, 3), 9, np.uint8))
-    found = lines(tree, "all")
-    assert any("warning train: " in line and "03.png: is of one colour (and 1 more files)" in line for line in found)
-    assert any("warning val: " in line and "50.png: is of one colour; look" in line for line in found)
-
-
 @pytest.mark.parametrize("check", ["sample", "all"])
 def test_an_image_that_links_to_itself_is_one_finding(tree, check):
     path = tree / "images/train/00.png"

@@ -12,8 +12,10 @@ def write_geotiff(path: Path, pixels: np.ndarray, nodata: float | str | None = N
     """As GDAL writes one: (H, W, N), bands of no stated meaning, tiled or in strips, the nodata value in tag 42113."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = [] if nodata is None else [(42113, "s", 0, str(nodata), True)]
-    plain = {"photometric": "minisblack", "planarconfig": "contig", "extratags": tags}
-    tifffile.imwrite(path, pixels, **{**plain, **options})
+    plain = {"photometric": "minisblack", "planarconfig": "contig", "extratags": tags, **options}
+    if 1 in (pixels.shape[0], pixels.shape[-1]):
+        pixels, plain["planarconfig"] = pixels.squeeze(), None
+    tifffile.imwrite(path, pixels, **plain)
     return path
 
 
