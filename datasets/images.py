@@ -30,8 +30,8 @@ FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orien
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Image files below a folder, those of each folder sorted; hidden ones are left out.
+def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
+    """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out.
 
     Arrays are images only where there are no others: beside pictures they are something that was made of these.
     """
@@ -45,7 +45,7 @@ def image_files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
+            if not name.lower().endswith(endings) or name.startswith("."):
                 continue
             if not name.lower().endswith(ARRAYS):
                 arrays = None
