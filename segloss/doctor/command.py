@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     datasets, findings = open_splits(config)
     if any(dataset.made_up for dataset in datasets):
         raise InputError("made-up data has no files to examine", "choose another --dataset", config.dataset)
-    choose_bands(datasets, config.channels, config.show_bands)
+    bands = choose_bands(datasets, config.channels, config.show_bands)
+    if not bands.is_rgb:
+        console.print(f"bands: {bands.describe()}")
     found, splits = examine(datasets, config.check, progress_bar("examining"))
     findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
     rows = [describe_split(facts) for facts in splits]

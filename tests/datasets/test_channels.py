@@ -369,6 +369,19 @@ def test_every_built_in_augmentation_takes_any_bands(count, color):
             np.testing.assert_array_equal(np.unique(image[made == 255]), [800])
 
 
+@pytest.mark.parametrize("color", ["light", "strong"])
+def test_gray_of_8_bits_as_one_channel_stays_in_8_bits(tmp_path, color):
+    root = band_tree(tmp_path, count=1, dtype="uint8")
+    datasets = [build_dataset("folder", root, "train") for _ in range(2)]
+    assert choose_bands(datasets[:1]) == RGB and choose_bands(datasets[1:], 1) == Bands(1)
+    datasets[1].bands = load_or_count_bands(datasets[1])
+    datasets[1].transform = train_transform((48, 128), 0, color=color, bands=datasets[1].bands)
+    made = [datasets[1][epoch, 0]["image"] for epoch in range(6)]
+    assert {(image.dtype, tuple(image.shape)) for image in made} == {(torch.uint8, (1, 48, 128))}
+    assert len({int(image.float().mean()) for image in made}) > 2
+    assert datasets[0][0]["image"].shape == (3, 64, 96)
+
+
 def test_contrast_and_level_change_all_bands_alike_and_beyond_1():
     bands = Bands(2, "float32", False, (1000.0, -5.0), (100.0, 2.0))
     pixels = np.stack([np.full((40, 40), 1100.0), np.full((40, 40), -3.0)], 2).astype(np.float32)

@@ -63,6 +63,8 @@ def test_it_evaluates_by_windows_with_the_runs_pictures(trained, tmp_path):
     eval_seg.evaluate([*common, str(tmp_path / "whole")])
     eval_seg.evaluate([*common, str(tmp_path / "windows"), "--tile", "64", "64", "--tta-flip"])
     assert (tmp_path / "windows/report.html").read_text().count("data:image/jpeg") > 0
+    told = [json.loads((tmp_path / way / "metrics.json").read_text()) for way in ("whole", "windows")]
+    assert all('"pixel_accuracy": ' in json.dumps(content) for content in told)
 
 
 def test_images_of_other_bands_are_refused_by_name_and_those_of_the_run_predicted(trained, tmp_path):
@@ -117,7 +119,9 @@ def test_the_doctor_names_the_file_of_other_bands(tmp_path, capsys):
     write_geotiff(tmp_path / "images/val/0.tif", scene(0, count=3)[0], photometric="rgb")
     with pytest.raises(SystemExit):
         doctor(["--dataset", "folder", "--data-path", str(tmp_path), "--output", str(tmp_path / "page.html")])
-    assert "0.tif: holds 3 bands of uint16, not 4 bands of uint16" in capsys.readouterr().out.replace("\n", "")
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "bands: 4 bands of uint16" in printed
+    assert "0.tif: holds 3 bands of uint16, not 4 bands of uint16" in printed
     assert "data:image/jpeg" in (tmp_path / "page.html").read_text()
 
 
