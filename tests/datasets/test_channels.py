@@ -1,5 +1,7 @@
 """Images of other bands than 8-bit RGB: found out from the headers, read without loss, gaps ignored."""
 
+import doctest
+
 import cv2
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from band_trees import NODATA, band_tree, scene, write_geotiff
 from data_trees import folder_tree, random_image, random_mask, write_png
 from PIL import Image
 
+from segloss import band_statistics
 from segloss.band_statistics import combine, image_statistics, load_or_count_bands
 from segloss.config import TrainConfig
-from segloss.datasets import build_dataset
+from segloss.datasets import bands, build_dataset
 from segloss.datasets.bands import RGB, Bands, bands_of, choose_bands, read_bands, show_bands
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.images import image_size, read_header, read_image
@@ -269,8 +272,8 @@ def test_a_gap_in_one_band_is_filled_and_its_label_kept(tmp_path):
     pixels = numbers(0, 3, "float32")
     pixels[0, 0, 1], pixels[1, 1], pixels[2, 2, 0] = np.nan, np.nan, np.inf
     path = write_geotiff(tmp_path / "a.tif", pixels)
-    bands = Bands(3, "float32", mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
-    image, empty = read_bands(path, bands)
+    counted = Bands(3, "float32", mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
+    image, empty = read_bands(path, counted)
     assert np.argwhere(empty).tolist() == [[1, 1]]
     assert image[0, 0, 1] == 2 and image[1, 1].tolist() == [1, 2, 3] and image[2, 2, 0] == 1
     assert image[0, 0, 0] == pixels[0, 0, 0]
@@ -383,12 +386,12 @@ def test_gray_of_8_bits_as_one_channel_stays_in_8_bits(tmp_path, color):
 
 
 def test_contrast_and_level_change_all_bands_alike_and_beyond_1():
-    bands = Bands(2, "float32", False, (1000.0, -5.0), (100.0, 2.0))
+    counted = Bands(2, "float32", False, (1000.0, -5.0), (100.0, 2.0))
     pixels = np.stack([np.full((40, 40), 1100.0), np.full((40, 40), -3.0)], 2).astype(np.float32)
     seen = set()
     for epoch in range(20):
-        image, _ = train_transform((32, 32), 0, bands=bands)(pixels, np.zeros((40, 40), np.uint8), (epoch, 0))
-        in_std = (image - np.float32(bands.mean)) / np.float32(bands.std)
+        image, _ = train_transform((32, 32), 0, bands=counted)(pixels, np.zeros((40, 40), np.uint8), (epoch, 0))
+        in_std = (image - np.float32(counted.mean)) / np.float32(counted.std)
         np.testing.assert_allclose(in_std, in_std[0, 0, 0], rtol=1e-3)
         seen.add(round(float(in_std[0, 0, 0]), 2))
     assert len(seen) > 10 and 0.5 <= min(seen) < 0.9 and 1.1 < max(seen) <= 1.5
@@ -474,3 +477,8 @@ def test_masks_may_be_arrays(tmp_path):
     np.save(dataset.pairs[0][1], np.full((64, 96), -1))
     with pytest.raises(InputError, match=r"mask is an array of int64 with 1 bands, from -1 to -1"):
         dataset.read_labels(0)
+
+
+@pytest.mark.parametrize("module", [bands, band_statistics])
+def test_examples_give_what_they_say(module):
+    assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
