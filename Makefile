@@ -13,7 +13,7 @@ MMSEG := .venv-mmseg
 # The environment of everything serves the core's tests too; without one, torch and the test tools are enough.
 CORE := $(if $(wildcard $(INSTALLED)),.venv,.venv-core)
 # Without those of the GPU kernels, which run in Triton's interpreter and want the Triton of today.
-CORE_TESTS := tests/core tests/integrations/test_adapters.py --ignore tests/core/test_outlying_triton.py
+CORE_TESTS := tests/core tests/peers tests/integrations/test_adapters.py --ignore tests/core/test_outlying_triton.py
 
 .PHONY: demo test test-core test-camvid test-browser test-floor test-mmseg lint clean
 

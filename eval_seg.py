@@ -5,12 +5,14 @@ python eval_seg.py --predictions masks/A masks/B --labels masks/true
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segloss.config import EvalConfig
+    from segloss.evaluation.mask_source import MaskSource
     from segloss.evaluation.results import Totals
     from segloss.evaluation.run_source import RunSource
     from segloss.schema import SweepPoint
@@ -32,6 +34,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.evaluation.score import score_all
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.report.pages import write_report
+    from segloss.report.suspects import write_suspects
     from segloss.report.tables import clear_results, make_folder, write_evaluation
     from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
     from segloss.report.wording import title_of
@@ -39,7 +42,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     folder = output_folder(config)
     say = partial(console.print, soft_wrap=True)
     runs = sources_of_runs(config, folder, say, progress_bar) if config.checkpoint else []
-    sources = runs or sources_of_masks(config, folder, say)
+    sources = runs or sources_of_masks(config, say, progress_bar)
     for source in sources if config.by else ():
         require_parts(source.names, str(config.by))
     make_folder(folder)
@@ -60,11 +63,17 @@ def evaluate(argv: list[str] | None = None) -> None:
     of_groups = {group: [counts[name] for name in names] for group, names in groups.items()}
     comparison = compare(of_groups, block=block, protocol=config.protocol, members=groups)
     print_comparison(comparison)
-    sweeps, chosen = sweep(config, runs, totals, folder) if config.sweep_tau else ({}, {})
+    sweeps, chosen = sweep(config, sources, totals, folder) if config.sweep_tau else ({}, {})
     classes, matrices = sources[0].classes, {name: total.matrix for name, total in totals.items()}
     plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps, chosen)
     shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
     write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
+    for source in sources:
+        if source.suspects is not None:
+            best, title = source.suspects.best, f"{title_of(source.name, scores[source.name])}: suspicious labels"
+            ranked = source.suspects.ranked_images
+            page = write_suspects(folder, source.name, title, classes, best, ranked, source.image)
+            say(f"{source.name}: {len(best)} regions in {len(ranked)} images whose label is suspicious: {page}")
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
 
 
@@ -79,12 +88,14 @@ def predict(config: "EvalConfig") -> None:
 
 
 def sweep(
-    config: "EvalConfig", sources: list["RunSource"], totals: dict[str, "Totals"], folder: Path
+    config: "EvalConfig", sources: Sequence["RunSource | MaskSource"], totals: dict[str, "Totals"], folder: Path
 ) -> tuple[dict[str, list["SweepPoint"]], dict[str, tuple[str, float]]]:
-    """The table of operating points of each run, and the point chosen or else decided by.
+    """The table of operating points of each run or folder of maps, and the point chosen or else decided by.
 
     With ``--choose-metric`` the best one goes into the run's folder.
     """
+    from segloss.evaluation.map_source import MapSource
+    from segloss.evaluation.run_source import RunSource
     from segloss.evaluation.score import totals_of_some
     from segloss.evaluation.sources import chosen_images
     from segloss.evaluation.sweep import choose, gain, sweep_table, to_keep
@@ -93,12 +104,14 @@ def sweep(
 
     tables, chosen = {}, {}
     for source in sources:
+        if not isinstance(source, RunSource | MapSource):
+            continue
         decision = source.measures.decision
         if str(decision) != "tau 1":
             chosen[source.name] = (decision.rule, decision.value)
-        tail = class_groups(source.run.counts.pixels)["tail"]
+        tail = class_groups(source.training_pixels or totals[source.name].matrix.sum(1).tolist())["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
-        if config.choose_metric:
+        if config.choose_metric and isinstance(source, RunSource):
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
             points = sweep_table(some, tail, config.protocol)
             point = choose(points, config.choose_metric)

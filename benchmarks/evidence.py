@@ -72,6 +72,7 @@ OURS = {
     "power075-guided": "--loss outlying_mse --label-values power --label-power 0.75 --guided-crops 0.5",
     "power075-repeat": "--loss outlying_mse --label-values power --label-power 0.75 --repeat-threshold 0.3",
     "power05-guided": "--loss outlying_mse --label-values power --guided-crops 0.5",
+    "power075-paste": "--loss outlying_mse --label-values power --label-power 0.75 --mix paste",
 }
 RIVALS = {
     "weighted_ce": "--loss weighted_ce",  # median frequency
@@ -88,6 +89,7 @@ RIVALS = {
     "ce_dice": "--loss ce+dice",
     "weighted_ce-guided": "--loss weighted_ce --guided-crops 0.5",
     "weighted_ce-repeat": "--loss weighted_ce --repeat-threshold 0.3",
+    "weighted_ce-paste": "--loss weighted_ce --mix paste",
     "ce-guided": "--loss ce --guided-crops 0.5",
 }
 ARMS = OURS | RIVALS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,10 +17,23 @@ from torch.utils.data import Dataset
 from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import ARRAYS, IMAGE_SUFFIXES, Header, has_end, image_size, read_header, unreadable
+from segloss.datasets.images import (
+    ARRAYS,
+    IMAGE_SUFFIXES,
+    OTHER_PICTURES,
+    Header,
+    has_end,
+    image_size,
+    read_header,
+    unreadable,
+)
 from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from segloss.datasets.labelled import Labelled
+    from segloss.datasets.mixing import Mixing
 
 Color = Literal["none", "light", "strong"]  # random colour changes, of segloss.datasets.transforms.COLORS
 Transform = Callable[[np.ndarray, np.ndarray | None, tuple[int, ...]], Pair]
@@ -84,6 +97,7 @@ class SegmentationDataset(Dataset[Sample]):
     class numbers with 255 where ignored, and are missing where the split has none. Without a transform h, w are H, W.
     Images of N ``bands`` other than 8-bit RGB are ``(N, h, w)``, float32 unless of 8 bits, and labels are ignored where
     these hold nothing.
+    Where ``labelled`` says so, ``"class_mask"``, bool ``(C,)``, holds the classes that the image labels.
     The key is an index, or ``(epoch, index)`` and what else tells samples apart: a transform sees all of it and so
     draws the same numbers in whatever worker or resumed run the sample is made.
 
@@ -97,6 +111,9 @@ class SegmentationDataset(Dataset[Sample]):
     Attributes:
         bands: of the images; :func:`segloss.datasets.bands.choose_bands` finds those that are not 8-bit RGB.
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
+        labelled: which classes each image labels; None: all. Pixels of other classes are ignored.
+        mixing: makes samples of two; None: no sample is.
+        root: the data folder, where it is known.
         made_up: no files lie behind the pairs.
     """
 
@@ -119,6 +136,9 @@ class SegmentationDataset(Dataset[Sample]):
         self.cache: RamCache | None = None
         self.bands: Bands = RGB
         self._headers: dict[Path, Header] = {}
+        self.labelled: Labelled | None = None
+        self.mixing: Mixing | None = None
+        self.root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -152,7 +172,8 @@ class SegmentationDataset(Dataset[Sample]):
         path = self.pairs[index][1]
         if path is None:
             raise self._no_masks(index)
-        return map_mask(read_mask(path), self.classes, path)
+        labels = map_mask(read_mask(path), self.classes, path)
+        return labels if self.labelled is None else self.labelled.of_image(labels, index)
 
     def _no_masks(self, index: int) -> InputError:
         what = f"split {self.split} has no masks"
@@ -167,7 +188,8 @@ class SegmentationDataset(Dataset[Sample]):
             labels = self.decode_pair(index)[1]
             assert labels is not None
             return torch.from_numpy(class_histogram(labels, len(self.classes)))
-        return torch.from_numpy(label_histogram(read_mask(path), self.classes, path))
+        counts = label_histogram(read_mask(path), self.classes, path)
+        return torch.from_numpy(counts if self.labelled is None else self.labelled.of_histogram(counts, index))
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(H, W) of an image, without decoding it."""
@@ -222,6 +244,9 @@ class SegmentationDataset(Dataset[Sample]):
         size = image.shape[:2]
         if self.transform is not None:
             image, labels = self.transform(image, labels, key)
+        class_mask = None if self.labelled is None else self.labelled.masks[index]
+        if self.mixing is not None and labels is not None:
+            image, labels, class_mask = self.mixing(self, image, labels, class_mask, key)
         if image.dtype == np.uint16:
             image = image.astype(np.float32)  # which every device can add and average
         item: Sample = {
@@ -231,12 +256,17 @@ class SegmentationDataset(Dataset[Sample]):
         }
         if labels is not None:
             item["labels"] = torch.from_numpy(labels.astype(np.int64))
+        if class_mask is not None:
+            item["class_mask"] = torch.from_numpy(class_mask.copy())
         return item
 
     def fingerprint(self) -> str:
-        """Changes when a mask file is added, removed, renamed or rewritten, or when the class table changes."""
+        """Changes when a mask file is added, removed, renamed or rewritten, or when the classes or what of them the
+        images label change."""
         digest = hashlib.sha256(repr((self.name, self.split, self.classes.to_dict())).encode())
         digest.update(repr((self.classes.mask_ids, self.classes.mask_colors)).encode())
+        if self.labelled is not None:
+            digest.update(self.labelled.masks.tobytes())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
             status = mask.stat() if mask is not None else None
             digest.update(repr((name, status and _state(status))).encode())
@@ -297,6 +327,18 @@ class Format:
     variable: str | None = None
     made_up: bool = False
     splits: tuple[str, ...] = ()
+
+
+def no_images(place: Path) -> InputError:
+    """What is said of a folder without images; pictures in it that are not read are named."""
+    others = (
+        sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES) if place.is_dir() else []
+    )
+    what = f"holds no images ({', '.join(IMAGE_SUFFIXES)})"
+    if not others:
+        return InputError(what, "check --data-path and --split", place)
+    more = f" and {len(others) - 1} more, which are not read" if others[1:] else ", which is not read"
+    return InputError(f"{what}, but {others[0].name}{more}", "save them as PNG or JPEG", place)
 
 
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
@@ -379,7 +421,7 @@ def pair(
         InputError: there is no image, or several masks of one.
     """
     if not images:
-        raise InputError(f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check --data-path and --split", place)
+        raise no_images(place)
     if masks is None:
         return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
     every = images if folder is None else folder

@@ -214,6 +214,14 @@ def _read_text(text: str) -> dict[str, Any]:
     return {"classes": lines}
 
 
+def ends_in_ids(path: Path) -> bool:
+    """Whether the numbers at the ends of a text file's lines are read as ids, and not as parts of the names."""
+    if path.suffix != ".txt":
+        return False
+    classes = _read_text(path.read_text(encoding="utf-8-sig"))["classes"]
+    return all(isinstance(entry, dict) and "color" not in entry for entry in classes)
+
+
 CSV_NAMES = {"class": "name", "class_name": "name", "classname": "name", "red": "r", "green": "g", "blue": "b"}
 CSV_NAMES |= {"class_id": "id", "index": "id", "value": "id"}
 

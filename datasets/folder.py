@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
+from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import (
     Format,
     MissingSplitError,
@@ -29,7 +30,7 @@ from segloss.datasets.base import (
     refuse_twice,
     require_folder,
 )
-from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
 from segloss.datasets.lists import is_header, list_lines, other_list
 from segloss.datasets.tables import ADE20K, VOC
@@ -67,8 +68,30 @@ def folder(
         classes: used where ``root`` holds no class file.
 
     Raises:
-        InputError: something is missing.
+        NoDataError: there is no folder or class file, or outlines lie there instead of masks.
+        InputError: something else is missing.
     """
+    try:
+        dataset = _open(root, split, transform, val_share, name, classes)
+    except InputError:
+        _refuse_outlines(root)
+        raise
+    if not dataset.pairs:
+        _refuse_outlines(root)
+    return dataset
+
+
+def _refuse_outlines(root: Path) -> None:
+    """NoDataError where files of outlines lie and no mask does."""
+    places = [root, *(path for path in root.glob("*") if path.is_dir())]
+    kinds = [path for place in places for name in MASK_FOLDERS if (path := place / name).is_dir()]
+    if not any(True for kind in kinds for _ in image_files(kind)) and (outlines := outlines_instead_of_masks(root)):
+        raise NoDataError(*outlines.args)
+
+
+def _open(
+    root: Path, split: str, transform: Transform | None, val_share: float, name: str, classes: ClassTable | None
+) -> SegmentationDataset:
     require_folder(root, "data folder")
     classes, table = _class_table(root, classes)
     images = _kind_folder(root, IMAGE_FOLDERS) or root / IMAGE_FOLDERS[0]
@@ -104,7 +127,9 @@ def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str
     for name in (*CLASS_FILES, *(OTHER_CLASS_FILES if preset is None else ())):
         if (root / name).is_file():
             try:
-                return read_class_file(root / name), name
+                return read_class_file(root / name), name + (
+                    ", a name and its id a line" if ends_in_ids(root / name) else ""
+                )
             except InputError as error:
                 raise NoDataError(*error.args) from error
     if preset is not None:
@@ -137,7 +162,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> P
     if None in names:
         pairs = _listed_pairs(root, lists, lines, names, images, (images_of, masks_of or {}))
         refuse_twice(lists, [image for image, _ in pairs])
-        return Pairing(f"{form} of images and masks", pairs, _unique_names(root, [image for image, _ in pairs]))
+        return Pairing(f"{form} of images and masks", pairs, unique_names(root, [image for image, _ in pairs]))
     chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
     refuse_twice(lists, [images_of[name] for name in names if name])
     if masks_of is None and split != "test":
@@ -199,7 +224,7 @@ def _named(name: str, files: dict[str, Path]) -> Path | None:
     return files.get(unicodedata.normalize("NFC", PureWindowsPath(name).as_posix()))
 
 
-def _unique_names(root: Path, images: list[Path]) -> list[str]:
+def unique_names(root: Path, images: list[Path]) -> list[str]:
     """The stems; where two are alike the paths below ``root``, and where these are too, with their endings."""
     paths = [image.relative_to(root) for image in images]
     stems = [path.stem for path in paths]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segloss.datasets.base import Format, NoDataError, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
+from segloss.datasets.labelled import label_part
 from segloss.errors import InputError, unknown_name
 
 WITHOUT_FORMATS = ("formats", "namesake", "transforms")  # the last because albumentations takes a second to import
@@ -50,7 +51,8 @@ def build_dataset(
 
     Raises:
         NoDataError: missing folder or class file.
-        InputError: unknown name, missing or empty split, image without mask.
+        InputError: unknown name, missing or empty split, image without mask, ``labelled_classes.csv`` that does
+            not fit.
     """
     form = FORMATS.get(name.lower())
     if form is None:
@@ -60,7 +62,11 @@ def build_dataset(
         what = f"only {readers} has a choice, {form.name} has the classes of its table"
         raise InputError(what, "leave it out", f"--classes {classes}")
     given = {"val_share": val_share, "classes": classes}
-    dataset = form.open(_root(form, root), split, transform, **{name: given[name] for name in form.options})
+    place = _root(form, root)
+    dataset = form.open(place, split, transform, **{name: given[name] for name in form.options})
+    if place is not None:
+        dataset.root = place
+        label_part(dataset, place)
     if not lonely:
         dataset.check_partners()
     return dataset

@@ -21,22 +21,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAYS = ".npy"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ARRAYS)
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (*PICTURES, ARRAYS)
+OTHER_PICTURES = (
+    *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".jxl", ".ppm", ".pgm", ".pnm", ".tga"),
+    *(".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw"),
+)  # that are not read, and so named
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+WEBP_STARTS = (b"RIFF", b"WEBP")  # with the length of the rest in between
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY_START = b"\x93NUMPY"
 FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
-def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
+def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out.
 
     Arrays are images only where there are no others: beside pictures they are something that was made of these.
     """
     seen: set[str] = set()
-    arrays: list[Path] | None = []
+    arrays: list[Path] = []
+    pictures = False
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder above it
@@ -45,14 +52,14 @@ def image_files(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> Iter
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.lower().endswith(endings) or name.startswith("."):
+            if not name.lower().endswith(suffixes) or name.startswith("."):
                 continue
-            if not name.lower().endswith(ARRAYS):
-                arrays = None
-                yield _printable(Path(parent, name))
-            elif arrays is not None:
+            if suffixes == IMAGE_SUFFIXES and name.lower().endswith(ARRAYS):
                 arrays.append(Path(parent, name))
-    yield from map(_printable, arrays or ())
+                continue
+            pictures = True
+            yield _printable(Path(parent, name))
+    yield from () if pictures else map(_printable, arrays)
 
 
 def _printable(path: Path) -> Path:
@@ -65,10 +72,10 @@ def _printable(path: Path) -> Path:
     return path
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
     found: dict[str, Path] = {}
-    for path in image_files(folder):
+    for path in image_files(folder, suffixes):
         # Macs write an umlaut as two characters, others as one.
         key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
@@ -96,14 +103,15 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     """Decoded by OpenCV; InputError for what is no image, cut off or, as far as the format can tell, damaged."""
     data = read_bytes(path)
     require_whole(path, data)
-    alpha = data.startswith(PNG_START) and data[25] in (4, 6) and flags == cv2.IMREAD_COLOR
+    alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data)
+    alpha = alpha and flags == cv2.IMREAD_COLOR
     try:
         decoded = (
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if alpha else flags) if data else None
         )
     except cv2.error:  # more pixels than it takes
         decoded = None
-    if alpha and decoded is not None:
+    if alpha and decoded is not None and decoded.shape[2:] != (3,):
         return _without_alpha(decoded, path)
     if decoded is None:
         raise unreadable(path)
@@ -243,7 +251,7 @@ def npy_pixels(path: Path) -> np.ndarray:
 
 
 def require_whole(path: Path, data: bytes) -> None:
-    """InputError for a PNG with a wrong checksum or without its end, and for a JPEG without its end.
+    """InputError for a PNG with a wrong checksum or without its end, and for a JPEG or WebP without its end.
 
     Decoders fill what is missing with grey or zeros, which is the id of a class. A JPEG has no checksums: a changed
     byte in the middle of one cannot be told from a picture.
@@ -261,8 +269,32 @@ def require_whole(path: Path, data: bytes) -> None:
                 return
             at = end + 4
         raise damaged(path, "is cut off")
+    if is_webp(data):
+        if len(data) < webp_length(data):
+            raise damaged(path, "is cut off")
+        if b"ANIM" in webp_chunks(data):
+            raise InputError("is an animation, of which one picture is read", "save each as a file of its own", path)
     if data.startswith(JPEG_START) and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
+
+
+def is_webp(data: bytes) -> bool:
+    return (data[:4], data[8:12]) == WEBP_STARTS
+
+
+def webp_length(start: bytes) -> int:
+    """Of the whole file, as its first bytes say."""
+    return 8 + int.from_bytes(start[4:8], "little")
+
+
+def webp_chunks(data: bytes) -> list[bytes]:
+    """The kinds of a WebP file's parts: ``VP8L`` is a picture without loss, ``VP8 `` one with."""
+    found, at = [], 12
+    while at + 8 <= len(data):
+        found.append(data[at : at + 4])
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return found
 
 
 def _scan(data: bytes) -> int:
@@ -368,9 +400,15 @@ def opened(path: Path) -> "Iterator[Image]":
 
 
 def has_end(path: Path) -> bool:
-    """Whether a JPEG's or PNG's end mark is where it mostly is; True for other formats. Reads both ends only."""
+    """Whether a JPEG's or PNG's end mark is where it mostly is, and a WebP as long as it says; True for other formats.
+
+    Reads both ends only.
+    """
     with path.open("rb") as file:
-        start = file.read(len(PNG_START))
+        start = file.read(12)
+        if is_webp(start):
+            return path.stat().st_size >= webp_length(start)
+        start = start[: len(PNG_START)]
         file.seek(max(0, path.stat().st_size - ENDING))
         end = file.read()
     mark = PNG_END if start == PNG_START else JPEG_END if start.startswith(JPEG_START) else b""

@@ -30,7 +30,7 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
     stems = names | {name.rsplit("/", 1)[-1] for name in names}
     found: dict[str, Path] = {}
     for path in _text_files(root, images, masks):
-        splits = _splits_of(path.stem)
+        splits = splits_of(path.stem)
         if not splits and not _has_column_of_splits(path):
             continue
         if not _names_images(path, stems):
@@ -74,11 +74,11 @@ def _text_files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
         kind = place in (images, masks)
         folders[:] = [] if deep == 2 or kind else sorted(name for name in folders if not name.startswith("."))
         some = [Path(parent, name) for name in sorted(files) if name.lower().endswith((*SUFFIXES, *UNREAD))]
-        some = [path for path in some if not path.name.startswith(".") and (not kind or _splits_of(path.stem))]
+        some = [path for path in some if not path.name.startswith(".") and (not kind or splits_of(path.stem))]
         yield from (path for path in some[:MOST_FILES] if path.is_file() and path.stat().st_size <= MOST_BYTES)
 
 
-def _splits_of(stem: str) -> list[str]:
+def splits_of(stem: str) -> list[str]:
     """The splits that a file's name speaks of."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower())
     found: list[str] = []

@@ -13,17 +13,18 @@ from segloss.datasets.base import Sample, SegmentationDataset
 from segloss.errors import InputError
 
 
-def repeat_factors(histograms: Tensor, threshold: float) -> Tensor:
+def repeat_factors(histograms: Tensor, threshold: float, labelled: Tensor | None = None) -> Tensor:
     r"""How often each image is seen in an epoch: more often where it holds a class that few images hold.
 
     .. math::
         r_i = \max_{c \in i} \max(1, \sqrt{T / f_c})
 
-    f_c is the share of the images that hold class c.
+    f_c is the share of the images that hold class c, among those that label it.
 
     Args:
         histograms: pixels of each class in each image, int64 ``(images, C + 1)``, the ignored ones last.
         threshold: T; classes in a larger share of the images are left alone. 0: all are.
+        labelled: bool ``(images, C)``, the classes that each image labels; None: all.
 
     Returns:
         float64 ``(images,)``, at least 1.
@@ -31,7 +32,8 @@ def repeat_factors(histograms: Tensor, threshold: float) -> Tensor:
     Source: Gupta, Dollar & Girshick, LVIS, CVPR 2019, section 5.
     """
     present = histograms[:, :-1] > 0
-    share = present.double().mean(dim=0).clamp_min(1 / len(histograms))  # absent classes repeat no image
+    images = len(histograms) if labelled is None else labelled.sum(dim=0).clamp_min(1)
+    share = (present.double().sum(dim=0) / images).clamp_min(1 / len(histograms))  # absent classes repeat no image
     factors = (threshold / share).sqrt().clamp_min(1)
     return (present * factors).amax(dim=1).clamp_min(1)
 
@@ -127,9 +129,11 @@ def collate_samples(samples: list[Sample]) -> list[Sample]:
 
 
 def collate_training(samples: list[Sample]) -> dict[str, Any]:
-    """Stack equally sized samples: ``image`` ``(N, B, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``."""
+    """Stack equally sized samples: ``image`` ``(N, B, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``;
+    ``class_mask`` bool ``(N, C)`` where the samples have one."""
     samples = collate_samples(samples)
-    stacked = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")}
+    keys = [key for key in ("image", "labels", "class_mask") if key in samples[0]]
+    stacked: dict[str, Any] = {key: torch.stack([sample[key] for sample in samples]) for key in keys}
     return {**stacked, "name": [sample["name"] for sample in samples]}
 
 

@@ -8,7 +8,16 @@ import cv2
 import numpy as np
 
 from segloss.datasets.classes import STRAY, ClassTable
-from segloss.datasets.images import ARRAYS, PNG_START, npy_pixels, opened, read_file, tiff_tags
+from segloss.datasets.images import (
+    ARRAYS,
+    PNG_START,
+    npy_pixels,
+    opened,
+    read_bytes,
+    read_file,
+    tiff_tags,
+    webp_chunks,
+)
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 
@@ -75,10 +84,17 @@ def jpeg_mask(path: Path) -> InputError:
 
 
 def _by_pillow(path: Path) -> np.ndarray | None:
-    """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for JPEG, whatever its name."""
+    """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for what is no exact picture.
+
+    That is JPEG, whatever its name, and WebP with loss.
+    """
     with opened(path) as picture:
         if picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg":
             raise jpeg_mask(path)
+        if picture.format == "WEBP" and b"VP8 " in webp_chunks(read_bytes(path)):
+            raise InputError(
+                "a WebP with loss does not keep ids or colours", "export the mask as PNG from its source", path
+            )
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None

@@ -58,6 +58,7 @@ def train_transform(
     guided_crops: float = 0.0,
     cat_max_ratio: float = 1.0,
     class_pixels: Sequence[int] = (),
+    seeks: bool = False,
     bands: Bands = RGB,
 ) -> "TrainTransform":
     """The transform of the training split.
@@ -70,12 +71,13 @@ def train_transform(
         color: one of ``COLORS``.
         augmentations: file read by :func:`read_augmentations`, in place of random scale, flip and colour.
         guided_crops, cat_max_ratio, class_pixels: of :class:`GuidedCrop`.
+        seeks: crops around a given class will be asked for, see :class:`TrainTransform`.
         bands: of the images, counted unless they are 8-bit RGB.
 
     Raises:
         InputError: the file cannot be used.
     """
-    looks = guided_crops > 0 or cat_max_ratio < 1
+    looks = guided_crops > 0 or cat_max_ratio < 1 or seeks
     crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels) if looks else A.RandomCrop(*crop_size)
     around: dict[str, Any] = {"position": "random", "border_mode": cv2.BORDER_CONSTANT, "fill_mask": IGNORE_INDEX}
     pad = A.PadIfNeeded(*crop_size, fill=PAD_COLOR, **around) if bands.is_rgb else BandPad(*crop_size, bands, **around)
@@ -88,13 +90,31 @@ def train_transform(
     return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *colors], seed, bands=bands)
 
 
-def _scale(low: float, high: float) -> A.RandomScale:
-    # RandomScale adds 1 to what it draws.
-    return A.RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
+class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
+    """Random scale that leaves each side at least one pixel, as :func:`resize_image` does."""
+
+    def apply(self, img: np.ndarray, scale: float, **params: Any) -> np.ndarray:
+        if min(img.shape[:2]) * scale >= 1:
+            scaled: np.ndarray = super().apply(img, scale, **params)
+            return scaled
+        return resize_image(img, scale)
+
+    def apply_to_mask(self, mask: np.ndarray, scale: float, **params: Any) -> np.ndarray:
+        if min(mask.shape[:2]) * scale >= 1:
+            scaled: np.ndarray = super().apply_to_mask(mask, scale, **params)
+            return scaled
+        return resize_image(mask, scale, cv2.INTER_NEAREST)
+
+
+def _scale(low: float, high: float) -> RandomScale:
+    # It adds 1 to what it draws.
+    return RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
 
 
 class TrainTransform:
     """Joint augmentation of image and labels; all its randomness is a function of seed and key.
+
+    ``around`` is a class: the crop is one around a pixel of it, if there is any and the steps hold a GuidedCrop.
 
     Args:
         steps: the last of them gives uint8 images of one size.
@@ -111,14 +131,14 @@ class TrainTransform:
         self.bands = bands
 
     def __call__(
-        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...]
+        self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...], around: int | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         # Left to itself albumentations replays one stream in every worker and every epoch; set_random_seed would begin
         # the same stream anew for each step, so that scale, place of the crop and brightness were drawn alike.
         first, second, third = map(int, np.random.SeedSequence([self.seed, *key]).generate_state(3))
         self.compose.set_random_state(np.random.default_rng(first), random.Random(second))
         for step in self.guided:
-            step.draws = np.random.default_rng(third)
+            step.draws, step.around = np.random.default_rng(third), around
         out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
 
@@ -214,14 +234,14 @@ class GuidedCrop(A.RandomCrop):  # type: ignore[misc]  # albumentations has no t
         self.rarity = 1 / np.maximum(class_pixels, 1)
         # Numbers of its own, so that a crop that is not guided is the one of a run without guiding.
         self.draws = np.random.default_rng(0)
+        self.around: int | None = None  # a class that the next crop is to hold
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         labels = data["mask"]
-        if self.guided > 0 and self.draws.random() < self.guided:
-            present = class_histogram(labels, len(self.rarity))[:-1]
-            if present.any():
-                box = self._around(*self._rare_pixel(labels, present), labels.shape)
-                return {"crop_coords": box, "pad_params": None}
+        sought = self._sought(labels)
+        if sought is not None:
+            row, column = divmod(int(self.draws.choice(np.flatnonzero(labels == sought))), labels.shape[1])
+            return {"crop_coords": self._around(row, column, labels.shape), "pad_params": None}
         drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
         for _ in range(CROP_REDRAWS):
             if self.cat_max_ratio == 1 or self._mixed(labels, drawn["crop_coords"]):
@@ -229,12 +249,15 @@ class GuidedCrop(A.RandomCrop):  # type: ignore[misc]  # albumentations has no t
             drawn = super().get_params_dependent_on_data(params, data)
         return drawn
 
-    def _rare_pixel(self, labels: np.ndarray, present: np.ndarray) -> tuple[int, int]:
-        weights = self.rarity * (present > 0)
-        label = self.draws.choice(len(weights), p=weights / weights.sum())
-        place = self.draws.choice(np.flatnonzero(labels == label))
-        row, column = divmod(int(place), labels.shape[1])
-        return row, column
+    def _sought(self, labels: np.ndarray) -> int | None:
+        """The class around a pixel of which the crop is placed; None: anywhere."""
+        if self.around is not None and (labels == self.around).any():
+            return self.around
+        if self.guided > 0 and self.draws.random() < self.guided:
+            weights = self.rarity * (class_histogram(labels, len(self.rarity))[:-1] > 0)
+            if weights.any():
+                return int(self.draws.choice(len(weights), p=weights / weights.sum()))
+        return None
 
     def _around(self, row: int, column: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         # Among the places inside the image: one cut off at its edges would lie in a corner most of the time.
@@ -336,11 +359,16 @@ class EvalTransform:
         return resize_image(image, self.image_scale), labels
 
 
-def resize_image(image: np.ndarray, factor: float) -> np.ndarray:
-    """``(H, W, N)`` resized by ``factor``, each side at least one pixel."""
+def resize_image(image: np.ndarray, factor: float, interpolation: int | None = None) -> np.ndarray:
+    """``(H, W, N)`` or ``(H, W)`` resized by ``factor``, each side at least one pixel.
+
+    The interpolation is OpenCV's; default: the area's average when shrinking, else linear.
+    """
     if factor == 1:
         return image
     height, width = image.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    return resized.reshape(*size[::-1], -1)  # of one band OpenCV drops the axis
+    if interpolation is None:
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    return resized.reshape(*size[::-1], *image.shape[2:])  # of one band OpenCV drops the axis

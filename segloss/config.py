@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Color, Transform
+from segloss.datasets.mixing import Mix
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.decisions import WORDS, read_decision
 from segloss.errors import InputError, unknown_name
@@ -31,7 +32,8 @@ Cache = Literal["none", "ram"]
 Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
-PredictionKind = Literal["ids", "color", "overlay", "train_ids"]
+PredictionKind = Literal["ids", "color", "overlay", "train_ids", "probability", "probability_png", "confidence"]
+PredictionForm = Literal["auto", "ids", "probability"]
 ChosenMetric = Literal["miou", "mean_accuracy", "pixel_accuracy", "tail_miou"]
 CHOICES = get_args(ChosenMetric)
 COUNT: Range = ("0 or more", lambda number: number >= 0)
@@ -132,6 +134,28 @@ class DoctorConfig(DataOptions):
 
 
 @dataclass(frozen=True)
+class RasteriseConfig(Options):
+    """``python -m segloss.rasterise SOURCE OUT``: masks and a class file from outlines (COCO, LabelMe, CVAT, YOLO)."""
+
+    source: str = option("", "folder or file of outlines", metavar="SOURCE", bare=True)
+    out: str = option("", "folder to write: images/, masks/, classes.yaml", metavar="OUT", bare=True)
+    format: Literal["auto", "coco", "labelme", "cvat", "yolo"] = option("auto", "what SOURCE holds")
+    image_dir: str | None = option(None, "where the images lie; default: the folder of SOURCE", metavar="DIR")
+    images: Literal["link", "copy"] = option("link", "how they come into OUT")
+    on_top: Literal["smaller", "later"] = option(
+        "smaller", "where annotations overlap: the smaller one, or the later in the file (CVAT: of higher z_order)"
+    )
+    unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
+    class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
+    fill_boxes: bool = option(False, "take COCO's and YOLO's boxes without outline as filled rectangles")
+    skip_bad: bool = option(False, "leave out annotations and images that cannot be used, each still named")
+
+    def validate(self) -> None:
+        for name in ("source", "out"):
+            require(bool(getattr(self, name)), name, "given: python -m segloss.rasterise SOURCE OUT", "nothing")
+
+
+@dataclass(frozen=True)
 class LossOptions(Options):
     """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values rank --alpha 2"""
 
@@ -180,6 +204,8 @@ class AugmentationOptions(Options):
     repeat_threshold: float = option(
         0.0, "repeat images of classes that a smaller share of images hold; 0: off", *SHARE
     )
+    mix: Mix = option("none", "training samples of two images; paste: regions of the rarest third of the classes")
+    mix_share: float = option(0.5, "share of the training samples that --mix makes of two", *SHARE)
 
 
 @dataclass(frozen=True)
@@ -234,6 +260,8 @@ class TrainConfig(
         given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
+        if self.mix == "none":
+            beside["mix_share"] = "--mix none"
         if self.augmentations is not None:
             beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
         return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
@@ -247,7 +275,7 @@ class ScoredOptions(Options):
     """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
-    predictions: tuple[str, ...] = option((), "or folders of predicted masks, from anywhere", metavar="DIR")
+    predictions: tuple[str, ...] = option((), "or folders of predicted masks or probability maps", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
@@ -271,6 +299,9 @@ class MaskOptions(Options):
         f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
         metavar="NAME|FILE",
         of=MASKS,
+    )
+    prediction_form: PredictionForm = option(
+        "auto", "what folders of predictions hold; auto: probability maps where they are .npz or .npy files", of=MASKS
     )
     prediction_ids: str = option("auto", "of predictions for Cityscapes", names=("auto", *LABEL_ENDINGS), of=MASKS)
     skip_bad: bool = option(
@@ -312,16 +343,16 @@ class OperatingPointOptions(Options):
     decision: tuple[str, ...] = option(
         ("plain",),
         f"{WORDS}: argmax of the scores; u^VALUE P, 0: highest pixel accuracy; P / prior^VALUE; the rule for mean IoU, "
-        "fitted first where the run has none; what the run holds, a chosen point before the rule",
+        "fitted first where the run has none; what the run holds, a chosen point before the rule. Of "
+        "probability maps the rule is fitted to them",
         canonical=str.lower,
         metavar="RULE",
-        of=SEEN,
         expected=WORDS,
         fits=_is_decision,
         was={"decision_tau": "--decision tau VALUE (1 is plain) or --decision auto"},
     )
     calibrate: bool = option(False, f"{CALIBRATE_HELP}, where the run has none", of=SEEN)
-    sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=RUNS)
+    sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=SCORED)
     choose_metric: ChosenMetric | None = option(None, "choose the operating point for", of=RUNS)
     choose_on: tuple[str, ...] = option(
         (), "choose on the images whose names begin so, or that a file lists; default: all", of=RUNS
@@ -353,7 +384,17 @@ class OutputOptions(Options):
 
     save_predictions: bool = option(False, "write predictions as PNG", of=RUNS)
     save: tuple[PredictionKind, ...] = option(
-        ("ids",), "what to write: the data set's own ids, or as named (train_ids: Cityscapes)", metavar="KIND", of=SEEN
+        ("ids",),
+        "what to write: the data set's own ids, or as named (train_ids: Cityscapes; probability: float16 .npz; "
+        "probability_png: 8 bit, a file for each class; confidence: the largest probability)",
+        metavar="KIND",
+        of=SEEN,
+    )
+    suspects: int = option(
+        0,
+        "list and show so many regions whose label is likely wrong, the network being sure of another",
+        *COUNT,
+        of=SCORED,
     )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"

@@ -1,7 +1,8 @@
 """The one exception for input that a user can mend: commands print it as one line and exit with status 2."""
 
+import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def unknown_name(kind: str, name: str, known: Iterable[object], where: str | Pat
     near = get_close_matches(plain(name), by_plain, 1, 0.8)
     hint = f"; did you mean {by_plain[near[0]]}?" if near else ""
     return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(names)}{hint}", where)
+
+
+def cure_of_black_and_white(names: Sequence[str]) -> str:
+    """What to do about masks of 0 and 255 whose second class is ignored: the class file to write, word by word.
+
+    >>> print(cure_of_black_and_white(["wall", "crack"]))
+    give the second class id: 255 in the class file, classes.yaml: {"wall": 0, "crack": 255}; or save masks as 0 and 1
+    """
+    first, second = (*names, "background", "other")[:2]
+    content = json.dumps({first: 0, second: 255}, ensure_ascii=False)
+    return f"give the second class id: 255 in the class file, classes.yaml: {content}; or save masks as 0 and 1"
 
 
 def exit_on_input_error(command: Callable[[], None]) -> None:

@@ -61,7 +61,7 @@ def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
         "loss": run.config.loss,
         "posterior": run.criterion.posterior_formula,
         "tilt": None if tilt is None else tilt.tolist(),
-        "prior": class_prior(run.counts.pixels).tolist(),
+        "prior": class_prior(run.counts).tolist(),
         "decision": "plain" if decision == Decision() else str(decision),
         "iou_rule": terms and {"slope": terms.slope, "offset": terms.offset},
         "calibration": calibration and {key: getattr(calibration, key) for key in ("temperature", "bias", "floor")},

@@ -63,7 +63,7 @@ def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bo
         expected, fits: what a value must be, in words and as a test.
         flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
             as it is stored; ``of``, the modes of the command that read it; ``was``, earlier names and what to write
-            instead.
+            instead; ``bare``, given as a word without the flag too, in the order of declaration.
     """
     default = Frozen(default) if isinstance(default, dict) else default
     metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
@@ -304,12 +304,14 @@ def parse_config(
         found, unknown = parser.parse_known_args(words)
     except ArgumentError as error:
         raise InputError(error.message, f"see {prog} --help", error.argument_name) from error
+    given, bare = vars(found), [key.name for key in keys if key.form.get("bare")]
+    while unknown and bare and not unknown[0].startswith("-"):
+        given[bare.pop(0)] = unknown.pop(0)
     if unknown:
         _refuse_earlier_name(unknown[0], keys, None)
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")
-    given = vars(found)
     files = {f"--config {file}": Path(file) for file in given.pop("config", ())}
     printed = given.pop("print_config", False)
     dotted = {flag: given.pop(flag) for flag in [*given] if flag.startswith("--")}
@@ -333,9 +335,10 @@ def parse_config(
 
 def build_parser(kind: type[Options], prog: str) -> ArgumentParser:
     """The command line of a class: a flag per key, a group per class it inherits; it leaves out what is not given."""
+    bare = [key.form["metavar"] for key in keys_of(kind) if key.form.get("bare")]
     parser = ArgumentParser(
         prog=prog,
-        usage=f"{prog} [options]",
+        usage=" ".join([prog, *bare, "[options]"]),
         description=(kind.__doc__ or "").partition("\n")[0].replace("``", ""),
         allow_abbrev=False,
         exit_on_error=False,

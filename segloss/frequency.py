@@ -30,13 +30,10 @@ def cooccurrence(histograms: Tensor) -> Tensor:
 def every_recipe(counts: PixelCounts, *, alpha: float = 1.0, power: float = 0.5) -> dict[str, dict[str, list[float]]]:
     """Label values and class weights by every recipe, one number per class each."""
     values = {
-        recipe: label_values_from_counts(counts.pixels, alpha=alpha, label_values=recipe, power=power)
+        recipe: label_values_from_counts(counts, alpha=alpha, label_values=recipe, power=power)
         for recipe in LABEL_VALUES
     }
-    weights = {
-        recipe: class_weights_from_counts(counts.pixels, recipe, pixels_of_images=counts.pixels_of_images)
-        for recipe in CLASS_WEIGHTS
-    }
+    weights = {recipe: class_weights_from_counts(counts, recipe) for recipe in CLASS_WEIGHTS}
     return {
         "label_values": {recipe: numbers.tolist() for recipe, numbers in values.items()},
         "class_weights": {recipe: numbers.tolist() for recipe, numbers in weights.items()},
@@ -44,15 +41,20 @@ def every_recipe(counts: PixelCounts, *, alpha: float = 1.0, power: float = 0.5)
 
 
 def split_statistics(counts: PixelCounts, histograms: Tensor) -> dict[str, Any]:
-    """Pixels, images, share and rank of each class of a split, and which classes share images; plain values."""
-    total = max(1, sum(counts.pixels))
+    """Pixels, images, share and rank of each class of a split, and which classes share images; plain values.
+
+    Share and rank are as if every image labelled all classes.
+    """
+    complete = counts.complete.pixels
+    total = max(1, sum(complete))
     return {
         "images": counts.image_count,
         "ignored_pixels": counts.ignored_pixels,
         "pixels": list(counts.pixels),
-        "share": [pixels / total for pixels in counts.pixels],
+        "share": [pixels / total for pixels in complete],
         "images_with_class": list(counts.images),
-        "rank": class_ranks(counts.pixels).tolist(),
+        "images_labelled": list(counts.labelled_images or [counts.image_count] * len(counts.pixels)),
+        "rank": class_ranks(counts).tolist(),
         "cooccurrence": cooccurrence(histograms).tolist(),
     }
 
@@ -97,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     counts, options = splits[0][0], config.label_value_options
     try:
         values = label_values_from_counts(
-            counts.pixels,
+            counts,
             alpha=options["alpha"],
             label_values=options["label_values"],
             power=options["label_power"],

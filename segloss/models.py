@@ -324,9 +324,14 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def require_batch_statistics(model: SegmentationModel, batch_size: int, crop_size: Sequence[int]) -> None:
-    """InputError where training batches of one image leave a batch norm one value per channel to normalise."""
-    if batch_size > 1:
+def require_batch_statistics(
+    model: SegmentationModel, batch_size: int, crop_size: Sequence[int], images: int | None = None
+) -> None:
+    """InputError where training batches of one image leave a batch norm one value per channel to normalise.
+
+    ``images`` is how many each device has, which may be less than ``batch_size``; None: enough.
+    """
+    if min(batch_size, batch_size if images is None else images) > 1:
         return
     try:
         with torch.no_grad():
@@ -334,6 +339,7 @@ def require_batch_statistics(model: SegmentationModel, batch_size: int, crop_siz
     except ValueError as error:
         if "per channel" not in str(error):
             raise
-        raise InputError(
-            "--batch-size 1 leaves a batch norm of the network one value per channel", "take 2 or more"
-        ) from error
+        few, cure = "--batch-size 1", "take 2 or more"
+        if batch_size > 1:
+            few, cure = "one training image a device", "add images, or take fewer --devices"
+        raise InputError(f"{few} leaves a batch norm of the network one value per channel", cure) from error

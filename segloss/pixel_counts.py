@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segloss.errors import InputError
+from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
 from segloss.losses.reduction import IGNORE_INDEX, ignored_label, is_switch_or_complex
 from segloss.progress import Progress
@@ -36,12 +36,15 @@ class PixelCounts:
         class_names: C names.
         pixels: labelled pixels of each class.
         images: images that hold the class.
-        pixels_of_images: labelled pixels (of any class) of those images; median-frequency weights need it.
+        pixels_of_images: labelled pixels (of any class) of those images; median-frequency weights need it. Of an image
+            that labels a part of the classes all pixels.
         ignored_pixels: pixels left out everywhere above.
         image_count: images seen.
         dataset, split: where the labels came from.
         fingerprint: of the mask files; empty for label tensors.
         images_digest: of the image files, the same wherever they lie; empty for label tensors.
+        labelled_images, seen_pixels: of each class the images that label it, and their pixels as in
+            ``pixels_of_images``; empty where every image labels all classes.
     """
 
     class_names: tuple[str, ...]
@@ -54,6 +57,28 @@ class PixelCounts:
     split: str = ""
     fingerprint: str = ""
     images_digest: str = ""
+    labelled_images: tuple[int, ...] = ()
+    seen_pixels: tuple[int, ...] = ()
+
+    @property
+    def complete(self) -> "PixelCounts":
+        r"""As if every image labelled all classes: what losses, priors and sampling are made from.
+
+        .. math:: n'_c = \mathrm{round}\left(n_c \max_k N_k / N_c\right)
+
+        N_c: ``seen_pixels``; ``pixels_of_images`` grows alike. A class that no image labels keeps its 0.
+
+        >>> PixelCounts(("a", "b"), (80, 10), (4, 1), (90, 20), 0, 4, seen_pixels=(100, 25)).complete.pixels
+        (80, 40)
+        """
+        if not self.seen_pixels:
+            return self
+        most = max(self.seen_pixels)
+        pixels, around = (
+            tuple(round(n * most / seen) if seen else n for n, seen in zip(each, self.seen_pixels, strict=True))
+            for each in (self.pixels, self.pixels_of_images)
+        )
+        return replace(self, pixels=pixels, pixels_of_images=around, labelled_images=(), seen_pixels=())
 
     def to_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -70,13 +95,16 @@ class PixelCounts:
     def _check(self) -> None:
         """ValueError unless the numbers can be counts."""
         names, numbers = self.class_names, (self.pixels, self.images, self.pixels_of_images)
+        of_labelled = [each for each in (self.labelled_images, self.seen_pixels) if each != ()]
+        if not all(isinstance(each, tuple) and len(each) == len(names) for each in of_labelled):
+            raise ValueError("expected one number for each class")
         if not all(isinstance(each, tuple) and len(each) == len(names) for each in (names, *numbers)):
             raise ValueError("expected one number for each class")
         if not all(
             isinstance(name, str) for name in (*names, self.dataset, self.split, self.fingerprint, self.images_digest)
         ):
             raise ValueError("names must be texts")
-        for each in (*numbers, (self.ignored_pixels, self.image_count)):
+        for each in (*numbers, *of_labelled, (self.ignored_pixels, self.image_count)):
             _check_whole("counts", each)
         for name, pixels, images, around in zip(names, *numbers, strict=True):
             if images > self.image_count or (pixels > 0) != (images > 0) or not images <= pixels <= around:
@@ -99,18 +127,28 @@ def _check_whole(what: str, values: Iterable[object]) -> None:
         raise ValueError(f"{what} must be whole numbers of at least 0")
 
 
-def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origin: str) -> PixelCounts:
-    """Add up one int64 histogram ``(C + 1,)`` per image; the last entry is the ignored pixels."""
+def _summarise(
+    histograms: Iterable[Tensor], class_names: Sequence[str], labelled: Tensor | None = None, **origin: str
+) -> PixelCounts:
+    """Add up one int64 histogram ``(C + 1,)`` per image; the last entry is the ignored pixels.
+
+    ``labelled``, bool ``(images, C)``: the classes that each image labels.
+    """
     num_classes = len(class_names)
     pixels = torch.zeros(num_classes + 1, dtype=torch.int64)
     images = torch.zeros(num_classes, dtype=torch.int64)
     pixels_of_images = torch.zeros(num_classes, dtype=torch.int64)
+    seen = torch.zeros(num_classes, dtype=torch.int64)
     image_count = 0
     for histogram in histograms:
         present = histogram[:-1] > 0
+        mask = None if labelled is None else labelled[image_count]
+        around = histogram[:-1].sum() if mask is None or mask.all() else histogram.sum()
         pixels += histogram
         images += present
-        pixels_of_images += present * histogram[:-1].sum()
+        pixels_of_images += present * around
+        if mask is not None:
+            seen += mask * around
         image_count += 1
     return PixelCounts(
         class_names=tuple(class_names),
@@ -119,6 +157,8 @@ def _summarise(histograms: Iterable[Tensor], class_names: Sequence[str], **origi
         pixels_of_images=tuple(pixels_of_images.tolist()),
         ignored_pixels=int(pixels[-1]),
         image_count=image_count,
+        labelled_images=() if labelled is None else tuple(labelled.sum(0).tolist()),
+        seen_pixels=() if labelled is None else tuple(seen.tolist()),
         **origin,
     )
 
@@ -232,7 +272,8 @@ def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts
     """The histograms of a split added up."""
     origin = {"dataset": dataset.name, "split": dataset.split}
     origin |= {"fingerprint": dataset.fingerprint(), "images_digest": dataset.images_digest()}
-    return _summarise(histograms, dataset.classes.names, **origin)
+    labelled = None if dataset.labelled is None else torch.from_numpy(dataset.labelled.masks)
+    return _summarise(histograms, dataset.classes.names, labelled, **origin)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -246,7 +287,7 @@ def require_two_classes(counts: PixelCounts) -> PixelCounts:
         raise InputError(
             f"{present[0] if present else 'no class'} alone has pixels, of {_some(counts.class_names)} "
             f"({counts.ignored_pixels:,} pixels are ignored)",
-            "check the ids in the masks: where they are 0 and 255, the second class needs id: 255 in the class file",
+            f"check the ids in the masks: where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}",
             where=f"{counts.dataset} {counts.split}",
         )
     return counts

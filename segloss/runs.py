@@ -215,7 +215,8 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
     if not path.is_file() or not (folder / CONFIG).is_file():
         return
     saved = PixelCounts.load(path)
-    if (saved.pixels, saved.class_names) != (counts.pixels, counts.class_names):
+    saved_what, what = ((each.pixels, each.class_names, each.labelled_images) for each in (saved, counts))
+    if saved_what != what:
         raise InputError(
             f"began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
             f"{sum(counts.pixels):,} in {counts.image_count})",
@@ -239,6 +240,7 @@ def continued_bands(run: "Run", found: Bands) -> Bands:
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
     try:
+        counts = counts.complete
         return build_criterion(
             config.loss, counts.pixels, pixels_of_images=counts.pixels_of_images, **config.loss_options
         )
@@ -389,7 +391,7 @@ class Run:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
         found = self.decision_of(tau if decision is None else decision)
         reader = self.criterion if found.rule == "tau" else self.reader
-        return decide(reader, logits, class_prior(self.counts.pixels).to(logits.device), found)
+        return decide(reader, logits, class_prior(self.counts).to(logits.device), found)
 
     def posterior(self, images: Tensor) -> Tensor:
         """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was."""

@@ -97,11 +97,15 @@ class RunOrigin(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOrigin(Value):
-    """A folder of predicted masks against one of labels; ``skipped``: predictions that were left out, and why."""
+    """A folder of predicted masks against one of labels; ``skipped``: predictions that were left out, and why.
+
+    ``decision``: of probability maps, as of :class:`RunOrigin`.
+    """
 
     predictions: str
     labels: str
     skipped: tuple[str, ...] = ()
+    decision: str | None = None
 
 
 Origin = RunOrigin | MaskOrigin
@@ -201,12 +205,22 @@ class Confusion(Value):
     pixels: int
 
 
+@dataclass(frozen=True)
+class CountTable(Value):
+    """Counts of a measure by class and by something else: words first, then whole numbers. ``name``: the measure's."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int, ...], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunScores(Value):
     """Every score of one run or folder.
 
     ``counted``: means of the measures asked for, by the key that each declares. ``own``: over all images that the run
-    has, where others have fewer. ``parts``: of ``--by``. ``confusions``: the largest.
+    has, where others have fewer. ``parts``: of ``--by``. ``confusions``: the largest. ``tables``: of measures.
     """
 
     FLAT = ("origin", "counted")
@@ -229,6 +243,7 @@ class RunScores(Value):
     own: Part | None = None
     parts: tuple[Part, ...] | None = None
     confusions: tuple[Confusion, ...] | None = None
+    tables: tuple[CountTable, ...] | None = None
 
 
 @dataclass(frozen=True)

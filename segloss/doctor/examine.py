@@ -15,12 +15,14 @@ from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, STRAY
 from segloss.datasets.images import read_header
+from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
-from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
+from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
-from segloss.errors import InputError
+from segloss.doctor.skipped import skipped_files
+from segloss.errors import InputError, cure_of_black_and_white
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
 from segloss.progress import Progress
@@ -48,7 +50,8 @@ def examine(
     findings: list[Finding] = []
     for facts in splits:
         findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
-    findings += [*same_images(splits, check), *neighbours(datasets)]
+    findings += [*same_images(splits, check), *neighbours(datasets), *_rows_without_image(datasets)]
+    findings += skipped_files(datasets)
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -96,6 +99,9 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         strays = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
+    if dataset.labelled is not None:
+        every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
+        facts.faults += _faults_of_part(dataset, mask_path, every > facts.histogram)
     return facts
 
 
@@ -112,6 +118,26 @@ def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
     if header.dtype != bands.dtype:
         deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
         yield Fault("depth", deep, "warning")
+
+
+def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarray) -> Iterator[Fault]:
+    if left_out.any():
+        names = ", ".join(name for name, out in zip(dataset.classes.names, left_out, strict=False) if out)
+        what = f"holds {names}, for which {FILE} does not list it: these pixels are ignored"
+        yield Fault("part", InputError(what, "list the class there, or save the pixels as ignored", path), "warning")
+
+
+def _rows_without_image(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Rows of ``labelled_classes.csv`` that are of no image, looked for among all splits."""
+    labelled = next((dataset.labelled for dataset in datasets if dataset.split == "train"), None)
+    if labelled is None:
+        return
+    names = [name for dataset in datasets for name in dataset.names]
+    idle = [pattern for pattern, _ in labelled.rows if not any(fits(pattern, name) for name in names)]
+    if idle:
+        what = f"has the row {idle[0]}{f' (and {len(idle) - 1} more)' if idle[1:] else ''}, which no image's name fits"
+        cure = f"write it as the images are named, as {names[0]}"
+        yield Finding("warning", "all splits", InputError(what, cure, labelled.path))
 
 
 def _faults_of_palette(dataset: SegmentationDataset, path: Path, mask: np.ndarray) -> Iterator[Fault]:
@@ -139,6 +165,8 @@ def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> No
     """
     classes = dataset.classes
     if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
+        return
+    if dataset.labelled is not None:  # the ignored pixels may be of a class that the image does not label
         return
     zero = classes.ids.index(0)
     second, ignored = histograms[:, 1 - zero] > 0, histograms[:, -1] > 0
@@ -190,6 +218,7 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
         )
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
+        yield from _reduced_ids(facts, seen)
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
             what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
             yield Finding("warning", split, InputError(what, "check the ids under ignore in the class file"))
@@ -206,7 +235,7 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Findi
         what = f"only {present[0] if present else 'ignored pixels'} in {seen}"
         if facts.values == BLACK_AND_WHITE:
             first = facts.masks_where(lambda values: IGNORE_INDEX in values)[0]
-            cure = "save masks as 0 and 1, or give the second class id: 255 in the class file"
+            cure = cure_of_black_and_white(names)
             yield Finding("error", split, InputError(f"{what}, which hold 0 and 255 alone", cure, first))
             return
         if not present and not any(_has_valid(facts.dataset, place) for place in range(len(facts.dataset))):
@@ -251,6 +280,16 @@ def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
         what = f"no id above 18 in {seen}: these are trainIds, read as labelIds"
         fault = InputError(what, f"name trainId masks *{LABEL_ENDINGS['trainIds']}.png")
         yield Finding("error", facts.dataset.split, fault)
+
+
+def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
+    """ADE20K whose ids were made 0..149 of 1..150, "other" 255, which the masks of the download never hold."""
+    classes, last = facts.dataset.classes, ADE20K.ids[-1]
+    built_in = (classes.names, classes.ids) == (ADE20K.names, ADE20K.ids)
+    if built_in and IGNORE_INDEX in facts.values and last not in facts.values:
+        what = f"{seen} hold 255 and no {last}: these look like ids reduced to 0..149, every class one off"
+        cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
+        yield Finding("warning", facts.dataset.split, InputError(what, cure))
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:

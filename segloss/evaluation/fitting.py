@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.calibration import CalibrationScores, calibration_scores, fit_calibration
+from segloss.calibration import Calibration, CalibrationScores, calibration_scores, fit_calibration
 from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.base import NoDataError
 from segloss.datasets.loading import evaluation_loader
 from segloss.errors import InputError
 from segloss.inference import Views, infer
 from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.pixel_sample import PixelSample, blocks
 from segloss.progress import Progress
 from segloss.report.wording import calibration_text, percent, rule_text
@@ -58,7 +59,10 @@ def sample_of(
     found = infer(run.model, run.criterion, loader, device=device, views=views)
     for seen, scores in found if progress is None else progress(found, len(dataset)):
         labels = seen["labels"][None].long() if dataset.has_labels else None
-        sample.update(run.criterion.posterior(scores), labels)
+        posterior = run.criterion.posterior(scores)
+        if "class_mask" in seen:
+            posterior = posterior_of_labelled(posterior, seen["class_mask"][None].to(posterior.device))
+        sample.update(posterior, labels)
     return sample
 
 
@@ -97,14 +101,20 @@ def fit(
             lines.append(calibration_line(run.name, dataset, calibration.temperature, *scores))
         if calibration is not None:
             sample = sample.map(calibration.apply)
-            # The plain argmax of u p is that of u^(1/T) e^-b q, q being the calibrated p.
-            plain = torch.ones(len(calibration.bias)) if tilt is None else tilt.cpu()
-            tilt = plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
+            tilt = plain_tilt(calibration, tilt)
         rule = iou_decision(sample, counts="posterior", tilt=tilt)
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), where=run.path) from error
     run.keep(alone=alone, **items, rule={"terms": rule.to_dict(), **on})
     return [*lines, rule_line(run.name, dataset, rule)]
+
+
+def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor | None:
+    """What to multiply the calibrated posterior q by for the plain argmax: of u p it is that of u^(1/T) e^-b q."""
+    if calibration is None:
+        return tilt
+    plain = torch.ones(len(calibration.bias)) if tilt is None else tilt.cpu()
+    return plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
 
 
 def rule_line(name: str, dataset: SegmentationDataset, rule: IoUDecision) -> str:

@@ -17,11 +17,13 @@ from segloss.datasets.base import common_ending
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import list_images, read_header
+from segloss.datasets.labelled import find_labelled
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, ranges, read_mask, stray_error
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, TRAIN_IDS, LabelKind
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.results import ImageResult
+from segloss.evaluation.suspects import Suspects
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
@@ -116,18 +118,20 @@ def _stored_size(path: Path) -> str | None:
 
 
 def match(
-    predictions: Path, labels: Path, *, skip_bad: bool = False
+    predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None
 ) -> tuple[list[Triple], LabelKind | None, list[str]]:
     """Every true mask with its prediction, by stem or by Cityscapes' CITY_SEQ_FRAME, and the kind of the true masks.
 
-    With ``skip_bad`` also a line for each mask without partner, which is left out.
+    With ``skip_bad`` also a line for each mask without partner, which is left out. ``files``: the predictions by name,
+    where they are no images.
 
     Raises:
         InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
             no prediction has a label.
     """
     true, kind = _labels_of(labels)
-    files = list_images(_require_folder(predictions, "predictions"))
+    _require_folder(predictions, "predictions")
+    files = list_images(predictions) if files is None else files
     if kind is not None and any(name.endswith(ENDINGS) for name in files):
         files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
     predicted = _by_key(files, kind is not None, "prediction")
@@ -179,7 +183,7 @@ class MaskSource:
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
-        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad)
+        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad, files=self._files())
         cityscapes = classes.names == CITYSCAPES.names  # a table of one's own knows its ids itself
         if prediction_ids == "trainIds" and not cityscapes:
             raise InputError("--prediction-ids trainIds are those of Cityscapes", "give --class-table cityscapes")
@@ -195,11 +199,17 @@ class MaskSource:
         by_name = all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
         if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = in_train_ids
+        self.labelled = find_labelled((labels, labels.parent, labels.parent.parent), self.names, classes.names)
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.skipped = list(self.unmatched)
+        self.suspects: Suspects | None = None
         if not skip_bad:
             self._require_sizes()
+
+    def _files(self) -> dict[str, Path] | None:
+        """The predictions by name; None: images."""
+        return None
 
     def _require_sizes(self) -> None:
         """InputError that lists the predictions of another size than their label, from the headers."""
@@ -251,7 +261,7 @@ class MaskSource:
         stats = [
             (t.name, path.suffix, path.stat().st_size, path.stat().st_mtime_ns)
             for t in self.triples
-            for path in (t.predicted, t.true)
+            for path in self._stats(t)
         ]
         return {
             "predictions": str(self.predictions.resolve()),
@@ -259,12 +269,23 @@ class MaskSource:
             "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
             "counted": self.counted,
+            "labelled": self.labelled and hashlib.sha256(self.labelled.masks.tobytes()).hexdigest(),
         }
+
+    def _stats(self, triple: Triple) -> list[Path]:
+        """The files whose change makes an earlier result void."""
+        return [triple.predicted, triple.true]
+
+    def image(self, name: str) -> None:
+        """There is none beside the masks."""
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
         """No image; labels and predicted class numbers of one sample."""
-        triple = next(triple for triple in self.triples if triple.name == name)
+        place = self.names.index(name)
+        triple = self.triples[place]
         labels = map_mask(read_mask(triple.true), self.classes, triple.true)
+        if self.labelled is not None:
+            labels = self.labelled.of_image(labels, place)
         return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
@@ -286,7 +307,7 @@ class MaskSource:
             raise InputError(what, f"the first, {bad[0]}", self.predictions)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
-        triple = item[1]
+        place, triple = item
         true = read_mask(triple.true)
         try:
             predicted = read_mask(triple.predicted)
@@ -299,16 +320,18 @@ class MaskSource:
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
-        return self._counts(triple, true, predicted)
+        return self._counts(place, triple, true, predicted)
 
-    def _counts(self, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
+    def _counts(self, place: int, triple: Triple, true: np.ndarray, predicted: np.ndarray) -> ImageResult:
         plain = all(mask.ndim == 2 and mask.dtype == np.uint8 for mask in (true, predicted))
-        if plain and not self.counted:  # counted before mapped: two passes less
+        if plain and not self.counted and self.labelled is None:  # counted before mapped: two passes less
             matrix, ignored, stray = folded(pair_histogram(predicted, true), self.classes, self.predicted_classes)
             if stray:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
             return ImageResult(triple.name, matrix, ignored)
         labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
+        if self.labelled is not None:  # pixels of other classes are ignored, predictions of them no class
+            labels, decided = (self.labelled.of_image(each, place) for each in (labels, decided))
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
         counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
         return ImageResult(triple.name, matrix, ignored, counted)

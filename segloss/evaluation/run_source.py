@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,18 @@ from segloss.datasets.loading import evaluation_loader
 from segloss.decisions import Decision, decide
 from segloss.evaluation.counting import calibration_counts, confusion_of, likelihood_counts
 from segloss.evaluation.results import ImageResult
+from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
 from segloss.inference import CalibratedPosterior, Views, infer, reader_of
 from segloss.iou_rule import IoUDecision
-from segloss.losses import Criterion, class_prior
+from segloss.losses import IGNORE_INDEX, Criterion, class_prior
+from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.measures import MEASURES
 from segloss.runs import Run
 from segloss.schema import LookedAt, RunOrigin
 
 Sample = dict[str, Any]
-OnSample = Callable[[Sample, Tensor], None]
+OnSample = Callable[[Sample, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True)
@@ -45,27 +48,44 @@ class Measures:
 
 def image_result(
     sample: Sample, logits: Tensor, criterion: Criterion, prior: Tensor, measures: Measures
-) -> tuple[ImageResult, Tensor]:
-    """The counts of one image from its scores ``(1, C, H, W)``, and the class numbers decided on, on the CPU."""
-    num_classes = logits.shape[1]
+) -> tuple[ImageResult, Tensor, Tensor | None]:
+    """The counts of one image from its scores ``(1, C, H, W)``, the class numbers decided on, on the CPU, and the
+    posterior where it was needed.
+
+    Where the sample says which classes its image labels (``class_mask``), a prediction of another one counts as no
+    class: a miss of the true class, nobody's false positive. Calibration looks at the posterior of those labelled.
+    """
+    num_classes, class_mask = logits.shape[1], sample.get("class_mask")
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
-    labels, decided = sample["labels"].numpy(), predicted.numpy().astype(np.uint8)
+    counted_as = (
+        predicted if class_mask is None else ignore_unlabelled(predicted[None], class_mask[None], IGNORE_INDEX)[0]
+    )
+    labels, decided = sample["labels"].numpy(), counted_as.numpy().astype(np.uint8)
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
     if measures.calibration and posterior is not None:
+        seen = (lambda p: p) if class_mask is None else partial(_of_labelled, class_mask)
+        posterior = seen(posterior)
         result.calibration, result.brier = calibration_counts(posterior[0], sample["labels"])
         result.likelihood = likelihood_counts(posterior[0], sample["labels"])
         if isinstance(criterion, CalibratedPosterior):
-            raw = criterion.of.posterior(logits)[0]
+            raw = seen(criterion.of.posterior(logits))[0]
             bins, brier = calibration_counts(raw, sample["labels"])
             before = {"bins": bins, "brier": np.array([brier]), **likelihood_counts(raw, sample["labels"])}
             result.likelihood |= {f"uncalibrated {name}": sums for name, sums in before.items()}
     if measures.sweep:
         labels_there = sample["labels"].to(logits.device).long()
         result.sweep = sweep_counts(criterion, logits, labels_there, prior, measures.rule)
-    return result, predicted
+        if class_mask is not None:
+            for points in result.sweep.values():
+                points[:, ~class_mask.numpy()] = 0
+    return result, predicted, posterior
+
+
+def _of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
+    return posterior_of_labelled(posterior, class_mask[None].to(posterior.device))
 
 
 class RunSource:
@@ -76,7 +96,8 @@ class RunSource:
         run, dataset: the model, and the split read as the run needs it.
         measures: what to count.
         device, precision, batch_size, workers, views: how the network runs.
-        on_sample: called with each sample and its class numbers, for instance to save or draw them.
+        on_sample: called with each sample, its class numbers and, where ``measures`` ask for calibration, its
+            posterior ``(1, C, H, W)``, for instance to save or draw them.
     """
 
     def __init__(
@@ -99,8 +120,9 @@ class RunSource:
         self.batch_size, self.workers = batch_size, workers
         self.views = views or Views()
         self.on_sample = on_sample
+        self.suspects: Suspects | None = None
         self.classes = dataset.classes
-        self.training_pixels: tuple[int, ...] | None = run.counts.pixels
+        self.training_pixels: tuple[int, ...] | None = run.counts.complete.pixels
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -144,21 +166,28 @@ class RunSource:
             "precision": self.precision,
         }
 
+    def image(self, name: str) -> np.ndarray:
+        """RGB ``(H, W, 3)`` of one sample."""
+        return self.dataset.read_image(self.dataset.names.index(name))
+
     def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, labels and class numbers decided on, of one sample."""
         place = self.dataset.names.index(name)
         loader = evaluation_loader(self.dataset, 1, workers=0, places=[place])
-        ((_, predicted),) = self.decisions(loader)
+        ((_, predicted, _),) = self.decisions(loader)
         image, labels = self.dataset.read_pair(place)
         assert labels is not None  # a source has labels
         return self.dataset.bands.picture(image), labels, predicted.byte().numpy()
 
-    def decisions(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
-        """Class numbers of samples, labelled or not."""
+    def decisions(
+        self, loader: Iterable[list[Sample]], posterior: bool = False
+    ) -> Iterator[tuple[Sample, Tensor, Tensor | None]]:
+        """Class numbers of samples, labelled or not, and their posteriors if asked for."""
         reader = self.reader
-        prior = class_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts).to(self.device)
         for sample, scores in self._infer(loader):
-            yield sample, decide(reader, scores, prior, self.measures.decision)[0].cpu()
+            found = reader.posterior(scores) if posterior else None
+            yield sample, decide(reader, scores, prior, self.measures.decision, found)[0].cpu(), found
 
     def _infer(self, loader: Iterable[list[Sample]]) -> Iterator[tuple[Sample, Tensor]]:
         run = self.run
@@ -169,11 +198,11 @@ class RunSource:
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         loader = evaluation_loader(self.dataset, self.batch_size, workers=self.workers, places=list(places.values()))
         reader = self.reader
-        prior = class_prior(self.run.counts.pixels).to(self.device)
+        prior = class_prior(self.run.counts).to(self.device)
         for sample, scores in self._infer(loader):
-            result, predicted = image_result(sample, scores, reader, prior, self.measures)
+            result, predicted, posterior = image_result(sample, scores, reader, prior, self.measures)
             if self.on_sample is not None:
-                self.on_sample(sample, predicted)
+                self.on_sample(sample, predicted, posterior)
             yield places[sample["name"]], result
 
 

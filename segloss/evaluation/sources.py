@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
@@ -17,14 +19,18 @@ from segloss.doctor.examine import check_before
 from segloss.errors import InputError
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.fitting import fit, images_to_fit_on
+from segloss.evaluation.map_source import MapSource, decision_of_maps
 from segloss.evaluation.mask_source import MaskSource, class_table
+from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
-from segloss.evaluation.run_source import Measures, RunSource
+from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample
+from segloss.evaluation.suspects import Suspects
 from segloss.inference import Views, find_machine
 from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.report.tables import make_folder
+from segloss.report.wording import rule_text
 from segloss.runs import Run, check_same_classes, load_run
 
 
@@ -59,10 +65,24 @@ def sources_of_runs(
         rule = run.kept.rule if config.sweep_tau else None
         measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
         save = None
+        suspects = Suspects(config.suspects) if config.suspects else None
         if config.save_predictions:
-            save = PredictionWriter(folder / "predictions" / name, dataset.classes, config.save, dataset)
-        sources.append(build(name, run, dataset, measures, on_sample=save))
+            place = folder / "predictions" / name
+            save = PredictionWriter(place, dataset.classes, config.save, dataset, MapIndex.of(run))
+        sources.append(build(name, run, dataset, measures, on_sample=_all_of(save, suspects)))
+        sources[-1].suspects = suspects
     return sources
+
+
+def _all_of(*given: OnSample | None) -> OnSample | None:
+    """Calls each of them; None where there is none."""
+    callbacks = [callback for callback in given if callback is not None]
+
+    def on_sample(sample: Sample, predicted: Tensor, posterior: Tensor | None) -> None:
+        for callback in callbacks:
+            callback(sample, predicted, posterior)
+
+    return on_sample if callbacks else None
 
 
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:
@@ -108,9 +128,10 @@ def predict_images(
         source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
         loader = evaluation_loader(dataset, source.batch_size, workers=source.workers)
         written.append(folder / "predictions" / name)
-        save = PredictionWriter(written[-1], run.classes, config.save, dataset)
-        for sample, predicted in progress(f"predicting by {name}")(source.decisions(loader), len(dataset)):
-            save(sample, predicted)
+        save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
+        decided = source.decisions(loader, save.of_posterior)
+        for sample, predicted, posterior in progress(f"predicting by {name}")(decided, len(dataset)):
+            save(sample, predicted, posterior)
     return written
 
 
@@ -153,31 +174,50 @@ def counted_of(config: EvalConfig) -> tuple[str, ...]:
     return tuple(name for name, wanted in config.measures.items() if wanted)
 
 
-def sources_of_masks(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[MaskSource]:
-    """One source per ``--predictions``.
+def sources_of_masks(
+    config: EvalConfig, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> list[MaskSource]:
+    """One source per ``--predictions``, and every decision on probability maps fitted that must be.
 
     Raises:
-        InputError: files do not match, or nothing says what the ids mean.
+        InputError: files do not match, nothing says what the ids mean, or an option is for probability maps alone.
     """
     labels = Path(str(config.labels))
+    of_maps = [holds_maps(Path(path), config.prediction_form) for path in config.predictions]
+    for flag, given in (
+        ("decision", config.decision != ("plain",)),
+        ("sweep-tau", config.sweep_tau),
+        ("suspects", config.suspects),
+    ):
+        if given and not any(of_maps):
+            what = f"--{flag} needs probability maps, which --predictions do not hold"
+            raise InputError(what, "leave it out, or say --prediction-form probability")
     classes = class_table(config.class_table, labels)
     say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
     counts = training_pixels_of(config.training_counts, classes)
     names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
+    how: dict[str, Any] = {"skip_bad": config.skip_bad, "workers": config.workers, "training_pixels": counts}
+    ids: dict[str, Any] = {"prediction_ids": config.prediction_ids, "counted": counted_of(config)}
     return [
-        MaskSource(
-            name,
-            Path(path),
-            labels,
-            classes,
-            prediction_ids=config.prediction_ids,
-            counted=counted_of(config),
-            skip_bad=config.skip_bad,
-            workers=config.workers,
-            training_pixels=counts,
-        )
-        for name, path in zip(names, config.predictions, strict=True)
+        _source_of_maps(config, MapSource(name, Path(path), labels, classes, **how), say, progress)
+        if maps
+        else MaskSource(name, Path(path), labels, classes, **ids, **how)
+        for name, path, maps in zip(names, config.predictions, of_maps, strict=True)
     ]
+
+
+def _source_of_maps(
+    config: EvalConfig, source: MapSource, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> MapSource:
+    """The source, deciding and counting as asked for."""
+    bar = progress(f"fitting the decision of {source.name}")
+    decision = decision_of_maps(source, read_decision(config.decision), bar)
+    rule = decision.terms or (source.fit(bar) if config.sweep_tau else None)
+    if rule is not None:
+        say(f"{source.name}: IoU rule fitted on these {len(source)} probability maps: {rule_text(rule)}")
+    source.measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
+    source.on_sample = source.suspects = Suspects(config.suspects) if config.suspects else None
+    return source
 
 
 def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...] | None:
@@ -190,7 +230,7 @@ def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...]
     if counts.class_names != classes.names or len(counts.pixels) != len(classes):
         what = f"counts other classes than {', '.join(classes.names)}"
         raise InputError(what, "give --training-counts of a run on these, or leave it out", file)
-    return counts.pixels
+    return counts.complete.pixels
 
 
 def chosen_images(words: Sequence[str], dataset: SegmentationDataset) -> set[str]:

@@ -48,6 +48,7 @@ def summarise(
     scores = Scores.from_counts(hits, true, predicted, protocol)
     plain = scores.to_dict(classes.names)
     found = [(MEASURES[name], MEASURES[name].scores(counts)) for name, counts in totals.counted.items()]
+    tables = tuple(m.table(totals.counted[m.name], classes.names) for m, _ in found if m.table is not None)
     of_classes = tuple(
         ClassScores(
             **row,
@@ -70,6 +71,7 @@ def summarise(
         counted={measure.of_all.key: none_if_nan(measure.mean(ratios)) for measure, ratios in found},
         calibration=calibration(totals),
         confusions=confusions(totals.matrix, classes.names),
+        tables=tables or None,
     )
 
 

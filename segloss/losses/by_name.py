@@ -52,8 +52,11 @@ class SumLoss(Criterion):
         self.criteria = nn.ModuleList(criteria)
         self._sizes: list[int] = [sum(each._sizes) if isinstance(each, SumLoss) else 1 for each in criteria]
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, labels: Tensor, divisor: Tensor | None = None, class_mask: Tensor | None = None
+    ) -> Tensor:
         """The sum; ``divisor`` holds one number for each term, as :meth:`divisor` gives them."""
+        masked = {} if class_mask is None else {"class_mask": class_mask}
         given: list[dict[str, Tensor]] = [{}] * len(self.criteria)
         if divisor is not None:
             if tuple(divisor.shape) != (sum(self._sizes),):
@@ -63,14 +66,15 @@ class SumLoss(Criterion):
                 )
             given = [{"divisor": part} for part in torch.split(divisor, self._sizes)]
         losses = [
-            factor * loss(logits, labels, **own)
+            factor * loss(logits, labels, **own, **masked)
             for factor, loss, own in zip(self.factors, self.criteria, given, strict=True)
         ]
         return torch.stack(losses).sum()
 
-    def divisor(self, labels: Tensor) -> Tensor:
+    def divisor(self, labels: Tensor, *, class_mask: Tensor | None = None) -> Tensor:
         """Those of all terms, ``(K,)``."""
-        own = [criterion.divisor(labels) for criterion in self.criteria if isinstance(criterion, Criterion)]
+        masked = {} if class_mask is None else {"class_mask": class_mask}
+        own = [each.divisor(labels, **masked) for each in self.criteria if isinstance(each, Criterion)]
         return torch.cat([each.view(-1) for each in own])
 
     @property

@@ -52,7 +52,7 @@ def class_weights_from_counts(
     if not isinstance(recipe, str):
         raise InputError(f"recipe must be one of {', '.join(CLASS_WEIGHTS)}, got {recipe!r}")
     if pixels_of_images is None:
-        pixels_of_images = getattr(counts, "pixels_of_images", None)
+        pixels_of_images = getattr(getattr(counts, "complete", counts), "pixels_of_images", None)
     counts, recipe = class_counts(counts), recipe.lower()
     if recipe == "median_frequency":
         frequency = counts / (counts.sum() if pixels_of_images is None else _image_pixels(pixels_of_images, counts))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
 from segloss.losses.label_values import Counts
+from segloss.losses.partial_labels import ignore_unlabelled
 from segloss.losses.reduction import (
     FINITE,
     IGNORE_INDEX,
@@ -61,7 +62,9 @@ class Criterion(nn.Module):
     :math:`\arg\max_c u_c^\tau P(c|x)`, so tau = 1 is the plain argmax of the scores and tau = 0 the
     decision of highest pixel accuracy. :meth:`posterior` divides the tilt out.
 
-    ``forward(logits, labels, divisor=None)`` divides its mean by ``divisor`` where given, see :meth:`divisor`.
+    ``forward(logits, labels, divisor=None, class_mask=None)`` divides its mean by ``divisor`` where given, see
+    :meth:`divisor`; ``class_mask``, bool ``(N, C)``, says which classes each image labels
+    (:func:`segloss.losses.partial_labels.only_labelled`; None: all).
 
     A loss that can be had by name says so where its class begins; :func:`build_criterion`, sums, flags and config files
     know it from then on. ``keywords`` is for options whose flag is not the keyword of ``from_counts``::
@@ -134,12 +137,13 @@ class Criterion(nn.Module):
         """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
         return cls(**with_class_weights(counts, options))
 
-    def divisor(self, labels: Tensor) -> Tensor:
+    def divisor(self, labels: Tensor, *, class_mask: Tensor | None = None) -> Tensor:
         r"""What the mean over these labels divides by, the factor C aside: :math:`\sum_{i \in V} w_{y_i}`, 0-dim.
 
         Added up over the parts of a batch (micro-batches, processes) it is the ``divisor`` of each part, and the parts'
-        losses add up to that of the whole; docs/integrate.md shows it.
+        losses add up to that of the whole; docs/integrate.md shows it. ``class_mask`` is that of ``forward``.
         """
+        labels = ignore_unlabelled(labels, class_mask, self.ignore_index)
         return weight_sum(labels, getattr(self, "weight", None), self.ignore_index)
 
     @property
@@ -209,10 +213,11 @@ class WeightedCriterion(Criterion):
     def tilt(self) -> Tensor | None:
         return self.weight
 
-    def shared(self, divisor: Tensor | float | None = None) -> dict[str, Any]:
+    def shared(self, divisor: Tensor | float | None = None, class_mask: Tensor | None = None) -> dict[str, Any]:
         """What every function of these losses takes by keyword."""
         own = {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
-        return {**own, "divisor": divisor}
+        masked = {} if class_mask is None else {"class_mask": class_mask}  # a loss of one's own may not know it
+        return {**own, "divisor": divisor, **masked}
 
     def extra_repr(self) -> str:
         return f"{'' if self.weight is None else 'class weights, '}{super().extra_repr()}"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion, per_class
+from segloss.losses.partial_labels import only_labelled
 from segloss.losses.reduction import (
     BELOW_ONE,
     IGNORE_INDEX,
@@ -61,6 +62,7 @@ def focal_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy that counts well-classified pixels less; softmax form.
 
@@ -79,6 +81,8 @@ def focal_loss(
         reduction: ``"mean"`` as above, ``"sum"`` the numerator, ``"none"`` its terms ``(N, *)``, 0 where ignored.
         divisor: of ``"mean"``: the denominator of a whole of which this batch is a part, as in
             :func:`segloss.outlying_mse_loss`.
+        class_mask: bool ``(N, C)``, the classes that each image labels; the softmax is over these alone, and a pixel of
+            another class is ignored (:func:`segloss.losses.partial_labels.only_labelled`). None: all.
 
     Returns:
         float32 or wider; 0 with zero gradient if V is empty.
@@ -93,6 +97,7 @@ def focal_loss(
     """
     check_logits_and_labels(logits, labels, reduction)
     require_number("gamma", gamma, NOT_NEGATIVE)
+    logits, labels = only_labelled(logits, labels, class_mask, ignore_index)
     per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
     if gamma > 0:
         # 1 - p by expm1: it keeps its digits where p is near 1. The clamp keeps 0 ** (gamma - 1) out of the gradient.
@@ -109,6 +114,7 @@ def cross_entropy_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy over the valid pixels, with class weights and label smoothing.
 
@@ -117,8 +123,9 @@ def cross_entropy_loss(
             + \frac{\varepsilon}{C} \sum_c w_c (-\log p_{ic}) \Big), \qquad p_i = \mathrm{softmax}(z_i)
 
     Equal to ``F.cross_entropy(logits, labels, weight, ignore_index=..., label_smoothing=...)`` wherever a pixel is
-    valid; 0 and not NaN where none is. ``label_smoothing`` is epsilon, in [0, 1); the other arguments, result and
-    errors are those of :func:`focal_loss`. Source of the smoothing: Szegedy et al., CVPR 2016.
+    valid; 0 and not NaN where none is. ``label_smoothing`` is epsilon, in [0, 1); with a ``class_mask`` it is spread
+    over the labelled classes, their number in the place of C. The other arguments, result and errors are those of
+    :func:`focal_loss`. Source of the smoothing: Szegedy et al., CVPR 2016.
 
     >>> cross_entropy_loss(torch.zeros(1, 2), torch.tensor([1]))
     tensor(0.6931)
@@ -126,18 +133,40 @@ def cross_entropy_loss(
     require_number("label_smoothing", label_smoothing, BELOW_ONE)
     if label_smoothing == 0:
         return focal_loss(
-            logits, labels, gamma=0, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+            *(logits, labels),
+            gamma=0,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            divisor=divisor,
+            class_mask=class_mask,
         )
     check_logits_and_labels(logits, labels, reduction)
+    logits, labels = only_labelled(logits, labels, class_mask, ignore_index)
     valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
     scores, own = select_valid(logits, valid).to(working_dtype(logits)), None
     if weight is not None:
         check_class_vector("weight", weight, logits)
         weight = weight.detach().to(scores)
         own = torch.where(valid, weight[safe], 0).sum()
-    target = torch.where(valid, safe, -100)
-    per_pixel = F.cross_entropy(scores, target, weight, reduction="none", label_smoothing=label_smoothing)
+    if class_mask is None:
+        target = torch.where(valid, safe, -100)
+        per_pixel = F.cross_entropy(scores, target, weight, reduction="none", label_smoothing=label_smoothing)
+    else:
+        per_pixel = _smoothed_over_labelled(scores, valid, safe, weight, label_smoothing, class_mask)
     return reduce_pixels(per_pixel, valid, reduction, own, divisor)
+
+
+def _smoothed_over_labelled(
+    scores: Tensor, valid: Tensor, safe: Tensor, weight: Tensor | None, epsilon: float, class_mask: Tensor
+) -> Tensor:
+    """Terms of the smoothed loss, the label spread over the classes of each image's mask; 0 where ignored."""
+    mask = class_mask.view(*class_mask.shape, *[1] * (scores.ndim - 2))
+    loss = -scores.log_softmax(1).masked_fill(~mask, 0)  # infinite where a class is left out
+    if weight is not None:
+        loss = loss * per_class(weight, loss)
+    spread = loss.sum(1) / mask.sum(1).clamp(min=1)
+    return torch.where(valid, (1 - epsilon) * loss.gather(1, safe.unsqueeze(1)).squeeze(1) + epsilon * spread, 0)
 
 
 def ohem_cross_entropy_loss(
@@ -150,6 +179,7 @@ def ohem_cross_entropy_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of the hard pixels alone (online hard example mining).
 
@@ -171,6 +201,7 @@ def ohem_cross_entropy_loss(
     check_logits_and_labels(logits, labels, reduction)
     require_number("threshold", threshold, PROBABILITY)
     require_number("min_share", min_share, SHARE)
+    logits, labels = only_labelled(logits, labels, class_mask, ignore_index)
     per_pixel, valid, safe = negative_log_likelihood(logits, labels, ignore_index)
     hardness = torch.where(valid, per_pixel.detach(), -math.inf)
     kept = hardness > -math.log(threshold)
@@ -199,8 +230,16 @@ class CrossEntropyLoss(
         self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
         self.posterior_formula = "softmax" if label_smoothing == 0 else "other"
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return cross_entropy_loss(logits, labels, label_smoothing=self.label_smoothing, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return cross_entropy_loss(
+            logits, labels, label_smoothing=self.label_smoothing, **self.shared(divisor, class_mask)
+        )
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)
@@ -233,8 +272,14 @@ class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "
         self.gamma = require_number("gamma", gamma, NOT_NEGATIVE)
         self.posterior_formula = "softmax" if gamma == 0 else "other"
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return focal_loss(logits, labels, gamma=self.gamma, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return focal_loss(logits, labels, gamma=self.gamma, **self.shared(divisor, class_mask))
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = self.softmax_scores(logits)
@@ -261,9 +306,15 @@ class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce"):
         self.threshold = require_number("threshold", threshold, PROBABILITY)
         self.min_share = require_number("min_share", min_share, SHARE)
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
         return ohem_cross_entropy_loss(
-            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared(divisor)
+            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared(divisor, class_mask)
         )
 
     def extra_repr(self) -> str:

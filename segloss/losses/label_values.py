@@ -59,9 +59,15 @@ OUTLYING_OPTIONS = {
 }
 
 
+def pixels_of(counts: Counts) -> Any:
+    """The numbers themselves; of a :class:`segloss.PixelCounts` those as if every image labelled all classes."""
+    complete = getattr(counts, "complete", counts)
+    return getattr(complete, "pixels", complete)
+
+
 def class_counts(counts: Counts) -> Tensor:
     """As float64 ``(C,)`` on CPU; ValueError unless C >= 2, all are >= 0 and one is positive."""
-    counts = numbers("counts", getattr(counts, "pixels", counts), torch.float64, "cpu")
+    counts = numbers("counts", pixels_of(counts), torch.float64, "cpu")
     if counts.ndim != 1 or len(counts) < 2:
         raise ValueError(f"counts must have shape (C,) with at least two classes, got {tuple(counts.shape)}")
     if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()) or not bool((counts > 0).any()):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
 from segloss.losses.cross_entropy import cross_entropy_loss
-from segloss.losses.label_values import Counts, class_counts, fill_empty
+from segloss.losses.label_values import Counts, class_counts, fill_empty, pixels_of
 from segloss.losses.reduction import (
     FINITE,
     IGNORE_INDEX,
@@ -33,7 +33,7 @@ def class_prior(counts: Counts) -> Tensor:
     >>> class_prior([900, 0, 100])
     tensor([0.9000, 0.1000, 0.1000])
     """
-    counts = numbers("counts", getattr(counts, "pixels", counts), torch.float64, "cpu")
+    counts = numbers("counts", pixels_of(counts), torch.float64, "cpu")
     counts = class_counts(counts if counts.any() else torch.ones_like(counts))
     return (fill_empty(counts, counts) / counts.sum()).float()
 
@@ -48,6 +48,7 @@ def logit_adjusted_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of scores to which the log prior is added in training alone; tau = 1 is balanced softmax.
 
@@ -80,6 +81,7 @@ def logit_adjusted_loss(
         ignore_index=ignore_index,
         reduction=reduction,
         divisor=divisor,
+        class_mask=class_mask,
     )
 
 
@@ -93,6 +95,7 @@ def vector_scaling_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of scores that are scaled and shifted by class in training alone.
 
@@ -115,7 +118,12 @@ def vector_scaling_loss(
     scores = logits.to(working_dtype(logits))
     scores = per_class(scales.detach(), scores) * scores + per_class(shifts.detach(), scores)
     return cross_entropy_loss(
-        scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+        *(scores, labels),
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        divisor=divisor,
+        class_mask=class_mask,
     )
 
 
@@ -129,6 +137,7 @@ def ldam_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Label-distribution-aware margin: the true class has to win by a margin that is larger for rarer classes.
 
@@ -153,7 +162,12 @@ def ldam_loss(
     margin = torch.where(valid, margins.detach().to(scores)[safe], 0)
     scores = scale * scores.scatter_add(1, safe.unsqueeze(1), -margin.unsqueeze(1))
     return cross_entropy_loss(
-        scores, labels, weight=weight, ignore_index=ignore_index, reduction=reduction, divisor=divisor
+        *(scores, labels),
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        divisor=divisor,
+        class_mask=class_mask,
     )
 
 
@@ -192,8 +206,14 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
         scores = scores + self.tau * per_class(self.prior, scores).log()  # prior^-tau itself could overflow
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared(divisor, class_mask))
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, {super().extra_repr()}"
@@ -239,8 +259,14 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
         scores = per_class(self.scales, scores) * scores + per_class(self.shifts, scores)
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared(divisor, class_mask))
 
 
 class LDAMLoss(WeightedCriterion, name="ldam"):
@@ -269,8 +295,14 @@ class LDAMLoss(WeightedCriterion, name="ldam"):
     def softmax_scores(self, logits: Tensor) -> Tensor:
         return self.scale * super().softmax_scores(logits)
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared(divisor, class_mask))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, {super().extra_repr()}"

@@ -9,6 +9,7 @@ from torch import Tensor
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
 from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts
 from segloss.losses.outlying_op import outlying_mse
+from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
 from segloss.losses.reduction import (
     FINITE,
     IGNORE_INDEX,
@@ -41,6 +42,7 @@ def outlying_mse_loss(
     upsample: str | None = None,
     align_corners: bool = False,
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
 
@@ -70,6 +72,10 @@ def outlying_mse_loss(
             batch is one part of a larger one, another part's pixels count too: with the sum of
             :meth:`Criterion.divisor <segloss.losses.Criterion.divisor>` over all parts the parts' losses and gradients
             add up to those of the whole.
+        class_mask: bool ``(N, C)``, the classes :math:`S_n` that image n labels; None: all. The mean over the classes
+            is then over the labelled ones: :math:`\frac{1}{C} \sum_c` becomes
+            :math:`\frac{1}{|S_n|} \sum_{c \in S_n}`, which in ``"sum"`` is a factor :math:`C / |S_n|`. A pixel of
+            another class is ignored (:func:`segloss.losses.partial_labels.only_labelled`).
 
     Returns:
         Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
@@ -100,6 +106,13 @@ def outlying_mse_loss(
             )
         pixel_weight = pixel_weight.detach()
     check_divisor(divisor, reduction)
+    if class_mask is not None:
+        logits, labels = only_labelled(logits, labels, class_mask, ignore_index, fill=0)  # 0 - 0: no error
+        if divisor is None and reduction == "mean":
+            divisor = weight_sum(labels, weight, ignore_index, pixel_weight)
+        share = class_mask.shape[1] / class_mask.sum(1).clamp(min=1).to(working_dtype(logits))
+        share = share.view(-1, *[1] * (labels.ndim - 1)).expand(labels.shape)
+        pixel_weight = share if pixel_weight is None else share * pixel_weight
     loss = outlying_mse(
         logits,
         labels,
@@ -242,6 +255,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
         labels: Tensor,
         pixel_weight: Tensor | None = None,
         divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
     ) -> Tensor:
         return outlying_mse_loss(
             logits,
@@ -254,10 +268,14 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
             upsample=self.upsample,
             align_corners=self.align_corners,
             divisor=divisor,
+            class_mask=class_mask,
         )
 
-    def divisor(self, labels: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
+    def divisor(
+        self, labels: Tensor, pixel_weight: Tensor | None = None, *, class_mask: Tensor | None = None
+    ) -> Tensor:
         """As of every criterion; with the pixels' own weights where the loss has them."""
+        labels = ignore_unlabelled(labels, class_mask, self.ignore_index)
         return weight_sum(labels, self.weight, self.ignore_index, pixel_weight)
 
     @property

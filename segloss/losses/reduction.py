@@ -159,8 +159,33 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"got {tuple(values.shape)}"
         )
     checkable = values.device.type == "cpu" and not torch.compiler.is_compiling()
-    if positive and checkable and not bool((values > 0).all()):
-        raise ValueError(f"{name} must be positive, got {values.tolist()}")
+    if positive and checkable and not bool((untransformed(values) > 0).all()):
+        raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
+
+
+def is_transformed(*tensors: Any) -> bool:
+    """Whether ``torch.func`` follows the tensors (grad, vjp, jvp, vmap), or forward-mode differentiation does.
+
+    Only plain operations compose then: the roads made by hand are left. While a graph is compiled this is not asked:
+    the compiler steps aside where it meets such a tensor.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
+    return any(
+        functorch.is_functorch_wrapped_tensor(x)
+        or functorch.is_legacy_batchedtensor(x)
+        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)  # type: ignore[no-untyped-call]
+        for x in given
+    )
+
+
+def untransformed(tensor: Tensor) -> Tensor:
+    """The values behind what ``torch.func`` follows, those of all samples of a vmap: for checks, which are no part."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
@@ -204,6 +229,7 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
     compiling = torch.compiler.is_compiling()
     if labels.device.type == "mps" and compiling:  # has no assertions
         return
+    labels = labels if compiling else untransformed(labels)
     if labels.device.type not in ("cpu", "mps") or compiling:
         inside = ((labels >= 0) & (labels < num_classes)).all()
         torch._assert_async(inside, f"labels outside [0, {num_classes}) and not {ignored_words(ignore_index)}")
@@ -221,7 +247,7 @@ def select_valid(scores: Tensor, valid: Tensor) -> Tensor:
 
     For losses whose value leaves these pixels out anyway. The scores themselves are not copied.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed(scores, valid):
         return torch.where(valid.unsqueeze(1), scores, 0)  # costs nothing in generated code
     selected: Tensor = _SelectGradient.apply(scores, valid)
     return selected
@@ -231,17 +257,14 @@ class _SelectGradient(torch.autograd.Function):
     """The identity, with a gradient of 0 where not valid."""
 
     @staticmethod
-    def forward(scores: Tensor, valid: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, valid: Tensor) -> Tensor:
+        ctx.save_for_backward(valid)
         return scores.view_as(scores)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         ignored = ctx.saved_tensors[0].logical_not().unsqueeze(1)
-        if torch.is_grad_enabled():  # a second derivative will be asked for
+        if torch.is_grad_enabled() or is_transformed(grad):  # a second derivative will be asked for, or several at once
             return grad.masked_fill(ignored, 0), None
         # In place: softmax has made this gradient just now, for nobody else.
         return grad.masked_fill_(ignored, 0), None

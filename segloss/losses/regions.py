@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion
+from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
 from segloss.losses.reduction import (
     IGNORE_INDEX,
     POSITIVE,
@@ -32,6 +33,7 @@ def tversky_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""One minus the Tversky index of every class, in which false positives and false negatives weigh differently.
 
@@ -54,6 +56,9 @@ def tversky_loss(
         divisor: of ``"mean"``: |V| of a whole of which this batch is a part. An index of regions is no sum over pixels:
             the result is L |V| / divisor with this batch's own L and V, so the parts of a whole add up to the mean of
             their L weighted by their pixels, not to the L of the whole; a part without valid pixels takes no share.
+        class_mask: bool ``(N, C)``, the classes that each image labels; the softmax is over these alone, so that a
+            class's TP, FP and FN are sums over the images that label it, and a pixel of another class is ignored
+            (:func:`segloss.losses.partial_labels.only_labelled`). None: all.
 
     Returns:
         float32 or wider; 0 with zero gradient if V is empty.
@@ -68,7 +73,7 @@ def tversky_loss(
     """
     require_number("alpha", alpha, POSITIVE)
     require_number("beta", beta, POSITIVE)
-    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
+    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction, class_mask)
     wide = wide_dtype(logits.device, probabilities.dtype)
     classes = torch.arange(probabilities.shape[1], device=logits.device).view(-1, 1)
     is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
@@ -90,6 +95,7 @@ def dice_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""One minus the soft Dice coefficient of every class: :func:`tversky_loss` with alpha = beta = 1/2.
 
@@ -102,7 +108,7 @@ def dice_loss(
     tensor(0.3333)
     """
     own: dict[str, Any] = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction, "divisor": divisor}
-    return tversky_loss(logits, labels, alpha=0.5, beta=0.5, **own)
+    return tversky_loss(logits, labels, alpha=0.5, beta=0.5, class_mask=class_mask, **own)
 
 
 def jaccard_loss(
@@ -113,6 +119,7 @@ def jaccard_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""One minus the soft intersection over union of every class: :func:`tversky_loss` with alpha = beta = 1.
 
@@ -124,7 +131,7 @@ def jaccard_loss(
     tensor(0.5000)
     """
     own: dict[str, Any] = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction, "divisor": divisor}
-    return tversky_loss(logits, labels, alpha=1, beta=1, **own)
+    return tversky_loss(logits, labels, alpha=1, beta=1, class_mask=class_mask, **own)
 
 
 def lovasz_softmax_loss(
@@ -135,6 +142,7 @@ def lovasz_softmax_loss(
     ignore_index: int | None = IGNORE_INDEX,
     reduction: str = "mean",
     divisor: Tensor | float | None = None,
+    class_mask: Tensor | None = None,
 ) -> Tensor:
     r"""The Lovasz extension of one minus the intersection over union, of every class over the whole batch.
 
@@ -151,7 +159,7 @@ def lovasz_softmax_loss(
     >>> lovasz_softmax_loss(torch.zeros(1, 2, 2), torch.tensor([[0, 0]]))
     tensor(0.5000)
     """
-    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction)
+    probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction, class_mask)
     valid, safe = valid.flatten(), safe.flatten()
     terms, present = [], []
     for c, p in enumerate(probabilities.unbind(1)):  # not [:, c], whose backward fills all classes for each
@@ -178,10 +186,11 @@ def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
 
 
 def _probabilities(
-    logits: Tensor, labels: Tensor, ignore_index: int | None, reduction: str
+    logits: Tensor, labels: Tensor, ignore_index: int | None, reduction: str, class_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax ``(N, C, P)`` in float32 or wider; valid and safe labels ``(N, P)``."""
     check_logits_and_labels(logits, labels, reduction)
+    logits, labels = only_labelled(logits, labels, class_mask, ignore_index)
     if logits.ndim == 2:
         logits, labels = logits.unsqueeze(2), labels.unsqueeze(1)
     valid, safe = valid_pixels(labels.flatten(1), logits.shape[1], ignore_index)
@@ -224,23 +233,35 @@ class _RegionLoss(WeightedCriterion):
     def tilt(self) -> None:
         return None
 
-    def divisor(self, labels: Tensor) -> Tensor:
+    def divisor(self, labels: Tensor, *, class_mask: Tensor | None = None) -> Tensor:
         """Valid pixels; the weights are those of classes."""
-        return weight_sum(labels, None, self.ignore_index)
+        return weight_sum(ignore_unlabelled(labels, class_mask, self.ignore_index), None, self.ignore_index)
 
 
 class DiceLoss(_RegionLoss, name="dice"):
     """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return dice_loss(logits, labels, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return dice_loss(logits, labels, **self.shared(divisor, class_mask))
 
 
 class JaccardLoss(_RegionLoss, name="jaccard"):
     """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return jaccard_loss(logits, labels, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return jaccard_loss(logits, labels, **self.shared(divisor, class_mask))
 
 
 class TverskyLoss(_RegionLoss, name="tversky"):
@@ -250,8 +271,14 @@ class TverskyLoss(_RegionLoss, name="tversky"):
         super().__init__(**options)
         self.alpha, self.beta = (require_number(*named, POSITIVE) for named in (("alpha", alpha), ("beta", beta)))
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared(divisor, class_mask))
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
@@ -260,5 +287,11 @@ class TverskyLoss(_RegionLoss, name="tversky"):
 class LovaszSoftmaxLoss(_RegionLoss, name="lovasz"):
     """Module form of :func:`lovasz_softmax_loss`; its scores aim at overlap, not at P."""
 
-    def forward(self, logits: Tensor, labels: Tensor, divisor: Tensor | float | None = None) -> Tensor:
-        return lovasz_softmax_loss(logits, labels, **self.shared(divisor))
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return lovasz_softmax_loss(logits, labels, **self.shared(divisor, class_mask))

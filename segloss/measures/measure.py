@@ -1,11 +1,12 @@
 """What a counted metric declares of itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from segloss.options import Option
+from segloss.schema import CountTable
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Measure:
         scores: counts of all images -> one ratio of each class, ``(C,)``, NaN where there is none.
         of_class, of_all: where the ratios and their mean stand.
         add: counts of some images and of others -> of both.
+        table: counts of all images and names of the classes -> what one ratio of a class cannot say, if anything.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Measure:
     of_class: Column
     of_all: Column
     add: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
+    table: Callable[[np.ndarray, Sequence[str]], CountTable] | None = None
 
     @property
     def option(self) -> Option:

@@ -216,6 +216,7 @@ def _details(name: str, scores: RunScores, colors: Colors) -> dict[str, Any]:
         "lines": [line for line in (title_of(name, scores), place, unknown_text(scores)) if line],
         "columns": ["IoU", "recall", "precision", "F1", *(measure.of_class.title for measure in measures)],
         "rows": sorted(rows, key=lambda row: -row["of"].pixels),
+        "tables": scores.tables or (),
     }
 
 

@@ -15,7 +15,7 @@ from segloss.schema import Comparison, Interval, RunScores, SweepPoint
 
 Cell = str | int | float | None  # of a CSV file; None: empty
 
-# What an evaluation writes beside NAME.sqlite and confusion-NAME.csv and .png of each run; metrics.json names those.
+# What an evaluation writes beside NAME.sqlite and the files called after a run; metrics.json names those.
 FILES = (
     "runs.csv",
     "report.html",
@@ -25,6 +25,7 @@ FILES = (
     "sweep.csv",
     "sweep.png",
     "reliability.png",
+    *(f"{measure.name}.csv" for measure in MEASURES.values() if measure.table is not None),
     "metrics.json",
 )
 
@@ -48,7 +49,8 @@ def clear_results(folder: Path, names: Collection[str]) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     stale = [f"{name}.sqlite" for name in runs if name not in names]
-    stale += [f"confusion-{name}{suffix}" for name in runs for suffix in (".csv", ".png")]
+    of_runs = ("confusion-{}.csv", "confusion-{}.png", "suspects-{}.csv", "suspects-{}.html", "suspect-images-{}.csv")
+    stale += [form.format(name) for name in runs for form in of_runs]
     for name in (*stale, *FILES) if runs else ():  # metrics.json last: what is interrupted is known again
         (folder / name).unlink(missing_ok=True)
 
@@ -122,7 +124,7 @@ def write_tables(
     comparison: Comparison,
     sweeps: Mapping[str, Sequence[SweepPoint]],
 ) -> None:
-    """runs.csv, per_class.csv, comparison.csv and, if asked for, by_part.csv and sweep.csv."""
+    """runs.csv, per_class.csv, comparison.csv and, if asked for, by_part.csv, sweep.csv and the tables of measures."""
     intervals = own_intervals(runs, comparison)
     tables: dict[str, Sequence[Mapping[str, Cell]]] = {
         "runs": [run_row(name, scores, intervals.get(name)) for name, scores in runs.items()],
@@ -133,6 +135,10 @@ def write_tables(
     for name, rows in tables.items():
         if rows:
             write_csv(folder / f"{name}.csv", rows[0], (row.values() for row in rows))
+    counted = [(name, table) for name, scores in runs.items() for table in scores.tables or ()]
+    for first in {table.name: table for _, table in counted}.values():
+        lines = [(name, *row) for name, table in counted if table.name == first.name for row in table.rows]
+        write_csv(folder / f"{first.name}.csv", ("run", *first.columns), lines)
     write_csv(folder / "comparison.csv", PAIR_COLUMNS, pair_rows(comparison, class_names))
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from segloss.errors import cure_of_black_and_white
 from segloss.losses import class_ranks
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Item, Progress
@@ -72,21 +73,26 @@ def _table(title: str) -> Table:
 
 def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source: str) -> None:
     """The class table: pixels, share, images, rank and, where the loss has them, label values."""
-    total = sum(counts.pixels)
+    complete = counts.complete.pixels
+    total = sum(complete)
     table = _table(f"{counts.dataset} {counts.split}: {counts.image_count} images")
-    for column in ("pixels", "share %", "images", "rank") + (("label value",) if label_values is not None else ()):
+    columns = ["pixels", "share %", "images", *["labelled in"] * bool(counts.labelled_images), "rank"]
+    for column in [*columns, *["label value"] * (label_values is not None)]:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
-    ranks = class_ranks(counts.pixels).tolist()
+    ranks = class_ranks(counts).tolist()
     for c, name in enumerate(counts.class_names):
         value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
-        share = counts.pixels[c] / total
-        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), str(ranks[c]), *value]
-        table.add_row(name, *cells, _bar(counts.pixels[c] / max(counts.pixels)))
+        share = complete[c] / total
+        labelled = [f"{n:,}" for n in counts.labelled_images[c : c + 1]]
+        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), *labelled, str(ranks[c]), *value]
+        table.add_row(name, *cells, _bar(complete[c] / max(complete)))
     console.print(table)
     empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
     if empty:
-        hint = "check the mask ids (a mask of 0 and 255 must be saved as 0 and 1)"
+        hint = "check the mask ids"
+        if counts.class_names[1:] == (*empty,):  # of two
+            hint += f"; where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}"
         console.print(f"warning: no pixel of {', '.join(empty)} in {counts.split}; {hint}", soft_wrap=True)
     console.print(f"ignored: {counts.ignored_pixels:,} pixels; counts: {source}", soft_wrap=True)
 
@@ -121,6 +127,13 @@ def print_scores(scores: RunScores, title: str) -> None:
         ratios = map(percent, class_ratios(row, measures))
         table.add_row(row.name, *ratios, f"{row.pixels:,}", f"{row.images:,}")
     console.print(table)
+    for counts in scores.tables or ():
+        table = Table(title=counts.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column, cell in zip(counts.columns, counts.rows[0] if counts.rows else counts.columns, strict=True):
+            table.add_column(column, justify="left" if isinstance(cell, str) else "right")
+        for cells in counts.rows:
+            table.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
+        console.print(table)
     for line in summary_lines(scores):
         console.print(line, soft_wrap=True)
     skipped = scores.origin.skipped or ()

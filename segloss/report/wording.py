@@ -36,11 +36,12 @@ def scored_how(scores: RunScores) -> list[str]:
     Of the rule for mean IoU ``"decision iou"``; ``"calibrated"`` where the posterior is.
     """
     origin = scores.origin
+    decision = "decision iou" if origin.decision == "iou" else origin.decision or "tau 1"
     if not isinstance(origin, RunOrigin):
-        return []
+        return [decision] if decision != "tau 1" else []
     views = origin.views
     said = {
-        "decision iou" if origin.decision == "iou" else origin.decision: origin.decision != "tau 1",
+        decision: decision != "tau 1",
         "calibrated": scores.calibration is not None and scores.calibration.uncalibrated is not None,
         f"TTA scales {' '.join(f'{factor:g}' for factor in views.tta_scales)}": views.tta_scales != (1,),
         "TTA flip": views.tta_flip,

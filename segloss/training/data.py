@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,8 +18,10 @@ from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.bands import choose_bands
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_factors, training_loader
+from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, train_transform
 from segloss.losses import Criterion
+from segloss.metrics import class_groups
 from segloss.pixel_counts import PixelCounts, image_histograms
 from segloss.runs import augmentations_file
 
@@ -146,6 +149,15 @@ def training_data(config: TrainConfig, crop_size: tuple[int, int] | None) -> Spl
     return splits
 
 
+def _rare_images(train: SegmentationDataset, counts: PixelCounts) -> dict[int, np.ndarray]:
+    """Of each of the rarest third of the classes that have pixels the images that hold it."""
+    held = image_histograms(train)[0].numpy() > 0
+    pixels = counts.complete.pixels
+    present = [c for c in range(len(pixels)) if pixels[c]]
+    tail = class_groups([pixels[c] for c in present])["tail"]
+    return {present[place]: np.flatnonzero(held[:, present[place]]) for place in tail}
+
+
 def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -> Splits:
     """The splits with what needs the counts: the training transform and how often each image is seen; and the cache.
 
@@ -161,13 +173,20 @@ def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -
         augmentations=augmentations_file(config),
         guided_crops=config.guided_crops,
         cat_max_ratio=config.cat_max_ratio,
-        class_pixels=counts.pixels,
+        class_pixels=counts.complete.pixels,
+        seeks=config.mix == "paste",
         bands=splits.train.bands,
     )
+    if config.mix != "none" and config.mix_share > 0:
+        rare = _rare_images(splits.train, counts) if config.mix == "paste" else {}
+        splits.train.mixing = Mixing(config.mix, config.mix_share, config.seed, rare)
     if config.augmentations is not None:
         splits.train[0]  # a pipeline that fits no image is answered before a run folder is made
     if config.repeat_threshold > 0:
-        splits = replace(splits, repeat=repeat_factors(image_histograms(splits.train)[0], config.repeat_threshold))
+        part = splits.train.labelled
+        labelled = None if part is None else torch.from_numpy(part.masks)
+        repeat = repeat_factors(image_histograms(splits.train)[0], config.repeat_threshold, labelled)
+        splits = replace(splits, repeat=repeat)
     if config.cache == "ram":
         # The first process looks at what all need: the others start when it has its own.
         first = int(os.environ.get("LOCAL_RANK", 0)) == 0

@@ -13,6 +13,7 @@ from segloss.config import TrainConfig
 from segloss.errors import InputError
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion, OutlyingMSELoss
+from segloss.losses.partial_labels import ignore_unlabelled
 from segloss.losses.reduction import wide_dtype
 from segloss.metrics import ConfusionMatrix
 from segloss.models import SegmentationModel, logits_at_size
@@ -99,7 +100,10 @@ class SegmentationTask(L.LightningModule):
         whole = own
         if parts > 1:
             whole = self.trainer.strategy.reduce(batch.get("divisor", own).clone(), reduce_op="sum")
-        loss: Tensor = self.criterion(self.model(batch["image"]), labels, **({"divisor": whole} if parts > 1 else {}))
+        given = {"divisor": whole} if parts > 1 else {}
+        if "class_mask" in batch:
+            given["class_mask"] = batch["class_mask"]
+        loss: Tensor = self.criterion(self.model(batch["image"]), labels, **given)
         # Added up on the device: reading it here would make the device wait in every step.
         self.train_loss += torch.stack([loss.detach() * _of_first(whole), _of_first(own)])
         return loss * parts
@@ -117,8 +121,12 @@ class SegmentationTask(L.LightningModule):
             with torch.autocast(self.device.type, enabled=False):
                 logits = logits_at_size(self.model, images, group[0]["size"])
             own = _of_first(self.criterion.divisor(labels))
-            self.val_loss += torch.stack([self.criterion(logits, labels) * own, own])
-            self.confusion.update(self.criterion.decide(logits), labels)
+            given = {key: torch.stack([s[key] for s in group]) for key in ("class_mask",) if key in group[0]}
+            self.val_loss += torch.stack([self.criterion(logits, labels, **given) * own, own])
+            predicted = self.criterion.decide(logits)
+            if given:  # of a class that an image does not label: no class, as in an evaluation
+                predicted = ignore_unlabelled(predicted, given["class_mask"], -1)
+            self.confusion.update(predicted, labels)
             self.finite.append((logits.isfinite().flatten(1).all(1), [sample["name"] for sample in group]))
             if self.label_values is not None:
                 # At the optimum z_c = t_c P(c|x), so that z_c / t_c adds up to 1 at every pixel; a few of them will do.

@@ -1,5 +1,7 @@
 """The data doctor: every fault, planted in a copy of a healthy tree, is found, named and comes with its cure."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import pytest
 from data_trees import camvid_32_tree, cityscapes_tree, random_image, write_png
 from PIL import Image
 
+from segloss.datasets import build_dataset
 from segloss.doctor.command import main
 from segloss.doctor.examine import check_before, examine
 from segloss.errors import InputError
+from segloss.pixel_counts import count_dataset, require_two_classes
+from segloss.report.terminal import print_class_counts
 from train_seg import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,6 +313,45 @@ def test_stray_ids_alone_are_the_finding_where_a_class_is_lost_by_them(tree, cap
         repaint(tree, lambda mask, kept=value: np.where(mask == kept, kept, 77))
         lines = [line for line in examined(tree, capsys)[1] if " train: " in line]
         assert len(lines) == 1 and "holds id 77" in lines[0]
+
+
+@pytest.mark.parametrize("names", [("background", "crack"), ("no", "a: b"), ("Straße", '"x"')])
+@pytest.mark.parametrize("told_by", ["doctor", "counts", "table"])
+def test_the_cure_of_0_and_255_is_a_class_file_that_works_as_it_is_written(tree, capsys, names, told_by):
+    (tree / "classes.yaml").write_text(json.dumps(names))
+    black_and_white(tree)
+    dataset = build_dataset("folder", tree, "train")
+    if told_by == "doctor":
+        text = examined(tree, capsys)[2]
+    elif told_by == "counts":
+        with pytest.raises(InputError) as error:
+            require_two_classes(count_dataset(dataset))
+        text = str(error.value)
+    else:
+        print_class_counts(count_dataset(dataset), None, "counted")
+        text = capsys.readouterr().out
+    (tree / "classes.yaml").write_text(re.search(r"classes\.yaml: (\{.*?\});", text)[1])
+    assert build_dataset("folder", tree, "train").classes.names == names
+    assert not [line for line in examined(tree, capsys)[1] if line.startswith("error") and "same image" not in line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "crack: 255\nwall: 0",
+            "{wall: 0, crack: 255}",
+            "classes: {wall: 0, crack: 255}",
+            "names: {0: wall, 255: crack}",
+        ),
+        *("0: wall\n255: crack", "classes:\n- {name: wall, id: 0}\n- {name: crack, id: 255}"),
+    ],
+)
+def test_class_files_name_ids_in_every_form_of_a_mapping(tree, text):
+    (tree / "classes.yaml").write_text(text)
+    black_and_white(tree)
+    counts = count_dataset(build_dataset("folder", tree, "train"))
+    assert {*counts.class_names} == {"wall", "crack"} and min(counts.pixels) > 0 and counts.ignored_pixels == 0
 
 
 def test_a_mask_without_the_second_class_but_with_ignored_pixels_is_right(tree, capsys):

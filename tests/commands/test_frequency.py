@@ -364,7 +364,7 @@ def stray_id(data: Path) -> list:
     ("flags", "parts"),
     [
         (lambda data: ["--data-path", data / "gone"], ("gone: data folder is missing", "--data-path")),
-        (lambda data: ["--dataset", "camvit"], ("camvit", "choose one of camvid, cityscapes")),
+        (lambda data: ["--dataset", "camvit"], ("camvit", "choose one of bdd100k, camvid, cityscapes")),
         (stray_id, ("masks/train/c.png: holds id 9 on 100.00%", "add the id as a class")),
     ],
     ids=["missing folder", "unknown data set", "stray id"],

@@ -241,3 +241,21 @@ def test_no_large_pages_where_the_system_has_none(monkeypatch):
         assert memory.gradient_like(torch.empty(2, 3, 1500, 1500), torch.float32).shape == (2, 3, 1500, 1500)
     finally:
         memory._madvise.cache_clear()
+
+
+@pytest.mark.parametrize("pixels", [64, 256])  # few, and enough for bands
+def test_bfloat16_is_rounded_once_in_one_pass(pixels):
+    """The gradient is that of float32 scores, rounded; a factor that arrives later does not round it twice."""
+    torch.manual_seed(1)
+    logits = torch.randn(1, 3, pixels, pixels).bfloat16()
+    labels = torch.randint(0, 3, (1, pixels, pixels))
+
+    def loss(z):
+        return outlying_mse_loss(z, labels, VALUES)
+
+    for factor in (1.0, 3.7):
+        expected = gradient(lambda z, f=factor: f * loss(z), logits.float()).bfloat16()
+        got = gradient(lambda z, f=factor: f * loss(z), logits)
+        assert got.dtype == torch.bfloat16 and expected.any()
+        share_of_equal = (got == expected).float().mean()  # sums in another order may move a tie
+        assert share_of_equal > 0.999

@@ -72,7 +72,7 @@ def test_a_format_is_one_new_module(tmp_path):
 
 
 def test_every_format_and_table_is_there_in_the_order_that_help_names_them():
-    own = ("camvid", "cityscapes", "cityscapes-coarse", "ade20k", "voc", "folder", "synthetic")
+    own = ("bdd100k", "camvid", "cityscapes", "cityscapes-coarse", "ade20k", "voc", "folder", "synthetic", "vistas")
     assert tuple(name for name in DATASETS if name in own) == own
     tables = {"camvid": CAMVID_11, "camvid-32": CAMVID_32, "cityscapes": CITYSCAPES, "ade20k": ADE20K, "voc": VOC}
     assert [item for item in TABLES.items() if item[0] in tables] == list(tables.items())
@@ -87,7 +87,7 @@ def test_docs_have_a_row_for_every_format():
 
 def test_names_are_matched_in_capitals_too():
     assert len(build_dataset("Synthetic", None, "val")) == 40
-    with pytest.raises(InputError, match="unknown dataset 'Camvit'; choose one of camvid"):
+    with pytest.raises(InputError, match="unknown dataset 'Camvit'; choose one of bdd100k, camvid"):
         build_dataset("Camvit", None, "val")
 
 
@@ -113,6 +113,6 @@ def test_the_folder_does_not_hide_hugging_faces_package(tmp_path, installed):
         (elsewhere / "part.py").write_text("from datasets import KIND\n")
     else:
         elsewhere.rmdir()
-    run = [sys.executable, "-c", HIDDEN]
+    run = [sys.executable, "-S", "-c", HIDDEN]  # without the packages of this environment
     done = subprocess.run(run, cwd=ROOT, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True)
     assert done.stdout == ("package package\n" if installed else "No module named 'datasets' False\n"), done.stderr

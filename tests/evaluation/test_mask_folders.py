@@ -643,14 +643,16 @@ def test_a_class_table_that_is_not_there_names_the_choices(tmp_path):
     labels = tmp_path / "deep/er/true"
     write_png(labels / "a.png", random_mask(0, SIZE))
     message = (
-        "unknown --class-table 'cityscape'; choose one of camvid, camvid-32, cityscapes, ade20k, voc, a class file"
+        "unknown --class-table 'cityscape'; choose one of bdd100k, camvid, camvid-32, cityscapes, ade20k, voc, vistas, "
+        "a class file"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         class_table("cityscape", labels)
-    with pytest.raises(InputError, match="choose one of camvid"):
+    with pytest.raises(InputError, match="choose one of bdd100k, camvid"):
         class_table(str(tmp_path), labels)
     with pytest.raises(
-        InputError, match=r"no class file says what the ids mean; give --class-table camvid, .*voc or a"
+        InputError,
+        match=r"no class file says what the ids mean; give --class-table bdd100k, camvid, .*voc, vistas or a",
     ):
         class_table(None, labels)
     with pytest.raises(InputError, match="is no folder; check --labels"):

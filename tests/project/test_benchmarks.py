@@ -67,3 +67,21 @@ def test_the_other_benchmarks_run(script, options, said):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout and json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
+def test_kernels_compiled_offline_move_wide_words_and_spill_nothing():
+    """For a card that is not there: contiguous logits in words of 16 bytes, whatever the dtype."""
+    pytest.importorskip("triton")
+    options = ("--targets", "90", "--dtype", "bfloat16", "float32")
+    command = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "sm_90" in line]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(rows) == 8
+    for _, _, layout, kernel, load, store, registers, spilled, warps in rows:
+        assert spilled == "0" and int(registers) <= 255 and int(warps) >= 8
+        if layout == "contiguous":
+            assert (load, store) == ("16", "-" if kernel == "value" else "16")
+    assert "| 4x19x512x1024 | bfloat16 |" in done.stdout

@@ -27,7 +27,7 @@ ROWS = [
     {"report"},
     {"doctor"},
     {"training", "evaluation"},
-    {"frequency", "export"},
+    {"frequency", "export", "rasterise"},
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, TrainConfig
+from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, RasteriseConfig, TrainConfig
 from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
@@ -22,6 +22,7 @@ KINDS = {
     "python -m segloss.frequency": FrequencyConfig,
     "python -m segloss.doctor": DoctorConfig,
     "python -m segloss.export": ExportConfig,
+    "python -m segloss.rasterise": RasteriseConfig,
 }
 
 
@@ -98,6 +99,8 @@ EVERY_TRAIN_FLAG = {
     "guided_crops": (["0.5"], 0.5),
     "cat_max_ratio": (["0.75"], 0.75),
     "repeat_threshold": (["0.1"], 0.1),
+    "mix": (["paste"], "paste"),
+    "mix_share": (["0.25"], 0.25),
     "cache": (["ram"], "ram"),
     "workers": (["11"], 11),
     "seed": (["5"], 5),
@@ -370,6 +373,7 @@ EVERY_EVALUATION_FLAG = {
     "show-bands 3 2 1": ["--checkpoint", "--images"],
     "labels x": ["--predictions"],
     "class-table voc": ["--predictions"],
+    "prediction-form probability": ["--predictions"],
     "prediction-ids trainIds": ["--predictions"],
     "skip-bad": ["--predictions"],
     "training-counts x": ["--predictions"],
@@ -383,11 +387,12 @@ EVERY_EVALUATION_FLAG = {
     "check off": ["--checkpoint"],
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
+    "components": ["--checkpoint", "--predictions"],
     "block 2": ["--checkpoint", "--predictions"],
     "by folder": ["--checkpoint", "--predictions"],
-    "decision tau 0": ["--checkpoint", "--images"],
+    "decision tau 0": None,
     "calibrate": ["--checkpoint", "--images"],
-    "sweep-tau": ["--checkpoint"],
+    "sweep-tau": ["--checkpoint", "--predictions"],
     "choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "choose-on x --choose-metric miou --sweep-tau --split val": ["--checkpoint"],
     "image-scale 0.5": ["--checkpoint", "--images"],
@@ -401,6 +406,8 @@ EVERY_EVALUATION_FLAG = {
     "accelerator cpu": ["--checkpoint", "--images"],
     "save-predictions": ["--checkpoint"],
     "save color --save-predictions": ["--checkpoint"],
+    "save probability confidence --save-predictions": ["--checkpoint"],
+    "suspects 5": ["--checkpoint", "--predictions"],
     "output-dir x": None,
 }
 

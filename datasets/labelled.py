@@ -1,0 +1,131 @@
+"""Which classes each image labels: ``labelled_classes.csv`` in the data folder, for sets merged of several.
+
+::
+
+    images,classes
+    cityA/*,road;car
+    night_*,road
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from segloss.datasets.base import SegmentationDataset, read_list
+from segloss.errors import InputError, unknown_name
+from segloss.losses.reduction import IGNORE_INDEX
+
+FILE = "labelled_classes.csv"
+Rows = tuple[tuple[str, tuple[int, ...]], ...]  # pattern of names, class numbers
+
+
+def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
+    """Rows of a pattern of image names (``*``, ``?``, ``[abc]``) and the classes that such images label.
+
+    Args:
+        path: a pattern a line and, behind it, names of classes; parted by commas, semicolons, ``|`` or tabs.
+        class_names: those there are.
+
+    Raises:
+        InputError: it cannot be read, names a class that there is not, none at all, or a pattern twice.
+    """
+    try:
+        table = list(csv.reader(read_list(path), skipinitialspace=True))
+    except (OSError, csv.Error) as error:
+        raise InputError(f"cannot be read: {error}", "see docs/data.md for its form", path) from error
+    cells = [[part.strip() for cell in row for part in re.split(r"[;|\t]", cell) if part.strip()] for row in table]
+    if cells and [cell.lower() for cell in cells[0]] == ["images", "classes"]:
+        cells = cells[1:]
+    rows: dict[str, tuple[int, ...]] = {}
+    for pattern, *names in (row for row in cells if row):
+        unknown = next((name for name in names if name not in class_names), None)
+        if unknown is not None:
+            raise unknown_name("class", unknown, class_names, path)
+        if not names or pattern in rows:
+            what = f"lists {pattern} twice" if names else f"lists no class for {pattern}"
+            raise InputError(what, "write one line of a pattern and its classes, as cityA/*,road;car", path)
+        rows[pattern] = tuple(class_names.index(name) for name in names)
+    return tuple(rows.items())
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether a pattern is that of an image, by its name or by the end of its path from a folder on."""
+    return _regex(pattern).match(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _regex(pattern: str) -> "re.Pattern[str]":
+    return re.compile(f"(?:.*/)?{translate(pattern)}")
+
+
+def class_masks(rows: Rows, names: Sequence[str], num_classes: int) -> np.ndarray:
+    """bool ``(images, C)``: the classes of the first row that fits each image; all where none does.
+
+    >>> class_masks((("a*", (0,)),), ["a1", "b"], 2).tolist()
+    [[True, False], [True, True]]
+    """
+    masks = np.ones((len(names), num_classes), dtype=bool)
+    for place, name in enumerate(names):
+        found = next((classes for pattern, classes in rows if fits(pattern, name)), None)
+        if found is not None:
+            masks[place] = np.isin(np.arange(num_classes), found)
+    return masks
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a data folder says of its images' labels.
+
+    Attributes:
+        path: of the file.
+        rows: of it.
+        masks: bool ``(images, C)``, True for the classes that an image labels.
+    """
+
+    path: Path
+    rows: Rows
+    masks: np.ndarray
+
+    def of_image(self, classes: np.ndarray, place: int) -> np.ndarray:
+        """A map of class numbers, labels or predictions, with 255 at the classes that the image does not label."""
+        mask = self.masks[place]
+        if mask.all():
+            return classes
+        table = np.arange(np.iinfo(classes.dtype).max + 1, dtype=classes.dtype)
+        table[: len(mask)][~mask] = IGNORE_INDEX
+        chosen: np.ndarray = table[classes]
+        return chosen
+
+    def of_histogram(self, counts: np.ndarray, place: int) -> np.ndarray:
+        """Pixels of each class ``(C + 1,)``, those of classes that the image does not label among the ignored ones."""
+        left_out = np.append(~self.masks[place], False)
+        kept: np.ndarray = np.where(left_out, 0, counts)
+        kept[-1] += counts[left_out].sum()
+        return kept
+
+
+def find_labelled(folders: Sequence[Path], names: Sequence[str], class_names: Sequence[str]) -> Labelled | None:
+    """What the first of the folders that has the file says of these images; None where none has it.
+
+    Raises:
+        InputError: as :func:`read_labelled_classes`.
+    """
+    path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    if path is None:
+        return None
+    rows = read_labelled_classes(path, class_names)
+    return Labelled(path, rows, class_masks(rows, names, len(class_names)))
+
+
+def label_part(dataset: SegmentationDataset, root: Path) -> None:
+    """Tell a split which classes its images label, where the data folder says so."""
+    dataset.labelled = find_labelled([root], dataset.names, dataset.classes.names)
+    if dataset.labelled is not None:
+        part = int((~dataset.labelled.masks.all(1)).sum())
+        dataset.found.form += f"; {part} of {len(dataset)} images label a part of the classes ({FILE})"

@@ -1,0 +1,172 @@
+"""Folders of saved probability maps, from anywhere, against a folder of labels."""
+
+import math
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segloss.datasets.classes import ClassTable
+from segloss.datasets.masks import map_mask, read_mask
+from segloss.decisions import Decision, decide
+from segloss.errors import InputError
+from segloss.evaluation.fitting import PIXELS, SAMPLE_MIB, plain_tilt
+from segloss.evaluation.mask_source import MaskSource, Triple
+from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior, files_of, list_maps, read_map
+from segloss.evaluation.results import ImageResult
+from segloss.evaluation.run_source import Measures, OnSample, Sample, image_result
+from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.losses import class_prior
+from segloss.pixel_sample import PixelSample
+from segloss.progress import Progress
+from segloss.schema import MaskOrigin
+
+
+class MapSource(MaskSource):
+    """A folder of probability maps against a folder of labels: decided on and calibrated as a run's own posterior.
+
+    Args:
+        name, predictions, labels, classes, skip_bad, workers, training_pixels: as of :class:`MaskSource`; training
+            pixels also give the prior, and are those of the maps' run where they are not given.
+        measures: what to count, and the decision; its ``rule`` is one more point of the sweep.
+        on_sample: as of :class:`segloss.evaluation.run_source.RunSource`, but from several threads.
+
+    Raises:
+        InputError: files do not match, or the maps are of other classes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        predictions: Path,
+        labels: Path,
+        classes: ClassTable,
+        *,
+        measures: Measures | None = None,
+        skip_bad: bool = False,
+        workers: int | None = None,
+        training_pixels: tuple[int, ...] | None = None,
+        on_sample: OnSample | None = None,
+    ):
+        self.index = MapIndex.load(predictions)
+        self.measures = measures or Measures(calibration=True)
+        self.on_sample = on_sample
+        self.reader = SavedPosterior(self.index)
+        names = self.index.classes
+        if names not in (None, classes.names):
+            what = f"holds maps of other classes ({', '.join(names[:4])} ...)" if names else ""
+            raise InputError(what, "give their --class-table", predictions)
+        super().__init__(
+            name,
+            predictions,
+            labels,
+            classes,
+            skip_bad=skip_bad,
+            workers=workers,
+            training_pixels=training_pixels or self.index.training_pixels,
+        )
+
+    def _files(self) -> dict[str, Path]:
+        return list_maps(self.predictions)
+
+    def _require_sizes(self) -> None:
+        """None can be told from a header."""
+
+    def require_prior(self) -> None:
+        """InputError where a decision would need the training prior and nothing says it."""
+        if self.training_pixels is None:
+            cure = "give --training-counts, a run's pixel_counts.json"
+            raise InputError("--decision prior needs the training pixels of each class", cure, self.predictions)
+
+    @property
+    def prior(self) -> Tensor:
+        return class_prior(self.training_pixels or (1,) * len(self.classes))
+
+    def read(self, triple: Triple) -> tuple[Sample, Tensor | InputError]:
+        """Labels as a sample, and the posterior ``(1, C, H, W)``, or what is wrong with it: :func:`read_map`."""
+        labels = map_mask(read_mask(triple.true), self.classes, triple.true)
+        sample = {"name": triple.name, "labels": torch.from_numpy(labels)}
+        try:
+            return sample, read_map(triple.predicted, len(self.classes), labels < len(self.classes))[None]
+        except InputError as error:
+            return sample, error
+
+    def fit(self, progress: Progress | None = None) -> IoUDecision:
+        """The rule for mean IoU, fitted to these maps; labels only say which pixels are ignored.
+
+        Raises:
+            InputError: a map cannot be used (with ``skip_bad`` it is left out), or no pixel is labelled.
+        """
+        sample: PixelSample | None = None
+        found = self._maps()
+        for seen, posterior in found if progress is None else progress(found, len(self)):
+            if sample is None:
+                stride = max(1, math.isqrt(posterior[0, 0].numel() * len(self) // PIXELS))
+                sample = PixelSample(pixel_stride=stride, max_mib=SAMPLE_MIB)
+            labels = seen["labels"].long()
+            sample.update(posterior, labels.where(labels < len(self.classes), 255)[None])
+        if sample is None or not sample.pixels:
+            raise InputError("no pixel is labelled, so no rule can be fitted", "check --labels", self.labels)
+        tilt = plain_tilt(self.index.calibration, self.reader.tilt)
+        return iou_decision(sample, counts="posterior", tilt=tilt)
+
+    def _maps(self) -> Iterator[tuple[Sample, Tensor]]:
+        """One after the other, a few read ahead."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            left = iter(self.triples)
+            while some := list(islice(left, self.workers)):
+                for seen, posterior in pool.map(self.read, some):
+                    if isinstance(posterior, Tensor):
+                        yield seen, posterior
+                    elif not self.skip_bad:
+                        raise posterior
+
+    def describe(self) -> MaskOrigin:
+        return replace(super().describe(), decision=str(self.measures.decision))
+
+    def key(self) -> dict[str, Any]:
+        return {**super().key(), "measures": repr(self.measures), "index": repr((self.index, self.training_pixels))}
+
+    def _stats(self, triple: Triple) -> list[Path]:
+        return [*files_of(triple.predicted), triple.true]
+
+    def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
+        """No image; labels and the class numbers decided on, of one sample."""
+        seen, posterior = self.read(next(triple for triple in self.triples if triple.name == name))
+        labels = seen["labels"].numpy()
+        assert isinstance(posterior, Tensor)  # it has been counted
+        predicted = decide(self.reader, posterior, self.prior, self.measures.decision)[0]
+        return None, labels, predicted.numpy().astype(labels.dtype)
+
+    def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
+        return super().results(() if self.on_sample is not None else done)
+
+    def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
+        seen, posterior = self.read(item[1])
+        if isinstance(posterior, InputError):
+            return posterior
+        result, predicted, found = image_result(seen, posterior, self.reader, self.prior, self.measures)
+        if self.on_sample is not None:
+            self.on_sample(seen, predicted, found)
+        return result
+
+
+def decision_of_maps(source: MapSource, asked: Decision | str, progress: Progress | None = None) -> Decision:
+    """What ``--decision`` means for maps: ``iou`` is fitted to them, ``auto`` is the run's chosen point or else that.
+
+    Raises:
+        InputError: as :meth:`MapSource.fit`, or ``prior`` without training pixels.
+    """
+    if asked == "auto" and source.index.point is not None:
+        asked = source.index.point
+    if isinstance(asked, str):
+        return Decision("iou", terms=source.fit(progress))
+    if asked.rule == "prior":
+        source.require_prior()
+    return asked

@@ -1,0 +1,203 @@
+"""Posteriors as files: float16 .npz or a PNG for each class, and what is known of the network that wrote them.
+
+probability.json in their folder says which class each channel is and what deciding otherwise takes: tilt, calibration,
+training pixels, the chosen point. Maps of others do without it.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from segloss.calibration import Calibration
+from segloss.datasets.images import PICTURES, list_images, read_bytes, read_file
+from segloss.decisions import Decision
+from segloss.errors import InputError
+from segloss.files import write_bytes, write_json
+from segloss.inference import AveragedPosterior
+from segloss.losses import Criterion
+from segloss.losses.criterion import per_class
+from segloss.runs import Run
+
+INDEX = "probability.json"
+ARRAYS = (".npz", ".npy")
+OF_ONE = 0.01  # how far the sum of a pixel may be from 1; half precision rounds by 0.05 %
+MOST_IN_PNG = 254  # classes; where none has more than 1/510, all would be written as 0
+CURE = "save criterion.posterior(logits), in 0..1 with sum 1 over the classes"
+
+
+@dataclass(frozen=True)
+class MapIndex:
+    """What is known of the maps of a folder; nothing, but for maps that this toolkit wrote.
+
+    Attributes:
+        classes: names of the channels.
+        training_pixels: of each class.
+        tilt: u of the criterion, ``(C,)``; None: all 1.
+        calibration: that the maps have been through.
+        point: the operating point chosen for the run.
+    """
+
+    classes: tuple[str, ...] | None = None
+    training_pixels: tuple[int, ...] | None = None
+    tilt: tuple[float, ...] | None = None
+    calibration: Calibration | None = None
+    point: Decision | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> "MapIndex":
+        tilt, kept = run.criterion.tilt, run.kept
+        plain = None if tilt is None else tuple(tilt.tolist())
+        return cls(run.classes.names, run.counts.pixels, plain, kept.calibration, kept.point)
+
+    def save(self, folder: Path) -> None:
+        point = None if self.point is None else {"rule": self.point.rule, "value": self.point.value}
+        content = {**vars(self), "calibration": self.calibration and self.calibration.to_dict(), "point": point}
+        write_json(folder / INDEX, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "MapIndex":
+        """Of a folder, empty where it has none; InputError for a damaged file."""
+        path = folder / INDEX
+        if not path.is_file():
+            return cls()
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            calibration, point, names = content["calibration"], content["point"], tuple(map(str, content["classes"]))
+            pixels, tilt = content["training_pixels"], content["tilt"]
+            found = cls(
+                names,
+                pixels and tuple(map(int, pixels)),
+                tilt and tuple(map(float, tilt)),
+                calibration and Calibration.from_dict(calibration),
+                point and Decision(str(point["rule"]), float(point["value"])),
+            )
+            bias = found.calibration and found.calibration.bias
+            if any(len(term or names) != len(names) for term in (found.training_pixels, found.tilt, bias)):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError("cannot be read", "save the maps again, or delete it to read them alone", path) from error
+        return found
+
+
+class SavedPosterior(AveragedPosterior):
+    """Reads saved posteriors as their run reads scores: operating points put the tilt in and leave calibration out."""
+
+    def __init__(self, index: MapIndex):
+        Criterion.__init__(self)
+        self.calibration = index.calibration
+        self.register_buffer("u", None if index.tilt is None else torch.tensor(index.tilt))
+
+    @property
+    def tilt(self) -> Tensor | None:
+        return self.get_buffer("u") if self._buffers["u"] is not None else None
+
+    def natural_scores(self, logits: Tensor) -> Tensor:
+        natural = super().natural_scores(logits)
+        if self.calibration is None:
+            return natural
+        return (natural - per_class(torch.tensor(self.calibration.bias), natural)) * self.calibration.temperature
+
+
+def write_arrays(path: Path, posterior: Tensor) -> None:
+    """``path``.npz of one array ``probability``, float16 ``(C, H, W)``."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, probability=posterior.half().cpu().numpy())
+    write_bytes(path.with_name(f"{path.name}.npz"), buffer.getvalue())
+
+
+def write_pictures(path: Path, posterior: Tensor) -> None:
+    """``path``/000.png ...: round(255 p) of each class."""
+    for c, channel in enumerate(_as_bytes(posterior)):
+        write_bytes(path / f"{c:03d}.png", cv2.imencode(".png", channel)[1].tobytes())
+
+
+def confidence_picture(posterior: Tensor) -> np.ndarray:
+    """round(255 p) of the likeliest class, uint8 ``(H, W)``."""
+    return _as_bytes(posterior.amax(0))
+
+
+def _as_bytes(posterior: Tensor) -> np.ndarray:
+    return posterior.float().mul(255).round_().byte().cpu().numpy()
+
+
+def list_maps(folder: Path) -> dict[str, Path]:
+    """Maps below a folder by name: NAME.npz, NAME.npy, else folders NAME with a PNG for each class."""
+    arrays = list_images(folder, ARRAYS)
+    return arrays or {Path(name).parent.as_posix(): path.parent for name, path in list_images(folder).items()}
+
+
+def holds_maps(folder: Path, form: str) -> bool:
+    """Whether a folder of predictions is one of probabilities: as stated, or ``auto``: by its files."""
+    if form != "auto":
+        return form == "probability"
+    return (folder / INDEX).is_file() or (not list_images(folder, PICTURES) and bool(list_images(folder, ARRAYS)))
+
+
+def files_of(path: Path) -> list[Path]:
+    """That a map is made of."""
+    return sorted(path.glob("*.png")) if path.is_dir() else [path]
+
+
+def read_map(path: Path, num_classes: int, valid: np.ndarray) -> Tensor:
+    """Probabilities float32 ``(C, H, W)`` with sum 1.
+
+    Where the label is not ``valid``, ``(H, W)``, they may be anything, and are 0 if they are no probabilities.
+
+    Raises:
+        InputError: the file cannot be read, or holds another shape, NaN or what are no probabilities.
+    """
+    values, step = _read_pictures(path) if path.is_dir() else (_read_array(path), 0.0)
+    if values.ndim == 4 and 1 in values.shape[:2]:  # nnU-Net's (C, 1, H, W), or a batch of one
+        values = values.reshape(-1, *values.shape[2:])
+    expected = (num_classes, *valid.shape)
+    if values.shape != expected:
+        what = f"has shape {values.shape}, its classes and label have {expected} (classes, height, width)"
+        raise InputError(what, "save all classes, at the label's size", path)
+    probability = torch.from_numpy(values.astype(np.float32, copy=False))
+    total = probability.sum(0)
+    good = ((total - 1).abs() <= OF_ONE + step * num_classes / 2) & (probability.amin(0) >= 0) & (total > 0)
+    if not bool(good.all()):
+        wrong = ~good & torch.from_numpy(valid)
+        if bool(wrong.any()):
+            pixel = probability[:, wrong][:, 0]
+            if bool(pixel.isnan().any()):
+                raise InputError("holds NaN", "the network's scores are broken, or its input is", path)
+            what = f"holds a pixel of sum {float(pixel.sum()):.4g} and smallest value {float(pixel.min()):.4g}"
+            raise InputError(what, CURE, path)
+        probability = probability.where(good, 0)
+        total = total.where(good, 1)
+    return probability / total
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """The one array of a file, floating point."""
+    try:
+        found: Any = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        values = found[found.files[0]] if path.suffix == ".npz" and len(found.files) == 1 else found
+        if not isinstance(values, np.ndarray):
+            raise InputError(f"holds {len(found.files)} arrays", "save one, of all classes", path)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("cannot be read as an array", "save the map again", path) from error
+    if values.dtype.kind != "f":
+        raise InputError(f"holds {values.dtype} values", CURE, path)
+    return values
+
+
+def _read_pictures(path: Path) -> tuple[np.ndarray, float]:
+    """All channels in 0..1, and the step between two values."""
+    channels = [read_file(file, cv2.IMREAD_UNCHANGED) for file in files_of(path)]
+    forms = {(channel.shape, channel.dtype) for channel in channels}
+    if len(forms) != 1 or channels[0].ndim != 2 or channels[0].dtype not in (np.uint8, np.uint16):
+        raise InputError("holds pictures of several sizes or kinds", "save one grey PNG for each class", path)
+    full = np.iinfo(channels[0].dtype).max
+    return np.stack(channels).astype(np.float32) / full, 1 / full

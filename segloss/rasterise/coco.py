@@ -1,0 +1,104 @@
+"""COCO JSON, Roboflow's too: polygons, run lengths, crowds. https://cocodataset.org/#format-data"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segloss.datasets.annotations import read_json
+from segloss.errors import InputError
+from segloss.rasterise.regions import Region, polygons, rectangle, ring_of, run_lengths
+from segloss.rasterise.sources import Images, Item, Picture, Source, split_of
+
+
+def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False) -> Source:
+    """Pictures of all ``images`` of the files, those without annotations too; classes by category id.
+
+    Raises:
+        InputError: a file is no COCO JSON of instances.
+    """
+    source = Source()
+    for path in files:
+        content = _content(path, source)
+        if content is None:
+            continue
+        categories = _categories(content, path, source)
+        source.add_classes(categories.values())
+        split = split_of(path, root)
+        of_image: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        known = {_id(entry) for entry in content["images"]}
+        for place, entry in enumerate(content["annotations"]):
+            where = f"annotation {_id(entry) or f'number {place}'}"
+            if (image := _id(entry, "image_id")) not in known:
+                source.fault(f"{path}: {where}", f"is of image_id {image or None}, which is not listed")
+                continue
+            of_image[image].append((where, entry))
+        for entry in content["images"]:
+            try:
+                name, size = str(entry["file_name"]), (int(entry["height"]), int(entry["width"]))
+                picture = Picture(images.find(name, path.parent, split), split, path, size=size)
+            except (ValueError, KeyError, TypeError) as error:
+                why = str(error) if type(error) is ValueError else "has no file_name, height and width"
+                source.fault(f"{path}: image {_id(entry)}", why, "add the image, say --image-dir, or remove it")
+                continue
+            rows = of_image[_id(entry)]
+            made = [(where, partial(_item, row, categories, where, fill_boxes)) for where, row in rows]
+            picture.items = source.items(path, made)
+            source.pictures.append(picture)
+    return source
+
+
+def _id(entry: Any, key: str = "id") -> str:
+    """As text, since some write numbers so; nothing where there is none."""
+    return str(entry[key]) if isinstance(entry, dict) and entry.get(key) is not None else ""
+
+
+def _content(path: Path, source: Source) -> dict[str, Any] | None:
+    """None for captions, which have no categories."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations")
+    ):
+        raise InputError("is no COCO file (images, annotations, categories)", "export instances", path)
+    if isinstance(content.get("categories"), list):
+        return content
+    source.notes.append(f"{path}: has no categories and so no instances, passed over")
+    return None
+
+
+def _categories(content: dict[str, Any], path: Path, source: Source) -> dict[str, str]:
+    """Names by id, in the order of the ids; without a group that only holds the others, as Roboflow writes one."""
+    try:
+        named = {int(entry["id"]): entry for entry in content["categories"]}
+        names = {str(number): str(named[number]["name"]).strip() for number in sorted(named)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("a category has no id and name", "write both for each", path) from error
+    used = {_id(entry, "category_id") for entry in content["annotations"]}
+    holders = {entry.get("supercategory") for entry in named.values()}
+    for number, name in [*names.items()]:
+        if number not in used and name in holders and named[int(number)].get("supercategory") in (None, "none", ""):
+            source.notes.append(f"{path}: category {name!r} holds others and has no annotation: it is no class")
+            del names[number]
+    return names
+
+
+def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: bool) -> Item:
+    number = _id(entry, "category_id")
+    if number not in names:
+        raise ValueError(f"is of category {number or None}, which is not listed")
+    return Item(where, names[number], _region(entry, fill_boxes), crowd=bool(entry.get("iscrowd")))
+
+
+def _region(entry: dict[str, Any], fill_boxes: bool) -> Region:
+    outline, box = entry.get("segmentation"), entry.get("bbox")
+    if isinstance(outline, dict):
+        return run_lengths(outline.get("size"), outline.get("counts"))
+    if outline and isinstance(outline, list):
+        return polygons([ring_of(ring) for ring in outline])
+    if not box:
+        raise ValueError("has no segmentation")
+    if not fill_boxes:
+        raise ValueError("has a box but no outline (--fill-boxes fills it)")
+    left, top, width, height = map(float, box)
+    return rectangle(left, top, left + width, top + height)

@@ -1,0 +1,129 @@
+"""Pictures with items to masks: who lies on top, what is ignored, and what does not fit the image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segloss.datasets.classes import IGNORED_NAMES, LABELME_IGNORED, ClassTable
+from segloss.datasets.images import read_header
+from segloss.errors import InputError
+from segloss.losses.reduction import IGNORE_INDEX
+from segloss.rasterise.regions import Runs, area, pixels_of
+from segloss.rasterise.sources import Item, Picture, Source
+
+BACKGROUND = ("background", "_background_", "__background__")
+IGNORED = (*IGNORED_NAMES, LABELME_IGNORED)
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What is written for which name.
+
+    Attributes:
+        classes: the class table of the masks.
+        unlabelled: id of pixels that no annotation covers.
+        ignored: id of what is not scored.
+    """
+
+    classes: ClassTable
+    unlabelled: int
+    ignored: int
+
+    def id_of(self, label: str) -> int:
+        """ValueError for a name that is no class."""
+        plain = label.lower()
+        if label not in self.classes.names and plain in IGNORED:
+            return self.ignored
+        name = next((each for each in self.classes.names if each.lower() in BACKGROUND), label)
+        found = name if plain in BACKGROUND else label
+        if found not in self.classes.names:
+            raise ValueError(f"is of class {label!r}, which the class table does not have")
+        return self.classes.ids[self.classes.names.index(found)]
+
+
+def legend_of(names: Sequence[str], unlabelled: str, table: ClassTable | None) -> Legend:
+    """The ids of masks: of ``table``, else background 0 and the names from 1 on, without 255.
+
+    Raises:
+        InputError: too many classes, no background where pixels are to be that, or no id to ignore.
+    """
+    if table is None:
+        own = [name for name in names if name.lower() not in (*BACKGROUND, *IGNORED)]
+        background = next((name for name in names if name.lower() in BACKGROUND), BACKGROUND[0])
+        kept = [background, *own] if unlabelled == "background" or background in names else own
+        ids = [number for number in range(len(kept) + 1) if number != IGNORE_INDEX]
+        table = ClassTable(tuple(kept), tuple(ids[: len(kept)]))
+    ignored = next(iter({IGNORE_INDEX} - {*table.ids} or sorted(table.ignore_ids)), None)
+    if ignored is None:
+        raise InputError(f"{IGNORE_INDEX} is the id of a class, and none is ignored", "add ignore: with an id")
+    legend = Legend(table, ignored, ignored)
+    if unlabelled == "ignore":
+        return legend
+    try:
+        return Legend(table, legend.id_of(BACKGROUND[0]), ignored)
+    except ValueError as error:
+        cure = "add it to the class table, or give --unlabelled ignore"
+        raise InputError("pixels without annotation are background, which is no class", cure) from error
+
+
+def size_of(picture: Picture) -> tuple[tuple[int, int], str]:
+    """(H, W) of the image as it is shown, and what its EXIF orientation means for its annotations, if anything.
+
+    Raises:
+        InputError: it cannot be read, or the annotations are for another size.
+    """
+    height, width, turn = read_header(picture.image)[:3]
+    shown = (width, height) if turn >= 5 else (height, width)
+    if picture.size not in (None, shown):
+        stated = f"{picture.size[1]}x{picture.size[0]}" if picture.size else ""
+        what = f"is {shown[1]}x{shown[0]}, its annotations in {picture.source.name} are for {stated} (width x height)"
+        cure = "annotate and train on images of one size"
+        if turn >= 5 and picture.size == (height, width):
+            what, cure = f"{what}: they are for the picture before its EXIF turn", "save it upright without the tag"
+        raise InputError(what, cure, picture.image)
+    note = "is turned by its EXIF orientation; its annotations are read as drawn on the picture as it is shown"
+    return shown, "" if turn == 1 else f"{picture.image}: {note}"
+
+
+def draw(picture: Picture, legend: Legend, on_top: str, source: Source) -> np.ndarray | None:
+    """The mask, uint8 or uint16 ``(H, W)``; faults and notes go to ``source``. None where the image cannot be used.
+
+    Crowds lie below everything. Above them, with ``on_top="smaller"``, an item covers those of more pixels, of equal
+    ones the earlier; with ``"later"`` it covers those before it in the file, CVAT's of a lower z_order first.
+    """
+    try:
+        (height, width), note = size_of(picture)
+    except InputError as error:
+        source.faults.append(error)
+        return None
+    source.notes += [note] if note else []
+    layers: list[tuple[tuple[int, int], Runs, int]] = []
+    for item in picture.items:
+        drawn = _drawn(picture, item, legend, (height, width), source)
+        if drawn is not None:
+            runs, value = drawn
+            order = -area(runs) if on_top == "smaller" else item.order
+            layers.append(((int(not item.crowd), order), runs, value))
+    most = max(*legend.classes.ids, legend.ignored)
+    mask = np.full((height, width), legend.unlabelled, np.uint8 if most < 2**8 else np.uint16)
+    for _, runs, value in sorted(layers, key=lambda layer: layer[0]):
+        mask[pixels_of(runs)] = value
+    return mask
+
+
+def _drawn(
+    picture: Picture, item: Item, legend: Legend, size: tuple[int, int], source: Source
+) -> tuple[Runs, int] | None:
+    where = f"{picture.source}: {item.where}"
+    try:
+        value = legend.ignored if item.crowd else legend.id_of(item.label)
+        runs = item.region(*size)
+    except InputError:
+        raise
+    except ValueError as error:
+        source.fault(where, str(error))
+        return None
+    if not area(runs):
+        source.notes.append(f"{where}: covers no pixel of {picture.image.name}")
+    return runs, value

@@ -1,0 +1,79 @@
+"""LabelMe JSON, one file an image: polygons, rectangles, circles and masks."""
+
+import base64
+import binascii
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segloss.datasets.annotations import read_json
+from segloss.errors import InputError
+from segloss.rasterise.regions import Region, bitmap, ellipse, polygons, rectangle, ring_of
+from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split
+
+
+def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
+    """A picture of each file; classes in the order of the alphabet."""
+    source = Source()
+    for path in files:
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+                raise InputError("is no LabelMe file (shapes)", "remove it", path)
+        except InputError as error:
+            source.faults.append(error)
+            continue
+        split = folder_split(path, root)
+        sides = content.get("imageHeight"), content.get("imageWidth")
+        size = (sides[0], sides[1]) if type(sides[0]) is int and type(sides[1]) is int else None
+        try:
+            image = images.find(str(content.get("imagePath") or ""), path.parent, split)
+        except ValueError as error:
+            source.fault(path, str(error), "add the image, say --image-dir, or remove the file")
+            continue
+        picture = Picture(image, split, path, size=size)
+        rows = [(f"shape {place}", shape) for place, shape in enumerate(content["shapes"])]
+        picture.items = source.items(path, [(where, partial(_item, where, shape)) for where, shape in rows])
+        source.pictures.append(picture)
+    source.add_classes(sorted({item.label for picture in source.pictures for item in picture.items}))
+    return source
+
+
+def _item(where: str, shape: dict[str, Any]) -> Item:
+    label = str(shape["label"]).strip()
+    if not label:
+        raise ValueError("has no label")
+    return Item(f"{where} ({label})", label, _region(shape))
+
+
+def _region(shape: dict[str, Any]) -> Region:
+    kind = shape.get("shape_type") or "polygon"
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
+        return polygons([ring_of([number for point in points for number in point])])
+    if kind not in ("rectangle", "circle", "mask"):
+        raise ValueError(f"is a {kind}, which has no area")
+    (left, top), (right, bottom) = points
+    if kind == "rectangle":
+        return rectangle(left, top, right, bottom)
+    if kind == "circle":  # its middle, and a point of its line
+        radius = math.hypot(right - left, bottom - top)
+        return ellipse(left, top, radius, radius)
+    return bitmap(_decoded(shape.get("mask")), round(left), round(top))
+
+
+def _decoded(text: Any) -> np.ndarray:
+    import cv2
+
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise ValueError("its mask cannot be read") from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if pixels is None:
+        raise ValueError("its mask cannot be read")
+    return np.asarray(pixels > 0)

@@ -1,0 +1,146 @@
+"""YOLO's text files of outlines, Roboflow's too: a class number and x y of the corners, in shares of the image."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segloss.datasets.base import read_list
+from segloss.datasets.classes import read_yaml
+from segloss.datasets.folder import IMAGE_FOLDERS, SPLIT_NAMES
+from segloss.datasets.images import image_files
+from segloss.errors import InputError
+from segloss.rasterise.regions import Runs, polygons, ring_of
+from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split
+
+LABELS = "labels"
+NAME_FILES = ("classes.txt", "obj.names", f"{LABELS}/classes.txt")
+SHARES = (-0.5, 1.5)  # outside the image is cut off; beyond these it is no share
+
+
+def read_yolo(
+    files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False, names: Sequence[str] = ()
+) -> Source:
+    """A picture of each image that has a folder of labels, without a text file an empty one; classes of data.yaml.
+
+    Args:
+        names: of the classes by number, where no file tells them.
+
+    Raises:
+        InputError: there are no class names.
+    """
+    listed = {path for path in image_files(root, (".txt",)) if LABELS in path.parts and path.name not in NAME_FILES}
+    source, unseen = Source(), {*files} | listed
+    places = [path for path in sorted(root.glob("*.y*ml")) if "names" in _yaml(path)]
+    config = _yaml(places[0]) if places else {}
+    known = _names(config, places[0] if places else root) or _listed_names(root) or [*names]
+    if not known:
+        raise InputError("holds no class names", "write classes.txt, one name a line, or give --class-table", root)
+    source.add_classes(known)
+    empty = 0
+    for image, split in _chosen(config, root, images, source):
+        path = _labels_of(image)
+        if not path.parent.is_dir():
+            continue
+        unseen.discard(path)
+        picture = Picture(image, split, path)
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path.is_file() else []
+        rows = [(f"line {place}", line) for place, line in enumerate(lines, 1) if line.strip()]
+        made = [(where, partial(_item, where, line.split(), known, fill_boxes)) for where, line in rows]
+        picture.items = source.items(path, made)
+        source.pictures.append(picture)
+        empty += not rows
+    for path in sorted(unseen):
+        source.fault(path, "has no image", "add the image or remove the file")
+    if empty:
+        source.notes.append(f"{empty} images have no annotation: all of them is unlabelled")
+    return source
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _names(config: dict[str, Any], path: Path) -> list[str]:
+    """The names by number, of a list or of a mapping from each number from 0."""
+    names = config.get("names") or []
+    if isinstance(names, dict):
+        try:
+            by_number = {int(number): name for number, name in names.items()}
+            names = [by_number[number] for number in range(len(by_number))]
+        except (KeyError, ValueError) as error:
+            raise InputError("names are not numbered from 0 without a gap", "number them so", path) from error
+    return [str(name).strip() for name in names]
+
+
+def _listed_names(root: Path) -> list[str]:
+    place = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
+    return [] if place is None else read_list(place)
+
+
+def _labels_of(image: Path) -> Path:
+    """``labels`` for the last folder of images in its path; beside it where there is none."""
+    parts = [*image.parts]
+    at = next((place for place in range(len(parts) - 2, -1, -1) if parts[place] in IMAGE_FOLDERS), None)
+    if at is not None:
+        parts[at] = LABELS
+    return Path(*parts).with_suffix(".txt")
+
+
+def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) -> Iterator[tuple[Path, str]]:
+    """Images and their splits: by train, val and test of data.yaml, else by the names of their folders."""
+    told = {split: _places(config, names, root) for split, names in SPLIT_NAMES.items()}
+    if not any(places for places in told.values()):
+        yield from ((image, folder_split(image, images.root)) for image in images.all)
+        return
+    for split, places in told.items():
+        for place in places:
+            if place.is_dir():
+                yield from ((image, split) for image in images.all if place.resolve() in image.resolve().parents)
+                continue
+            for line in read_list(place):
+                try:
+                    yield images.find(line, place.parent, split), split
+                except ValueError as error:
+                    source.fault(f"{place}: {line}", str(error), "add the image or remove the line")
+
+
+def _places(config: dict[str, Any], names: Sequence[str], root: Path) -> list[Path]:
+    """Folders or lists of a split, below the file's own folder whatever ``..`` or path its writer had."""
+    given = [value for name in names for value in _as_list(config.get(name))]
+    found = []
+    for value in given:
+        parts = [part for part in Path(value).parts if part not in ("..", "/")]
+        tails = (root.joinpath(*parts[first:]) for first in range(max(1, len(parts) - 1)))
+        found += [place for place in tails if place.is_dir() or place.is_file()][:1]
+    return found
+
+
+def _as_list(value: object) -> list[str]:
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)] if value else []
+
+
+def _item(where: str, words: list[str], names: Sequence[str], fill_boxes: bool) -> Item:
+    number, shares = int(words[0]), [float(word) for word in words[1:]]
+    if not 0 <= number < len(names):
+        raise ValueError(f"is of class {number}, but there are {len(names)} names")
+    if len(shares) == 4:
+        if not fill_boxes:
+            raise ValueError("is a box, not an outline (--fill-boxes fills it)")
+        x, y, width, height = shares
+        left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        shares = [left, top, right, top, right, bottom, left, bottom]
+    ring = ring_of(shares)
+    if not SHARES[0] <= min(ring) <= max(ring) <= SHARES[1]:
+        raise ValueError(f"holds {max(ring, key=abs):g}, which is no share of the image in 0..1")
+
+    def draw(height: int, width: int) -> Runs:
+        return polygons([[share * (height if place % 2 else width) for place, share in enumerate(ring)]])(height, width)
+
+    return Item(where, names[number], draw)

@@ -1,0 +1,383 @@
+"""Posteriors saved as files and scored again: the same scores as the run, by every decision, within half precision."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_trees import random_mask, write_png
+from street_trees import TINY, street_tree
+
+import eval_seg
+import segloss
+import train_seg
+from segloss.datasets.classes import ClassTable
+from segloss.errors import InputError
+from segloss.evaluation.map_source import MapSource, decision_of_maps
+from segloss.evaluation.posterior_maps import (
+    MapIndex,
+    SavedPosterior,
+    list_maps,
+    read_map,
+    write_arrays,
+    write_pictures,
+)
+from segloss.iou_rule import iou_decision
+from segloss.runs import load_run
+
+SIZE = (13, 17)
+THREE = ClassTable(("wall", "floor", "lamp"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Outlying labels and calibrated, so that tilt and calibration must be kept apart."""
+    root = tmp_path_factory.mktemp("run")
+    data = street_tree(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
+        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
+        train_seg.train([*flags, "--epochs", "1", "--calibrate"])
+    return root / "run"
+
+
+VIEWS = ("--tta-flip", "--tile", "48", "48")
+
+
+@pytest.fixture(scope="module")
+def saved(run) -> Path:
+    """All kinds of maps of the test split, seen in windows and mirrored."""
+    out = run.parent / "out"
+    flags = ["--save-predictions", "--save", "probability", "probability_png", "confidence", *VIEWS]
+    evaluate(out, "--checkpoint", run, "--check", "off", *flags)
+    return out / "predictions/run"
+
+
+def evaluate(out: Path, *flags: object) -> dict:
+    eval_seg.evaluate([*map(str, flags), "--output-dir", str(out), "--workers", "0"])
+    return json.loads((out / "metrics.json").read_text())["runs"]
+
+
+def of_maps(out: Path, run: Path, maps: Path, *flags: object) -> dict:
+    labels = run.parent / "data/testannot"
+    (found,) = evaluate(out, "--predictions", maps, "--labels", labels, "--class-table", "camvid", *flags).values()
+    return found
+
+
+def refused(capsys, *argv: object) -> str:
+    sys.argv = ["eval_seg.py", *map(str, argv)]
+    with pytest.raises(SystemExit) as stop:
+        eval_seg.main()
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.count("\n") == 1 and "Traceback" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("kind", "decision", "miou", "calibration"),
+    [
+        ("probability", "plain", 5e-4, 1e-5),
+        ("probability", "tau 0.5", 5e-4, 1e-5),
+        ("probability", "prior 0.4", 5e-4, 1e-5),
+        ("probability_png", "plain", 0.01, 0.02),  # this network's posterior is flat: steps of 1/255 matter
+    ],
+)
+def test_saved_maps_score_as_their_run(run, saved, tmp_path, kind, decision, miou, calibration):
+    """Measured: mIoU off by 1.5e-4 from half precision and 1e-3 from 8 bit; the calibration scores by 2e-6 and 3e-3."""
+    words = decision.split()
+    direct = evaluate(tmp_path / "run", "--checkpoint", run, "--check", "off", "--decision", *words, *VIEWS)["run"]
+    found = of_maps(tmp_path / "maps", run, saved / kind, "--decision", *words)
+    keys = ("ece", "brier", "classwise_ece", "nll")
+    off = {key: abs(found["calibration"][key] - direct["calibration"][key]) for key in keys}
+    assert found["miou"] == pytest.approx(direct["miou"], abs=miou) and max(off.values()) < calibration
+    assert found["decision"] == direct["decision"] and found["groups"]["by_pixels_of"] == "training"
+
+
+def test_the_rule_is_fitted_to_the_maps_themselves(run, saved, tmp_path, capsys):
+    found = of_maps(tmp_path / "iou", run, saved / "probability", "--decision", "iou")
+    assert "IoU rule fitted on these 3 probability maps: expected mIoU" in capsys.readouterr().out
+    stacked, labels = [], []
+    for name, path in list_maps(saved / "probability").items():
+        true = cv2.imread(str(run.parent / f"data/testannot/{name}.png"), -1)
+        labels.append(torch.from_numpy(np.where(true == 11, 255, true)).long())
+        stacked.append(read_map(path, 11, true < 11))
+    posterior, true = torch.stack(stacked), torch.stack(labels)
+    rule = iou_decision(posterior, true, counts="posterior")
+    confusion = segloss.ConfusionMatrix(11)
+    confusion.update(rule.decide(posterior), true)
+    # Another start (the plain argmax, which the tilt gives) may end in another fixed point of equal worth.
+    assert found["miou"] == pytest.approx(confusion.compute().miou, abs=0.02) and found["decision"] == "iou"
+    plain = of_maps(tmp_path / "plain", run, saved / "probability")
+    assert plain["miou"] != found["miou"]
+
+
+def test_auto_takes_the_runs_chosen_point_before_the_rule(run, saved, tmp_path):
+    maps = Path(shutil.copytree(saved / "probability", tmp_path / "maps"))
+    assert of_maps(tmp_path / "rule", run, maps, "--decision", "auto")["decision"] == "iou"
+    index = json.loads((maps / "probability.json").read_text())
+    (maps / "probability.json").write_text(json.dumps({**index, "point": {"rule": "prior", "value": 0.3}}))
+    assert of_maps(tmp_path / "point", run, maps, "--decision", "auto")["decision"] == "prior 0.3"
+
+
+def test_a_sweep_of_maps_is_that_of_the_run(run, saved, tmp_path):
+    evaluate(tmp_path / "run", "--checkpoint", run, "--check", "off", "--sweep-tau", *VIEWS)
+    of_maps(tmp_path / "maps", run, saved / "probability", "--sweep-tau")
+    tables = []
+    for name in ("run", "maps"):
+        with (tmp_path / name / "sweep.csv").open(newline="") as file:
+            tables.append({(r["rule"], r["value"]): float(r["miou"]) for r in csv.DictReader(file)})
+    assert tables[0].keys() == tables[1].keys() and ("iou", "") in tables[1]
+    off = [abs(tables[0][key] - tables[1][key]) for key in tables[0] if key[0] != "iou"]
+    assert max(off) < 1e-3  # measured: 1e-4
+    assert (tmp_path / "maps/sweep.png").is_file()
+
+
+def test_confidence_is_the_largest_probability(saved):
+    for name, path in list_maps(saved / "probability").items():
+        picture = cv2.imread(str(saved / f"confidence/{name}.png"), cv2.IMREAD_UNCHANGED)
+        expected = 255 * read_map(path, 11, np.ones((64, 96), bool)).max(0).values
+        assert picture.dtype == np.uint8 and np.abs(picture - expected.numpy()).max() < 0.7  # rounded, of rounded ones
+
+
+def test_maps_of_images_without_labels_are_those_of_the_split(run, saved, tmp_path):
+    flags = ["--checkpoint", str(run), "--images", str(run.parent / "data/test"), "--save", "probability", *VIEWS]
+    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path), "--workers", "0"])
+    written = tmp_path / "predictions/run"
+    assert json.loads((written / "probability.json").read_text())["tilt"] is not None
+    for name, path in list_maps(saved / "probability").items():
+        np.testing.assert_array_equal(
+            np.load(written / f"{name}.npz")["probability"], np.load(path)["probability"], err_msg=name
+        )
+
+
+def test_maps_are_the_calibrated_posterior_in_half_precision(run, tmp_path):
+    flags = ["--checkpoint", str(run), "--images", str(run.parent / "data/test"), "--save", "probability"]
+    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path), "--workers", "0"])
+    loaded = load_run(run)
+    image = cv2.imread(str(run.parent / "data/test/test_0.png"))[..., ::-1]
+    with torch.inference_mode():
+        logits = loaded.model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
+    expected = loaded.kept.calibration.apply(loaded.criterion.posterior(logits))[0]
+    with np.load(tmp_path / "predictions/run/test_0.npz") as file:
+        assert file["probability"].dtype == np.float16
+        np.testing.assert_allclose(file["probability"], expected.numpy(), atol=5e-4)  # half a step of float16 below 1
+
+
+# Maps of others.
+
+
+def maps_of(root: Path, names="ba", dtype=np.float16, folder="pred") -> dict[str, np.ndarray]:
+    """``root/pred/NAME.npz`` and ``root/true/NAME.png``, random."""
+    found = {}
+    for seed, name in enumerate(names):
+        scores = np.random.default_rng(seed).normal(size=(3, *SIZE)) * 3
+        found[name] = (np.exp(scores) / np.exp(scores).sum(0)).astype(dtype)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        np.savez(root / f"{folder}/{name}.npz", found[name])
+        write_png(root / f"true/{name}.png", random_mask(seed, SIZE, (0, 1, 2, 255)))
+    (root / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    return found
+
+
+def score_maps(root: Path, *flags: object) -> dict:
+    (found,) = evaluate(root / "out", "--predictions", root / "pred", "--labels", root / "true", *flags).values()
+    return found
+
+
+@pytest.mark.parametrize("form", ["npz", "float64", "npy", "nnunet", "stated pictures", "16 bit pictures"])
+def test_maps_from_anywhere_are_scored(tmp_path, form):
+    maps = maps_of(tmp_path, dtype=np.float64 if form == "float64" else np.float32)
+    flags = []
+    for name, values in maps.items() if form not in ("npz", "float64") else ():
+        (tmp_path / f"pred/{name}.npz").unlink()
+        if form == "npy":
+            np.save(tmp_path / f"pred/{name}.npy", values)
+        elif form == "nnunet":
+            np.savez(tmp_path / f"pred/{name}.npz", probabilities=values[:, None])
+        else:
+            flags, full = ["--prediction-form", "probability"], 255 if form == "stated pictures" else 65535
+            for c, channel in enumerate(values):
+                kind = np.uint8 if full == 255 else np.uint16
+                write_png(tmp_path / f"pred/{name}/{c}.png", np.round(channel * full).astype(kind))
+    found = score_maps(tmp_path, *flags)
+    confusion = segloss.ConfusionMatrix(3)
+    for name, values in maps.items():
+        true = cv2.imread(str(tmp_path / f"true/{name}.png"), -1)
+        confusion.update(torch.from_numpy(values.argmax(0)), torch.from_numpy(true))
+    assert found["miou"] == pytest.approx(confusion.compute().miou, abs=0.02 if form == "stated pictures" else 1e-12)
+    assert found["calibration"]["nll"] > 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.__setitem__((slice(None), 3, 3), np.nan), "a.npz: holds NaN"),
+        (lambda p: p.__imul__(7), "a.npz: holds a pixel of sum 7"),
+        (lambda p: p.__isub__(0.4), "and smallest value -0."),
+        (lambda p: p.__imul__(0), "a.npz: holds a pixel of sum 0 "),
+    ],
+    ids=["NaN", "sums", "negative", "zero"],
+)
+def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoil, message):
+    maps = maps_of(tmp_path, dtype=np.float32)
+    true = np.zeros(SIZE, np.uint8)
+    write_png(tmp_path / "true/a.png", true)
+    spoil(maps["a"])
+    np.savez(tmp_path / "pred/a.npz", maps["a"])
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    for decision in (["plain"], ["iou"]):
+        line = refused(capsys, *flags, "--decision", *decision)
+        assert message in line
+    found = score_maps(tmp_path, "--skip-bad", "--decision", "iou")
+    assert found["images"] == 1 and message.split(": ")[-1] in found["skipped"][0]
+    write_png(tmp_path / "true/a.png", np.full(SIZE, 255, np.uint8))  # where nothing is labelled nothing is asked
+    assert score_maps(tmp_path)["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            lambda: {"x": np.ones((4, *SIZE), np.float32) / 4},
+            "has shape (4, 13, 17), its classes and label have (3, 13, 17)",
+        ),
+        (lambda: {"x": np.ones((3, 5, 5), np.float32) / 3}, "has shape (3, 5, 5)"),
+        (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds uint8 values"),
+        (lambda: {"x": np.ones(2), "y": np.ones(2)}, "holds 2 arrays"),
+        (lambda: {"x": np.array([{}], dtype=object)}, "cannot be read as an array"),
+    ],
+    ids=["classes", "size", "integers", "two", "objects"],
+)
+def test_other_arrays_are_refused_in_one_line(tmp_path, capsys, content, message):
+    maps_of(tmp_path)
+    np.savez(tmp_path / "pred/a.npz", **content())
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    line = refused(capsys, *flags)
+    assert message in line and "a.npz" in line
+    (tmp_path / "pred/a.npz").write_bytes((tmp_path / "pred/b.npz").read_bytes()[:300])
+    assert "cannot be read as an array" in refused(capsys, *flags)
+
+
+def test_maps_of_other_classes_and_a_broken_index_are_refused(run, saved, tmp_path, capsys):
+    maps = Path(shutil.copytree(saved / "probability", tmp_path / "maps"))
+    flags = ["--predictions", maps, "--labels", run.parent / "data/testannot", "--output-dir", tmp_path / "out"]
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefghijk"))
+    assert "holds maps of other classes (sky, building" in refused(
+        capsys, *flags, "--class-table", tmp_path / "classes.txt"
+    )
+    for content in ("[]", "{", '{"classes": 3}', (maps / "probability.json").read_text().replace('"sky",', "")):
+        (maps / "probability.json").write_text(content)
+        assert "probability.json: cannot be read; save the maps again" in refused(
+            capsys, *flags, "--class-table", "camvid"
+        )
+
+
+def test_decisions_need_probability_maps(tmp_path, capsys):
+    maps_of(tmp_path, folder="elsewhere")
+    for name in "ab":
+        write_png(tmp_path / f"pred/{name}.png", random_mask(5, SIZE, (0, 1, 2)))
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    for asked in (["--decision", "iou"], ["--sweep-tau"]):
+        assert f"{asked[0]} needs probability maps, which --predictions do not hold" in refused(capsys, *flags, *asked)
+    both = ["--predictions", tmp_path / "pred", tmp_path / "elsewhere", "--labels", tmp_path / "true"]
+    found = evaluate(tmp_path / "out", *both, "--decision", "iou", "--sweep-tau")  # beside maps, ids are as they are
+    assert "decision" not in found["pred"] and found["elsewhere"]["decision"] == "iou"
+
+
+def test_the_prior_of_foreign_maps_must_be_given(tmp_path, capsys):
+    maps = maps_of(tmp_path)
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--decision", "prior", "1"]
+    assert "--decision prior needs the training pixels of each class" in refused(
+        capsys, *flags, "--output-dir", tmp_path
+    )
+    counts = segloss.count_labels([torch.tensor([0] * 90 + [1] * 9 + [2])[None]], 3, class_names=THREE.names)
+    counts.save(tmp_path / "counts.json")
+    found = score_maps(tmp_path, "--decision", "prior", "1", "--training-counts", tmp_path / "counts.json")
+    confusion, prior = segloss.ConfusionMatrix(3), np.array([0.9, 0.09, 0.01]).reshape(3, 1, 1)
+    for name, values in maps.items():
+        true = cv2.imread(str(tmp_path / f"true/{name}.png"), -1)
+        confusion.update(torch.from_numpy((values / prior).argmax(0)), torch.from_numpy(true))
+    assert found["miou"] == pytest.approx(confusion.compute().miou, abs=1e-3)  # a tie of half precision may turn
+
+
+def test_a_map_that_changed_is_scored_anew(tmp_path):
+    maps_of(tmp_path)
+    before = score_maps(tmp_path)["miou"]
+    np.savez(tmp_path / "pred/a.npz", np.eye(3, dtype=np.float32)[0][:, None, None] * np.ones((3, *SIZE), np.float32))
+    assert score_maps(tmp_path)["miou"] != before
+
+
+def test_images_beside_arrays_stay_the_predictions(tmp_path):
+    """nnU-Net writes both into one folder; what was scored before is scored."""
+    maps_of(tmp_path)
+    for name in "ab":
+        write_png(tmp_path / f"pred/{name}.png", random_mask(9, SIZE, (0, 1, 2)))
+    assert "calibration" not in score_maps(tmp_path)
+    assert "calibration" in score_maps(tmp_path, "--prediction-form", "probability")
+
+
+def test_maps_are_matched_as_masks_are(tmp_path):
+    classes, frame = segloss.datasets.tables.CITYSCAPES, "frankfurt_000000_000294"
+    write_png(tmp_path / f"true/frankfurt/{frame}_gtFine_labelIds.png", random_mask(0, SIZE, range(34)))
+    (tmp_path / "pred/frankfurt").mkdir(parents=True)
+    np.savez(tmp_path / f"pred/frankfurt/{frame}_leftImg8bit.npz", np.full((19, *SIZE), 1 / 19, np.float32))
+    source = MapSource("maps", tmp_path / "pred", tmp_path / "true", classes)
+    assert source.names == [frame] and len([*source.results()]) == 1
+    (tmp_path / "pred/frankfurt/other.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no label in .* for 1: frankfurt/other"):
+        MapSource("maps", tmp_path / "pred", tmp_path / "true", classes)
+
+
+def test_pictures_of_more_classes_than_bits_are_refused(tmp_path):
+    from segloss.evaluation.predictions import PredictionWriter
+
+    most = ClassTable(tuple(f"c{k}" for k in range(254)))
+    PredictionWriter(tmp_path, most, ["probability_png"], None)
+
+
+def test_calibration_and_tilt_of_maps_undo_each_other():
+    """Plain argmax of u p, and of its calibrated form read back."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(1, 4, 9, 9, generator=generator).softmax(1)
+    tilt = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    calibration = segloss.calibration.Calibration(1.7, (0.3, -0.1, -0.4, 0.2))
+    read = SavedPosterior(MapIndex(None, None, tuple(tilt.tolist()), calibration))
+    for tau in (0.0, 0.5, 1.0):
+        expected = (p * tilt.view(1, 4, 1, 1) ** tau).argmax(1)
+        assert torch.equal(read.decide(calibration.apply(p), tau), expected)
+
+
+def test_the_rule_of_maps_needs_a_labelled_pixel(tmp_path):
+    maps_of(tmp_path)
+    for name in "ab":
+        write_png(tmp_path / f"true/{name}.png", np.full(SIZE, 255, np.uint8))
+    source = MapSource("maps", tmp_path / "pred", tmp_path / "true", THREE)
+    with pytest.raises(InputError, match="no pixel is labelled"):
+        decision_of_maps(source, "iou")
+
+
+def test_both_forms_come_back_as_they_were(tmp_path):
+    p = torch.rand(5, 4, 7, generator=torch.Generator().manual_seed(1)).softmax(0)
+    write_arrays(tmp_path / "a", p)
+    write_pictures(tmp_path / "b", p)
+    valid = np.ones((4, 7), bool)
+    assert torch.allclose(read_map(tmp_path / "a.npz", 5, valid), p, atol=2.5e-4)
+    assert torch.allclose(read_map(tmp_path / "b", 5, valid), p, atol=6e-3)  # half of 1/255, before the sum is made 1
+
+
+def test_suspicious_labels_of_a_run_are_shown_with_their_images(run, tmp_path, monkeypatch):
+    """A network hardly trained is sure of little."""
+    out = tmp_path / "out"
+    monkeypatch.setattr("segloss.evaluation.suspects.MARGIN", 0.05)
+    evaluate(out, "--checkpoint", run, "--check", "off", "--suspects", 4, "--save-predictions")
+    with (out / "suspects-run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and all(row["labelled"] != row["predicted"] for row in rows)
+    assert "(image, label, prediction)" in (out / "suspects-run.html").read_text()
+    assert len([*(out / "predictions/run").iterdir()]) == 3
