@@ -19,6 +19,7 @@ from segloss.datasets.bands import RGB, Bands, bands_of, choose_bands, read_band
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.images import image_size, read_header, read_image
 from segloss.datasets.masks import read_mask
+from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, load_or_count
@@ -383,6 +384,22 @@ def test_gray_of_8_bits_as_one_channel_stays_in_8_bits(tmp_path, color):
     assert {(image.dtype, tuple(image.shape)) for image in made} == {(torch.uint8, (1, 48, 128))}
     assert len({int(image.float().mean()) for image in made}) > 2
     assert datasets[0][0]["image"].shape == (3, 64, 96)
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "classmix", "paste"])
+def test_samples_of_two_images_are_mixed_in_all_bands(tmp_path, kind):
+    dataset = build_dataset("folder", band_tree(tmp_path, count=5), "train")
+    choose_bands([dataset])
+    dataset.bands = load_or_count_bands(dataset)
+    options = {"color": "none", "class_pixels": [9, 1], "seeks": True}
+    dataset.transform = train_transform((48, 128), 0, bands=dataset.bands, **options)
+        (48, 128), 0, color="none", bands=dataset.bands, class_pixels=[9, 1], seeks=True
+    )
+    plain = [dataset[0, index]["image"] for index in range(4)]
+    dataset.mixing = Mixing(kind, 1.0, 0, {1: np.arange(len(dataset))})
+    mixed = [dataset[0, index]["image"] for index in range(4)]
+    assert {tuple(image.shape) for image in mixed} == {(5, 48, 128)}
+    assert any(bool((a != b).any()) for a, b in zip(plain, mixed, strict=True))
 
 
 def test_contrast_and_level_change_all_bands_alike_and_beyond_1():
