@@ -393,8 +393,6 @@ def test_samples_of_two_images_are_mixed_in_all_bands(tmp_path, kind):
     dataset.bands = load_or_count_bands(dataset)
     options = {"color": "none", "class_pixels": [9, 1], "seeks": True}
     dataset.transform = train_transform((48, 128), 0, bands=dataset.bands, **options)
-        (48, 128), 0, color="none", bands=dataset.bands, class_pixels=[9, 1], seeks=True
-    )
     plain = [dataset[0, index]["image"] for index in range(4)]
     dataset.mixing = Mixing(kind, 1.0, 0, {1: np.arange(len(dataset))})
     mixed = [dataset[0, index]["image"] for index in range(4)]
