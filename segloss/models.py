@@ -325,7 +325,11 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def require_batch_statistics(
-    model: SegmentationModel, batch_size: int, crop_size: Sequence[int], images: int | None = None
+    model: SegmentationModel,
+    batch_size: int,
+    crop_size: Sequence[int],
+    images: int | None = None,
+    in_channels: int = 3,
 ) -> None:
     """InputError where training batches of one image leave a batch norm one value per channel to normalise.
 
@@ -335,7 +339,7 @@ def require_batch_statistics(
         return
     try:
         with torch.no_grad():
-            copy.deepcopy(model).train()(torch.zeros(1, model.mean.shape[1], *crop_size))
+            copy.deepcopy(model).train()(torch.zeros(1, in_channels, *crop_size))
     except ValueError as error:
         if "per channel" not in str(error):
             raise

@@ -18,7 +18,7 @@ from segloss import export
 from segloss.datasets.bands import Bands, read_bands
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
-from segloss.models import build_model
+from segloss.models import build_model, require_batch_statistics
 from segloss.runs import continued_bands
 
 FAST = [*TINY, "--loss", "ce", "--lr", "5e-3"]
@@ -153,6 +153,12 @@ def test_gray_in_one_band_gives_what_gray_rgb_gave(tmp_path):
         rgb = pretrained.encoder.eval()(gray.expand(-1, 3, -1, -1))[1:]
         for ours, theirs in zip(one(gray)[1:], rgb, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_batch_statistics_are_tried_with_the_bands_there_are():
+    model = build_model("pspnet", "resnet18", 2, in_channels=5)
+    with pytest.raises(InputError, match="--batch-size 1 leaves a batch norm"):
+        require_batch_statistics(model, 1, (64, 64), in_channels=5)
 
 
 def test_8_bit_rgb_is_normalised_as_ever():
