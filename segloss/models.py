@@ -115,7 +115,10 @@ class ModelOptions(Options):
                 classes=num_classes,
                 **_any_size_options(self.encoder),
             )
-            mean, std = normalisation or _normalisation(self.encoder, self.encoder_weights)
+            plain = ((0.0,) * in_channels, (1.0,) * in_channels)  # of bands that nobody has counted
+            mean, std = normalisation or (
+                _normalisation(self.encoder, self.encoder_weights) if in_channels == 3 else plain
+            )
         except Exception as error:  # smp, timm and the hub each raise their own kinds
             raise _build_error(self.arch, self.encoder, download, error) from error
         if self.encoder_weights not in ("none", "imagenet"):
@@ -156,7 +159,8 @@ def build_model(
         num_classes: C.
         encoder_weights: ``"none"`` (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose keys
             are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
-        normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with.
+        normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with; of other bands
+            than three 0 and 1.
         in_channels: bands of the images. Weights of RGB are repeated over the bands and scaled by 3 / bands, so that
             equal bands give about what gray RGB gave; of one band they are added up.
         options: the others of :class:`ModelOptions`.
