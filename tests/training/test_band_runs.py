@@ -156,7 +156,7 @@ def test_gray_in_one_band_gives_what_gray_rgb_gave(tmp_path):
 
 
 def test_batch_statistics_are_tried_with_the_bands_there_are():
-    model = build_model("pspnet", "resnet18", 2, in_channels=5)
+    model = build_model("deeplabv3plus", "resnet18", 2, in_channels=5)
     with pytest.raises(InputError, match="--batch-size 1 leaves a batch norm"):
         require_batch_statistics(model, 1, (64, 64), in_channels=5)
 
