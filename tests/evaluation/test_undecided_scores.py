@@ -138,6 +138,8 @@ def test_without_a_labelled_pixel_there_is_no_brier_score():
     nothing = {**sample("a", None), "labels": labels}
     result, _, _ = image_result(nothing, scores(), build_criterion("ce", COUNTS), PRIOR, Measures(calibration=True))
     assert calibration(Totals.of([result])) is None
-    one, _, _ = image_result(sample("b", None), scores(), build_criterion("ce", COUNTS), PRIOR, Measures(calibration=True))
+    one, _, _ = image_result(
+        sample("b", None), scores(), build_criterion("ce", COUNTS), PRIOR, Measures(calibration=True)
+    )
     both = calibration(Totals.of([result, one]))
     assert both is not None and both.brier > 0
