@@ -23,6 +23,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException
 
+    from segloss.band_statistics import load_or_count_bands
     from segloss.doctor.examine import check_before, check_histograms
     from segloss.errors import InputError
     from segloss.inference import find_machine
@@ -36,6 +37,7 @@ def train(argv: Sequence[str] | None = None) -> None:
         check_same_counts,
         checkpoint_content,
         choose_run_folder,
+        continued_bands,
         criterion_of,
         load_last,
         open_run_folder,
@@ -64,10 +66,14 @@ def train(argv: Sequence[str] | None = None) -> None:
     if run is not None:  # not built anew: the encoder's weights file may be gone by now
         check_same_classes(run, splits.train)
         model = run.model.train()
+        bands = continued_bands(run, splits.train.bands)
     else:
-        model = config.build(len(classes))
+        bands = load_or_count_bands(splits.train, progress=progress_bar("counting bands"))
+        model = config.build(len(classes), normalisation=bands.normalisation, in_channels=bands.count)
+    for dataset in splits.all:
+        dataset.bands = bands
     per_device = max(1, splits.images_per_epoch // config.devices)
-    require_batch_statistics(model, config.batch_size, splits.crop_size, per_device)
+    require_batch_statistics(model, config.batch_size, splits.crop_size, per_device, bands.count)
     counts, source = load_or_count(splits.train, progress=progress_bar("counting pixels"))
     for dataset in splits.all[1:]:
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
@@ -79,12 +85,13 @@ def train(argv: Sequence[str] | None = None) -> None:
     batches_of_epoch(config, splits, trainer)
     if config.resume:
         check_same_counts(folder, counts)
-    used = Used.of(config, splits.crop_size, machine)
+    used = Used.of(config, splits.crop_size, machine, bands)
 
     if trainer.is_global_zero:
-        open_run_folder(folder, config, used, counts)
+        open_run_folder(folder, config, used, counts, bands)
         announce(config, splits, counts, source, criterion, model, trainer, folder)
-    task = SegmentationTask(model, criterion, config, checkpoint_content(config, used, classes, counts, model))
+    content = checkpoint_content(config, used, classes, counts, model, bands)
+    task = SegmentationTask(model, criterion, config, content)
     try:
         trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=run.path if run else None)
     except SystemExit as stop:  # Lightning's answer to SIGTERM and Ctrl-C, after its callbacks have said how to go on

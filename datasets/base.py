@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,10 +14,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import IMAGE_SUFFIXES, OTHER_PICTURES, has_end, image_size, read_image, unreadable
-from segloss.datasets.masks import label_histogram, map_mask, read_mask
+from segloss.datasets.images import (
+    ARRAYS,
+    IMAGE_SUFFIXES,
+    OTHER_PICTURES,
+    Header,
+    has_end,
+    image_size,
+    read_header,
+    unreadable,
+)
+from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
 from segloss.datasets.rows import LARGE, Rows, image_rows, mask_rows, sliced
 from segloss.errors import InputError
 
@@ -84,7 +95,9 @@ class SegmentationDataset(Dataset[Sample]):
 
     An item is ``{"image": uint8 (3, h, w) RGB, "labels": int64 (H, W), "name": str, "size": (H, W)}``; labels are
     class numbers with ``classes.ignored`` where ignored, and are missing where the split has none. Without a transform
-    h, w are H, W. Where ``labelled`` says so, ``"class_mask"``, bool ``(C,)``, holds the classes that the image labels.
+    h, w are H, W. Images of N ``bands`` other than 8-bit RGB are ``(N, h, w)``, float32 unless of 8 bits, and labels
+    are ignored where these hold nothing. Where ``labelled`` says so, ``"class_mask"``, bool ``(C,)``, holds the classes
+    that the image labels.
     The key is an index, or ``(epoch, index)`` and what else tells samples apart: a transform sees all of it and so
     draws the same numbers in whatever worker or resumed run the sample is made.
 
@@ -96,6 +109,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: ``(image (H, W, 3) uint8, labels (H, W) or None, (epoch, index, ...))`` -> the same two.
 
     Attributes:
+        bands: of the images; :func:`segloss.datasets.bands.choose_bands` finds those that are not 8-bit RGB.
         cache: where decoded pairs are kept, if anywhere (:func:`segloss.datasets.cache.cache_in_ram`).
         labelled: which classes each image labels; None: all. Pixels of other classes are ignored.
         mixing: makes samples of two; None: no sample is.
@@ -122,6 +136,8 @@ class SegmentationDataset(Dataset[Sample]):
         self.classes = classes
         self.transform = transform
         self.cache: RamCache | None = None
+        self.bands: Bands = RGB
+        self._headers: dict[Path, Header] = {}
         self.labelled: Labelled | None = None
         self.mixing: Mixing | None = None
         self.root: Path | None = None
@@ -137,9 +153,21 @@ class SegmentationDataset(Dataset[Sample]):
         """Unique in the split; predictions are saved under it."""
         return self.names[index]
 
+    def headers(self) -> dict[Path, Header]:
+        """What the headers of the images say, read once; those that cannot be read are left out."""
+        for path, _ in self.pairs:
+            if path not in self._headers:
+                with suppress(InputError):
+                    self._headers[path] = read_header(path)
+        return self._headers
+
     def read_image(self, index: int) -> np.ndarray:
-        """uint8 ``(H, W, 3)`` RGB; InputError if the file cannot be read."""
-        return read_image(self.pairs[index][0])
+        """``(H, W, N)``, uint8 RGB unless there are other ``bands``; InputError if the file cannot be read."""
+        return read_bands(self.pairs[index][0], self.bands)[0]
+
+    def read_picture(self, index: int) -> np.ndarray:
+        """The image as people see it, uint8 ``(H, W, 3)`` RGB; InputError if the file cannot be read."""
+        return self.bands.picture(self.read_image(index))
 
     def read_labels(self, index: int) -> np.ndarray:
         """Class numbers ``(H, W)`` as :func:`map_mask` has them; InputError for an unreadable file or a stray id."""
@@ -158,6 +186,10 @@ class SegmentationDataset(Dataset[Sample]):
         path = self.pairs[index][1]
         if path is None:
             raise self._no_masks(index)
+        if self.bands.gaps:
+            labels = self.decode_pair(index)[1]
+            assert labels is not None
+            return torch.from_numpy(class_histogram(labels, len(self.classes)))
         counts = label_histogram(read_mask(path), self.classes, path)
         return torch.from_numpy(counts if self.labelled is None else self.labelled.of_histogram(counts, index))
 
@@ -166,13 +198,20 @@ class SegmentationDataset(Dataset[Sample]):
         return image_size(self.pairs[index][0])
 
     def is_large(self, index: int) -> bool:
-        """Whether an image is read by rows and not decoded whole, by its header."""
+        """Whether an image is read by rows and not decoded whole, by its header: of 8-bit RGB alone."""
         height, width = self.image_size(index)
-        return height * width > LARGE
+        return self.bands.is_rgb and height * width > LARGE
 
     def image_rows(self, index: int) -> Rows:
-        """As :meth:`read_image`, a few rows at a time: ``(first, behind the last)`` -> uint8 ``(rows, W, 3)``."""
+        """As :meth:`read_image`, a few rows at a time: ``(first, behind the last)`` -> ``(rows, W, N)``."""
         return image_rows(self.pairs[index][0]) if self.is_large(index) else sliced(self.read_image(index))
+
+    def picture_rows(self, index: int) -> Rows:
+        """As :meth:`read_picture`, a few rows at a time."""
+        if not self.is_large(index):
+            return sliced(self.read_picture(index))
+        read = self.image_rows(index)
+        return lambda top, bottom: self.bands.picture(read(top, bottom))
 
     def label_rows(self, index: int) -> Rows:
         """As :meth:`read_labels`, a few rows at a time."""
@@ -199,12 +238,14 @@ class SegmentationDataset(Dataset[Sample]):
     def decode_pair(self, index: int) -> Pair:
         """Image and labels of one sample from their files; InputError unless they have the same size."""
         path, mask = self.pairs[index]
-        image = self.read_image(index)
+        image, empty = (self.read_image(index), None) if self.bands.is_rgb else read_bands(path, self.bands)
         if mask is None:
             return image, None
         labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
             raise size_mismatch(mask, labels.shape, path, image.shape[:2])
+        if empty is not None:
+            labels[empty] = self.classes.ignored
         return image, labels
 
     def check_partners(self) -> None:
@@ -216,11 +257,17 @@ class SegmentationDataset(Dataset[Sample]):
             raise InputError(f"image without mask{more}{unread_pictures(self.found.mask_place)}", cure, lonely[0])
 
     def check_files(self) -> None:
-        """Look at both ends of every file: InputError for an image that is none or cut off, a mask of another size."""
-        for image, mask in self.pairs:
-            size = image_size(image)
+        """Look at both ends of every file.
+
+        Raises:
+            InputError: an image is none, is cut off or has other bands than the set, or a mask another size.
+        """
+        for index, (image, mask) in enumerate(self.pairs):
+            header = self._headers.get(image) or read_header(image)
+            self.bands.require(header, image)
+            size = header.size
             if not has_end(image):
-                read_image(image)  # decoded only if the end is not where it mostly is
+                self.read_image(index)  # decoded only if the end is not where it mostly is
             if mask is not None and image_size(mask) != size:
                 raise size_mismatch(mask, image_size(mask), image, size)
 
@@ -234,6 +281,8 @@ class SegmentationDataset(Dataset[Sample]):
         class_mask = None if self.labelled is None else self.labelled.masks[index]
         if self.mixing is not None and labels is not None:
             image, labels, class_mask = self.mixing(self, image, labels, class_mask, key)
+        if image.dtype == np.uint16:
+            image = image.astype(np.float32)  # which every device can add and average
         item: Sample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "name": self.sample_name(index),
@@ -254,7 +303,15 @@ class SegmentationDataset(Dataset[Sample]):
             digest.update(self.labelled.masks.tobytes())
         for name, (_, mask) in zip(self.names, self.pairs, strict=True):
             digest.update(repr((name, mask and file_state(mask))).encode())
+        if self.bands.gaps:
+            digest.update(self.images_state().encode())
         return digest.hexdigest()
+
+    def images_state(self) -> str:
+        """Changes when an image file is rewritten, or read as other bands."""
+        states = [(name, file_state(image)) for name, (image, _) in zip(self.names, self.pairs, strict=True)]
+        content = repr((states, self.bands.count, self.bands.dtype, self.bands.gaps))
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def images_digest(self) -> str:
         """Changes when an image is replaced, wherever the files lie: by name, length and three pieces of each."""
@@ -328,7 +385,8 @@ def unread_pictures(place: Path) -> str:
 
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
     what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
-    return InputError(what, "export the mask at the image's size", mask)
+    turned = "save the array as (height, width, bands)" if image.suffix.lower() == ARRAYS else None
+    return InputError(what, turned or "export the mask at the image's size", mask)
 
 
 def require_folder(path: Path, what: str) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import map_dtype
 from segloss.errors import InputError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from segloss.datasets.base import SegmentationDataset
 
 Pair = tuple[np.ndarray, np.ndarray | None]
-RGB = 3  # bytes of a pixel, before those of its label
 SHARE_TO_FILL = 0.9  # the rest is left to the batches, which workers send through the same memory
 SHARED_MEMORY, MEMINFO = Path("/dev/shm"), Path("/proc/meminfo")  # of Linux; elsewhere nothing is asked
 
@@ -33,10 +33,11 @@ class RamCache:
     """The pairs of one data set, filled by whichever process reads one first.
 
     Attributes:
-        memory: shared, uint8: of each pair the image ``(H, W, 3)``, then the labels ``(H, W)`` of type ``labels``.
+        memory: shared, uint8: of each pair the image ``(H, W, N)``, then the labels ``(H, W)`` of type ``labels``.
         ready: shared, bool: the pairs that are there.
         sizes: (H, W) of each pair, from the files' headers.
         starts: of each pair in ``memory``.
+        bands: N, and the dtype of images.
     """
 
     memory: Tensor
@@ -44,6 +45,7 @@ class RamCache:
     sizes: Sequence[tuple[int, int]]
     starts: Sequence[int]
     labels: type = np.uint8
+    bands: Bands = RGB
 
     def read(self, index: int, decode: Callable[[int], Pair], path: Path) -> Pair:
         """A pair as arrays of the caller's own; ``decode(index)`` makes it the first time (without labels: always).
@@ -66,15 +68,17 @@ class RamCache:
 
     def _views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         (height, width), start = self.sizes[index], self.starts[index]
-        pixels = height * width
-        both = self.memory[start : start + bytes_per_pixel(self.labels) * pixels].numpy()
-        labels: np.ndarray = both[RGB * pixels :].view(self.labels)
-        return both[: RGB * pixels].reshape(height, width, RGB), labels.reshape(height, width)
+        of_image = height * width * self.bands.pixel_bytes
+        of_labels = height * width * np.dtype(self.labels).itemsize
+        both = self.memory[start : start + of_image + of_labels].numpy()
+        image = both[:of_image].view(self.bands.array_dtype).reshape(height, width, self.bands.count)
+        labels: np.ndarray = both[of_image:].view(self.labels)
+        return image, labels.reshape(height, width)
 
 
-def bytes_per_pixel(labels: type) -> int:
+def bytes_per_pixel(bands: Bands, labels: type) -> int:
     """Of an image and its labels."""
-    return RGB + np.dtype(labels).itemsize
+    return bands.pixel_bytes + np.dtype(labels).itemsize
 
 
 def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> None:
@@ -89,8 +93,13 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
     """
     sizes = [[dataset.image_size(index) for index in range(len(dataset))] for dataset in datasets]
     kinds = [map_dtype(len(dataset.classes)) for dataset in datasets]
-    of_pairs = [bytes_per_pixel(kind) * h * w for kind, some in zip(kinds, sizes, strict=True) for h, w in some]
-    starts = list(accumulate(of_pairs, initial=0))
+    bytes_of = (
+        # Places are multiples of 4 bytes, as floats need them.
+        -(-h * w * bytes_per_pixel(dataset.bands, kind) // 4) * 4
+        for dataset, kind, some in zip(datasets, kinds, sizes, strict=True)
+        for h, w in some
+    )
+    starts = list(accumulate(bytes_of, initial=0))
     require_memory(starts[-1] * copies)
     memory = torch.empty(starts[-1], dtype=torch.uint8)
     ready = torch.zeros(len(starts) - 1, dtype=torch.bool)
@@ -99,7 +108,7 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
     first = 0
     for dataset, kind, some in zip(datasets, kinds, sizes, strict=True):
         last = first + len(some)
-        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last], kind)
+        dataset.cache = RamCache(memory, ready[first:last], some, starts[first:last], kind, dataset.bands)
         first = last
 
 

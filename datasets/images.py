@@ -1,5 +1,7 @@
 """Image files: found, measured, decoded, and refused where they are damaged."""
 
+import logging
+import math
 import mmap
 import os
 import stat
@@ -10,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +22,9 @@ from segloss.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+ARRAYS = ".npy"
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (*PICTURES, ARRAYS)
 OTHER_PICTURES = (
     *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".jxl", ".ppm", ".pgm", ".pnm", ".tga"),
     *(".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw"),
@@ -29,12 +33,19 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 WEBP_STARTS = (b"RIFF", b"WEBP")  # with the length of the rest in between
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_START = b"\x93NUMPY"
+FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out."""
+    """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out.
+
+    Arrays are images only where there are no others: beside pictures they are something that was made of these.
+    """
     seen: set[str] = set()
+    arrays: list[Path] = []
+    pictures = False
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder above it
@@ -43,8 +54,14 @@ def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Ite
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield _printable(Path(parent, name))
+            if not name.lower().endswith(suffixes) or name.startswith("."):
+                continue
+            if suffixes == IMAGE_SUFFIXES and name.lower().endswith(ARRAYS):
+                arrays.append(Path(parent, name))
+                continue
+            pictures = True
+            yield _printable(Path(parent, name))
+    yield from () if pictures else map(_printable, arrays)
 
 
 def _printable(path: Path) -> Path:
@@ -104,20 +121,13 @@ def read_file(path: Path, flags: int) -> np.ndarray:
     if alpha and decoded is not None and decoded.shape[2:] != (3,):
         return _without_alpha(decoded, path)
     if decoded is None:
-        if data and not data.startswith(PNG_START) and is_deep(path):  # PNG of 16 bits is read
-            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         raise unreadable(path)
     return decoded
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's content; InputError where it cannot be read, or is a pipe, which would be waited for."""
-    with _regular(path) as file:
-        return file.read()  # not cv2.imread: it cannot open every path on Windows
-
-
 @contextmanager
-def _regular(path: Path) -> Iterator[BinaryIO]:
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """The file; InputError where it cannot be read, or is a pipe, which would be waited for."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError("is no regular file", "replace it by an image", path)
@@ -125,6 +135,12 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; InputError as :func:`open_file`."""
+    with open_file(path) as file:  # not cv2.imread: it cannot open every path on Windows
+        return file.read()
 
 
 def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
@@ -135,25 +151,32 @@ def _without_alpha(decoded: np.ndarray, path: Path) -> np.ndarray:
 
 
 def not_rgb(path: Path, count: int) -> InputError:
-    return InputError(f"has {count} bands, of which images here have 1 or 3", "save its red, green and blue", path)
+    cure = f"save its red, green and blue, or train on all with --channels {count}"
+    return InputError(f"has {count} bands, of which images here have 1 or 3", cure, path)
 
 
-def tiff_tags(path: Path) -> "dict[int, Any] | None":
-    """The tags of a TIFF file's first page; None for other formats; InputError for several pages of pictures."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+def tiff_tags(path: Path) -> dict[int, Any] | None:
+    """The tags of a TIFF file's first page, whatever its name; None for other formats.
 
-    pages: list[dict[int, Any]] = []
-    with _regular(path) as file:
+    Raises:
+        InputError: it has several pages of pictures.
+    """
+    with open_file(path) as file:
         start = file.read(16)
         if start[:4] not in TIFF_STARTS:
             return None
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+        pages: list[dict[int, Any]] = []
         try:
-            ifd: Any = ImageFileDirectory_v2(start[: 16 if b"+" in start[2:4] else 8])
+            ifd: Any = ImageFileDirectory_v2(start if b"+" in start[2:4] else start[:8])
             seen: set[int] = set()
             while ifd.next and ifd.next not in seen:
                 seen.add(ifd.next)
                 file.seek(ifd.next)
-                ifd.load(file)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what is damaged is refused
+                    ifd.load(file)
                 if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
                     pages.append(dict(ifd))
         except Exception as error:  # whatever Pillow meets in a damaged file
@@ -161,23 +184,77 @@ def tiff_tags(path: Path) -> "dict[int, Any] | None":
     if not pages:
         raise unreadable(path)
     if len(pages) > 1:
-        raise InputError(f"has {len(pages)} pages, of which one is read", "save each page as a file of its own", path)
+        cure = "save each page as a file of its own, or all as bands of one page"
+        raise InputError(f"has {len(pages)} pages, of which one is read", cure, path)
     return pages[0]
 
 
-def _read_tiff(path: Path, tags: "dict[int, Any]") -> np.ndarray:
-    """uint8 RGB. Pillow refuses damaged data, of which OpenCV hands out a half; what Pillow cannot read OpenCV does."""
+def _read_tiff(path: Path, tags: dict[int, Any]) -> np.ndarray:
+    """uint8 RGB. Pillow and tifffile refuse damaged data, of which OpenCV hands out a half."""
     bands = int(tags.get(277, 1))
     if bands not in (1, 3, 4):
         raise not_rgb(path, bands)
-    if is_deep(path) or tags.get(284, 1) != 1:  # planes one after the other
-        if bands == 4:
-            raise not_rgb(path, bands)
-        return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    unnamed = bands > 1 and tags.get(262) in (0, 1)  # as GDAL writes bands that are no colours
+    if _is_deep_tiff(tags) or unnamed or tags.get(284, 1) != 1:  # planes one after the other
+        pixels = tiff_pixels(path, tags)
+        if pixels.shape[2] == 4:
+            if pixels.dtype.kind != "u" or (pixels[..., 3] != np.iinfo(pixels.dtype).max).any():
+                raise not_rgb(path, bands)
+            pixels = pixels[..., :3]
+        if pixels.dtype == np.uint16:
+            pixels = (pixels >> 8).astype(np.uint8)
+        if pixels.dtype != np.uint8:
+            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     with opened(path) as picture:
         if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
             raise not_rgb(path, bands)
         return np.array(picture.convert("RGB"))
+
+
+def _is_deep_tiff(tags: dict[int, Any]) -> bool:
+    return bool(max(tags.get(258, (1,))) > 8)
+
+
+def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
+    """``(H, W, N)`` upright, in the file's own dtype; InputError for damaged data, or what tifffile cannot decode."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError("needs tifffile to be read", "pip install tifffile imagecodecs", path) from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every tag that it does not know
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
+                raise damaged(path, "is damaged (strips are missing)")
+            pixels = np.asarray(page.asarray(maxworkers=1))
+            axes = page.axes
+    except InputError:
+        raise
+    except Exception as error:  # tifffile and each codec raise their own kinds
+        if "imagecodecs" in str(error):
+            what = "is compressed in a way that needs imagecodecs"
+            raise InputError(what, "pip install imagecodecs", path) from error
+        raise unreadable(path, error) from error
+    if axes not in ("YX", "YXS", "SYX"):
+        raise InputError(f"has the axes {axes}, of which images are YX, YXS or SYX", "save each plane as a file", path)
+    pixels = np.moveaxis(pixels, 0, 2) if axes == "SYX" else pixels.reshape(*pixels.shape[:2], -1)
+    turn = int(tags.get(274, 1))
+    pixels = np.flip(pixels.swapaxes(0, 1) if turn >= 5 else pixels, FLIPS.get(turn, ()))
+    return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
+
+
+def npy_pixels(path: Path) -> np.ndarray:
+    """``(H, W, N)`` from a file of ``numpy.save``, not read before it is looked at; InputError for other shapes."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise unreadable(path, error) from error
+    if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in "uif":
+        what = f"is an array of {pixels.dtype} {pixels.shape}, no image"
+        raise InputError(what, "save numbers of shape (height, width, bands)", path)
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1))
 
 
 def require_whole(path: Path, data: bytes | mmap.mmap) -> None:
@@ -241,29 +318,72 @@ def _scan(data: bytes | mmap.mmap) -> int:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) from the file's header, turned as its EXIF orientation says; InputError if it is no image."""
-    height, width, orientation = read_header(path)
-    return (width, height) if orientation >= 5 else (height, width)  # 5-8 swap the sides
+    return read_header(path).size
 
 
-def read_header(path: Path) -> tuple[int, int, int]:
-    """Height and width as stored, and the EXIF orientation (1: upright); InputError if it is no image."""
+class Header(NamedTuple):
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        height, width: as stored.
+        turn: the EXIF orientation, 1: upright.
+        bands: how many; of a palette or CMYK the three that it stands for.
+        dtype: of the stored numbers.
+        alpha: the last band is opacity.
+        gaps: pixels may hold nothing: GDAL's nodata value is given, or numbers may be NaN.
+    """
+
+    height: int
+    width: int
+    turn: int = 1
+    bands: int = 3
+    dtype: str = "uint8"
+    alpha: bool = False
+    gaps: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) upright."""
+        return (self.width, self.height) if self.turn >= 5 else (self.height, self.width)  # 5-8 swap the sides
+
+
+def read_header(path: Path) -> Header:
+    """The file's header; InputError if it is no image."""
+    with open_file(path) as file:
+        start = file.read(25)
+    if (tags := tiff_tags(path) if start[:4] in TIFF_STARTS else None) is not None:
+        return tiff_header(path, tags)
+    if start.startswith(NPY_START):
+        pixels = npy_pixels(path)
+        height, width, bands = pixels.shape
+        return Header(height, width, 1, bands, pixels.dtype.name, gaps=pixels.dtype.kind == "f")
     with opened(path, decode=False) as picture:
         # Pillow decodes a whole PNG to look for what may stand behind its picture.
         exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
-        turn = exif.get(0x0112, 1)
-        height, width = picture.size if picture.format == "TIFF" and turn >= 5 else picture.size[::-1]  # turned already
-        return height, width, turn
+        width, height = picture.size
+        alpha = picture.mode in ("LA", "RGBA")
+        bands = 1 if picture.mode in ("1", "L") or picture.mode[0] in "IF" else 3 + alpha
+        deep = start.startswith(PNG_START) and start[24] == 16
+        return Header(height, width, exif.get(0x0112, 1), bands, "uint16" if deep else "uint8", alpha)
+
+
+def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
+    """What the tags of a TIFF say; InputError if they are of no image."""
+    try:
+        height, width, photometric = int(tags[257]), int(tags[256]), tags.get(262)
+        bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+        kind = {2: "int", 3: "float"}.get(form, "uint")
+        dtype = f"{kind}{max(8, 1 << (bits - 1).bit_length())}"
+        bands = 3 if photometric in (3, 5) else int(tags.get(277, 1))  # palette, CMYK
+        alpha = bool({*tags.get(338, ())} & {1, 2})
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(path) from error
+    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, 42113 in tags or form == 3)
 
 
 def is_deep(path: Path) -> bool:
     """Whether an image has more than 8 bits a channel."""
-    with path.open("rb") as file:
-        start = file.read(25)
-    if start.startswith(PNG_START):
-        return start[24] == 16
-    with opened(path, decode=False) as picture:
-        bits = getattr(picture, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
-        return picture.mode.startswith(("I", "F")) or max(bits) > 8
+    return read_header(path).dtype not in ("uint8", "int8")
 
 
 _NO_LIMIT = threading.Lock()  # Pillow's limit is one for all threads
@@ -319,6 +439,12 @@ def has_end(path: Path) -> bool:
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 ``(H, W, 3)`` RGB from any 8-bit image file; InputError for more bands or pages than that can hold."""
-    if path.suffix.lower() in (".tif", ".tiff") and (tags := tiff_tags(path)) is not None:
+    tags = tiff_tags(path)
+    if tags is not None:
         return _read_tiff(path, tags)
+    if path.suffix.lower() == ARRAYS:
+        pixels = npy_pixels(path)
+        if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+            raise not_rgb(path, pixels.shape[2])
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     return cv2.cvtColor(read_file(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

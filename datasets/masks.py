@@ -9,7 +9,16 @@ import cv2
 import numpy as np
 
 from segloss.datasets.classes import ClassTable, map_dtype
-from segloss.datasets.images import PNG_START, opened, read_bytes, read_file, tiff_tags, webp_chunks
+from segloss.datasets.images import (
+    ARRAYS,
+    PNG_START,
+    npy_pixels,
+    opened,
+    read_bytes,
+    read_file,
+    tiff_tags,
+    webp_chunks,
+)
 from segloss.errors import InputError
 
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
@@ -21,7 +30,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is damaged, or JPEG, which changes ids and colours where classes meet.
     """
-    mask = _read_tiff_ids(path)
+    mask = _read_npy_ids(path) if path.suffix.lower() == ARRAYS else _read_tiff_ids(path)
     if mask is not None:
         return mask if mask.ndim == 2 else mask[..., :3]
     mask = read_file(path, cv2.IMREAD_UNCHANGED)
@@ -37,13 +46,21 @@ def read_mask(path: Path) -> np.ndarray:
     return mask if step == 1 else mask // step
 
 
+def _read_npy_ids(path: Path) -> np.ndarray:
+    ids = npy_pixels(path)
+    if ids.shape[2] != 1 or ids.dtype.kind == "f" or ids.min() < 0 or ids.max() >= 2**16:
+        what = f"mask is an array of {ids.dtype} with {ids.shape[2]} bands, from {ids.min()} to {ids.max()}"
+        raise InputError(what, "save class ids from 0 to 65535, of shape (height, width)", path)
+    return ids[..., 0].astype(np.uint8 if ids.max() < 256 else np.uint16)
+
+
 def _read_tiff_ids(path: Path) -> np.ndarray | None:
     """Of a TIFF, by Pillow: of damaged data OpenCV hands out a half. None for other formats.
 
     Raises:
         InputError: it is damaged, turned, inverted (WhiteIsZero) or of several pages, or holds no ids or colours.
     """
-    tags = tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else None
+    tags = tiff_tags(path)
     if tags is None:
         return None
     require_ids(tags, path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segloss.datasets.images import (
+    ARRAYS,
     JPEG_START,
     PNG_START,
     damaged,
@@ -44,7 +45,7 @@ def image_rows(path: Path) -> Rows:
         InputError: the file is damaged, rasterio is missing, or OpenCV or Pillow would have to decode it whole and does
             not; of damage that only reading finds the returned function raises it.
     """
-    file = _opened(path) if read_header(path)[2] == 1 else None
+    file = _opened(path) if read_header(path).turn == 1 else None
     if file is None or not _is_plain(file):
         return sliced(read_image(path))
 
@@ -91,6 +92,8 @@ def sliced(pixels: np.ndarray) -> Rows:
 
 def _opened(path: Path) -> Any:
     """The file by rasterio; None where single rows cannot be had from it."""
+    if path.suffix.lower() == ARRAYS:
+        return None
     try:
         import rasterio
     except ImportError as error:

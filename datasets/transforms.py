@@ -2,7 +2,8 @@
 
 Training: random scale, pad with ignored labels, crop, flip, colour; a file of the user's own stands in for scale, flip
 and colour. Evaluation: the image is resized, the labels stay as they are: scores are computed at the label's own
-resolution. Labels are only ever resized by nearest neighbour.
+resolution. Labels are only ever resized by nearest neighbour. Bands other than 8-bit RGB have no colour to turn: their
+contrast and level change.
 """
 
 import os
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import yaml
 
+from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.base import Color
 from segloss.datasets.classes import ignored_in, read_yaml
 from segloss.datasets.masks import class_histogram
@@ -57,6 +59,7 @@ def train_transform(
     cat_max_ratio: float = 1.0,
     class_pixels: Sequence[int] = (),
     seeks: bool = False,
+    bands: Bands = RGB,
 ) -> "TrainTransform":
     """The transform of the training split.
 
@@ -69,6 +72,7 @@ def train_transform(
         augmentations: file read by :func:`read_augmentations`, in place of random scale, flip and colour.
         guided_crops, cat_max_ratio, class_pixels: of :class:`GuidedCrop`; the last says how many classes there are.
         seeks: crops around a given class will be asked for, see :class:`TrainTransform`.
+        bands: of the images, counted unless they are 8-bit RGB.
 
     Raises:
         InputError: the file cannot be used.
@@ -76,21 +80,15 @@ def train_transform(
     ignored = ignored_in(len(class_pixels))
     looks = guided_crops > 0 or cat_max_ratio < 1 or seeks
     crop = GuidedCrop(*crop_size, guided_crops, cat_max_ratio, class_pixels) if looks else A.RandomCrop(*crop_size)
-    fit = [
-        A.PadIfNeeded(
-            *crop_size,
-            position="random",
-            border_mode=cv2.BORDER_CONSTANT,
-            fill=PAD_COLOR,
-            fill_mask=ignored,
-        ),
-        crop,
-    ]
+    around: dict[str, Any] = {"position": "random", "border_mode": cv2.BORDER_CONSTANT, "fill_mask": ignored}
+    pad = A.PadIfNeeded(*crop_size, fill=PAD_COLOR, **around) if bands.is_rgb else BandPad(*crop_size, bands, **around)
+    fit = [pad, crop]
     if augmentations is not None:
         own = read_augmentations(augmentations, ignored)
-        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations)
+        return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations, bands)
     scale = _scale(*(image_scale * factor for factor in scale_range))
-    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *COLORS[color]()], seed)
+    colors = COLORS[color]() if bands.is_rgb else [BandJitter(bands, **JITTER[color])] if color in JITTER else []
+    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *colors], seed, bands=bands)
 
 
 class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
@@ -123,13 +121,15 @@ class TrainTransform:
         steps: the last of them gives uint8 images of one size.
         seed: any non-negative integer.
         source: the file some steps came from, for messages.
+        bands: of the images.
     """
 
-    def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None):
+    def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None, bands: Bands = RGB):
         self.compose = A.Compose(steps, mask_interpolation=cv2.INTER_NEAREST)
         self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
+        self.bands = bands
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray | None, key: tuple[int, ...], around: int | None = None
@@ -144,17 +144,71 @@ class TrainTransform:
         return out["image"], out["mask"]
 
     def _apply_own(self, image: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+        given = image.copy() if image.dtype == np.uint8 else self.bands.to_unit(image)
         try:
-            out: dict[str, Any] = self.compose(image=image.copy(), mask=None if labels is None else labels.copy())
+            out: dict[str, Any] = self.compose(image=given, mask=None if labels is None else labels.copy())
         except Exception as error:  # whatever a pipeline that nobody here has seen may raise
             what = f"cannot be applied to images with labels: {error}"
             raise InputError(what, "change the step that it names", self.source) from error
         made = out["image"]
-        if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape[2:] != (3,):
-            what = f"must leave uint8 images (H, W, 3), got {made.dtype} {tuple(made.shape)}"
+        if not isinstance(made, np.ndarray) or made.dtype != given.dtype or made.shape[2:] != given.shape[2:]:
+            wanted = f"{given.dtype} images (H, W, {given.shape[2]})"
+            what = f"must leave {wanted}, got {made.dtype} {tuple(made.shape)}"
             cure = "take out Normalize, ToFloat and the like: the network normalises by itself"
             raise InputError(what, cure, self.source)
-        return out
+        return out if image.dtype == np.uint8 else {**out, "image": self.bands.from_unit(made)}
+
+
+JITTER: dict[str, dict[str, Any]] = {
+    "light": {"contrast": 0.2, "shift": 0.3},
+    "strong": {"contrast": 0.5, "shift": 0.6, "noise": 0.1, "rough": 0.3},
+}
+
+
+class BandJitter(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
+    r"""Contrast and level of all bands alike, whatever their number and range.
+
+    .. math::
+        x' = \mu + c (x - \mu) + b \sigma, \qquad c \in [1 - k, 1 + k],\ b \in [-s, s]
+
+    Args:
+        bands: their mean and std.
+        contrast, shift: k and s.
+        noise: standard deviation of noise, in std of the band.
+        rough: probability of that noise, and of a blur.
+    """
+
+    def __init__(self, bands: Bands, contrast: float, shift: float, noise: float = 0.0, rough: float = 0.0):
+        super().__init__(p=1)
+        self.mean, self.std = (np.asarray(values, np.float32) for values in (bands.fill, bands.spread))
+        self.contrast, self.shift, self.noise, self.rough = contrast, shift, noise, rough
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        draw = self.random_generator
+        contrast, shift = 1 + draw.uniform(-1, 1) * self.contrast, draw.uniform(-1, 1) * self.shift
+        made = self.mean + np.float32(contrast) * (img - self.mean) + np.float32(shift) * self.std
+        if draw.random() < self.rough:
+            made = cv2.GaussianBlur(made, (3, 3), 0).reshape(img.shape)
+        if draw.random() < self.rough:
+            made += self.noise * self.std * draw.standard_normal(img.shape, np.float32)
+        return np.asarray(made.round().clip(0, 255).astype(np.uint8) if img.dtype == np.uint8 else made)
+
+
+class BandPad(A.PadIfNeeded):  # type: ignore[misc]
+    """Padding by the mean of each band, of any number of them: OpenCV pads four."""
+
+    def __init__(self, height: int, width: int, bands: Bands, **options: Any):
+        super().__init__(height, width, **options)
+        self.mean = bands.fill
+
+    def apply(
+        self, img: np.ndarray, pad_top: int, pad_bottom: int, pad_left: int, pad_right: int, **params: Any
+    ) -> np.ndarray:
+        height, width, count = img.shape
+        made = np.empty((height + pad_top + pad_bottom, width + pad_left + pad_right, count), img.dtype)
+        made[:] = self.mean
+        made[pad_top : pad_top + height, pad_left : pad_left + width] = img
+        return made
 
 
 class GuidedCrop(A.RandomCrop):  # type: ignore[misc]  # albumentations has no types
@@ -307,7 +361,7 @@ class EvalTransform:
 
 
 def resize_image(image: np.ndarray, factor: float, interpolation: int | None = None) -> np.ndarray:
-    """uint8 ``(H, W, 3)`` resized by ``factor``, each side at least one pixel.
+    """``(H, W, N)`` or ``(H, W)`` resized by ``factor``, each side at least one pixel.
 
     The interpolation is OpenCV's; default: the area's average when shrinking, else linear.
     """
@@ -317,4 +371,5 @@ def resize_image(image: np.ndarray, factor: float, interpolation: int | None = N
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     if interpolation is None:
         interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=interpolation)
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    return resized.reshape(*size[::-1], *image.shape[2:])  # of one band OpenCV drops the axis

@@ -25,6 +25,8 @@ from segloss.models import ModelOptions
 WORKERS_HELP = "loader processes, 0: none; default: two less than the cores, at most 8"
 VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]
 CALIBRATE_HELP = "fit temperature and class bias of the posterior on val, before the IoU rule"
+CHANNELS_HELP = "bands of the images; default: found in their headers, gray of 8 bits as RGB"
+SHOW_HELP = "bands of pictures, three as red, green and blue, or one; default: the first three"
 CHECK_HELP = "files that the data doctor decodes; sample: 16 of each split"
 Check = Literal["all", "sample", "off"]
 Cache = Literal["none", "ram"]
@@ -39,6 +41,7 @@ COUNT: Range = ("0 or more", lambda number: number >= 0)
 AT_LEAST_ONE: Range = ("at least 1", lambda number: number >= 1)
 BETWEEN: Range = ("between 0 and 1", lambda number: 0 < number < 1)
 Several = tuple[str, Callable[[Sequence[float]], bool]]  # as Range, of several numbers at once
+SHOWN: Several = ("one or three numbers from 1", lambda bands: len(bands) in (0, 1, 3) and min(bands, default=1) >= 1)
 SIDES: Several = ("at least 32 each", lambda sides: min(sides) >= 32)
 FACTORS: Several = ("positive numbers", lambda scales: min(scales, default=0) > 0)
 INTERVAL: Several = ("two positive numbers, the smaller first", lambda ends: 0 < ends[0] <= ends[1] < math.inf)
@@ -92,6 +95,7 @@ class DataOptions(Options):
     subset: str | None = option(None, OPTIONS_HELP["subset"])
     class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE")
     streaming: bool = option(False, OPTIONS_HELP["streaming"])
+    channels: int | None = option(None, CHANNELS_HELP, *AT_LEAST_ONE)
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
         """A split, as :func:`segloss.datasets.build_dataset`."""
@@ -155,6 +159,7 @@ class DoctorConfig(DataOptions, PairOptions):
 
     predictions: tuple[str, ...] = option((), f"look at {PREDICTIONS_HELP}, and at --labels instead", metavar="DIR")
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
+    show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     overlays: int = option(6, "pictures of each split on the page", *COUNT)
     output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
 
@@ -275,6 +280,7 @@ class RunOptions(Options):
     monitor: Monitor = option("miou", "validation score that chooses best.ckpt")
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
     check: Check = option("sample", CHECK_HELP)
+    show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     calibrate: bool = option(False, CALIBRATE_HELP)
     resume: bool = option(False, "go on with the run in --output-dir")
 
@@ -323,6 +329,7 @@ class ScoredOptions(Options):
     class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS)
     streaming: bool | None = option(None, f"{OPTIONS_HELP['streaming']}; default: the run's", of=RUNS)
     check: Check = option("sample", f"{CHECK_HELP}; of masks all are looked at, unless off", of=SCORED)
+    show_bands: tuple[int, ...] = option((), f"{SHOW_HELP}, or the run's", *SHOWN, metavar="BAND", of=SEEN)
 
 
 @dataclass(frozen=True)

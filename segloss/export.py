@@ -2,14 +2,14 @@
 
 python -m segloss.export --checkpoint RUN --output model.onnx
 
-Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, N to 16, any H and W; normalisation, padding to the network's
-stride and cutting back are part of the graph. Outputs ``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class
-numbers decided in the graph, on the calibrated posterior where the run is calibrated. The metadata say how to read the
-logits:
+Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, or ``(N, B, H, W)`` as the files of other ``bands`` are, N to
+16, any H and W; normalisation, padding to the network's stride and cutting back are part of the graph. Outputs
+``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers decided in the graph, on the calibrated
+posterior where the run is calibrated. The metadata say how to read the logits:
 ``classes``, ``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
 ``other``: not to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1), ``prior``
 (training shares), ``calibration`` (temperature, bias, floor, or null); ``decision`` and ``iou_rule`` (slope and offset,
-or null) are those of the output ``classes``; all as JSON.
+or null) are those of the output ``classes``; ``bands`` (count, dtype, mean, std); all as JSON.
 """
 
 import json
@@ -82,6 +82,7 @@ def metadata_of(run: Run, decision: Decision | None = None) -> dict[str, str]:
         "calibration": calibration and {key: getattr(calibration, key) for key in ("temperature", "bias", "floor")},
         "image_scale": run.config.image_scale,
         "stride": run.model.stride,
+        "bands": run.bands.to_dict(),
     }
     return {key: json.dumps(value) for key, value in content.items()}
 
@@ -145,7 +146,7 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
         for write in (_write_traced, _write_exported):
             try:
                 with _quiet():
-                    write(_Network(run, decision).eval(), temporary, run.model.stride)
+                    write(_Network(run, decision).eval(), temporary, run)
                 content = onnx.load(str(temporary))
                 onnx.helper.set_model_props(content, metadata_of(run, decision))
                 onnx.save(content, str(temporary))
@@ -163,11 +164,11 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
         temporary.unlink(missing_ok=True)
 
 
-def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
+def _write_traced(network: nn.Module, path: Path, run: Run) -> None:
     axes = {0: "n", 2: "h", 3: "w"}
     torch.onnx.export(
         network,
-        (_example(stride),),
+        (_example(run),),
         str(path),
         dynamo=False,
         opset_version=17,
@@ -177,12 +178,12 @@ def _write_traced(network: nn.Module, path: Path, stride: int) -> None:
     )
 
 
-def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
+def _write_exported(network: nn.Module, path: Path, run: Run) -> None:
     dims = {0: torch.export.Dim("n", min=1, max=LARGEST_BATCH)}
     dims |= {axis: torch.export.Dim(name, min=1, max=LONGEST_SIDE) for axis, name in ((2, "h"), (3, "w"))}
     program = torch.onnx.export(
         network,
-        (_example(stride),),
+        (_example(run),),
         dynamo=True,
         dynamic_shapes=(dims,),
         input_names=["images"],
@@ -193,8 +194,8 @@ def _write_exported(network: nn.Module, path: Path, stride: int) -> None:
     program.save(str(path), external_data=False)
 
 
-def _example(stride: int) -> Tensor:
-    return torch.zeros(2, 3, *_size(SIZES[0], stride))
+def _example(run: Run) -> Tensor:
+    return torch.zeros(2, run.bands.count, *_size(SIZES[0], run.model.stride))
 
 
 def _size(strides: tuple[float, float], stride: int) -> tuple[int, int]:
@@ -213,8 +214,10 @@ def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for count, strides in enumerate(SIZES, start=1):
-        size = (count, 3, *_size(strides, run.model.stride))
+        size = (count, run.bands.count, *_size(strides, run.model.stride))
         images = torch.randint(0, 256, size, generator=generator).float()
+        if not run.bands.is_rgb:  # two std around each band's mean
+            images = 255 * (images / 64 - 2).mul(run.model.std).add(run.model.mean)
         expected = run.model(images)
         found, classes = session.run(["logits", "classes"], {"images": images.numpy()})
         decided = run.decode(torch.from_numpy(found), decision or run.kept.decision)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from segloss.config import FrequencyConfig
+from segloss.datasets.bands import choose_bands
 from segloss.errors import InputError, exit_on_input_error
 from segloss.files import write_json
 from segloss.flags import parse_config
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
     datasets = [config.open(split) for split in config.split]
+    choose_bands(datasets, config.channels)  # pixels without data are not counted
     for dataset in datasets:
         if not dataset.has_labels:
             what = f"split {dataset.split!r} has no masks to count"

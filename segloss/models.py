@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch that take 8-bit RGB of any size and give scores of that size."""
+"""Networks of segmentation_models_pytorch that take images of any size, as they are, and give scores of that size."""
 
 import copy
 import logging
@@ -27,8 +27,8 @@ class SegmentationModel(nn.Module):
     """A network with its normalisation, and with padding to the network's stride.
 
     Args:
-        network: maps ``(N, 3, h, w)`` with h, w divisible by ``stride`` to logits ``(N, C, h, w)``.
-        mean, std: of the normalisation, per RGB channel, for intensities in [0, 1].
+        network: maps ``(N, B, h, w)`` with h, w divisible by ``stride`` to logits ``(N, C, h, w)``.
+        mean, std: of the normalisation, B numbers each, for intensities divided by 255.
         stride: images are padded to a multiple of it by the mean colour; the logits are cropped back, so padded
             pixels never meet the loss.
         smallest_side: images are padded to it too; a multiple of ``stride``.
@@ -49,8 +49,8 @@ class SegmentationModel(nn.Module):
         self.network = network
         self.stride = stride
         self.smallest_side = smallest_side
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     @property
     def encoder(self) -> nn.Module:
@@ -59,7 +59,7 @@ class SegmentationModel(nn.Module):
         return encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(N, 3, H, W)``, RGB in 0..255, any dtype -> logits ``(N, C, H, W)``."""
+        """Images ``(N, B, H, W)``, as their files hold them (RGB: 0..255), any dtype -> logits ``(N, C, H, W)``."""
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
@@ -94,7 +94,11 @@ class ModelOptions(Options):
     encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
 
     def build(
-        self, num_classes: int, *, normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        self,
+        num_classes: int,
+        *,
+        normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        in_channels: int = 3,
     ) -> SegmentationModel:
         """The network; arguments and errors are those of :func:`build_model`."""
         import segmentation_models_pytorch as smp
@@ -107,11 +111,14 @@ class ModelOptions(Options):
                 self.arch,
                 self.encoder,
                 encoder_weights="imagenet" if download else None,
-                in_channels=3,
+                in_channels=in_channels,
                 classes=num_classes,
                 **_any_size_options(self.encoder),
             )
-            mean, std = normalisation or _normalisation(self.encoder, self.encoder_weights)
+            plain = ((0.0,) * in_channels, (1.0,) * in_channels)  # of bands that nobody has counted
+            mean, std = normalisation or (
+                _normalisation(self.encoder, self.encoder_weights) if in_channels == 3 else plain
+            )
         except Exception as error:  # smp, timm and the hub each raise their own kinds
             raise _build_error(self.arch, self.encoder, download, error) from error
         if self.encoder_weights not in ("none", "imagenet"):
@@ -119,10 +126,10 @@ class ModelOptions(Options):
         stride = int(network.encoder.output_stride)
         stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
         model = SegmentationModel(network, tuple(mean), tuple(std), stride, SMALLEST_SIDES.get(self.arch, 0))
-        _require_any_size(model, self.encoder)
+        _require_any_size(model, self.encoder, in_channels)
         return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU, the same numbers
 
-    def require_buildable(self) -> None:
+    def require_buildable(self, in_channels: int = 3) -> None:
         """InputError where :meth:`build` would raise one, but for a download; the default pair is known to exist."""
         trial = ModelOptions(**{f.name: getattr(self, f.name) for f in fields(ModelOptions)})
         if trial.encoder_weights == "imagenet":
@@ -131,7 +138,7 @@ class ModelOptions(Options):
             _require_weights_file(Path(trial.encoder_weights))
         if trial != ModelOptions():
             with torch.random.fork_rng(devices=[]):  # who builds the network later starts from the seed
-                trial.build(2)
+                trial.build(2, in_channels=in_channels)
 
 
 def build_model(
@@ -141,6 +148,7 @@ def build_model(
     *,
     encoder_weights: str = "none",
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    in_channels: int = 3,
     **options: Any,
 ) -> SegmentationModel:
     """Any pair of architecture and encoder that segmentation_models_pytorch accepts, by its names in any case.
@@ -151,14 +159,17 @@ def build_model(
         num_classes: C.
         encoder_weights: ``"none"`` (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose keys
             are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
-        normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with.
+        normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with; of other bands
+            than three 0 and 1.
+        in_channels: bands of the images. Weights of RGB are repeated over the bands and scaled by 3 / bands, so that
+            equal bands give about what gray RGB gave; of one band they are added up.
         options: the others of :class:`ModelOptions`.
 
     Raises:
         InputError: unknown name, a pair that does not exist, weights that cannot be had or do not fit.
     """
     given = {"arch": arch, "encoder": encoder, "encoder_weights": encoder_weights, **options}
-    return from_plain_dict(ModelOptions, given).build(num_classes, normalisation=normalisation)
+    return from_plain_dict(ModelOptions, given).build(num_classes, normalisation=normalisation, in_channels=in_channels)
 
 
 def _any_size_options(encoder: str) -> dict[str, bool]:
@@ -174,7 +185,7 @@ def _any_size_options(encoder: str) -> dict[str, bool]:
 
 
 @torch.no_grad()
-def _require_any_size(model: SegmentationModel, encoder: str) -> None:
+def _require_any_size(model: SegmentationModel, encoder: str, in_channels: int) -> None:
     """InputError for an encoder that is tied to one input size: a trial at a size that no encoder is tied to."""
     import timm
 
@@ -183,7 +194,7 @@ def _require_any_size(model: SegmentationModel, encoder: str) -> None:
         return
     side = 2 * model.stride
     try:
-        model.eval()(torch.zeros(1, 3, side, 2 * side))
+        model.eval()(torch.zeros(1, in_channels, side, 2 * side))
     except Exception as error:  # whatever the encoder asserts
         raise InputError(
             f"takes images of {settings.input_size[1]}x{settings.input_size[2]} only",
@@ -251,8 +262,11 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
         stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
         for module in modules:
             wanted = _learnt_tensors(module)
-            if wanted and all(key in stripped and stripped[key].shape == wanted[key].shape for key in wanted):
-                module.load_state_dict({key: stripped[key] for key in wanted}, strict=False)
+            if not all(key in stripped for key in wanted):
+                continue
+            fitting = {key: _for_bands(stripped[key], wanted[key]) for key in wanted}
+            if wanted and all(fitting[key].shape == wanted[key].shape for key in wanted):
+                nn.Module.load_state_dict(module, fitting, strict=False)  # smp's own of mit_* takes no strict
                 return
     wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]
@@ -263,6 +277,15 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
         "choose the --encoder that these weights belong to",
         where=path,
     )
+
+
+def _for_bands(weight: Tensor, wanted: Tensor) -> Tensor:
+    """A first convolution of RGB for as many bands as are wanted; others as they are."""
+    from timm.models import adapt_input_conv
+
+    if weight.ndim != 4 or weight.shape[1] != 3 or weight.shape[::2] != wanted.shape[::2]:
+        return weight
+    return adapt_input_conv(wanted.shape[1], weight)
 
 
 def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -306,7 +329,11 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def require_batch_statistics(
-    model: SegmentationModel, batch_size: int, crop_size: Sequence[int], images: int | None = None
+    model: SegmentationModel,
+    batch_size: int,
+    crop_size: Sequence[int],
+    images: int | None = None,
+    in_channels: int = 3,
 ) -> None:
     """InputError where training batches of one image leave a batch norm one value per channel to normalise.
 
@@ -316,7 +343,7 @@ def require_batch_statistics(
         return
     try:
         with torch.no_grad():
-            copy.deepcopy(model).train()(torch.zeros(1, 3, *crop_size))
+            copy.deepcopy(model).train()(torch.zeros(1, in_channels, *crop_size))
     except ValueError as error:
         if "per channel" not in str(error):
             raise

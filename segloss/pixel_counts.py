@@ -7,7 +7,7 @@ data set in parallel, or finds what an earlier call saved; ``load_or_count`` add
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -312,35 +313,38 @@ def image_histograms(
     Returns:
         The histograms, and where they came from: a path, or ``"counted"``.
     """
-    fingerprint = dataset.fingerprint()
-    path = cache_folder() / f"counts-{fingerprint[:32]}.npz"
-    saved = _load_histograms(path, fingerprint, (len(dataset), len(dataset.classes) + 1))
-    if saved is not None:
-        return saved, str(path)
-    histograms = count_images(dataset, workers=workers, progress=progress)
+    fits = (len(dataset), len(dataset.classes) + 1)
+
+    def count() -> "np.ndarray[Any, Any]":
+        found: np.ndarray[Any, Any] = count_images(dataset, workers=workers, progress=progress).numpy()
+        return found
+
+    histograms, source = kept_array("counts", dataset.fingerprint(), fits, np.dtype(np.int64), count)
+    return torch.from_numpy(histograms), source
+
+
+def kept_array(
+    kind: str,
+    fingerprint: str,
+    shape: tuple[int, ...],
+    dtype: "np.dtype[Any]",
+    count: Callable[[], "np.ndarray[Any, Any]"],
+) -> tuple["np.ndarray[Any, Any]", str]:
+    """What was counted of the files of this fingerprint, from the user's cache, or else counted and kept there.
+
+    Returns:
+        The array, and where it came from: a path, or ``"counted"``.
+    """
+    path = cache_folder() / f"{kind}-{fingerprint[:32]}.npz"
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path, allow_pickle=False) as content:
+        saved = content["histograms"]
+        if (str(content["fingerprint"]), saved.dtype, saved.shape) == (fingerprint, dtype, shape):
+            return saved, str(path)
+    counted, buffer = count(), io.BytesIO()
+    np.savez_compressed(buffer, fingerprint=fingerprint, histograms=counted)
     with suppress(OSError):  # a cache that cannot be written costs a recount, nothing else
-        _save_histograms(path, fingerprint, histograms)
-    return histograms, "counted"
-
-
-def _save_histograms(path: Path, fingerprint: str, histograms: Tensor) -> None:
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, fingerprint=fingerprint, histograms=histograms.numpy())
-    write_bytes(path, buffer.getvalue())
-
-
-def _load_histograms(path: Path, fingerprint: str, shape: tuple[int, int]) -> Tensor | None:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            histograms = content["histograms"]
-            fits = str(content["fingerprint"]) == fingerprint and histograms.dtype == np.int64
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return torch.from_numpy(histograms) if fits and histograms.shape == shape else None
+        write_bytes(path, buffer.getvalue())
+    return counted, "counted"
 
 
 def load_or_count(

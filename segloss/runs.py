@@ -3,6 +3,7 @@
 config.yaml           every option of the run as it was asked for; augmentations.yaml: a copy of the user's pipeline
 used.yaml             what the run made of those that its data and its machine decide; --config takes it too
 pixel_counts.json     class statistics of the training split
+bands.json            of images that are not 8-bit RGB: their bands, mean and std over the training split
 history.csv           one row per epoch
 checkpoints/last.ckpt to resume from, last.previous.ckpt the one before; best.ckpt: weights of the best validation score
 non_finite_batch.pt   where the run stopped at a loss that is no number: the images and labels of that step
@@ -27,10 +28,11 @@ from torch import Tensor
 
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
+from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
-from segloss.files import write_bytes, write_text
+from segloss.files import write_bytes, write_json, write_text
 from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
 from segloss.inference import Machine, reader_of
 from segloss.iou_rule import IoUDecision
@@ -42,7 +44,7 @@ from segloss.pixel_counts import PixelCounts
 CHECKPOINT_FORMAT = 1
 LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
 BEST = Path("checkpoints/best.ckpt")
-CONFIG, USED, COUNTS = "config.yaml", "used.yaml", "pixel_counts.json"
+CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
 KEPT_AUGMENTATIONS = "augmentations.yaml"
 Asked = Decision | IoUDecision | str | float
 _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
@@ -50,7 +52,7 @@ _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distribute
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
-    *("data_path", "check", "epochs", "workers", "cache", "calibrate"),
+    *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
     *("accelerator", "devices", "output_dir", "resume", "trainer"),
 )
 
@@ -65,6 +67,7 @@ class Used:
         workers: loader processes.
         data_path, augmentations, class_file: absolute, for a run is resumed and evaluated from other folders too; a
             name that is no path of this machine stays as it is.
+        channels: bands of the images; None: of runs before there were others than 8-bit RGB.
     """
 
     crop_size: tuple[int, int] | None = None
@@ -73,13 +76,14 @@ class Used:
     data_path: str | None = None
     augmentations: str | None = None
     class_file: str | None = None
+    channels: int | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, crop_size: tuple[int, int], machine: Machine) -> "Used":
+    def of(cls, config: TrainConfig, crop_size: tuple[int, int], machine: Machine, bands: Bands = RGB) -> "Used":
         """What this process makes of them."""
         named = (config.data_path, config.augmentations, config.class_file)
-        paths = (path and (str(Path(path).absolute()) if Path(path).exists() else path) for path in named)
-        return cls(crop_size, machine.precision, machine.workers, *paths)
+        paths = [path and (str(Path(path).absolute()) if Path(path).exists() else path) for path in named]
+        return cls(crop_size, machine.precision, machine.workers, paths[0], paths[1], paths[2], bands.count)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Used":
@@ -112,7 +116,7 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     config = parse_config(TrainConfig, "train_seg.py", argv)
     if config.resume and not _barely_begun(Path(str(config.output_dir))):
         return _resumed(config, argv)
-    config.require_buildable()
+    config.require_buildable(config.channels or 3)
     if config.augmentations is not None:
         from segloss.datasets.transforms import read_augmentations
 
@@ -122,7 +126,7 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
 
 def _barely_begun(folder: Path) -> bool:
     """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
-    first = (COUNTS, KEPT_AUGMENTATIONS, USED)
+    first = (COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
     return not (folder / CONFIG).exists() and any(
         path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -181,11 +185,13 @@ def choose_run_folder(config: TrainConfig) -> Path:
     return folder
 
 
-def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts) -> None:
+def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts, bands: Bands = RGB) -> None:
     """Make the folder and write what is known before training."""
     try:
         saved = replace(config, resume=False, output_dir=str(folder))
         counts.save(folder / COUNTS)
+        if not bands.is_rgb:
+            write_json(folder / BANDS, bands.to_dict())
         if config.augmentations is not None and not (config.resume and (folder / CONFIG).is_file()):
             write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
         write_text(folder / USED, yaml.safe_dump(used.to_dict(), sort_keys=False))
@@ -225,6 +231,16 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
         raise InputError("began on other images of the same names", "restore them, or start another run", folder)
 
 
+def continued_bands(run: "Run", found: Bands) -> Bands:
+    """The bands of a run that goes on; InputError where its images are of another kind by now."""
+    if run.used.channels is None:  # begun when all images were read as 8-bit RGB
+        return run.bands
+    if (run.bands.count, run.bands.dtype) != (found.count, found.dtype):
+        what = f"began on images of {run.bands.describe()}, now they are {found.describe()}"
+        raise InputError(what, "restore them, or start another run", run.path)
+    return replace(run.bands, shown=found.shown, gaps=found.gaps)
+
+
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
     try:
@@ -241,7 +257,12 @@ def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
 
 
 def checkpoint_content(
-    config: TrainConfig, used: Used, classes: ClassTable, counts: PixelCounts, model: SegmentationModel
+    config: TrainConfig,
+    used: Used,
+    classes: ClassTable,
+    counts: PixelCounts,
+    model: SegmentationModel,
+    bands: Bands = RGB,
 ) -> dict[str, Any]:
     """What a checkpoint needs beside its weights to be used alone: plain values only."""
     return {
@@ -251,6 +272,7 @@ def checkpoint_content(
         "classes": classes.to_dict(),
         "counts": counts.to_dict(),
         "normalisation": [model.mean.view(-1).tolist(), model.std.view(-1).tolist()],
+        "bands": bands.to_dict(),
     }
 
 
@@ -259,13 +281,15 @@ class Run:
     """A trained model with all it takes to use it.
 
     Attributes:
-        model: uint8 or float RGB in 0..255 ``(N, 3, H, W)`` -> logits ``(N, C, H, W)``; in eval mode.
+        model: images ``(N, B, H, W)`` as their files hold them, RGB in 0..255, uint8 or float -> logits
+            ``(N, C, H, W)``; in eval mode.
         criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``, before calibration.
         classes: names, ids and colours.
         counts: class statistics of the training split.
         config: every option of the run, as it was asked for.
         path: the checkpoint file.
         used: what became of the options that data and machine decide.
+        bands: of the images, as :func:`segloss.datasets.bands.read_bands` reads them.
     """
 
     model: SegmentationModel
@@ -275,6 +299,7 @@ class Run:
     config: TrainConfig
     path: Path
     used: Used
+    bands: Bands = RGB
 
     @property
     def name(self) -> str:
@@ -345,11 +370,11 @@ class Run:
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
-        """Class numbers ``(H, W)`` of an RGB image ``(H, W, 3)`` uint8, at the run's image scale.
-
-        They are uint8, of more than 254 classes uint16.
+        """Class numbers ``(H, W)`` of an image, at the run's image scale: uint8, of more than 254 classes uint16.
 
         Args:
+            image: ``(H, W, 3)`` uint8 RGB, or the run's bands ``(H, W, B)`` in the dtype of its files, NaN for nothing;
+                of one band ``(H, W)`` too. ``segloss.datasets.bands.read_bands(path, run.bands)[0]`` reads a file.
             decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
                 tau; None: ``tau``, whose 1 is the plain argmax.
 
@@ -358,9 +383,15 @@ class Run:
         """
         from segloss.datasets.transforms import resize_image
 
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}")
-        resized = resize_image(image, self.config.image_scale)
+        given = image[..., None] if image.ndim == 2 and self.bands.count == 1 else image
+        kinds = {np.dtype(self.bands.dtype), self.bands.array_dtype}
+        if image.dtype not in kinds or given.ndim != 3 or given.shape[2] != self.bands.count:
+            kind = "RGB " if self.bands.is_rgb else ""
+            wanted = f"{self.bands.dtype} {kind}of shape (H, W, {self.bands.count})"
+            raise ValueError(f"image must be {wanted}, got {image.dtype} {image.shape}")
+        resized = resize_image(self.bands.filled(given), self.config.image_scale)
+        if resized.dtype == np.uint16:
+            resized = resized.astype(np.float32)  # which every device takes
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
         logits = logits_at_size(self.model, batch, image.shape[:2])
         return self.decode(logits, decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
@@ -398,7 +429,8 @@ def load_run(path: str | Path) -> Run:
         counts = PixelCounts.from_dict(content["counts"])
         mean, std = content["normalisation"]
         network = replace(config, encoder_weights="none")  # its weights are in the checkpoint
-        model = network.build(len(classes), normalisation=(tuple(mean), tuple(std)))
+        bands = Bands.from_dict(content.get("bands", {}))
+        model = network.build(len(classes), normalisation=(tuple(mean), tuple(std)), in_channels=bands.count)
         criterion = criterion_of(config, counts)
         load_weights(model, criterion, checkpoint["state_dict"])
     except InputError:
@@ -406,7 +438,7 @@ def load_run(path: str | Path) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         damage = f"is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(damage, "use another one", where=file) from error
-    return Run(model.eval(), criterion, classes, counts, config, file, used)
+    return Run(model.eval(), criterion, classes, counts, config, file, used, bands)
 
 
 def load_last(folder: Path, say: Callable[[str], None]) -> Run | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from segloss.config import DoctorConfig
 from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
+from segloss.datasets.bands import choose_bands
 from segloss.doctor.examine import examine
 from segloss.doctor.findings import Finding, SplitFacts
 from segloss.doctor.page import write_doctor_page
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None) -> None:
         datasets, findings = open_splits(config)
         if any(dataset.made_up for dataset in datasets):
             raise InputError("made-up data has no files to examine", "choose another --dataset", config.dataset)
+        bands = choose_bands(datasets, config.channels, config.show_bands)
+        if not bands.is_rgb:
+            console.print(f"bands: {bands.describe()}")
         found, splits = examine(datasets, config.check, progress_bar("examining"))
         findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
         rows = [describe_split(facts) for facts in splits]

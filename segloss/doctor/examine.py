@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
-from segloss.datasets.classes import IGNORED_NAMES, STRAY
-from segloss.datasets.images import image_size, is_deep, read_header, read_image
+from segloss.datasets.classes import IGNORED_NAMES
+from segloss.datasets.images import image_size, read_header
 from segloss.datasets.labelled import FILE, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.rows import LARGE, mask_rows
@@ -76,8 +77,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     try:
         if not dataset.made_up and dataset.is_large(place):
             return _examine_rows(dataset, place)
-        image = read_image(image_path)
-        facts.faults += _faults_of_header(image_path)
+        image, _ = read_bands(image_path, dataset.bands)
+        facts.faults += _faults_of_header(image_path, dataset.bands)
         facts.blank = bool((image == image[0, 0]).all())
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
@@ -110,7 +111,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
 def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
     """As :func:`examine_pair`, of an image too large to be decoded: its header, and the rows of its mask."""
     image, path = dataset.pairs[place]
-    facts, (height, width) = PairFacts(faults=[*_faults_of_header(image)]), dataset.image_size(place)
+    facts, (height, width) = PairFacts(faults=[*_faults_of_header(image, dataset.bands)]), dataset.image_size(place)
     if path is None:
         return facts
     try:
@@ -123,7 +124,7 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
             labels = lookup(mask, dataset.classes)
             facts.values |= frozenset(np.unique(mask).tolist() if mask.ndim == 2 else ())
             facts.histogram += class_histogram(labels, len(dataset.classes))
-            stray = labels == STRAY
+            stray = labels == dataset.classes.stray
             if stray.any() and not facts.has("stray"):
                 strays = describe_strays(mask, stray, dataset.classes)
                 facts.faults.append(Fault("stray", strays.error(path), values=strays.values))
@@ -132,11 +133,17 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
     return facts
 
 
-def _faults_of_header(image: Path) -> Iterator[Fault]:
-    if read_header(image)[2] != 1:
+def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
+    header = read_header(image)
+    try:
+        bands.require(header, image)
+    except InputError as error:
+        yield Fault("image", error)
+        return
+    if header.turn != 1:
         turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image)
         yield Fault("orientation", turned, "warning")
-    if is_deep(image):
+    if header.dtype != bands.dtype:
         deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
         yield Fault("depth", deep, "warning")
 
@@ -172,7 +179,7 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
     image, mask = dataset.pairs[place]
     with suppress(InputError, OSError):  # a file that cannot be read is found out where it is
         palette = mask is not None and palette_in_doubt(mask, dataset.classes)
-        found = [*_faults_of_header(image)]
+        found = [*_faults_of_header(image, dataset.bands)]
         return [*found, *(_faults_of_palette(dataset, mask, read_mask(mask)) if mask and palette else ())]
     return []
 

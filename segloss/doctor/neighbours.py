@@ -79,10 +79,10 @@ def _look_alike(train: SegmentationDataset, other: SegmentationDataset, pairs: l
     """Whether neighbours differ by less than half of what images of the two splits usually do; by thumbnails."""
     some = pairs[:: max(1, len(pairs) // SAMPLE)][:SAMPLE]
     try:
-        ours = np.stack([_thumbnail(train.read_image(a)) for a, _ in some])
-        theirs = np.stack([_thumbnail(other.read_image(b)) for _, b in some])
+        ours = np.stack([_thumbnail(train.read_picture(a)) for a, _ in some])
+        theirs = np.stack([_thumbnail(other.read_picture(b)) for _, b in some])
         spread = max(1, len(train) // SAMPLE)
-        any_of_train = np.stack([_thumbnail(train.read_image(a)) for a in range(0, len(train), spread)])
+        any_of_train = np.stack([_thumbnail(train.read_picture(a)) for a in range(0, len(train), spread)])
     except InputError:
         return False  # already among the findings
     near = np.abs(ours - theirs).mean((1, 2))

@@ -23,7 +23,7 @@ def write_doctor_page(
             except InputError:
                 continue  # among the findings
             if labels is not None:
-                uri = data_uri(overlay(image, labels, dataset.classes.colors))
+                uri = data_uri(overlay(dataset.bands.picture(image), labels, dataset.classes.colors))
                 pictures.append({"uri": uri, "name": dataset.names[place], "split": dataset.split})
     tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
     try:

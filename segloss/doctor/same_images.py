@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segloss.datasets.images import read_header, read_image
+from segloss.datasets.bands import Bands, read_bands
+from segloss.datasets.images import read_header
 from segloss.doctor.findings import Finding, SplitFacts, more_files
 from segloss.errors import InputError
 
@@ -54,7 +55,8 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> Iterator[Finding]:
         groups = [[(s.dataset.split, path) for s in splits for path, _ in s.dataset.pairs if path.is_file()]]
         for mark in (lambda path: path.stat().st_size, _ends_digest, _file_digest):
             groups = [alike for group in groups for alike in _alike(group, mark)]
-    groups = [group for group in groups if not _is_blank(group[0][1])]
+    bands = {split.dataset.split: split.dataset.bands for split in splits}
+    groups = [group for group in groups if not _is_blank(group[0][1], bands[group[0][0]])]
     twins: dict[tuple[str, ...], list[tuple[Path, Path]]] = defaultdict(list)
     for members in groups:
         (split, path), (other, twin) = members[0], members[-1]
@@ -68,13 +70,14 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> Iterator[Finding]:
             yield Finding("warning", names[0], InputError(what, "remove one", second))
 
 
-def _is_blank(path: Path) -> bool:
+def _is_blank(path: Path, bands: Bands) -> bool:
     """Of one colour, as tiles at the edge of a scan are: no evidence of anything."""
     try:
-        height, width, _ = read_header(path)
-        if path.stat().st_size > SMALLEST_FILE + height * width / 16:  # compressed, one colour takes less: not decoded
+        height, width = read_header(path)[:2]
+        most = SMALLEST_FILE + height * width * bands.pixel_bytes / 48  # compressed, one colour takes less
+        if path.stat().st_size > most:  # not decoded
             return False
-        image = read_image(path)
+        image, _ = read_bands(path, bands)
     except (InputError, OSError):
         return False
     return bool((image == image[0, 0]).all())

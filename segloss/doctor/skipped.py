@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.images import IMAGE_SUFFIXES, OTHER_PICTURES
+from segloss.datasets.images import OTHER_PICTURES, PICTURES
 from segloss.doctor.findings import Finding, more_files
 from segloss.errors import InputError
 
@@ -22,7 +22,7 @@ def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
         yield Finding("warning", "all splits", InputError(what, "save it as PNG or JPEG", other[0]))
     root = datasets[0].root if datasets else None
     above = {parent for folder in folders for parent in folder.parents if root in parent.parents} - folders
-    loose = [path for folder in sorted(above) for path in _pictures(folder, IMAGE_SUFFIXES)]
+    loose = [path for folder in sorted(above) for path in _pictures(folder, PICTURES)]
     if loose:
         what = f"is an image outside the folders of the splits, passed over{more_files(loose)}"
         yield Finding("warning", "all splits", InputError(what, "move it into one of them, or away", loose[0]))

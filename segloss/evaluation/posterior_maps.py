@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segloss.calibration import Calibration
-from segloss.datasets.images import list_images, read_bytes, read_file
+from segloss.datasets.images import PICTURES, list_images, read_bytes, read_file
 from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json
@@ -138,7 +138,7 @@ def holds_maps(folder: Path, form: str) -> bool:
     """Whether a folder of predictions is one of probabilities: as stated, or ``auto``: by its files."""
     if form != "auto":
         return form == "probability"
-    return (folder / INDEX).is_file() or (not list_images(folder) and bool(list_images(folder, ARRAYS)))
+    return (folder / INDEX).is_file() or (not list_images(folder, PICTURES) and bool(list_images(folder, ARRAYS)))
 
 
 def files_of(path: Path) -> list[Path]:

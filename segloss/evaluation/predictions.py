@@ -111,7 +111,7 @@ class PredictionWriter:
             return paint(class_map, self.classes.colors)
         top = sample.get("top", 0)
         if top == 0:
-            self._image = self.dataset.image_rows(self.dataset.names.index(sample["name"]))
+            self._image = self.dataset.picture_rows(self.dataset.names.index(sample["name"]))
         return overlay(self._image(top, top + len(class_map)), class_map, self.classes.colors)
 
 
@@ -132,7 +132,7 @@ class KeepSome:
     def __call__(self, sample: dict[str, Any], predicted: Tensor, _: Tensor | None = None) -> None:
         if self.seen in self.wanted:
             labels = sample["labels"].numpy()
-            image = self.dataset.read_image(self.seen)
+            image = self.dataset.read_picture(self.seen)
             kind = map_dtype(len(self.dataset.classes))
             self.samples.append((sample["name"], image, labels.astype(kind), predicted.numpy().astype(kind)))
         self.seen += 1

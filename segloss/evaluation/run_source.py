@@ -180,7 +180,7 @@ class RunSource:
     def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, labels and class numbers decided on, of one sample; of a large image every n-th row and column."""
         place = self.dataset.names.index(name)
-        read, step, maps = self.dataset.image_rows(place), 1, []
+        read, step, maps = self.dataset.picture_rows(place), 1, []
         if self.dataset.is_large(place):
             step = math.ceil(math.sqrt(math.prod(self.dataset.image_size(place)) / PICTURE))
         for sample, predicted, _ in self.decisions([place]):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
+from segloss.datasets.bands import show_bands
 from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
 from segloss.datasets.transforms import EvalTransform
@@ -125,6 +126,8 @@ def predict_images(
     for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
+        show_bands([dataset], run.bands, config.show_bands)
+        dataset.check_files()
         source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
@@ -310,6 +313,7 @@ def _open(run: Run, config: EvalConfig, split: str, image_scale: float, *, own: 
         options |= {name: value for name, value in given.items() if value is not None}
     dataset = DataOptions(**options).open(split, EvalTransform(image_scale))
     check_same_classes(run, dataset)
+    show_bands([dataset], run.bands, config.show_bands)
     return dataset
 
 

@@ -73,7 +73,7 @@ def size_of(picture: Picture) -> tuple[tuple[int, int], str]:
     Raises:
         InputError: it cannot be read, or the annotations are for another size.
     """
-    height, width, turn = read_header(picture.image)
+    height, width, turn = read_header(picture.image)[:3]
     shown = (width, height) if turn >= 5 else (height, width)
     if picture.size not in (None, shown):
         stated = f"{picture.size[1]}x{picture.size[0]}" if picture.size else ""

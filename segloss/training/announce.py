@@ -25,6 +25,7 @@ def announce(
     folder: Path,
 ) -> None:
     """What a training run is about to do; ``source`` says where the counts are from."""
+    bands = splits.train.bands
     label_values = getattr(criterion, "label_values", None)
     print_class_counts(counts, label_values, source)
     sizes = [f"{len(dataset)} {dataset.split}" for dataset in splits.all]
@@ -36,6 +37,7 @@ def announce(
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
         "form": splits.train.found.form,
+        **({} if bands.is_rgb else {"bands": f"{bands.describe()}, {bands.told()}"}),
         "loss": f"{config.loss}: {criterion.extra_repr()}",
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
         f"{parameter_count(model) / 1e6:.1f} M parameters",

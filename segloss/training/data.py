@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from segloss.config import TrainConfig
 from segloss.datasets import MissingSplitError, SegmentationDataset
+from segloss.datasets.bands import choose_bands
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_factors, training_loader
 from segloss.datasets.mixing import Mixing
@@ -144,10 +145,12 @@ def training_data(config: TrainConfig, crop_size: tuple[int, int] | None) -> Spl
         test = build("test")
     except MissingSplitError:
         test = None
+    test = test if test is not None and test.has_labels else None
+    choose_bands([train, val, *([] if test is None else [test])], config.channels, config.show_bands)
     if crop_size is None:
         height, width = (min(512, max(32, round(side * config.image_scale))) for side in train.read_image(0).shape[:2])
         crop_size = height, width
-    splits = Splits(train, val, test if test is not None and test.has_labels else None, crop_size)
+    splits = Splits(train, val, test, crop_size)
     for dataset in splits.all:
         dataset.check_files()
     return splits
@@ -179,6 +182,7 @@ def prepare_training(config: TrainConfig, splits: Splits, counts: PixelCounts) -
         cat_max_ratio=config.cat_max_ratio,
         class_pixels=counts.complete.pixels,
         seeks=config.mix == "paste",
+        bands=splits.train.bands,
     )
     if config.mix != "none" and config.mix_share > 0:
         rare = _rare_images(splits.train, counts) if config.mix == "paste" else {}

@@ -22,7 +22,7 @@ ROWS = [
         *("schema", "pixel_sample", "iou_rule", "calibration"),
     },
     {"datasets", "flags", "measures"},
-    {"config", "models"},
+    {"config", "models", "band_statistics"},
     {"inference", "kept", "runs"},
     {"report"},
     {"evaluation"},

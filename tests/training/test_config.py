@@ -79,6 +79,8 @@ EVERY_TRAIN_FLAG = {
     "subset": (["full"], "full"),
     "class_file": (["names.yaml"], "names.yaml"),
     "streaming": ([], True),
+    "channels": (["4"], 4),
+    "show_bands": (["3", "2", "1"], [3, 2, 1]),
     "check": (["off"], "off"),
     "arch": (["fpn"], "fpn"),
     "encoder": (["mit_b0"], "mit_b0"),
@@ -373,6 +375,7 @@ MODES = {
 }
 # option: the modes that read it, or None where all do
 EVERY_EVALUATION_FLAG = {
+    "show-bands 3 2 1": ["--checkpoint", "--images"],
     "labels x": ["--predictions"],
     "class-table voc": ["--predictions"],
     "prediction-form probability": ["--predictions"],
