@@ -21,6 +21,7 @@ from segloss.datasets.images import (
     tiff_header,
     tiff_pixels,
     tiff_tags,
+    too_large,
     unreadable,
 )
 from segloss.errors import InputError
@@ -175,8 +176,8 @@ def _decoded(path: Path, count: int) -> np.ndarray:
     kinds = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), kinds.get(count, cv2.IMREAD_UNCHANGED))
-    except cv2.error:  # more pixels than it takes
-        pixels = None
+    except cv2.error as error:  # more pixels than it takes
+        raise too_large(path, "OpenCV decodes") from error
     if pixels is None or (pixels.ndim == 3) != (count > 1):
         raise unreadable(path)
     return pixels[..., None] if count == 1 else pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,8 @@ from segloss.datasets.base import (
 from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES, hash_split
-from segloss.errors import unknown_name
+from segloss.datasets.images import Header, read_header
+from segloss.errors import InputError, unknown_name
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
 ON_DISK = ("dataset_dict.json", "state.json")  # what save_to_disk writes
@@ -92,6 +94,14 @@ class StreamedDataset(SegmentationDataset):
         cells = [image for image, _ in self.pairs if isinstance(image, Cell)]
         if cells and isinstance(cells[0].cells, ParquetCells):
             self.groups = torch.from_numpy(cells[0].cells.group_of([cell.row for cell in cells]))
+
+    def headers(self) -> dict[Path, Header]:
+        """Of the first image alone."""
+        for path, _ in self.pairs[:1]:
+            if path not in self._headers:
+                with suppress(InputError):
+                    self._headers[path] = read_header(path)
+        return self._headers
 
     def check_files(self) -> None:
         """The doctor looks at a sample; the others are found out when they are read."""

@@ -224,7 +224,7 @@ def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
         raise InputError("needs tifffile to be read", "pip install tifffile imagecodecs", path) from error
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every tag that it does not know
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_file(path) as content, tifffile.TiffFile(content) as file:
             page: Any = file.pages[0]
             if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
                 raise damaged(path, "is damaged (strips are missing)")

@@ -141,7 +141,7 @@ def _smaller(labels: Tensor) -> Tensor:
 
 
 def collate_training(samples: list[Sample]) -> dict[str, Any]:
-    """Stack equally sized samples: ``image`` ``(N, B, h, w)``, ``labels`` uint8 ``(N, h, w)``; their ``name``;
+    """Stack equally sized samples: ``image`` ``(N, B, h, w)``, ``labels`` ``(N, h, w)``; their ``name``;
     ``class_mask`` bool ``(N, C)`` where the samples have one."""
     samples = collate_samples(samples)
     keys = [key for key in ("image", "labels", "class_mask") if key in samples[0]]

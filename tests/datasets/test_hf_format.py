@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from data_trees import random_image, random_mask
 from PIL import Image
@@ -20,6 +21,7 @@ from street_trees import TINY
 
 from eval_seg import evaluate
 from segloss.datasets import MissingSplitError, NoDataError, build_dataset
+from segloss.datasets.bands import Bands, choose_bands
 from segloss.datasets.loading import EpochSampler, evaluation_loader, training_loader
 from segloss.datasets.street_scenes import render_street
 from segloss.doctor.command import main as doctor
@@ -107,6 +109,27 @@ FORMS = {
     "parquet as it lies": (parquet, True),
     "tar as it lies": (shards, True),
 }
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tiff_of_any_bands_comes_from_tables_too(tmp_path, streaming):
+    rows, bands = [], []
+    for place in range(6):
+        content = io.BytesIO()
+        bands.append(np.random.default_rng(place).integers(0, 2**16, (*SIZE, 5)).astype(np.uint16))
+        tifffile.imwrite(content, bands[-1], photometric="minisblack", planarconfig="contig")
+        rows.append({"image": content.getvalue(), "label": png(pixels_of("train", place)[1])})
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "set/train-00000-of-00001.parquet")
+    (tmp_path / "set/classes.yaml").write_text(str(NAMES))
+    dataset = opened(tmp_path / "set", streaming=streaming)
+    assert choose_bands([dataset]) == Bands(5, "uint16")
+    assert len(dataset.headers()) == (1 if streaming else len(dataset))
+    for index, name in enumerate(dataset.names):
+        np.testing.assert_array_equal(
+            dataset.read_pair(index)[0], bands[int(name.rsplit("/")[-1].rsplit("_")[-1])], err_msg=name
+        )
+    assert len(dataset.images_state()) == 64
 
 
 @pytest.mark.parametrize("form", FORMS)

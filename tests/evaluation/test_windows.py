@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from band_trees import NODATA, band_tree
 from data_trees import random_image, write_png
 from street_trees import TINY, street_tree
 from torch import nn
@@ -15,6 +16,7 @@ import segloss
 import train_seg
 from segloss import inference
 from segloss.datasets import base, build_dataset
+from segloss.datasets.bands import choose_bands
 from segloss.datasets.rows import sliced
 from segloss.datasets.transforms import EvalTransform
 from segloss.doctor.examine import examine_pair
@@ -93,9 +95,9 @@ def test_rows_are_read_once_and_in_order():
 
 
 class Local(nn.Module):
-    def __init__(self):
+    def __init__(self, bands=3):
         super().__init__()
-        self.head, self.seen = nn.Conv2d(3, 3, 1), []
+        self.head, self.seen = nn.Conv2d(bands, 3, 1), []
 
     def forward(self, images):
         self.seen.append(tuple(images.shape))
@@ -167,6 +169,24 @@ def test_an_image_and_mask_of_other_sizes_are_refused_by_rows_too(dataset, tmp_p
     write_png(tmp_path / "masks/val/a.png", np.zeros((150, 209), np.uint8))
     with pytest.raises(InputError, match=r"a\.png: mask is 209x150 but its image a\.png is 210x150"):
         by_name(Local(), dataset, Views(tile=(64, 48)))
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(5, "uint16"), (2, "float32"), (4, "uint8")])
+def test_windows_of_any_bands_are_the_whole_images_and_none_is_read_by_rows(tmp_path, monkeypatch, count, dtype):
+    monkeypatch.setattr(base, "LARGE", 1000)
+    nodata = 3 if dtype == "uint8" else NODATA
+    dataset = build_dataset("folder", band_tree(tmp_path, nodata=nodata, count=count, dtype=dtype), "val")
+    assert choose_bands([dataset]).count == count and not dataset.is_large(0)
+    torch.manual_seed(0)
+    model = Local(count)
+    whole = by_name(model, dataset, None)
+    model.seen.clear()
+    for name, (scores, labels) in by_name(model, dataset, Views(tile=(32, 48), flip=True)).items():
+        torch.testing.assert_close(scores, whole[name][0].softmax(0))
+        assert torch.equal(labels, whole[name][1]) and (labels[:, :10] == 255).all()
+    assert {shape[1:] for shape in model.seen} == {(count, 32, 48)}
+    np.testing.assert_array_equal(dataset.picture_rows(0)(3, 9), dataset.read_picture(0)[3:9])
+    assert examine_pair(dataset, 0).faults == []
 
 
 # ---- the command
