@@ -228,10 +228,12 @@ class _OutlyingMSE(torch.autograd.Function):
     # Without setup_context, whose signature is bound anew at each call; torch.func does not come here.
     @staticmethod
     def forward(ctx: Any, one_pass: bool, *inputs: Any) -> Tensor:
-        logits, align_corners = inputs[0], inputs[-3]
+        logits, align_corners, reduction = inputs[0], inputs[-3], inputs[-1]
         gradient: Tensor | None = None
-        if one_pass and align_corners is None and logits.numel() <= SMALL_ELEMENTS:
-            value, divisor, gradient = _small_value(*inputs)
+        few = logits.device.type == "cpu" and logits.numel() <= SMALL_ELEMENTS
+        if few and align_corners is None and reduction != "none":
+            value, divisor, made = _small_value(*inputs)
+            gradient = made if one_pass else None  # the value is the same to the last bit
         else:
             if one_pass and align_corners is None:
                 gradient = gradient_like(logits, logits.dtype)
