@@ -127,7 +127,7 @@ def test_certain_posteriors_count_as_their_labels():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_with_labels_the_rule_is_never_worse_on_them_than_without(seed):
-    """A posterior that is nearly uniform, as of an untrained network, leads the fixed point of labels astray."""
+    """A posterior that is nearly uniform, as of an untrained network, leads the ascent on labels astray."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 6, (4000,), generator=generator)
     posterior = (torch.randn(4000, 6, generator=generator) * 0.05 + 0.1 * torch.nn.functional.one_hot(labels)).softmax(
@@ -365,3 +365,12 @@ def test_class_threshold_is_the_best_of_all(pixels, labelled, min_recall):
 @pytest.mark.parametrize("module", [segloss.iou_rule, segloss.pixel_sample])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
+
+
+def test_every_start_comes_to_the_same_mean_iou_where_a_fixed_point_goes_round_in_circles():
+    """A power of a posterior with rare classes, of which the iterated fixed point never settled."""
+    posterior = skewed(20_000, 8, skew=3, seed=1)
+    found = [iou_decision(posterior, tilt=torch.arange(1, 9.0) ** power) for power in (0, 1, 2, 4)]
+    assert all(rule.settled for rule in found)
+    assert max(rule.score for rule in found) - min(rule.score for rule in found) < 1e-3
+    assert min(rule.score for rule in found) > max(rule.plain_score for rule in found)

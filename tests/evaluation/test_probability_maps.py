@@ -111,7 +111,7 @@ def test_the_rule_is_fitted_to_the_maps_themselves(run, saved, tmp_path, capsys)
     rule = iou_decision(posterior, true, counts="posterior")
     confusion = segloss.ConfusionMatrix(11)
     confusion.update(rule.decide(posterior), true)
-    # Another start (the plain argmax, which the tilt gives) may end in another fixed point of equal worth.
+    # Another start (the plain argmax, which the tilt gives) may end at another rule of equal worth.
     assert found["miou"] == pytest.approx(confusion.compute().miou, abs=0.02) and found["decision"] == "iou"
     plain = of_maps(tmp_path / "plain", run, saved / "probability")
     assert plain["miou"] != found["miou"]
