@@ -69,6 +69,8 @@ class Pairing:
         names: of the samples, unique.
         lonely_images, lonely_masks: files without partner by name, left out of ``pairs``.
         mask_place: folder in which masks were looked for.
+        labelled: classes that a list says single images label, by name of the sample; the others label all.
+        lists: that list.
     """
 
     form: str
@@ -77,6 +79,8 @@ class Pairing:
     lonely_images: dict[str, Path] = field(default_factory=dict)
     lonely_masks: dict[str, Path] = field(default_factory=dict)
     mask_place: Path = Path()
+    labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lists: Path = Path()
 
     def only(self, belongs: Callable[[str], bool]) -> "Pairing":
         """The files of one split, with partner or without."""

@@ -18,6 +18,7 @@ from segloss.doctor.command import main
 from segloss.doctor.examine import check_before, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, require_two_classes
+from segloss.report.painting import overlay
 from segloss.report.terminal import print_class_counts
 from train_seg import train
 
@@ -469,6 +470,33 @@ def test_the_page_shows_findings_splits_and_overlays_and_escapes_names(tree, tmp
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert text.count("data:image/jpeg;base64,") == 6
     assert "holds id 9" in text and "http://" not in text and "https://" not in text
+
+
+@pytest.mark.parametrize("name", ["background", "BG", "_background_"])
+def test_background_is_not_painted_and_the_legend_says_what_the_pictures_show(tmp_path, capsys, name):
+    page = tmp_path / "doctor.html"
+    for ids, hatched in (((0, 1), False), ((0, 1, 255), True)):
+        tree = healthy(tmp_path / str(hatched), ids, f"- {name}\n- crack\n")
+        examined(tree, capsys, "--output", str(page), "--overlays", "1")
+        text = page.read_text()
+        assert f'<li class="quiet">not painted: {name}</li>' in text and text.count("<li><span") == 1
+        assert ("hatched: ignored" in text) == hatched
+    examined(tree, capsys, "--output", str(page), "--overlays", "0")
+    assert "Labels over images" not in page.read_text()
+
+
+def test_the_class_that_is_left_keeps_the_image():
+    image, labels = np.full((1, 3, 3), 200, np.uint8), np.array([[0, 1, 255]])
+    painted = overlay(image, labels, ((9, 9, 9), (0, 0, 0)), clear=0)
+    assert painted[0, 0].tolist() == [200] * 3 and painted[0, 1].tolist() == [89] * 3
+    assert (overlay(image, labels, ((9, 9, 9), (0, 0, 0)))[0, 0] < 100).all()
+
+
+def test_a_class_without_pixels_is_not_learnt_in_train_and_not_scored_elsewhere(tmp_path, capsys):
+    tree = healthy(tmp_path, (0, 1), "- wall\n- floor\n- lamp\n")
+    _, lines, _ = examined(tree, capsys)
+    assert ["not learnt" in line for line in lines] == [True, False, False]
+    assert ["not scored" in line for line in lines] == [False, True, True]
 
 
 def test_training_begins_with_a_sample_and_refuses_what_would_be_wrong(tree, tmp_path):
