@@ -16,32 +16,32 @@ from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.annotations import outlines_instead_of_masks
-from segloss.datasets.base import (
-    Format,
-    MissingSplitError,
-    NoDataError,
-    Pairing,
-    SegmentationDataset,
-    Transform,
-    columns,
-    no_masks,
-    no_split,
-    pair,
-    rebased,
-    refuse_twice,
-    require_folder,
-)
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
+from segloss.datasets.listing import columns, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_lines, other_list
+from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
+from segloss.datasets.pairing import Pairing, pair
 from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError, unknown_name
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
-OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "classes.csv")  # CVAT's, labelme's
+OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "class_names.txt", "classes.csv")  # CVAT's, labelme's
 IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages", "image", "imgs", "img", "Images", "Image")
 MASK_FOLDERS = (
-    *("masks", "labels", "annotations", "ann_dir", "SegmentationClass", "mask", "label", "gt", "gts"),
+    *(
+        "masks",
+        "labels",
+        "annotations",
+        "ann_dir",
+        "SegmentationClassPNG",
+        "SegmentationClass",
+        "mask",
+        "label",
+        "gt",
+        "gts",
+    ),
     *("Masks", "Mask", "Labels", "Label", "Annotations", "annotation", "GT", "groundtruth", "SegmentationClassRaw"),
 )
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
@@ -171,8 +171,8 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     if None in names:
         pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
-        names = [*unique_names(root, [image for image, _ in pairs])]
-        found = Pairing(f"{form} of images and masks", pairs, names)
+        found = Pairing(f"{form} of images and masks", pairs, unique_names(root, [image for image, _ in pairs]))
+        names = [*found.names]
     else:
         chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
         refuse_twice(lists, [images_of[name] for name in names if name])
@@ -193,10 +193,10 @@ def _classes_aside(
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Lines without a last column of classes, and these classes; InputError for one that there is not."""
     found = [((line, ()) if name_of(line) or two_of(line) else _cut(line, name_of, two_of, classes)) for line in lines]
-    wrong = next(((line, part) for line, part in found if not {*part} <= {*classes}), None)
-    if wrong is not None:
-        unknown = next(name for name in wrong[1] if name not in classes)
-        raise unknown_name("class", unknown, classes, f"{lists}: {wrong[0]}")
+    for line, (_, part) in zip(lines, found, strict=True):
+        unknown = next((name for name in part if name not in classes), None)
+        if unknown is not None:
+            raise unknown_name("class", unknown, classes, f"{lists}: {line}")
     return [line for line, _ in found], [part for _, part in found]
 
 
@@ -302,8 +302,13 @@ def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
 def _split_folder(folder: Path, split: str) -> Path | None:
     """The folder of a split by any of its names, in capitals or not."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
-    there = {entry.name.lower(): Path(entry.path) for entry in entries if entry.is_dir()}
+    there = {entry.name.lower(): Path(entry.path) for entry in entries if _is_folder(entry)}
     return next((there[name] for name in SPLIT_NAMES.get(split, (split.lower(),)) if name in there), None)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """False, and no error, for what links to itself."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:

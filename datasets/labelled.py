@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.base import SegmentationDataset, read_list
+from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
+from segloss.datasets.listing import read_list
 from segloss.errors import InputError, unknown_name
 
 FILE = "labelled_classes.csv"

@@ -131,6 +131,21 @@ def test_an_image_that_links_to_itself_is_one_finding(tree, check):
     )
 
 
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("check", ["sample", "all"])
+def test_without_folders_of_splits_too_what_links_to_itself_is_one_finding(tmp_path, kind, check):
+    for place in range(4):
+        write_png(tmp_path / f"images/{place}.png", random_image(place, SIZE))
+        write_png(tmp_path / f"masks/{place}.png", random_mask(place, SIZE, (0, 1)))
+    (tmp_path / "classes.yaml").write_text(CLASSES)
+    path = tmp_path / kind / "0.png"
+    path.unlink()
+    path.symlink_to(path)
+    assert (
+        sum("0.png: cannot be read: Too many levels of symbolic links" in line for line in lines(tmp_path, check)) == 1
+    )
+
+
 def test_another_image_of_the_same_name_and_length_is_noticed_where_a_run_goes_on(tree, tmp_path):
     image = tree / "images/train/00.bmp"
     (tree / "images/train/00.png").unlink()

@@ -123,7 +123,7 @@ PART = [[True, True, False], [True] * 3, [False, False, True]]
         ("train.csv", 'name;labelled classes\na;"wall,floor"\nb;\nc d;lamp post\n'),
         (
             "train_list.txt",
-            "/x/a.jpg | /x/a.png | wall;floor\nb.jpg | b.png\nc d.jpg | c d.png | lamp post\n",
+            "/x/images/a.jpg|/x/masks/a.png|wall;floor\nb|b\nc d.jpg | c d.png | lamp post\n",
         ),
     ],
 )
