@@ -5,9 +5,10 @@ if __name__ == "datasets":  # found by its folder's name, from the root of a che
 
     load_hugging_face()
 else:
-    from segloss.datasets.base import Format, MissingSplitError, NoDataError, SegmentationDataset, Transform
+    from segloss.datasets.base import Format, SegmentationDataset, Transform
     from segloss.datasets.classes import ClassTable
     from segloss.datasets.formats import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, build_dataset
+    from segloss.datasets.missing import MissingSplitError, NoDataError
 
     __all__ = [
         "DATASETS",

@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PureWindowsPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,8 +17,6 @@ from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import (
     ARRAYS,
-    IMAGE_SUFFIXES,
-    OTHER_PICTURES,
     Header,
     has_end,
     image_size,
@@ -28,6 +24,8 @@ from segloss.datasets.images import (
     unreadable,
 )
 from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
+from segloss.datasets.missing import unread_pictures
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.rows import LARGE, Rows, image_rows, mask_rows, sliced
 from segloss.errors import InputError
 
@@ -41,53 +39,6 @@ Sample = dict[str, Any]  # what an item of SegmentationDataset holds
 
 
 PIECE = 2**12  # bytes of an image that tell whether it was replaced
-
-
-class MissingSplitError(InputError):
-    """The data set has no such split."""
-
-
-def no_split(split: str, place: Path) -> MissingSplitError:
-    return MissingSplitError(f"split {split!r} is missing", "add the folder, or check --data-path", place)
-
-
-def no_masks(split: str, place: Path, cure: str = "add the folder, or check --data-path") -> InputError:
-    return InputError(f"masks of split {split!r} are missing", cure, place)
-
-
-class NoDataError(InputError):
-    """There is no such data set: unknown name, no folder or no class file that can be read."""
-
-
-@dataclass
-class Pairing:
-    """Images and masks brought together by name.
-
-    Attributes:
-        form: where and how they were found, in words.
-        pairs: image file and mask file (or None) of each sample.
-        names: of the samples, unique.
-        lonely_images, lonely_masks: files without partner by name, left out of ``pairs``.
-        mask_place: folder in which masks were looked for.
-    """
-
-    form: str
-    pairs: list[tuple[Path, Path | None]]
-    names: list[str]
-    lonely_images: dict[str, Path] = field(default_factory=dict)
-    lonely_masks: dict[str, Path] = field(default_factory=dict)
-    mask_place: Path = Path()
-
-    def only(self, belongs: Callable[[str], bool]) -> "Pairing":
-        """The files of one split, with partner or without."""
-        chosen = [place for place, name in enumerate(self.names) if belongs(name)]
-        return replace(
-            self,
-            pairs=[self.pairs[place] for place in chosen],
-            names=[self.names[place] for place in chosen],
-            lonely_images={name: path for name, path in self.lonely_images.items() if belongs(name)},
-            lonely_masks={name: path for name, path in self.lonely_masks.items() if belongs(name)},
-        )
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -338,6 +289,12 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
+    what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
+    turned = "save the array as (height, width, bands)" if image.suffix.lower() == ARRAYS else None
+    return InputError(what, turned or "export the mask at the image's size", mask)
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of data set, as ``--dataset`` names it. A module of this folder registers its own: ``FORMATS = (...)``.
@@ -364,245 +321,3 @@ class Format:
     made_up: bool = False
     anywhere: bool = False
     splits: tuple[str, ...] = ()
-
-
-def no_images(place: Path) -> InputError:
-    """What is said of a folder without images; pictures in it that are not read are named."""
-    what, unread = f"holds no images ({', '.join(IMAGE_SUFFIXES)})", unread_pictures(place)
-    cure = "save them as PNG or JPEG" if unread else "check --data-path and --split"
-    return InputError(f"{what}{unread}", cure, place)
-
-
-def unread_pictures(place: Path) -> str:
-    """``, but a.heic and 3 more, which are not read``: pictures of other formats below a folder; else nothing."""
-    if place == Path():  # nobody said where
-        return ""
-    others = sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES)
-    if not others:
-        return ""
-    return f", but {others[0].name}{f' and {len(others) - 1} more' if others[1:] else ''}, not a format that is read"
-
-
-def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
-    what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
-    turned = "save the array as (height, width, bands)" if image.suffix.lower() == ARRAYS else None
-    return InputError(what, turned or "export the mask at the image's size", mask)
-
-
-def require_folder(path: Path, what: str) -> Path:
-    """The path, or a NoDataError if it is no folder."""
-    if not path.is_dir():
-        raise NoDataError(f"{what} is missing", "check --data-path", path)
-    return path
-
-
-def read_list(path: Path) -> list[str]:
-    """The lines of a list file, in UTF-8 or UTF-16, without empty ones and comments; InputError if none is left."""
-    content = path.read_bytes()
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    lines = [line.strip() for line in content.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise InputError("lists nothing", "write one name, or image and mask, a line", path)
-    return lines
-
-
-BETWEEN = re.compile(r"\t+|\s*[,;|]\s*| +")  # the columns of a list; names may hold some too
-
-
-def columns(line: str) -> Iterator[tuple[str, str]]:
-    """A line of a list cut in two, at each place where it may be meant."""
-    for found in BETWEEN.finditer(line):
-        yield line[: found.start()], line[found.end() :]
-
-
-def rebased(root: Path, text: str, beside: Path | None = None) -> Path | None:
-    """A file of a list below ``root``, whatever prefix its writer had; None for one that lies outside.
-
-    ``..`` is followed from ``root`` and from the list's folder ``beside``; behind it a bare name is no file of ours.
-    """
-    parts = PureWindowsPath(text.strip().strip("\"'")).parts
-    above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
-    inside = os.path.normpath(root.absolute())
-    for start in (root, beside or root) if above else ():
-        path = Path(os.path.normpath(start.absolute().joinpath(*parts)))
-        if path.is_file():
-            return root / path.relative_to(inside) if path.is_relative_to(inside) else None
-    for first in range(above, len(parts) - bool(above)):
-        path = root.joinpath(*parts[first:])
-        if not PureWindowsPath(*parts[first:]).anchor and path.is_file():
-            return path
-    return None
-
-
-def refuse_twice(path: Path, listed: Sequence[Hashable]) -> None:
-    """InputError if a list file names an image twice."""
-    twice = next((image for image, count in Counter(listed).items() if count > 1), None)
-    if twice is not None:
-        raise InputError(f"listed twice in {path}", "remove one of the lines", str(twice))
-
-
-def pair(
-    images: dict[str, Path],
-    masks: dict[str, Path] | None,
-    form: str,
-    place: Path,
-    mask_place: Path,
-    folder: dict[str, Path] | None = None,
-) -> Pairing:
-    """One pair per name that both have; ``masks`` None: a split without labels.
-
-    Where no name is the same but masks are called like their image and one ending (``a_mask``, ``a_L``), that ending is
-    taken off; where images and masks have words of their own (``sat_1``, ``mask_1``), these are.
-
-    Args:
-        images: those wanted.
-        folder: all that lie there, from which endings and words are learnt; default: ``images``.
-
-    Raises:
-        InputError: there is no image, or several masks of one.
-    """
-    if not images:
-        raise no_images(place)
-    if masks is None:
-        return Pairing(f"{form}, without masks", [(path, None) for path in images.values()], list(images))
-    naming = learn_naming(images if folder is None else folder, masks)
-    for name in images:
-        naming.require_one(name, images, masks)
-    of_image = {name: naming.key(name) for name in images}
-    masks = {naming.mask_key(name): path for name, path in masks.items()}
-    form += naming.said
-    both = [name for name in images if of_image[name] in masks]
-    wanted = {*of_image.values()}
-    return Pairing(
-        form,
-        [(images[name], masks[of_image[name]]) for name in both],
-        both,
-        {name: path for name, path in images.items() if of_image[name] not in masks},
-        {name: path for name, path in masks.items() if name not in wanted},
-        mask_place,
-    )
-
-
-def unique_by(files: Mapping[str, Path], key: Callable[[str], str]) -> dict[str, Path]:
-    """The files under other keys; InputError for two of one key."""
-    found: dict[str, Path] = {}
-    for name, path in files.items():
-        if key(name) in found:
-            raise InputError(f"is of the same name, {key(name)}, as {found[key(name)]}", "keep one of the two", path)
-        found[key(name)] = path
-    return found
-
-
-Endings = dict[str, list[tuple[str, str]]]
-Words = tuple[str, str]  # before and after what tells a folder's files apart
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How two folders call the same image: by the same name, but for words of their own.
-
-    Attributes:
-        words, mask_words: that the names of either have.
-        endings: of each image what its masks have after its name, and their names, where that is the difference.
-    """
-
-    words: Words = ("", "")
-    mask_words: Words = ("", "")
-    endings: Endings = field(default_factory=dict)
-
-    def key(self, name: str) -> str:
-        return _without(name, *self.words)
-
-    def mask_key(self, name: str) -> str:
-        return _without(name, *self.mask_words)
-
-    @property
-    def said(self) -> str:
-        """Behind the form of a data set."""
-        (before, after), (mask_before, mask_after) = self.words, self.mask_words
-        if self.endings:
-            return f", masks named NAME{mask_after}"
-        named = f", images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
-        return named if before + after + mask_before + mask_after else ""
-
-    def require_one(self, name: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
-        """InputError that lists the masks of an image that has several."""
-        ending = self.mask_words[1]
-        several = [mask for end, mask in self.endings.get(name, ()) if end == ending or not end.endswith(ending)]
-        if len(several) > 1:
-            shown = ", ".join(masks[mask].name for mask in several[:4]) + (", ..." if len(several) > 4 else "")
-            cure = "keep one in the folder, or write list files of image and mask"
-            raise InputError(f"has several masks: {shown}", cure, images[name])
-
-
-def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:
-    """From most of the files: the same names; masks called as their image and an ending; words of either's own."""
-    endings = _endings(images, masks)
-    if endings is None:
-        return Naming()
-    if ending := _usual_ending(endings, min(len(images), len(masks))):
-        return Naming(mask_words=("", ending), endings=endings)
-    (before, after), (mask_before, mask_after) = _own_words(images, masks) or (("", ""), ("", ""))
-    if before == mask_before:  # no word of either's own
-        before = mask_before = ""
-    if after == mask_after:
-        after = mask_after = ""
-    return Naming((before, after), (mask_before, mask_after))
-
-
-def _endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Endings | None:
-    """Of each image what its masks have after its name, and their names; None where a mask has just the name.
-
-    A number is not cut: ``10_mask`` is none of ``1``. An ending of digits alone is a number too.
-    """
-    if any(name in masks for name in images):
-        return None
-    found: Endings = {}
-    for mask in masks:
-        for cut in range(len(mask) - 1, 0, -1):
-            if mask[:cut] in images and not (mask[cut].isdigit() and mask[cut - 1].isdigit()):
-                if not mask[cut:].isdigit():
-                    found.setdefault(mask[:cut], []).append((mask[cut:], mask))
-                break
-    return found
-
-
-def _usual_ending(endings: Endings, most: int) -> str:
-    counts = Counter(end for of_image in endings.values() for end, _ in of_image)
-    ending, count = min(counts.items(), key=lambda item: (-item[1], item[0])) if counts else ("", 0)
-    return ending if 2 * count > most else ""
-
-
-def _own_words(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[Words, Words] | None:
-    """Words that all images have, and those that all masks have, without which most names are the same."""
-    for ours in _common_words(images):
-        names = {_without(name, *ours) for name in images}
-        for theirs in _common_words(masks):
-            if 2 * len(names & {_without(name, *theirs) for name in masks}) > min(len(images), len(masks)):
-                return ours, theirs
-    return None
-
-
-def _common_words(names: Collection[str]) -> list[Words]:
-    """What all names begin and end with, up to where a word or number ends; the longest first, nothing at the last."""
-    lasts = [name.rsplit("/", 1)[-1] for name in names]
-    if len(lasts) < 2:
-        return [("", "")]
-    before = _common_start(lasts)
-    after = _common_start([last[len(before) :][::-1] for last in lasts])[::-1]
-    first = re.match(r"(.*[\W_]|.*[^\W\d_](?=\d*$))?", before)
-    last = re.search(r"([\W_].*|(?<=\d)[^\W\d_].*)?$", after.lstrip("0123456789"))
-    starts = [*dict.fromkeys((first[0] if first else "", ""))]
-    ends = [*dict.fromkeys((last[0] if last else "", ""))]
-    return [(start, end) for start in starts for end in ends]
-
-
-def _common_start(names: Collection[str]) -> str:
-    first, last = min(names), max(names)
-    return first[: next((place for place, letter in enumerate(first) if letter != last[place]), len(first))]
-
-
-def _without(name: str, before: str, after: str) -> str:
-    folder, slash, last = name.removesuffix(after).rpartition("/")
-    return folder + slash + last.removeprefix(before)

@@ -6,17 +6,10 @@ Source: Yu et al., "BDD100K: A Diverse Driving Dataset for Heterogeneous Multita
 from dataclasses import replace
 from pathlib import Path
 
-from segloss.datasets.base import (
-    Format,
-    MissingSplitError,
-    SegmentationDataset,
-    Transform,
-    no_masks,
-    no_split,
-    pair,
-    require_folder,
-)
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.images import list_images
+from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
+from segloss.datasets.pairing import pair
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
 from segloss.losses.reduction import IGNORE_INDEX
 

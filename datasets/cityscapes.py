@@ -8,19 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from segloss.datasets.base import (
-    Format,
-    MissingSplitError,
-    Pairing,
-    SegmentationDataset,
-    Transform,
-    no_masks,
-    no_split,
-    pair,
-    require_folder,
-    unique_by,
-)
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.images import list_images
+from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
+from segloss.datasets.pairing import Pairing, pair, unique_by
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, in_train_ids
 from segloss.errors import InputError
 

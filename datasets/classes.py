@@ -137,6 +137,7 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     return tuple(colors)
 
 
+MOST_BYTES = 2**20  # of a class file
 IGNORED_NAMES = ("void", "unlabeled", "unlabelled", "unlabel", "ignore", "ignored", "ignore label")
 
 
@@ -154,6 +155,9 @@ def read_class_file(path: Path) -> ClassTable:
         InputError: the file cannot be read as that.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            what = f"has {path.stat().st_size:,} bytes, more than {MOST_CLASSES} classes need"
+            raise InputError(what, "write a name and, where needed, id and color of each class", path)
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
         readers = {".txt": _read_text, ".csv": _read_csv, ".json": _read_json}
         content = readers.get(path.suffix, read_yaml)(text)
@@ -206,11 +210,15 @@ HEADERS = {
 LABELME_IGNORED = "__ignore__"  # labelme's first row; it has the id -1, stored as 255
 CVAT_ROW = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*:.*:.*")  # label:color_rgb:parts:actions
 COLOR_ROW = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
+NAME_COLOR = re.compile(r"(.*\D)[\s:=,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)")
 ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(\d+)")
 
 
 def _read_text(text: str) -> dict[str, Any]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if all(line.startswith("- ") for line in lines):  # a list of YAML
+        lines = [line[2:].strip() for line in lines]
+    lines = [re.sub(r"^([\"'])(.+)\1$", r"\2", line) for line in lines]
     if lines and {*re.split(r"[\s,;:]+", lines[0].lower())} <= HEADERS:
         lines = lines[1:]
     if lines and lines[0] == LABELME_IGNORED:
@@ -222,12 +230,17 @@ def _read_text(text: str) -> dict[str, Any]:
     numbered = [row for row in map(ID_ROW.fullmatch, lines) if row]
     if lines and len(colored) == len(lines):
         return _split_ignored([{"name": row[4], "color": [int(row[k]) for k in (1, 2, 3)]} for row in colored])
+    named_colors = [row for row in map(NAME_COLOR.fullmatch, lines) if row]
+    if lines and len(named_colors) == len(lines):
+        names = [row[1].strip(" \t:=,;") for row in named_colors]
+        colors = [[int(row[k]) for k in (2, 3, 4)] for row in named_colors]
+        return _split_ignored([{"name": name, "color": color} for name, color in zip(names, colors, strict=True)])
     if lines and len(cvat) == len(lines):
         return _split_ignored([{"name": row[1].strip(), "color": [int(row[k]) for k in (2, 3, 4)]} for row in cvat])
     named = {row[1].strip(" \t:=,;").lower(): int(row[2]) for row in numbered}
     if len(named) == len(lines) == len({*named.values()}) > 1:
         return {"classes": [{"name": row[1].strip(" \t:=,;"), "id": int(row[2])} for row in numbered]}
-    odd = next((line for line in lines if re.match(r"\d+[\s:,]", line)), None)
+    odd = next((line for line in lines if re.match(r"\d+[\s:,;.)=]", line)), None)
     if odd is not None:
         cure = "write names only, or ids and colors into classes.yaml"
         raise InputError(f"line {odd!r} begins with a number", cure)

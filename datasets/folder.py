@@ -2,45 +2,46 @@
 
 images/train/a.jpg    masks/train/a.png                   split folders (or labels/, annotations/; img_dir/, ann_dir/)
 train/images/a.jpg    train/masks/a.png                   the same, the other way round
-images/a.jpg          masks/a.png, train.txt              a list file a split: names, or "image mask" paths
+images/a.jpg          masks/a.png, train.txt              a list file a split: names, or "image mask" paths; classes
 JPEGImages/a.jpg      SegmentationClass/a.png             Pascal VOC, ImageSets/Segmentation/train.txt
 images/a.jpg          masks/a.png                         nothing else: a hash of the name decides who is in val
 """
 
 import hashlib
 import os
+import re
 import unicodedata
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.annotations import outlines_instead_of_masks
-from segloss.datasets.base import (
-    Format,
-    MissingSplitError,
-    NoDataError,
-    Pairing,
-    SegmentationDataset,
-    Transform,
-    columns,
-    no_masks,
-    no_split,
-    pair,
-    rebased,
-    refuse_twice,
-    require_folder,
-)
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
+from segloss.datasets.listing import columns, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_lines, other_list
+from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
+from segloss.datasets.pairing import Pairing, pair
 from segloss.datasets.tables import ADE20K, VOC
-from segloss.errors import InputError
+from segloss.errors import InputError, unknown_name
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
-OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "classes.csv")  # CVAT's, labelme's
+OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "class_names.txt", "classes.csv")  # CVAT's, labelme's
 IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages", "image", "imgs", "img", "Images", "Image")
 MASK_FOLDERS = (
-    *("masks", "labels", "annotations", "ann_dir", "SegmentationClass", "mask", "label", "gt", "gts"),
+    *(
+        "masks",
+        "labels",
+        "annotations",
+        "ann_dir",
+        "SegmentationClassPNG",
+        "SegmentationClass",
+        "mask",
+        "label",
+        "gt",
+        "gts",
+    ),
     *("Masks", "Mask", "Labels", "Label", "Annotations", "annotation", "GT", "groundtruth", "SegmentationClassRaw"),
 )
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
@@ -101,11 +102,11 @@ def _open(
     if lists is None and inside is not None and _kind_folder(inside, IMAGE_FOLDERS) is not None:
         found = _folders_in_splits(root, split)
     elif lists is not None:
-        found = _listed(root, lists, images, masks, split)
+        found = _listed(root, lists, images, masks, split, classes.names)
     elif any(_split_folder(require_folder(images, "folder of images"), s) for s in (*SPLIT_NAMES, split)):
         found = _split_folders(root, images, masks, split)
     elif (lists := other_list(root, split, images, masks)) is not None:
-        found = _listed(root, lists, images, masks, split)
+        found = _listed(root, lists, images, masks, split, classes.names)
     else:
         found = _hash_split(root, images, masks, split, val_share)
     found.form = f"{found.form}; {len(classes)} classes from {table}"
@@ -121,6 +122,8 @@ FORMATS = (
 
 
 Kinds = tuple[dict[str, Path], dict[str, Path]]  # images and masks by name
+Named = Callable[[str], str | None]
+Paired = Callable[[str], tuple[Path, Path | None] | None]
 
 
 def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
@@ -150,42 +153,81 @@ def _list_file(root: Path, split: str) -> Path | None:
     return None
 
 
-def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str) -> Pairing:
-    """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask."""
+def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, classes: Sequence[str]) -> Pairing:
+    """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask.
+
+    Behind either may stand the classes that the image labels.
+    """
     lines = list_lines(lists)
     form = lists.relative_to(root).as_posix()
     images_of = list_images(images) if images.is_dir() else {}
     masks_of = list_images(masks) if masks.is_dir() else None
-    names = [_listed_name(root, line, lists.parent, images, images_of) for line in lines]
+    name_of = cache(partial(_listed_name, root, beside=lists.parent, images=images, images_of=images_of))
+    two_of = cache(partial(_two_paths, root, beside=lists.parent, kinds=(images_of, masks_of or {})))
+    lines, parts = _classes_aside(lines, name_of, two_of, classes, lists)
+    names = [name_of(line) for line in lines]
     if names[0] is None and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
-        lines, names = lines[1:], names[1:]
+        lines, names, parts = lines[1:], names[1:], parts[1:]
     if None in names:
-        pairs = _listed_pairs(root, lists, lines, names, images, (images_of, masks_of or {}))
+        pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
-        return Pairing(f"{form} of images and masks", pairs, unique_names(root, [image for image, _ in pairs]))
-    chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
-    refuse_twice(lists, [images_of[name] for name in names if name])
-    if masks_of is None and split != "test":
-        raise no_masks(split, masks)
-    form = f"names from {form}, {images.name}/ and {masks.name}/"
-    found = pair(chosen, masks_of, form, images, masks, images_of)
-    if split == "test" and not found.pairs:
-        return pair(chosen, None, form, images, masks)
-    found.lonely_masks = {}  # of other splits
+        found = Pairing(f"{form} of images and masks", pairs, unique_names(root, [image for image, _ in pairs]))
+        names = [*found.names]
+    else:
+        chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
+        refuse_twice(lists, [images_of[name] for name in names if name])
+        if masks_of is None and split != "test":
+            raise no_masks(split, masks)
+        form = f"names from {form}, {images.name}/ and {masks.name}/"
+        found = pair(chosen, masks_of, form, images, masks, images_of)
+        if split == "test" and not found.pairs:
+            found = pair(chosen, None, form, images, masks)
+        found.lonely_masks = {}  # of other splits
+    found.labelled = {name: part for name, part in zip(names, parts, strict=True) if name and part}
+    found.lists = lists
     return found
 
 
+def _classes_aside(
+    lines: list[str], name_of: Named, two_of: Paired, classes: Sequence[str], lists: Path
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Lines without a last column of classes, and these classes; InputError for one that there is not."""
+    found = [((line, ()) if name_of(line) or two_of(line) else _cut(line, name_of, two_of, classes)) for line in lines]
+    for line, (_, part) in zip(lines, found, strict=True):
+        unknown = next((name for name in part if name not in classes), None)
+        if unknown is not None:
+            raise unknown_name("class", unknown, classes, f"{lists}: {line}")
+    return [line for line, _ in found], [part for _, part in found]
+
+
+def _cut(line: str, name_of: Named, two_of: Paired, classes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What is image, or image and mask, of a line, and the classes behind it; the line where there are none."""
+    cuts = [(front, [name.strip(" \"'") for name in re.split(r"[;,|\t]", rest)]) for front, rest in columns(line)]
+    for front, names in cuts:
+        if two_of(front):
+            return front, tuple(filter(None, names))
+    for front, names in cuts:
+        if name_of(front) and {*names} & {*classes}:
+            return front, tuple(filter(None, names))
+    return line, ()
+
+
 def _listed_pairs(
-    root: Path, lists: Path, lines: list[str], names: list[str | None], images: Path, kinds: Kinds
+    root: Path,
+    lists: Path,
+    lines: list[str],
+    names: list[str | None],
+    images: Path,
+    pairs: list[tuple[Path, Path | None] | None],
+    masks_of: dict[str, Path],
 ) -> list[tuple[Path, Path | None]]:
     """Image and mask of every line; InputError for a line that is none, or is of one name though others are of two."""
-    pairs = [_two_paths(root, line, lists.parent, kinds) for line in lines]
     unknown = [line for line, pair, name in zip(lines, pairs, names, strict=True) if not (pair or name)]
     if unknown:
         where = f"which is no image of {images} and no image and mask below {root}"
         what = f"lists {unknown[0]} ({len(unknown)} in all), {where}"
         raise InputError(what, "add the files or remove the line", lists)
-    masks = {*kinds[1].values()}
+    masks = {*masks_of.values()}
     turned = [line for line, pair in zip(lines, pairs, strict=True) if pair and pair[0] in masks]
     if turned:
         raise InputError(f"lists {turned[0]}, whose first file is a mask", "write the image first", lists)
@@ -260,8 +302,13 @@ def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
 def _split_folder(folder: Path, split: str) -> Path | None:
     """The folder of a split by any of its names, in capitals or not."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
-    there = {entry.name.lower(): Path(entry.path) for entry in entries if entry.is_dir()}
+    there = {entry.name.lower(): Path(entry.path) for entry in entries if _is_folder(entry)}
     return next((there[name] for name in SPLIT_NAMES.get(split, (split.lower(),)) if name in there), None)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """False, and no error, for what links to itself."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing:

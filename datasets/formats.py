@@ -7,9 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from segloss.datasets.base import Format, NoDataError, SegmentationDataset, Transform
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.labelled import label_part
+from segloss.datasets.missing import NoDataError
 from segloss.errors import InputError, unknown_name
 
 WITHOUT_FORMATS = ("formats", "namesake", "transforms")  # the last because albumentations takes a second to import

@@ -30,7 +30,7 @@ OTHER_PICTURES = (
     *(".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw"),
 )  # that are not read, and so named
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+PNG_START, PNG_FRAMES, PNG_END = b"\x89PNG\r\n\x1a\n", b"acTL", b"IEND"
 WEBP_STARTS = (b"RIFF", b"WEBP")  # with the length of the rest in between
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY_START = b"\x93NUMPY"
@@ -207,7 +207,10 @@ def _read_tiff(path: Path, tags: dict[int, Any]) -> np.ndarray:
             raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     with opened(path) as picture:
-        if picture.mode in ("RGBA", "RGBX") and (np.asarray(picture)[..., 3] != 255).any():
+        four = np.asarray(picture) if picture.mode in ("RGBA", "RGBX") else None
+        if bands == 4 and picture.mode == "RGB":  # of which Pillow drops the fourth
+            four = tiff_pixels(path, tags)
+        if four is not None and (four[..., 3] != 255).any():
             raise not_rgb(path, bands)
         return np.array(picture.convert("RGB"))
 
@@ -258,7 +261,7 @@ def npy_pixels(path: Path) -> np.ndarray:
 
 
 def require_whole(path: Path, data: bytes | mmap.mmap) -> None:
-    """InputError for a PNG with a wrong checksum or without its end, and for a JPEG or WebP without its end.
+    """InputError for a PNG with a wrong checksum, a JPEG, WebP or PNG without its end, and for animations.
 
     Decoders fill what is missing with grey or zeros, which is the id of a class. A JPEG has no checksums: a changed
     byte in the middle of one cannot be told from a picture.
@@ -272,6 +275,8 @@ def require_whole(path: Path, data: bytes | mmap.mmap) -> None:
                 break
             if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
                 raise damaged(path, "is damaged (a PNG checksum is wrong)")
+            if kind == PNG_FRAMES and int.from_bytes(data[at + 8 : at + 12], "big") > 1:
+                raise animation(path)
             if kind == PNG_END:
                 return
             at = end + 4
@@ -280,9 +285,13 @@ def require_whole(path: Path, data: bytes | mmap.mmap) -> None:
         if len(data) < webp_length(data):
             raise damaged(path, "is cut off")
         if b"ANIM" in webp_chunks(data):
-            raise InputError("is an animation, of which one picture is read", "save each as a file of its own", path)
+            raise animation(path)
     if data[: len(JPEG_START)] == JPEG_START and data.find(JPEG_END, _scan(data)) < 0:
         raise damaged(path, "is cut off")
+
+
+def animation(path: Path) -> InputError:
+    return InputError("is an animation, of which one picture is read", "save each as a file of its own", path)
 
 
 def is_webp(data: bytes | mmap.mmap) -> bool:

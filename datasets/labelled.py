@@ -1,4 +1,4 @@
-"""Which classes each image labels: ``labelled_classes.csv`` in the data folder, for sets merged of several.
+"""Which classes each image labels: ``labelled_classes.csv`` in the data folder, or the last column of a list file.
 
 ::
 
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.base import SegmentationDataset, read_list
+from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
+from segloss.datasets.listing import read_list
 from segloss.errors import InputError, unknown_name
 
 FILE = "labelled_classes.csv"
@@ -84,7 +85,7 @@ class Labelled:
 
     Attributes:
         path: of the file.
-        rows: of it.
+        rows: of it; none of a list.
         masks: bool ``(images, C)``, True for the classes that an image labels.
     """
 
@@ -124,8 +125,18 @@ def find_labelled(folders: Sequence[Path], names: Sequence[str], class_names: Se
 
 
 def label_part(dataset: SegmentationDataset, root: Path) -> None:
-    """Tell a split which classes its images label, where the data folder says so."""
-    dataset.labelled = find_labelled([root], dataset.names, dataset.classes.names)
+    """Tell a split which classes its images label, where the data folder or the list of the split says so.
+
+    Raises:
+        InputError: as :func:`read_labelled_classes`, or both say it.
+    """
+    names, found = dataset.classes.names, dataset.found
+    dataset.labelled = find_labelled([root], dataset.names, names)
+    if found.labelled:
+        if dataset.labelled is not None:
+            raise InputError(f"says which classes images label, and {FILE} too", "keep one of the two", found.lists)
+        masks = np.array([[name in found.labelled.get(image, names) for name in names] for image in dataset.names])
+        dataset.labelled = Labelled(found.lists, (), masks)
     if dataset.labelled is not None:
         part = int((~dataset.labelled.masks.all(1)).sum())
-        dataset.found.form += f"; {part} of {len(dataset)} images label a part of the classes ({FILE})"
+        found.form += f"; {part} of {len(dataset)} images label a part of the classes ({dataset.labelled.path.name})"

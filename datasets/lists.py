@@ -7,15 +7,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.base import BETWEEN, MissingSplitError, read_list
 from segloss.datasets.images import image_files, without_suffix
+from segloss.datasets.listing import BETWEEN, read_list
+from segloss.datasets.missing import MissingSplitError
 from segloss.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
+TABLES = (".xlsx", ".xls", ".ods", ".mat", ".pkl", ".pickle", ".npy", ".npz", ".parquet", ".feather")
+NAMED_LIST = re.compile(
+    r"(train|training|val|valid|validation|test|testing|trainval|splits?)"
+    r"([ _-]?(list|ids?|idx|ind(ex|ices)|split|set|data|images?|files?|names?))?"
+)
 UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test"}
-HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "fname")
+HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
 MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
 
 
@@ -29,19 +35,26 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
     names = {path.relative_to(images).with_suffix("").as_posix() for path in image_files(images)}
     stems = names | {name.rsplit("/", 1)[-1] for name in names}
     found: dict[str, Path] = {}
-    for path in _text_files(root, images, masks):
+    tables: list[Path] = []
+    for path in _files(root, images, masks):
+        if path.suffix.lower() in TABLES:
+            tables.append(path)
+            continue
         splits = splits_of(path.stem)
         if not splits and not _has_column_of_splits(path):
             continue
         if not _names_images(path, stems):
             continue
-        if len(splits) != 1 or path.suffix.lower() not in SUFFIXES:
+        if len(splits) != 1 or path.suffix.lower() in UNREAD:
             what = "lists images of several splits" if len(splits) != 1 else "lists images in a form that is not read"
             raise InputError(what, "write train.txt and val.txt with a name or path a line", path)
         if splits[0] in found:
             what = f"lists images of {splits[0]}, and {found[splits[0]]} too"
             raise InputError(what, "keep one of the two", path)
         found[splits[0]] = path
+    if tables and not found:
+        what = "may list the images of a split, in a form that is not read"
+        raise InputError(what, "write train.txt and val.txt with a name or path a line, or move it away", tables[0])
     if found and split not in found:
         first = found.get("train", next(iter(found.values())))
         kind = MissingSplitError if "train" in found else InputError
@@ -66,16 +79,27 @@ def is_header(line: str) -> bool:
     return all(any(word in cell for word in HEADERS) for cell in cells)
 
 
-def _text_files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
-    """Text files in the folder of data and two levels below; of images and masks only what lies at their top."""
+def _files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
+    """What may be lists in the data folder and three levels below; of images and masks only what lies at their top."""
     for parent, folders, files in os.walk(root):
         place = Path(parent)
         deep = len(place.relative_to(root).parts)
         kind = place in (images, masks)
-        folders[:] = [] if deep == 2 or kind else sorted(name for name in folders if not name.startswith("."))
-        some = [Path(parent, name) for name in sorted(files) if name.lower().endswith((*SUFFIXES, *UNREAD))]
+        folders[:] = [] if deep == 3 or kind else sorted(name for name in folders if not name.startswith("."))
+        some = [Path(parent, name) for name in sorted(files) if _may_list(name.lower())]
         some = [path for path in some if not path.name.startswith(".") and (not kind or splits_of(path.stem))]
-        yield from (path for path in some[:MOST_FILES] if path.is_file() and path.stat().st_size <= MOST_BYTES)
+        yield from (
+            path
+            for path in some[:MOST_FILES]
+            if path.is_file() and (path.suffix.lower() in TABLES or path.stat().st_size <= MOST_BYTES)
+        )
+
+
+def _may_list(name: str) -> bool:
+    stem, dot, _ = name.rpartition(".")
+    if name.endswith(TABLES):
+        return NAMED_LIST.fullmatch(stem) is not None
+    return name.endswith((*SUFFIXES, *UNREAD)) or (not dot and bool(splits_of(name)))
 
 
 def splits_of(stem: str) -> list[str]:

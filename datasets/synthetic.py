@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segloss.datasets.base import Format, MissingSplitError, Pairing, SegmentationDataset, Transform
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.masks import class_histogram
+from segloss.datasets.missing import MissingSplitError
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.street_scenes import SPLIT_SIZES, render_street
 from segloss.datasets.tables import CAMVID_11
 

@@ -7,19 +7,11 @@ import json
 from functools import partial
 from pathlib import Path
 
-from segloss.datasets.base import (
-    Format,
-    MissingSplitError,
-    NoDataError,
-    SegmentationDataset,
-    Transform,
-    no_masks,
-    no_split,
-    pair,
-    require_folder,
-)
+from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import list_images
+from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
+from segloss.datasets.pairing import pair
 from segloss.errors import InputError
 from segloss.losses.reduction import IGNORE_INDEX
 

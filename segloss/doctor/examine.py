@@ -151,7 +151,8 @@ def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
 def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarray) -> Iterator[Fault]:
     if left_out.any():
         names = ", ".join(name for name, out in zip(dataset.classes.names, left_out, strict=False) if out)
-        what = f"holds {names}, for which {FILE} does not list it: these pixels are ignored"
+        listed = dataset.labelled.path.name if dataset.labelled else FILE
+        what = f"holds {names}, for which {listed} does not list it: these pixels are ignored"
         yield Fault("part", InputError(what, "list the class there, or save the pixels as ignored", path), "warning")
 
 
@@ -239,11 +240,7 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     """Faults that show only in what all masks hold together."""
     dataset, counts = facts.dataset, facts.histogram
     split, seen = dataset.split, f"the {len(facts.pairs)} masks examined"
-    if facts.pairs and all(pair.blank for pair in facts.pairs):
-        what = f"every image is of one colour, of the {len(facts.pairs)} examined"
-        yield Finding(
-            "error", split, InputError(what, "check how they were exported", dataset.pairs[facts.places[0]][0])
-        )
+    yield from _blank(facts)
     if dataset.has_labels and counts.sum() and not any(pair.has("stray") for pair in facts.pairs):
         yield from (*_classes_present(facts, check, seen), *_black_and_white(facts), *_train_ids(facts, seen))
         yield from _reduced_ids(facts, seen)
@@ -254,6 +251,19 @@ def _label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
     if void and dataset.has_labels:
         what = f"class {void[0]!r} is trained and scored like any other"
         yield Finding("warning", split, InputError(what, "put its id under ignore in the class file"))
+
+
+def _blank(facts: SplitFacts) -> Iterator[Finding]:
+    """Images of one colour: all of them, or some of which pixels are labelled."""
+    pairs = [(facts.dataset.pairs[place][0], pair) for place, pair in zip(facts.places, facts.pairs, strict=True)]
+    blank = [(path, pair) for path, pair in pairs if pair.blank]
+    if blank and len(blank) == len(pairs):
+        what, cure = f"every image is of one colour, of the {len(pairs)} examined", "check how they were exported"
+        yield Finding("error", facts.dataset.split, InputError(what, cure, pairs[0][0]))
+    elif seen := [path for path, pair in blank if pair.histogram is None or pair.histogram[:-1].any()]:
+        what = f"is of one colour{more_files(seen)}"
+        cure = "replace it, or remove it and its mask"
+        yield Finding("warning", facts.dataset.split, InputError(what, cure, seen[0]))
 
 
 def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Finding]:
@@ -278,7 +288,7 @@ def _classes_present(facts: SplitFacts, check: str, seen: str) -> Iterator[Findi
     elif check == "all" and len(present) < len(names):
         absent = [name for name in names if name not in present]
         what = f"no pixel of {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}"
-        cure = "check the class file, or accept that they are not scored"
+        cure = f"check the class file, or accept that they are not {'learnt' if split == 'train' else 'scored'}"
         yield Finding("warning", split, InputError(what, cure))
 
 

@@ -6,6 +6,8 @@ from segloss.config import DoctorConfig
 from segloss.doctor.findings import Finding, SplitFacts
 from segloss.errors import InputError
 
+BACKGROUND = ("background", "bg", "_background_")  # where there is nothing: its pixels are shown as they are
+
 
 def write_doctor_page(
     path: Path, config: DoctorConfig, findings: list[Finding], rows: list[dict], splits: list[SplitFacts]
@@ -15,6 +17,9 @@ def write_doctor_page(
     from segloss.report.painting import data_uri, overlay
 
     pictures = []
+    tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
+    names = tables[0].names if tables else ()
+    clear = next((place for place, name in enumerate(names) if name.lower() in BACKGROUND), None)
     for facts in splits if config.overlays else ():
         dataset = facts.dataset
         for place in facts.places[:: max(1, len(facts.places) // config.overlays)][: config.overlays]:
@@ -23,9 +28,8 @@ def write_doctor_page(
             except InputError:
                 continue  # among the findings
             if labels is not None:
-                uri = data_uri(overlay(dataset.bands.picture(image), labels, dataset.classes.colors))
+                uri = data_uri(overlay(dataset.bands.picture(image), labels, dataset.classes.colors, clear=clear))
                 pictures.append({"uri": uri, "name": dataset.names[place], "split": dataset.split})
-    tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
     try:
         write_page(
             path,
@@ -36,6 +40,8 @@ def write_doctor_page(
             examined=_examined(config, rows, splits),
             splits=rows,
             legend=[pair for table in tables for pair in zip(table.names, table.colors, strict=True)],
+            clear=clear,
+            hatched=any(facts.histogram[-1] for facts in splits),
             pictures=pictures,
         )
     except OSError as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segloss.calibration import Calibration, CalibrationScores, calibration_scores, fit_calibration
 from segloss.datasets import MissingSplitError, SegmentationDataset
-from segloss.datasets.base import NoDataError
+from segloss.datasets.missing import NoDataError
 from segloss.errors import InputError
 from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision

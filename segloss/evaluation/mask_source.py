@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from segloss.datasets import TABLES
-from segloss.datasets.base import file_state, learn_naming
+from segloss.datasets.base import file_state
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import image_size, list_images, read_header
 from segloss.datasets.labelled import find_labelled
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
+from segloss.datasets.naming import learn_naming
 from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind, has_train_ids, in_train_ids
 from segloss.errors import Finding, InputError, unknown_name
@@ -159,7 +160,7 @@ def match(
     """Every true mask with its prediction, and the kind of the true masks where they are Cityscapes'.
 
     By CITY_SEQ_FRAME where all labels are Cityscapes', else as images and masks of a data set are brought together
-    (:func:`segloss.datasets.base.learn_naming`): the same names, an ending of either side (``a_pred``, ``a.jpg.png``,
+    (:func:`segloss.datasets.naming.learn_naming`): the same names, an ending of either side (``a_pred``, ``a.jpg.png``,
     ``a_L``), or words of each (``a_rgb_anon`` and ``a_gt_labelIds``). Below the same folders; else leaving out the
     folders that all files of a side lie in; else all folders.
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
-from segloss.datasets.base import pair
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images
+from segloss.datasets.pairing import pair
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
 from segloss.errors import InputError

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from segloss.datasets.base import read_list
 from segloss.datasets.classes import read_yaml
 from segloss.datasets.folder import IMAGE_FOLDERS, SPLIT_NAMES
 from segloss.datasets.images import image_files
+from segloss.datasets.listing import read_list
 from segloss.errors import InputError
 from segloss.rasterise.regions import Runs, polygons, ring_of
 from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split

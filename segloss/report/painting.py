@@ -10,11 +10,17 @@ PICTURE_WIDTH = 480  # pixels; wider pictures are scaled down
 
 
 def overlay(
-    image: np.ndarray, labels: np.ndarray, colors: Sequence[Sequence[int]], strength: float = 0.55
+    image: np.ndarray,
+    labels: np.ndarray,
+    colors: Sequence[Sequence[int]],
+    strength: float = 0.55,
+    clear: int | None = None,
 ) -> np.ndarray:
-    """Labels painted over an image, both ``(H, W)``; ignored pixels are hatched in black."""
+    """Labels painted over an image, both ``(H, W)``; ignored pixels are hatched in black, class ``clear`` is left."""
     painted = paint(labels, colors).astype(np.float32)
     mixed = image * (1 - strength) + painted * strength
+    if clear is not None:
+        mixed[labels == clear] = image[labels == clear]
     diagonals = np.add.outer(*map(np.arange, labels.shape))
     hatch = (labels >= len(colors)) & (diagonals // max(2, labels.shape[1] // 120) % 2 == 0)
     mixed[hatch] = 0

@@ -1,5 +1,6 @@
 """What a person reads in the terminal: tables and progress."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,12 @@ def _table(title: str) -> Table:
     return table
 
 
+def _share(share: float) -> str:
+    """Percent to two decimals, a smaller one to its first that is not 0."""
+    decimals = max(2, math.ceil(-math.log10(100 * share))) if share else 2
+    return f"{100 * share:.{decimals}f}"
+
+
 def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source: str) -> None:
     """The class table: pixels, share, images, rank and, where the loss has them, label values."""
     complete = counts.complete.pixels
@@ -85,7 +92,7 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
         value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
         share = complete[c] / total
         labelled = [f"{n:,}" for n in counts.labelled_images[c : c + 1]]
-        cells = [f"{counts.pixels[c]:,}", f"{100 * share:.2f}", str(counts.images[c]), *labelled, str(ranks[c]), *value]
+        cells = [f"{counts.pixels[c]:,}", _share(share), str(counts.images[c]), *labelled, str(ranks[c]), *value]
         table.add_row(name, *cells, _bar(complete[c] / max(complete)))
     console.print(table)
     empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]

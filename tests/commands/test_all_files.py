@@ -10,6 +10,7 @@ from data_trees import random_image, random_mask, write_png
 from PIL import Image
 
 from segloss.datasets import build_dataset
+from segloss.datasets.bands import choose_bands
 from segloss.doctor.examine import check_histograms, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, count_images, require_two_classes
@@ -91,6 +92,34 @@ def test_images_all_of_one_colour_are_an_error(tree):
     assert any("error train: " in line and "every image is of one colour" in line for line in lines(tree))
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (3, 90, 7)])
+def test_a_single_image_of_one_colour_is_named(tree, colour):
+    path = tree / "images/val/41.png"
+    write_png(path, np.full((*SIZE, 3), colour, np.uint8))
+    (found,) = lines(tree, "all")
+    assert found.startswith("warning val: ") and "val/41.png: is of one colour; replace it" in found
+    write_png(tree / "images/val/44.png", np.zeros((*SIZE, 3), np.uint8))
+    assert any("41.png: is of one colour (and 1 more files)" in line for line in lines(tree, "all"))
+
+
+def test_an_image_of_one_colour_that_is_ignored_altogether_is_no_fault(tree):
+    write_png(tree / "images/train/07.png", np.zeros((*SIZE, 3), np.uint8))
+    write_png(tree / "masks/train/07.png", np.full(SIZE, 255, np.uint8))
+    assert lines(tree, "all") == []
+
+
+def test_one_band_or_sixteen_bits_of_one_value_are_of_one_colour_too(tmp_path):
+    for place, value in enumerate((None, 700, None)):
+        image = random_image(place, SIZE)[..., 0].astype(np.uint16) * 200
+        write_png(tmp_path / f"images/train/{place}.png", image if value is None else np.full_like(image, value))
+        write_png(tmp_path / f"masks/train/{place}.png", random_mask(place, SIZE, (0, 1)))
+    (tmp_path / "classes.yaml").write_text(CLASSES)
+    (tmp_path / "images/val").mkdir()
+    dataset = build_dataset("folder", tmp_path, "train")
+    choose_bands([dataset])
+    assert ["1.png: is of one colour" in str(f) for f in examine([dataset])[0]].count(True) == 1
+
+
 @pytest.mark.parametrize("check", ["sample", "all"])
 def test_an_image_that_links_to_itself_is_one_finding(tree, check):
     path = tree / "images/train/00.png"
@@ -99,6 +128,21 @@ def test_an_image_that_links_to_itself_is_one_finding(tree, check):
     found = lines(tree, check)
     assert check == "sample" or any(
         "00.png: cannot be read: Too many levels of symbolic links" in line for line in found
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("check", ["sample", "all"])
+def test_without_folders_of_splits_too_what_links_to_itself_is_one_finding(tmp_path, kind, check):
+    for place in range(4):
+        write_png(tmp_path / f"images/{place}.png", random_image(place, SIZE))
+        write_png(tmp_path / f"masks/{place}.png", random_mask(place, SIZE, (0, 1)))
+    (tmp_path / "classes.yaml").write_text(CLASSES)
+    path = tmp_path / kind / "0.png"
+    path.unlink()
+    path.symlink_to(path)
+    assert (
+        sum("0.png: cannot be read: Too many levels of symbolic links" in line for line in lines(tmp_path, check)) == 1
     )
 
 

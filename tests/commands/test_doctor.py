@@ -17,7 +17,8 @@ from segloss.datasets import build_dataset
 from segloss.doctor.command import main
 from segloss.doctor.examine import check_before, examine
 from segloss.errors import InputError
-from segloss.pixel_counts import count_dataset, require_two_classes
+from segloss.pixel_counts import PixelCounts, count_dataset, require_two_classes
+from segloss.report.painting import overlay
 from segloss.report.terminal import print_class_counts
 from train_seg import train
 
@@ -289,7 +290,8 @@ def test_a_planted_fault_is_found_with_file_and_cure(tree, capsys, fault, check)
 def test_blank_images_may_be_in_several_splits(tree, capsys, check):
     for path in (tree / "images/train/c.png", tree / "images/val/g.png"):
         write_png(path, np.zeros_like(cv2.imread(str(path))))
-    assert examined(tree, capsys, "--check", check)[:2] == (0, [])
+    status, findings, _ = examined(tree, capsys, "--check", check)
+    assert status == 0 and ["is of one colour" in line for line in findings] == [True, True]
 
 
 def test_the_same_pixels_in_another_file_are_found_when_all_is_decoded(tree, capsys):
@@ -469,6 +471,51 @@ def test_the_page_shows_findings_splits_and_overlays_and_escapes_names(tree, tmp
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert text.count("data:image/jpeg;base64,") == 6
     assert "holds id 9" in text and "http://" not in text and "https://" not in text
+
+
+@pytest.mark.parametrize("name", ["background", "BG", "_background_"])
+def test_background_is_not_painted_and_the_legend_says_what_the_pictures_show(tmp_path, capsys, name):
+    page = tmp_path / "doctor.html"
+    for ids, hatched in (((0, 1), False), ((0, 1, 255), True)):
+        tree = healthy(tmp_path / str(hatched), ids, f"- {name}\n- crack\n")
+        examined(tree, capsys, "--output", str(page), "--overlays", "1")
+        text = page.read_text()
+        assert f'<li class="quiet">not painted: {name}</li>' in text and text.count("<li><span") == 1
+        assert ("hatched: ignored" in text) == hatched
+    examined(tree, capsys, "--output", str(page), "--overlays", "0")
+    assert "Labels over images" not in page.read_text()
+
+
+def test_the_class_that_is_left_keeps_the_image():
+    image, labels = np.full((1, 3, 3), 200, np.uint8), np.array([[0, 1, 255]])
+    painted = overlay(image, labels, ((9, 9, 9), (0, 0, 0)), clear=0)
+    assert painted[0, 0].tolist() == [200] * 3 and painted[0, 1].tolist() == [89] * 3
+    assert (overlay(image, labels, ((9, 9, 9), (0, 0, 0)))[0, 0] < 100).all()
+
+
+def test_a_class_without_pixels_is_not_learnt_in_train_and_not_scored_elsewhere(tmp_path, capsys):
+    tree = healthy(tmp_path, (0, 1), "- wall\n- floor\n- lamp\n")
+    _, lines, _ = examined(tree, capsys)
+    assert ["not learnt" in line for line in lines] == [True, False, False]
+    assert ["not scored" in line for line in lines] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shares"),
+    [
+        ((999_998, 2), ("100.00", "0.0002")),
+        ((50, 50), ("50.00", "50.00")),
+        ((99_995, 5), ("100.00", "0.005")),
+        ((9_999, 1, 0), ("99.99", "0.01", "0.00")),
+    ],
+)
+def test_the_share_of_a_rare_class_is_not_rounded_to_nothing(pixels, shares, capsys):
+    names = ("wall", "floor", "lamp")[: len(pixels)]
+    images = tuple(int(count > 0) for count in pixels)
+    counts = PixelCounts(names, pixels, images, tuple(sum(pixels) * n for n in images), ignored_pixels=0, image_count=1)
+    print_class_counts(counts, None, "made")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith(names)]
+    assert tuple(row[2] for row in rows) == shares
 
 
 def test_training_begins_with_a_sample_and_refuses_what_would_be_wrong(tree, tmp_path):

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from data_trees import random_image, random_mask, write_png
 from PIL import Image
 
@@ -36,6 +37,30 @@ def test_a_fourth_band_is_refused_unless_it_is_full(tmp_path, name, dtype):
         write_png(path, pixels)
         expected = pixels[..., 2::-1] if dtype == np.uint8 else pixels[..., 2::-1] >> 8
         np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("extra", ["unspecified", "assocalpha", "unassalpha"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_a_fourth_band_in_a_tiff_is_not_dropped_whatever_it_is_called(tmp_path, extra, compression):
+    path, pixels = tmp_path / "a.tif", bands(0, 4)
+    options = {"photometric": "rgb", "extrasamples": [extra], "compression": compression}
+    tifffile.imwrite(path, pixels, **options)
+    with pytest.raises(InputError, match=r"has 4 bands, of which images here have 1 or 3"):
+        read_image(path)
+    pixels[..., 3] = 255
+    tifffile.imwrite(path, pixels, **options)
+    np.testing.assert_array_equal(read_image(path), pixels[..., :3])
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("frames", [2, 3])
+def test_an_animated_png_is_refused_and_one_frame_is_a_picture(tmp_path, frames, read):
+    pictures = [Image.fromarray(random_mask(seed, SIZE, (0, 1))) for seed in range(frames)]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:])
+    with pytest.raises(InputError, match=r"a\.png: is an animation, of which one picture is read"):
+        read(tmp_path / "a.png")
+    pictures[0].save(tmp_path / "b.png", save_all=True)
+    assert read(tmp_path / "b.png").shape[:2] == SIZE
 
 
 def raw_tiff(path, pixels, photometric=1, compression=1, bits=8, pages=1):
@@ -173,6 +198,15 @@ def test_nested_files_are_refused_at_once(tmp_path, text, name):
     assert len(str(refusal.value)) < 600 and "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "line"), [("classes.yaml", "- wall\n"), ("classes.txt", "wall\n"), ("class_dict.csv", "wall,1,2,3\n")]
+)
+def test_a_file_of_more_than_a_class_file_needs_is_refused_at_once(tmp_path, name, line):
+    (tmp_path / name).write_text(line * 300_000)
+    with pytest.raises(InputError, match=rf"{name}: has [\d,]+ bytes, more than 4096 classes need"):
+        read_class_file(tmp_path / name)
+
+
 def test_a_color_used_twice_by_an_alias_is_no_bomb(tmp_path):
     (tmp_path / "classes.yaml").write_text("classes: [{name: a, color: &c [1, 2, 3]}, b]\nignore: [7, *c]\n")
     assert read_class_file(tmp_path / "classes.yaml").ignore_ids == (7, 255)
@@ -195,6 +229,10 @@ CLASSES = {
     "a dict": ("classes.yaml", "background: 0\ncrack: 255\n", ("background", "crack"), (0, 255)),
     "a dict of classes": ("classes.json", '{"classes": {"bg": 0, "crack": 255}}', ("bg", "crack"), (0, 255)),
     "yolo": ("classes.yaml", "names:\n  0: bg\n  2: crack\n", ("bg", "crack"), (0, 2)),
+    "quotes": ("classes.txt", "'wall'\n'long crack'\n", ("wall", "long crack"), (0, 1)),
+    "a list of yaml in a text file": ("classes.txt", "- wall\n- \"floor\"\n", ("wall", "floor"), (0, 1)),
+    "name=id in quotes": ("classes.txt", '"wall=4"\n"floor=2"\n', ("wall", "floor"), (4, 2)),
+    "colours behind names": ("classes.txt", "sky 0 0 128\nroad,128,0,5\n", ("sky", "road"), (0, 1)),
     "numbered names": ("classes.txt", "zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
 }  # fmt: skip
 
@@ -207,6 +245,13 @@ def test_class_files_of_other_tools_give_their_own_ids(tmp_path, form):
     assert (table.names, table.ids) == (names, ids)
 
 
+def test_colours_behind_names_are_those_of_colour_masks(tmp_path):
+    (tmp_path / "classes.txt").write_text("sky 0 0 128\nvoid: 0,0,0\nroad,128,0,5\n")
+    table = read_class_file(tmp_path / "classes.txt")
+    assert (table.names, table.ids, 1 in table.ignore_ids) == (("sky", "road"), (0, 2), True)
+    assert dict(table.mask_colors) == {(0, 0, 128): 0, (128, 0, 5): 1, (0, 0, 0): 255}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -214,6 +259,10 @@ def test_class_files_of_other_tools_give_their_own_ids(tmp_path, form):
         ("classes.txt", "wall\nfloor,3\n", "'floor,3' ends with a number, other lines do not"),
         ("classes.yaml", "- {name: a, name: b}\n- c\n", "has the key 'name' twice"),
         ("classes.json", '{"a": 0, "b": 1, "a": 2}', "has the key 'a' twice"),
+        ("classes.txt", "1. wall\n2. floor\n", "'1. wall' begins with a number"),
+        ("classes.txt", "0) wall\n1) floor\n", "'0. wall' begins with a number"),
+        ("classes.txt", "0;wall\n1;floor\n", "'0;wall' begins with a number"),
+        ("classes.txt", "7=wall\n2=floor\n", "'7=wall' begins with a number"),
         ("class_dict.csv", "name,r,g,b,red\na,1,2,3,4\nb,1,2,5,4\n", "has two columns 'r'"),
     ],
 )

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segloss.datasets import MissingSplitError, build_dataset
-from segloss.datasets.base import Pairing, SegmentationDataset
+from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.folder import hash_split
 from segloss.datasets.images import image_size, is_deep, read_image
 from segloss.datasets.masks import map_mask, read_mask
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.tables import CAMVID_11
 from segloss.errors import InputError

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE = '''
 """Noise, in two classes."""
 
-from segloss.datasets.base import Format, Pairing, SegmentationDataset, require_folder
+from segloss.datasets.base import Format, SegmentationDataset
+from segloss.datasets.missing import require_folder
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.classes import ClassTable
 
 QUIET = ClassTable(names=("quiet", "loud"), ids=(3, 4))

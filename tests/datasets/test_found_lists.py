@@ -122,6 +122,7 @@ def test_a_list_of_mask_and_image_is_refused(tmp_path):
 LISTS = [
     *("train_list.txt", "ImageSets/train.txt", "list/train.lst", "split/train.txt", "lists/training.txt", "train.csv"),
     *("train_ids.txt", "meta/lists/trainImages.txt", "list_train.txt", "partition/train-files.tsv", "TrainSet.txt"),
+    *("train", "meta/split/a/train.txt", "ImageSets/train_ids"),
 ]
 
 
@@ -167,6 +168,10 @@ def test_the_header_of_a_csv_is_no_image(tmp_path, header):
         ({"train.json": '["images/a.png", "images/b.png"]'}, "train.json"),
         ({"fold0/train.txt": "a\nb", "fold1/train.txt": "c\nd"}, "train.txt"),
         ({"train_list.txt": "a b extra\nc d extra", "val_list.txt": "d"}, "train_list.txt"),
+        ({"train.xlsx": "PK"}, "train.xlsx: may list the images of a split"),
+        ({"meta/splits.mat": "MATLAB"}, "splits.mat"),
+        ({"Train_IDs.npy": ""}, "Train_IDs.npy"),
+        ({"trainval": "a\nb\nc", "test": "d"}, "trainval"),
     ],
 )
 def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
@@ -179,12 +184,22 @@ def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.txt", "notes.csv", "train_log.txt", "latest.txt", "contest.json", "interval.txt"]
+    "name",
+    [
+        *("README.txt", "notes.csv", "train_log.txt", "latest.txt", "contest.json", "interval.txt"),
+        *("LICENSE", "trainer", "train_stats.npy", "embeddings.parquet", "best.pkl"),
+    ],
 )
 def test_files_that_list_no_split_are_no_obstacle(tmp_path, name):
     tree(tmp_path, "abcde", "abcde")
     (tmp_path / name).write_text("made by hand\nepoch 1 loss 0.3\n")
     assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+def test_a_table_beside_lists_that_are_read_is_no_obstacle(tmp_path):
+    split_tree(tmp_path, "train_list.txt")
+    (tmp_path / "train.xlsx").write_text("the same once more")
+    assert [*paired(tmp_path, "train")] == [*"abc"]
 
 
 # ---- paths

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from data_trees import write_png
 
-from segloss.datasets.base import Pairing, SegmentationDataset
+from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.loading import training_loader
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.tables import CAMVID_11
 from segloss.doctor.examine import examine_pair
 from segloss.errors import InputError

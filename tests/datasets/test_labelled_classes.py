@@ -99,6 +99,93 @@ def test_pixels_of_unlabelled_classes_are_ignored_and_each_sample_says_which_are
     assert "3 of 4 images label a part of the classes" in part.found.form
 
 
+def listed_tree(root, lines, name="train.txt", classes="- wall\n- floor\n- lamp post\n"):
+    """Three images, and a list of them for training; val lists the same."""
+    folder_tree(root, images=("a", "b", "c d"), ids=(0, 1, 2), classes=classes)
+    (root / name).write_text(lines, encoding="utf-8")
+    (root / name.replace("train", "val")).write_text("a\nb\n", encoding="utf-8")
+    return root
+
+
+PART = [[True, True, False], [True] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("train.txt", "a wall;floor\nb\nc d lamp post\n"),
+        ("train.txt", "a.jpg\twall|floor\nb.jpg\nc d.jpg\tlamp post\n"),
+        (
+            "train.txt",
+            "images/a.jpg masks/a.png wall,floor\nimages/b.jpg masks/b.png\nimages/c d.jpg,c d.png,lamp post\n",
+        ),
+        ("train.csv", 'image,mask,classes\na.jpg,a.png,"wall;floor"\nb.jpg,b.png,\nc d.jpg,c d.png,lamp post\n'),
+        ("train.csv", 'name;labelled classes\na;"wall,floor"\nb;\nc d;lamp post\n'),
+        (
+            "train_list.txt",
+            "/x/images/a.jpg|/x/masks/a.png|wall;floor\nb|b\nc d.jpg | c d.png | lamp post\n",
+        ),
+    ],
+)
+def test_the_last_column_of_a_list_says_which_classes_an_image_labels(tmp_path, name, lines):
+    dataset = build_dataset("folder", listed_tree(tmp_path, lines, name), "train")
+    assert dataset.names == ["a", "b", "c d"] and dataset.labelled.masks.tolist() == PART
+    assert f"2 of 3 images label a part of the classes ({name})" in dataset.found.form
+    every = build_dataset("folder", listed_tree(tmp_path / "all", "a\nb\nc d\n"), "train")
+    assert every.labelled is None
+    mask, item = torch.tensor(PART[0]), dataset[0]
+    assert item["class_mask"].equal(mask)
+    assert item["labels"].equal(torch.where(mask[every[0]["labels"]], every[0]["labels"], 255))
+
+
+def test_a_name_that_is_a_class_too_stays_a_name(tmp_path):
+    root = folder_tree(tmp_path, images=("wall", "floor 1", "x"), ids=(0, 1, 2))
+    (root / "train.txt").write_text("wall\nfloor 1\nx floor\n")
+    dataset = build_dataset("folder", root, "train")
+    assert dict(zip(dataset.names, dataset.labelled.masks.tolist(), strict=True)) == {
+        "floor 1": [True] * 3,
+        "wall": [True] * 3,
+        "x": [False, True, False],
+    }
+    (root / "train.txt").write_text("images/x.jpg masks/wall.png\nimages/wall.jpg masks/x.png\n")
+    assert build_dataset("folder", root, "train").labelled is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        ("a.jpg a.png wal\n", r"train.txt: a.jpg a.png wal: unknown class 'wal'; choose .*; did you mean wall\?"),
+        ("a.jpg a.png wall;flor\n", "unknown class 'flor'"),
+        ("a wall;lampost\n", "unknown class 'lampost'.*did you mean lamp post"),
+        ("a.jpg a.png 3\n", "unknown class '3'"),
+        ("a.jpg missing.png\n", "lists a.jpg missing.png .1 in all., which is no image"),
+        ("a mis;sing\n", "lists a mis;sing .1 in all., which is no image"),
+    ],
+)
+def test_a_column_of_no_classes_is_refused(tmp_path, lines, match):
+    with pytest.raises(InputError, match=match):
+        build_dataset("folder", listed_tree(tmp_path, lines), "train")
+
+
+def test_a_list_and_the_file_of_patterns_do_not_both_say_it(tmp_path):
+    root = listed_tree(tmp_path, "a wall\nb\nc d\n")
+    file_of(root, "a,floor\n")
+    with pytest.raises(InputError, match=r"train.txt: says which classes images label, and labelled_classes.csv too"):
+        build_dataset("folder", root, "train")
+
+
+def test_the_doctor_and_counts_know_the_column(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    root = listed_tree(tmp_path / "data", "a wall;floor\nb\nc d lamp post\n")
+    dataset = build_dataset("folder", root, "train")
+    counts = count_dataset(dataset)
+    assert counts.labelled_images == (2, 2, 2)
+    said = " ".join(str(finding) for finding in examine([dataset])[0])
+    assert "holds lamp post, for which train.txt does not list it" in said and "no image's name fits" not in said
+    (root / "train.txt").write_text("a wall;floor\nb\nc d\n")
+    assert count_dataset(build_dataset("folder", root, "train")).labelled_images == (3, 3, 2)
+
+
 def test_batches_carry_the_masks(tmp_path):
     dataset = build_dataset("folder", merged_tree(tmp_path), "train")
     (batch,) = training_loader(dataset, 4, seed=0, workers=0)

@@ -9,8 +9,8 @@ import torch
 from data_trees import random_image, random_mask, write_png
 
 from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
-from segloss.datasets.base import Pairing
 from segloss.datasets.loading import evaluation_loader, training_loader
+from segloss.datasets.pairing import Pairing
 from segloss.datasets.tables import CAMVID_11
 from segloss.errors import InputError, exit_on_input_error
 

@@ -129,6 +129,7 @@ def test_masks_of_bdd100k_that_were_not_unpacked_are_named(tmp_path):
 FOLDERS = [
     *(("image", "label"), ("imgs", "masks"), ("Images", "Masks"), ("images", "Annotations"), ("img", "mask")),
     *(("images", "gt"), ("Image", "GT"), ("imgs", "annotations"), ("JPEGImages", "groundtruth")),
+    ("JPEGImages", "SegmentationClassPNG"),
 ]
 
 
@@ -143,6 +144,17 @@ def test_usual_names_of_folders(tmp_path, images, masks, form):
             image_and_mask(image / f"{name}.jpg", mask / f"{name}.png", 0, (0, 1))
     found = [build_dataset("folder", tmp_path, split) for split in ("train", "val")]
     assert sum(map(len, found)) == 6 and all(len(split) for split in found)
+
+
+def test_what_labelme_exports_is_read_by_its_pictures_and_class_names(tmp_path):
+    (tmp_path / "class_names.txt").write_text("_background_\ncrack\n")
+    (tmp_path / "SegmentationClass").mkdir()
+    for name in "abc":
+        image_and_mask(tmp_path / f"JPEGImages/{name}.jpg", tmp_path / f"SegmentationClassPNG/{name}.png", 0, (0, 1))
+        np.save(tmp_path / f"SegmentationClass/{name}.npy", np.full(SIZE, -1, np.int32))
+    dataset = build_dataset("folder", tmp_path, "train")
+    assert dataset.classes.names == ("_background_", "crack") and dataset[0]["labels"].unique().tolist() == [0, 1]
+    assert "SegmentationClassPNG" in dataset.found.form and "class_names.txt" in dataset.found.form
 
 
 @pytest.mark.parametrize(("image", "mask"), [("sat_{}", "mask_{}"), ("{}_sat", "{}_mask"), ("{}", "{}_mask_L")])

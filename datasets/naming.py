@@ -1,0 +1,122 @@
+"""How a folder of images and one of masks call the same image."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segloss.errors import InputError
+
+Endings = dict[str, list[tuple[str, str]]]
+Words = tuple[str, str]  # before and after what tells a folder's files apart
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How two folders call the same image: by the same name, but for words of their own.
+
+    Attributes:
+        words, mask_words: that the names of either have.
+        endings: of each image what its masks have after its name, and their names, where that is the difference.
+    """
+
+    words: Words = ("", "")
+    mask_words: Words = ("", "")
+    endings: Endings = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        return _without(name, *self.words)
+
+    def mask_key(self, name: str) -> str:
+        return _without(name, *self.mask_words)
+
+    @property
+    def said(self) -> str:
+        """Behind the form of a data set."""
+        (before, after), (mask_before, mask_after) = self.words, self.mask_words
+        if self.endings:
+            return f", masks named NAME{mask_after}"
+        named = f", images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
+        return named if before + after + mask_before + mask_after else ""
+
+    def require_one(self, name: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+        """InputError that lists the masks of an image that has several."""
+        ending = self.mask_words[1]
+        several = [mask for end, mask in self.endings.get(name, ()) if end == ending or not end.endswith(ending)]
+        if len(several) > 1:
+            shown = ", ".join(masks[mask].name for mask in several[:4]) + (", ..." if len(several) > 4 else "")
+            cure = "keep one in the folder, or write list files of image and mask"
+            raise InputError(f"has several masks: {shown}", cure, images[name])
+
+
+def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:
+    """From most of the files: the same names; masks called as their image and an ending; words of either's own."""
+    endings = _endings(images, masks)
+    if endings is None:
+        return Naming()
+    if ending := _usual_ending(endings, min(len(images), len(masks))):
+        return Naming(mask_words=("", ending), endings=endings)
+    (before, after), (mask_before, mask_after) = _own_words(images, masks) or (("", ""), ("", ""))
+    if before == mask_before:  # no word of either's own
+        before = mask_before = ""
+    if after == mask_after:
+        after = mask_after = ""
+    return Naming((before, after), (mask_before, mask_after))
+
+
+def _endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Endings | None:
+    """Of each image what its masks have after its name, and their names; None where a mask has just the name.
+
+    A number is not cut: ``10_mask`` is none of ``1``. An ending of digits alone is a number too.
+    """
+    if any(name in masks for name in images):
+        return None
+    found: Endings = {}
+    for mask in masks:
+        for cut in range(len(mask) - 1, 0, -1):
+            if mask[:cut] in images and not (mask[cut].isdigit() and mask[cut - 1].isdigit()):
+                if not mask[cut:].isdigit():
+                    found.setdefault(mask[:cut], []).append((mask[cut:], mask))
+                break
+    return found
+
+
+def _usual_ending(endings: Endings, most: int) -> str:
+    counts = Counter(end for of_image in endings.values() for end, _ in of_image)
+    ending, count = min(counts.items(), key=lambda item: (-item[1], item[0])) if counts else ("", 0)
+    return ending if 2 * count > most else ""
+
+
+def _own_words(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[Words, Words] | None:
+    """Words that all images have, and those that all masks have, without which most names are the same."""
+    for ours in _common_words(images):
+        names = {_without(name, *ours) for name in images}
+        for theirs in _common_words(masks):
+            if 2 * len(names & {_without(name, *theirs) for name in masks}) > min(len(images), len(masks)):
+                return ours, theirs
+    return None
+
+
+def _common_words(names: Collection[str]) -> list[Words]:
+    """What all names begin and end with, up to where a word or number ends; the longest first, nothing at the last."""
+    lasts = [name.rsplit("/", 1)[-1] for name in names]
+    if len(lasts) < 2:
+        return [("", "")]
+    before = _common_start(lasts)
+    after = _common_start([last[len(before) :][::-1] for last in lasts])[::-1]
+    first = re.match(r"(.*[\W_]|.*[^\W\d_](?=\d*$))?", before)
+    last = re.search(r"([\W_].*|(?<=\d)[^\W\d_].*)?$", after.lstrip("0123456789"))
+    starts = [*dict.fromkeys((first[0] if first else "", ""))]
+    ends = [*dict.fromkeys((last[0] if last else "", ""))]
+    return [(start, end) for start in starts for end in ends]
+
+
+def _common_start(names: Collection[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((place for place, letter in enumerate(first) if letter != last[place]), len(first))]
+
+
+def _without(name: str, before: str, after: str) -> str:
+    folder, slash, last = name.removesuffix(after).rpartition("/")
+    return folder + slash + last.removeprefix(before)
