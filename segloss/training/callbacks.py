@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from segloss.files import write_csv
-from segloss.runs import LAST, PREVIOUS
+from segloss.run_folder import LAST, PREVIOUS
 from segloss.training.task import SegmentationTask, named
 from segloss.training.watch import doubts
 

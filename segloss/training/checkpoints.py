@@ -9,7 +9,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from segloss.files import write_durably
-from segloss.runs import BEST, LAST, PREVIOUS
+from segloss.run_folder import BEST, LAST, PREVIOUS
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -23,7 +23,7 @@ from segloss.datasets.transforms import EvalTransform, train_transform
 from segloss.losses import Criterion
 from segloss.metrics import class_groups
 from segloss.pixel_counts import PixelCounts, image_histograms
-from segloss.runs import augmentations_file
+from segloss.resume import augmentations_file
 
 
 @dataclass(frozen=True)

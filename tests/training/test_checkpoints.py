@@ -14,19 +14,9 @@ import segloss.models
 from segloss.errors import InputError
 from segloss.files import write_durably
 from segloss.flags import to_plain_dict
-from segloss.runs import (
-    _FOLDER_VARIABLE,
-    BEST,
-    CONFIG,
-    COUNTS,
-    LAST,
-    PREVIOUS,
-    load_last,
-    load_run,
-    parse_train_config,
-    read_checkpoint,
-    used_so_far,
-)
+from segloss.resume import load_last, parse_train_config, used_so_far
+from segloss.run_folder import BEST, CONFIG, COUNTS, FOLDER_VARIABLE, LAST, PREVIOUS
+from segloss.runs import load_run, read_checkpoint
 from segloss.training.checkpoints import WholeCheckpoints
 
 CONTENT = {"segloss": {"format": 1}, "state_dict": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}
@@ -140,7 +130,8 @@ def test_training_writes_such_checkpoints(tmp_path):
 def run(tmp_path_factory) -> Path:
     """A run folder with two checkpoints of a real, small network."""
     from segloss.datasets.tables import CAMVID_11
-    from segloss.runs import Used, checkpoint_content
+    from segloss.run_folder import Used
+    from segloss.runs import checkpoint_content
 
     folder = tmp_path_factory.mktemp("run")
     config = parse_train_config(["--encoder", "tu-mobilenetv3_small_050", "--encoder-weights", "none"])
@@ -194,7 +185,7 @@ def test_two_damaged_checkpoints_are_refused(run, tmp_path):
 )
 def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, monkeypatch, version, warned):
     monkeypatch.setattr(segloss.models.torch, "__version__", version)
-    monkeypatch.delenv(_FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     load_run(run / LAST)
     printed = capsys.readouterr().err
     assert printed.count("\n") == warned
@@ -204,7 +195,7 @@ def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, 
 
 def test_a_run_does_not_warn_of_its_own_checkpoints(run, capsys, monkeypatch):
     monkeypatch.setattr(segloss.models.torch, "__version__", "2.6.0")
-    monkeypatch.setenv(_FOLDER_VARIABLE, str(run))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(run))
     load_run(run)
     assert capsys.readouterr().err == ""
 

@@ -14,7 +14,8 @@ from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_pla
 from segloss.inference import find_machine
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
 from segloss.models import ModelOptions
-from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
+from segloss.resume import parse_train_config, used_so_far
+from segloss.run_folder import Used, read_config_file
 
 KINDS = {
     "train_seg.py": TrainConfig,

@@ -415,7 +415,7 @@ def test_the_default_network_is_not_looked_up_before_the_data_is():
     """segmentation_models_pytorch takes seconds to import, and a misspelt flag or path is answered at once."""
     program = (
         "import sys\n"
-        "from segloss.runs import parse_train_config\n"
+        "from segloss.resume import parse_train_config\n"
         "parse_train_config(['--data-path', 'x', '--gamma', '3'])\n"
         "print({'segmentation_models_pytorch', 'lightning', 'albumentations', 'timm'} & {*sys.modules})\n"
     )
