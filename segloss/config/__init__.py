@@ -1,0 +1,19 @@
+"""The options of every command: frozen dataclasses that are flags, YAML files and saved runs at once."""
+
+from segloss.config.data import DataOptions
+from segloss.config.evaluation import CHOICES, EvalConfig
+from segloss.config.machine import OWNED_TRAINER_OPTIONS
+from segloss.config.tools import DoctorConfig, ExportConfig, FrequencyConfig, RasteriseConfig
+from segloss.config.training import TrainConfig
+
+__all__ = [
+    "CHOICES",
+    "OWNED_TRAINER_OPTIONS",
+    "DataOptions",
+    "DoctorConfig",
+    "EvalConfig",
+    "ExportConfig",
+    "FrequencyConfig",
+    "RasteriseConfig",
+    "TrainConfig",
+]

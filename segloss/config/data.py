@@ -1,0 +1,79 @@
+"""Options of data: a data set and its splits, or folders of masks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from segloss.config.ranges import AT_LEAST_ONE, BETWEEN, CLASSES_HELP, VAL_SHARE_HELP
+from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
+from segloss.datasets.base import Transform
+from segloss.datasets.tables import LABEL_ENDINGS
+from segloss.errors import unknown_name
+from segloss.flags import Options, option
+
+CHANNELS_HELP = "bands of the images; default: found in their headers, gray of 8 bits as RGB"
+SPLITS = ("train", "val", "test")
+
+
+def split_name(name: str) -> str:
+    """The three common splits regardless of case; a folder may have others, which are called as they are."""
+    return name.lower() if name.lower() in SPLITS else name
+
+
+def require_splits(dataset: str | None, names: Iterable[str]) -> None:
+    """InputError for a split that the data set cannot have."""
+    for name in names:
+        known = (FORMATS[dataset].splits if dataset else ()) or (name,)
+        if name not in known:
+            raise unknown_name("--split", name, known)
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
+
+    dataset: str = option("camvid", DATASET_HELP, names=DATASETS)
+    data_path: str | None = option(None, "folder of the data set; hf: a file or a name on the hub too", metavar="DIR")
+    classes: int | None = option(None, CLASSES_HELP)
+    val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
+    image_column: str = option("image", OPTIONS_HELP["image_column"])
+    label_column: str = option("label", OPTIONS_HELP["label_column"])
+    subset: str | None = option(None, OPTIONS_HELP["subset"])
+    class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE")
+    streaming: bool = option(False, OPTIONS_HELP["streaming"])
+    channels: int | None = option(None, CHANNELS_HELP, *AT_LEAST_ONE)
+
+    def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
+        """A split, as :func:`segloss.datasets.build_dataset`."""
+        return build_dataset(
+            self.dataset,
+            self.data_path,
+            split,
+            transform,
+            **{name: getattr(self, name) for name in OPTIONS_HELP},
+            lonely=lonely,
+        )
+
+
+MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --predictions", "--checkpoint or --images"
+LABELS_MISSING = "--labels is missing: the folder of true masks that --predictions are scored against"
+PREDICTIONS_HELP = "folders of predicted masks or probability maps"
+
+
+@dataclass(frozen=True)
+class PairOptions(Options):
+    """What masks hold: --predictions masks/A --labels masks/true --class-table cityscapes --label-ids trainIds"""
+
+    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
+    class_table: str | None = option(
+        None,
+        f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
+        metavar="NAME|FILE",
+        of=MASKS,
+    )
+    label_ids: str = option(
+        "auto",
+        "of --labels: the class table's own, or class numbers from 0; auto: as files are named",
+        names=("auto", *LABEL_ENDINGS),
+        of=MASKS,
+    )
+    prediction_ids: str = option("auto", "the same of --predictions", names=("auto", *LABEL_ENDINGS), of=MASKS)

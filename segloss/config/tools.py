@@ -1,0 +1,102 @@
+"""The options of ``python -m segloss.frequency``, ``doctor``, ``rasterise`` and ``export``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import get_annotations
+from typing import Any, Literal
+
+from segloss.config.data import (
+    LABELS_MISSING,
+    MASKS,
+    PREDICTIONS_HELP,
+    DataOptions,
+    PairOptions,
+    require_splits,
+    split_name,
+)
+from segloss.config.ranges import CHECK_HELP, COUNT, SHOW_HELP, SHOWN, is_decision
+from segloss.decisions import WORDS
+from segloss.errors import InputError
+from segloss.flags import Options, keys_of, option, require, spread
+from segloss.losses.label_values import OUTLYING_OPTIONS
+
+
+@dataclass(frozen=True)
+class FrequencyConfig(DataOptions):
+    """``python -m segloss.frequency --split train val --recipes``: count the pixels of each class."""
+
+    split: tuple[str, ...] = option(
+        ("train",),
+        "train, val, test; label values and weights are those of the first",
+        canonical=split_name,
+        metavar="SPLIT",
+    )
+    label_value_options: Mapping[str, Any] = spread(OUTLYING_OPTIONS, canonical=str.lower)
+    recipes: bool = option(False, "print label values and class weights by every recipe")
+    json: str | None = option(None, "write all statistics, co-occurrence too, into this file", metavar="FILE")
+    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
+
+    def validate(self) -> None:
+        require_splits(self.dataset, self.split)
+
+
+@dataclass(frozen=True)
+class DoctorConfig(DataOptions, PairOptions):
+    """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
+
+    predictions: tuple[str, ...] = option((), f"look at {PREDICTIONS_HELP}, and at --labels instead", metavar="DIR")
+    check: Literal["all", "sample"] = option("all", CHECK_HELP)
+    show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
+    overlays: int = option(6, "pictures of each split on the page", *COUNT)
+    output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
+
+    def validate(self) -> None:
+        if self.predictions and self.labels is None:
+            raise InputError(LABELS_MISSING)
+        with_masks = {"predictions", "output", *get_annotations(PairOptions)}
+        for key in keys_of(DoctorConfig):
+            fits = key.name in with_masks if self.predictions else key.form.get("of") != MASKS
+            if not fits and key.of(self) != key.option.default:
+                with_or_without = "with" if self.predictions else "without"
+                raise InputError(f"{key.flag} does nothing {with_or_without} --predictions", "leave it out")
+
+
+@dataclass(frozen=True)
+class RasteriseConfig(Options):
+    """``python -m segloss.rasterise SOURCE OUT``: masks and a class file from outlines (COCO, LabelMe, CVAT, YOLO)."""
+
+    source: str = option("", "folder or file of outlines", metavar="SOURCE", bare=True)
+    out: str = option("", "folder to write: images/, masks/, classes.yaml", metavar="OUT", bare=True)
+    format: Literal["auto", "coco", "labelme", "cvat", "yolo"] = option("auto", "what SOURCE holds")
+    image_dir: str | None = option(None, "where the images lie; default: the folder of SOURCE", metavar="DIR")
+    images: Literal["link", "copy"] = option("link", "how they come into OUT")
+    on_top: Literal["smaller", "later"] = option(
+        "smaller", "where annotations overlap: the smaller one, or the later in the file (CVAT: of higher z_order)"
+    )
+    unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
+    class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
+    fill_boxes: bool = option(False, "take COCO's and YOLO's boxes without outline as filled rectangles")
+    skip_bad: bool = option(False, "leave out annotations and images that cannot be used, each still named")
+
+    def validate(self) -> None:
+        for name in ("source", "out"):
+            require(bool(getattr(self, name)), name, "given: python -m segloss.rasterise SOURCE OUT", "nothing")
+
+
+@dataclass(frozen=True)
+class ExportConfig(Options):
+    """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as an ONNX file."""
+
+    checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
+    output: str = option("model.onnx", "the file to write", metavar="FILE")
+    decision: tuple[str, ...] = option(
+        ("auto",),
+        f"of the output classes: {WORDS}; auto: what the run holds, else plain",
+        canonical=str.lower,
+        metavar="RULE",
+        expected=WORDS,
+        fits=is_decision,
+    )
+
+    def validate(self) -> None:
+        require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")

@@ -1,0 +1,72 @@
+"""The options of train_seg.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segloss.config.augmentation import AugmentationOptions
+from segloss.config.data import DataOptions
+from segloss.config.machine import TrainingMachineOptions
+from segloss.config.optimisation import ScheduleOptions
+from segloss.config.ranges import CALIBRATE_HELP, CHECK_HELP, SHOW_HELP, SHOWN, Check
+from segloss.errors import InputError
+from segloss.flags import Options, keys_of, option, spread
+from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
+from segloss.losses.by_name import LOSSES_HELP
+from segloss.models import ModelOptions
+
+Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
+
+
+@dataclass(frozen=True)
+class LossOptions(Options):
+    """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values rank --alpha 2"""
+
+    loss: str = option("outlying_mse", LOSSES_HELP, canonical=str.lower)
+    loss_options: Mapping[str, Any] = spread(LOSS_OPTIONS, canonical=str.lower)
+
+    def validate(self) -> None:
+        super().validate()
+        try:
+            build_criterion(self.loss, (2, 1))  # any counts: whether names and factors go together
+        except ValueError as error:
+            raise InputError(str(error), where="--loss") from error
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """The run: --output-dir runs/first --seed 1 --monitor mean_accuracy"""
+
+    # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
+    seed: int = option(
+        0, "of weights, sampling and augmentation", expected="in 0..4294967295", fits=lambda seed: 0 <= seed < 2**32
+    )
+    monitor: Monitor = option("miou", "validation score that chooses best.ckpt")
+    output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    check: Check = option("sample", CHECK_HELP)
+    show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
+    calibrate: bool = option(False, CALIBRATE_HELP)
+    resume: bool = option(False, "go on with the run in --output-dir")
+
+    def validate(self) -> None:
+        super().validate()
+        if self.resume and self.output_dir is None:
+            raise InputError("--resume needs --output-dir, the run folder to go on with")
+
+
+@dataclass(frozen=True)
+class TrainConfig(
+    DataOptions, ModelOptions, LossOptions, ScheduleOptions, AugmentationOptions, TrainingMachineOptions, RunOptions
+):
+    """``train_seg.py``: train a segmentation model and score it."""
+
+    def unused_options(self) -> list[str]:
+        """A line for every option that is not its default and yet changes nothing beside the others."""
+        given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
+        of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
+        beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
+        if self.mix == "none":
+            beside["mix_share"] = "--mix none"
+        if self.augmentations is not None:
+            beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
+        return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
