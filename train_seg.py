@@ -106,9 +106,10 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     from segloss.files import write_json
     from segloss.report.plots import draw_run
     from segloss.report.terminal import console, print_scores, progress_bar
-    from segloss.runs import load_run
+    from segloss.runs import load_run, share_weights
 
     run = load_run(folder)
+    share_weights(run.path)
     how: dict[str, Any] = {"device": machine.device, "batch_size": config.batch_size, "workers": machine.workers}
     bar = progress_bar("fitting the decision")
     try:

@@ -9,21 +9,43 @@ from segloss.datasets.bands import Bands
 from segloss.errors import InputError
 from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
 from segloss.pixel_counts import PixelCounts
-from segloss.run_folder import BANDS, CONFIG, COUNTS, KEPT_AUGMENTATIONS, LAST, PREVIOUS, USED, Used, read_config_file
+from segloss.run_folder import (
+    BANDS,
+    CONFIG,
+    COUNTS,
+    KEPT_AUGMENTATIONS,
+    LAST,
+    LOCK,
+    PREVIOUS,
+    USED,
+    Used,
+    read_config_file,
+)
 from segloss.runs import Run, load_run
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
     *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
-    *("accelerator", "devices", "output_dir", "resume", "trainer"),
+    *("accelerator", "devices", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
+)
+# Other classes, images or networks than the weights and counts of the run are of: not even --override.
+_FIXED_ON_RESUME = (
+    *("dataset", "classes", "val_share", "image_column", "label_column", "subset", "class_file", "streaming"),
+    *("channels", "arch", "encoder", "encoder_weights"),
 )
 
 
 def used_so_far(config: TrainConfig) -> Used:
-    """What the run that is gone on with uses; of a new one what is asked for."""
+    """What the run that is gone on with uses, but for what is asked for now; of a new one what is asked for."""
     folder = Path(str(config.output_dir))
     if not config.resume or not (folder / CONFIG).is_file():
         return Used.from_dict(to_plain_dict(config))
+    used = _saved(folder)
+    precision = used.precision if config.precision == "auto" else config.precision
+    return replace(used, crop_size=config.crop_size or used.crop_size, precision=precision)
+
+
+def _saved(folder: Path) -> Used:
     path = folder / (USED if (folder / USED).is_file() else CONFIG)
     return Used.from_dict(read_options_file(path, path))
 
@@ -48,7 +70,7 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
 
 def _barely_begun(folder: Path) -> bool:
     """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
-    first = (COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
+    first = (LOCK, COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
     return not (folder / CONFIG).exists() and any(
         path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -58,7 +80,7 @@ def _barely_begun(folder: Path) -> bool:
 def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
     begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
-    used = used_so_far(config).to_dict()
+    used = _saved(Path(str(config.output_dir))).to_dict()
     saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
     now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
     where = now["output_dir"]
@@ -67,15 +89,22 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
             f"--epochs {now['epochs']} is less than the {saved['epochs']} that {where} was planned for",
             "give as many or more",
         )
-    for name, value in now.items():
-        if name in _FREE_ON_RESUME or value in (None, "auto", saved[name], used.get(name)):
-            continue
-        if name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name]:
-            raise InputError(
-                f"{flag_of(name)} was {saved[name]} in {where} and is {value} now",
-                "leave it out to go on with that run, or choose another --output-dir",
-            )
-    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in _FREE_ON_RESUME}})
+    changed = [
+        name
+        for name, value in now.items()
+        if name not in _FREE_ON_RESUME
+        and value not in (None, "auto", saved[name], used.get(name))
+        and (name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name])
+    ]
+    fixed = [name for name in changed if name in _FIXED_ON_RESUME]
+    if named := fixed or (not now["override"] and changed):
+        differences = "; ".join(
+            f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in named
+        )
+        other = "choose another --output-dir" if fixed else "add --override to go on with what is given now"
+        them = "it" if len(named) == 1 else "them"
+        raise InputError(differences, f"leave {them} out to go on with that run, or {other}")
+    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in (*_FREE_ON_RESUME, *changed)}})
 
 
 def augmentations_file(config: TrainConfig) -> Path | None:
@@ -85,6 +114,8 @@ def augmentations_file(config: TrainConfig) -> Path | None:
     path = Path(config.augmentations)
     kept = Path(str(config.output_dir)) / KEPT_AUGMENTATIONS
     if not config.resume or not kept.is_file() or not kept.with_name(CONFIG).is_file():
+        return path
+    if config.override and path.is_file():
         return path
     if path.is_file() and path.read_bytes() != kept.read_bytes():
         raise InputError("has changed since the run began", f"restore it from {kept}, or start another run", path)

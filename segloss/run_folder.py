@@ -6,12 +6,15 @@ pixel_counts.json     class statistics of the training split
 bands.json            of images that are not 8-bit RGB: their bands, mean and std over the training split
 history.csv           one row per epoch
 checkpoints/last.ckpt to resume from, last.previous.ckpt the one before; best.ckpt: weights of the best validation score
+checkpoints/best.safetensors the same weights to give away: a file that can run no code, with a checksum
 non_finite_batch.pt   where the run stopped at a loss that is no number: the images and labels of that step
 decision.json         what was fitted to the weights: calibration, the IoU rule, the chosen operating point
 val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.png
 tensorboard/          event files
+run.lock              held by the process that trains here, and by none once that has ended
 """
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -30,9 +33,9 @@ from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
 
 LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
-BEST = Path("checkpoints/best.ckpt")
+BEST, SHARED = Path("checkpoints/best.ckpt"), Path("checkpoints/best.safetensors")
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
-KEPT_AUGMENTATIONS = "augmentations.yaml"
+KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"
 FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
 
 
@@ -96,23 +99,64 @@ def choose_run_folder(config: TrainConfig) -> Path:
     folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", "choose another --output-dir", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not config.resume:
-        if (folder / CONFIG).exists():
-            cure = "add --resume to go on with it, or choose another --output-dir"
-            raise InputError("already holds a run", cure, where=folder)
-        raise InputError("is not empty", "choose another --output-dir", where=folder)
+    if config.resume:
+        lock_run_folder(folder)
+    else:
+        _require_free(folder)
     os.environ[FOLDER_VARIABLE] = str(folder)
     return folder
 
 
-def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts, bands: Bands = RGB) -> None:
-    """Make the folder and write what is known before training."""
+def _require_free(folder: Path) -> None:
+    """InputError if there is something in it; ``run.lock`` is nothing."""
+    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+        if (folder / CONFIG).exists():
+            cure = "add --resume to go on with it, or choose another --output-dir"
+            raise InputError("already holds a run", cure, where=folder)
+        raise InputError("is not empty", "choose another --output-dir", where=folder)
+
+
+_locks: dict[Path, int] = {}  # file descriptors of the locks that this process holds; they go with it
+
+
+def lock_run_folder(folder: Path) -> None:
+    """Keep other processes from training in the folder until this one ends, however it ends; InputError if one does.
+
+    The lock is of this process alone: loader workers that outlive it for some seconds do not hold it. File systems that
+    know no locks have none.
+    """
+    if os.name != "posix" or folder.resolve() in _locks:
+        return
+    import fcntl
+
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        saved = replace(config, resume=False, output_dir=str(folder))
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(file, 100).decode(errors="replace").strip()
+        os.close(file)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            cure = "wait for it to end, end it, or choose another --output-dir"
+            raise InputError(f"another process trains in it: {holder or 'unknown'}", cure, folder) from error
+        return
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+    _locks[folder.resolve()] = file
+
+
+def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts, bands: Bands = RGB) -> None:
+    """Make the folder, lock it and write what is known before training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_run_folder(folder)
+        if not config.resume:
+            _require_free(folder)  # another process may have come first
+        saved = replace(config, resume=False, override=False, output_dir=str(folder))
         counts.save(folder / COUNTS)
         if not bands.is_rgb:
             write_json(folder / BANDS, bands.to_dict())
-        if config.augmentations is not None and not (config.resume and (folder / CONFIG).is_file()):
+        goes_on = config.resume and not config.override and (folder / CONFIG).is_file()
+        if config.augmentations is not None and not goes_on:
             write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
         write_text(folder / USED, yaml.safe_dump(used.to_dict(), sort_keys=False))
         write_text(folder / CONFIG, yaml.safe_dump(to_plain_dict(saved), sort_keys=False))

@@ -1,7 +1,10 @@
 """A trained network and all it takes to use it, read back from a run folder or a checkpoint file."""
 
+import hashlib
+import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +20,7 @@ from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
+from segloss.files import write_bytes
 from segloss.flags import from_plain_dict, to_plain_dict
 from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
@@ -24,7 +28,7 @@ from segloss.kept import FILE, OLD_FILE, Kept, fingerprint, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
-from segloss.run_folder import BEST, FOLDER_VARIABLE, LAST, Used
+from segloss.run_folder import BEST, FOLDER_VARIABLE, LAST, SHARED, Used
 
 CHECKPOINT_FORMAT = 1
 Asked = Decision | IoUDecision | str | float
@@ -198,7 +202,7 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The model of a run folder (its best.ckpt, else last.ckpt) or of a checkpoint file.
+    """The model of a run folder (its best.ckpt, else best.safetensors or last.ckpt) or of one of these files.
 
     >>> run = segloss.load_run("runs/demo")  # doctest: +SKIP
     >>> class_map = run.predict(image)       # doctest: +SKIP
@@ -207,7 +211,8 @@ def load_run(path: str | Path) -> Run:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
     file = _checkpoint_file(Path(path))
-    if os.environ.get(FOLDER_VARIABLE) != str(file.parent.parent):  # this process trains another run, or none
+    own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
+    if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)
     checkpoint = read_checkpoint(file)
     try:
@@ -256,7 +261,7 @@ def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str
 
 def _checkpoint_file(path: Path) -> Path:
     if path.is_dir():
-        for candidate in (path / BEST, path / LAST):
+        for candidate in (path / BEST, path / SHARED, path / LAST):
             if candidate.is_file():
                 return candidate
         raise InputError(f"holds no {BEST}", "give a run folder or a checkpoint file", where=path)
@@ -266,8 +271,10 @@ def _checkpoint_file(path: Path) -> Path:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of this toolkit on the CPU; InputError if it is something else."""
+    """A checkpoint of this toolkit on the CPU, or what :func:`share_weights` wrote; InputError if it is neither."""
     try:
+        if file.suffix == SHARED.suffix:
+            return _checked(_read_shared(file), file)
         with zipfile.ZipFile(file) as archive:  # torch writes a checksum of every entry and reads without a look at it
             damaged = archive.testzip()
         if damaged is not None:
@@ -277,9 +284,54 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # zip and pickle each raise their own kinds
         raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", "is it whole?", file) from error
+    return _checked(checkpoint, file)
+
+
+def _checked(checkpoint: Any, file: Path) -> dict[str, Any]:
+    """As it is; InputError if this toolkit did not write it, or a newer one did."""
     content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError("is no checkpoint of segloss", "for weights of an encoder use --encoder-weights", file)
     if content["format"] > CHECKPOINT_FORMAT:
         raise InputError(f"was written by a newer segloss (format {content['format']})", "update this one", file)
-    return checkpoint
+    return dict(checkpoint)
+
+
+def share_weights(file: Path) -> Path:
+    """Write the weights of a checkpoint beside it as safetensors, with all it takes to use them; its path.
+
+    :func:`load_run` reads it. Such a file holds numbers and text alone: unlike a checkpoint no version of torch can be
+    made to run code by it. The checksum over both is SHA-256, in its metadata; paths of this machine are left out.
+    """
+    from safetensors.torch import save
+
+    checkpoint = read_checkpoint(file)
+    told = {**checkpoint["segloss"]}
+    told["config"] = {**told["config"], "data_path": None, "output_dir": None, "resume": False, "override": False}
+    told["used"] = {**told["used"], "data_path": None, "augmentations": None, "class_file": None}
+    content = json.dumps(told)
+    state = {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    write_bytes(file.with_suffix(SHARED.suffix), save(state, {"segloss": content, "sha256": _checksum(content, state)}))
+    return file.with_suffix(SHARED.suffix)
+
+
+def _read_shared(file: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
+    if "segloss" not in metadata:
+        return {}
+    if _checksum(metadata["segloss"], state) != metadata.get("sha256"):
+        raise InputError("is damaged: its weights do not match its checksum", "use another one", file)
+    return {"segloss": json.loads(metadata["segloss"]), "state_dict": state}
+
+
+def _checksum(content: str, state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the text and of each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(content.encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
