@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(argv: Sequence[str] | None = None) -> None:
-    from segloss.runs import parse_train_config
+    from segloss.resume import parse_train_config
 
     config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
 
@@ -30,19 +30,9 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.models import require_batch_statistics
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
-    from segloss.runs import (
-        Used,
-        augmentations_file,
-        check_same_classes,
-        check_same_counts,
-        checkpoint_content,
-        choose_run_folder,
-        continued_bands,
-        criterion_of,
-        load_last,
-        open_run_folder,
-        used_so_far,
-    )
+    from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
+    from segloss.run_folder import Used, choose_run_folder, open_run_folder
+    from segloss.runs import check_same_classes, checkpoint_content, criterion_of
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
@@ -116,9 +106,10 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     from segloss.files import write_json
     from segloss.report.plots import draw_run
     from segloss.report.terminal import console, print_scores, progress_bar
-    from segloss.runs import load_run
+    from segloss.runs import load_run, share_weights
 
     run = load_run(folder)
+    share_weights(run.path)
     how: dict[str, Any] = {"device": machine.device, "batch_size": config.batch_size, "workers": machine.workers}
     bar = progress_bar("fitting the decision")
     try:

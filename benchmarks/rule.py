@@ -27,7 +27,8 @@ from segloss.inference import Machine, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.losses import build_criterion, class_prior
 from segloss.pixel_counts import count_labels
-from segloss.runs import Run, Used
+from segloss.run_folder import Used
+from segloss.runs import Run
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,9 @@ from segloss.datasets.loading import training_loader
 from segloss.inference import autocast, find_machine
 from segloss.pixel_counts import count_dataset
 from segloss.report.terminal import console
-from segloss.runs import Used, checkpoint_content, criterion_of, parse_train_config
+from segloss.resume import parse_train_config
+from segloss.run_folder import Used
+from segloss.runs import checkpoint_content, criterion_of
 from segloss.training.data import SegmentationData, prepare_training, training_data
 from segloss.training.task import SegmentationTask, parameter_groups
 from segloss.training.trainer import build_trainer

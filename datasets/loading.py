@@ -2,6 +2,7 @@
 
 import copy
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,12 @@ class EpochSampler(Sampler[Key]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.begun = 0, 0  # an epoch, and how many of its entries all processes have seen: the rest is yielded
+
+    @property
+    def seen(self) -> int:
+        """How many entries of the epoch all processes together have seen before."""
+        return self.begun[1] if self.epoch == self.begun[0] else 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
@@ -109,7 +116,7 @@ class EpochSampler(Sampler[Key]):
                 turn = torch.randperm(int(self.groups.max()) + 1, generator=generator) // GROUPS_AT_A_TIME
                 shuffled = shuffled[turn[self.groups[order[shuffled]]].argsort(stable=True)]
             order, occurrence = order[shuffled], occurrence[shuffled]
-        mine = slice(self.rank, self._stop(), self.world_size)
+        mine = slice(self.seen + self.rank, self._stop(), self.world_size)
         for index, again in zip(order[mine].tolist(), occurrence[mine].tolist(), strict=True):
             yield (self.epoch, index, again) if again else (self.epoch, index)
 
@@ -166,6 +173,12 @@ class _Batches(Dataset[Any]):
             return error
 
 
+def _keep_on(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach all processes of a run: the main one decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -185,7 +198,7 @@ class Loader(DataLoader[Any]):
 
 def _loader(batches: _Batches, batch_size: int, sampler: Iterable[Key], workers: int, **options: bool) -> Loader:
     options["persistent_workers"] = workers > 0
-    plain: dict[str, Any] = {"num_workers": workers, "collate_fn": _as_it_is, **options}
+    plain: dict[str, Any] = {"num_workers": workers, "collate_fn": _as_it_is, "worker_init_fn": _keep_on, **options}
     return Loader(batches, batch_size, sampler=sampler, **plain)
 
 

@@ -335,7 +335,8 @@ def warn_of_old_torch(path: Path) -> None:
     """A line on stderr where a checkpoint made for it could run code (CVE-2025-32434, CVE-2026-24747)."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10):
         what = f"{path}: a forged checkpoint can run code under torch {torch.__version__}"
-        print(f"warning: {what}; load only files you trust, or update torch to 2.10", file=sys.stderr)
+        cure = "load only files you trust, or update torch to 2.10; a .safetensors file cannot"
+        print(f"warning: {what}; {cure}", file=sys.stderr)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,29 +1,17 @@
-"""The run folder: what a training run leaves behind, and how to get a model back from it.
+"""A trained network and all it takes to use it, read back from a run folder or a checkpoint file."""
 
-config.yaml           every option of the run as it was asked for; augmentations.yaml: a copy of the user's pipeline
-used.yaml             what the run made of those that its data and its machine decide; --config takes it too
-pixel_counts.json     class statistics of the training split
-bands.json            of images that are not 8-bit RGB: their bands, mean and std over the training split
-history.csv           one row per epoch
-checkpoints/last.ckpt to resume from, last.previous.ckpt the one before; best.ckpt: weights of the best validation score
-non_finite_batch.pt   where the run stopped at a loss that is no number: the images and labels of that step
-decision.json         what was fitted to the weights: calibration, the IoU rule, the chosen operating point
-val_metrics.json, test_metrics.json, curves.png, per_class_iou.png, predictions.png
-tensorboard/          event files
-"""
-
+import hashlib
+import json
 import os
-import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from segloss.config import TrainConfig
@@ -32,213 +20,18 @@ from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
-from segloss.files import write_bytes, write_json, write_text
-from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
-from segloss.inference import Machine, reader_of
+from segloss.files import write_bytes
+from segloss.flags import from_plain_dict, to_plain_dict
+from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import FILE, OLD_FILE, Kept, fingerprint, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
+from segloss.run_folder import BEST, FOLDER_VARIABLE, LAST, SHARED, Used
 
 CHECKPOINT_FORMAT = 1
-LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
-BEST = Path("checkpoints/best.ckpt")
-CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
-KEPT_AUGMENTATIONS = "augmentations.yaml"
 Asked = Decision | IoUDecision | str | float
-_FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
-
-
-# May differ between a run and its continuation: they say where and how fast, not what is learnt.
-_FREE_ON_RESUME = (
-    *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
-    *("accelerator", "devices", "output_dir", "resume", "trainer"),
-)
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a run makes of the options that its data and its machine decide; saved beside what was asked for.
-
-    Attributes:
-        crop_size: (H, W) of the training crops.
-        precision: of the network.
-        workers: loader processes.
-        data_path, augmentations, class_file: absolute, for a run is resumed and evaluated from other folders too; a
-            name that is no path of this machine stays as it is.
-        channels: bands of the images; None: of runs before there were others than 8-bit RGB.
-    """
-
-    crop_size: tuple[int, int] | None = None
-    precision: str = "auto"
-    workers: int | None = None
-    data_path: str | None = None
-    augmentations: str | None = None
-    class_file: str | None = None
-    channels: int | None = None
-
-    @classmethod
-    def of(cls, config: TrainConfig, crop_size: tuple[int, int], machine: Machine, bands: Bands = RGB) -> "Used":
-        """What this process makes of them."""
-        named = (config.data_path, config.augmentations, config.class_file)
-        paths = [path and (str(Path(path).absolute()) if Path(path).exists() else path) for path in named]
-        return cls(crop_size, machine.precision, machine.workers, paths[0], paths[1], paths[2], bands.count)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Used":
-        """From what was saved; older runs saved what they used among their options."""
-        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        crop = known.get("crop_size")
-        return cls(**{**known, "crop_size": crop and (crop[0], crop[1])})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, under the names of the options."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-
-def used_so_far(config: TrainConfig) -> Used:
-    """What the run that is gone on with uses; of a new one what is asked for."""
-    folder = Path(str(config.output_dir))
-    if not config.resume or not (folder / CONFIG).is_file():
-        return Used.from_dict(to_plain_dict(config))
-    path = folder / (USED if (folder / USED).is_file() else CONFIG)
-    return Used.from_dict(read_options_file(path, path))
-
-
-def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
-    """Training options; with ``--resume`` the run's own stand in for the defaults.
-
-    Raises:
-        InputError: whatever can be refused without looking at data: an option, a network that does not exist, a file
-            of weights or augmentations that cannot be read.
-    """
-    config = parse_config(TrainConfig, "train_seg.py", argv)
-    if config.resume and not _barely_begun(Path(str(config.output_dir))):
-        return _resumed(config, argv)
-    config.require_buildable(config.channels or 3)
-    if config.augmentations is not None:
-        from segloss.datasets.transforms import read_augmentations
-
-        read_augmentations(config.augmentations)
-    return config
-
-
-def _barely_begun(folder: Path) -> bool:
-    """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
-    first = (COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
-    return not (folder / CONFIG).exists() and any(
-        path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
-        for path in (folder.iterdir() if folder.is_dir() else ())
-    )
-
-
-def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
-    """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
-    begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
-    used = used_so_far(config).to_dict()
-    saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
-    now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
-    where = now["output_dir"]
-    if now["epochs"] < saved["epochs"]:
-        raise InputError(
-            f"--epochs {now['epochs']} is less than the {saved['epochs']} that {where} was planned for",
-            "give as many or more",
-        )
-    for name, value in now.items():
-        if name in _FREE_ON_RESUME or value in (None, "auto", saved[name], used.get(name)):
-            continue
-        if name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name]:
-            raise InputError(
-                f"{flag_of(name)} was {saved[name]} in {where} and is {value} now",
-                "leave it out to go on with that run, or choose another --output-dir",
-            )
-    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in _FREE_ON_RESUME}})
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
-    if not path.is_file():
-        raise InputError(f"is missing, so {path.parent} is no run folder", where=path)
-    return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
-
-
-def choose_run_folder(config: TrainConfig) -> Path:
-    """Where the run goes; InputError if that folder already holds something and the run is not to be resumed."""
-    if "LOCAL_RANK" in os.environ:  # one of several processes, started by Lightning or by torchrun
-        if _FOLDER_VARIABLE in os.environ:
-            return Path(os.environ[_FOLDER_VARIABLE])
-        if config.output_dir is None:
-            raise InputError("--output-dir is needed under torchrun: its processes start at different times")
-        if int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) > 0:
-            return Path(config.output_dir)
-    name = f"{config.dataset}-{config.arch}-{config.loss.replace('*', '')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is a file", "choose another --output-dir", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not config.resume:
-        if (folder / CONFIG).exists():
-            cure = "add --resume to go on with it, or choose another --output-dir"
-            raise InputError("already holds a run", cure, where=folder)
-        raise InputError("is not empty", "choose another --output-dir", where=folder)
-    os.environ[_FOLDER_VARIABLE] = str(folder)
-    return folder
-
-
-def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts, bands: Bands = RGB) -> None:
-    """Make the folder and write what is known before training."""
-    try:
-        saved = replace(config, resume=False, output_dir=str(folder))
-        counts.save(folder / COUNTS)
-        if not bands.is_rgb:
-            write_json(folder / BANDS, bands.to_dict())
-        if config.augmentations is not None and not (config.resume and (folder / CONFIG).is_file()):
-            write_bytes(folder / KEPT_AUGMENTATIONS, Path(config.augmentations).read_bytes())
-        write_text(folder / USED, yaml.safe_dump(used.to_dict(), sort_keys=False))
-        write_text(folder / CONFIG, yaml.safe_dump(to_plain_dict(saved), sort_keys=False))
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", "choose another --output-dir", folder) from error
-
-
-def augmentations_file(config: TrainConfig) -> Path | None:
-    """The user's pipeline; a run that goes on reads its own copy, and refuses a file that has changed since."""
-    if config.augmentations is None:
-        return None
-    path = Path(config.augmentations)
-    kept = Path(str(config.output_dir)) / KEPT_AUGMENTATIONS
-    if not config.resume or not kept.is_file() or not kept.with_name(CONFIG).is_file():
-        return path
-    if path.is_file() and path.read_bytes() != kept.read_bytes():
-        raise InputError("has changed since the run began", f"restore it from {kept}, or start another run", path)
-    return kept
-
-
-def check_same_counts(folder: Path, counts: PixelCounts) -> None:
-    """InputError if the run in the folder was begun on masks that counted otherwise."""
-    path = folder / COUNTS
-    if not path.is_file() or not (folder / CONFIG).is_file():
-        return
-    saved = PixelCounts.load(path)
-    saved_what, what = ((each.pixels, each.class_names, each.labelled_images) for each in (saved, counts))
-    if saved_what != what:
-        raise InputError(
-            f"began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
-            f"{sum(counts.pixels):,} in {counts.image_count})",
-            "restore them, or start another run",
-            where=folder,
-        )
-    if saved.images_digest not in ("", counts.images_digest):
-        raise InputError("began on other images of the same names", "restore them, or start another run", folder)
-
-
-def continued_bands(run: "Run", found: Bands) -> Bands:
-    """The bands of a run that goes on; InputError where its images are of another kind by now."""
-    if run.used.channels is None:  # begun when all images were read as 8-bit RGB
-        return run.bands
-    if (run.bands.count, run.bands.dtype) != (found.count, found.dtype):
-        what = f"began on images of {run.bands.describe()}, now they are {found.describe()}"
-        raise InputError(what, "restore them, or start another run", run.path)
-    return replace(run.bands, shown=found.shown, gaps=found.gaps)
 
 
 def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
@@ -409,7 +202,7 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The model of a run folder (its best.ckpt, else last.ckpt) or of a checkpoint file.
+    """The model of a run folder (its best.ckpt, else best.safetensors or last.ckpt) or of one of these files.
 
     >>> run = segloss.load_run("runs/demo")  # doctest: +SKIP
     >>> class_map = run.predict(image)       # doctest: +SKIP
@@ -418,7 +211,8 @@ def load_run(path: str | Path) -> Run:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
     file = _checkpoint_file(Path(path))
-    if os.environ.get(_FOLDER_VARIABLE) != str(file.parent.parent):  # this process trains another run, or none
+    own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
+    if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)
     checkpoint = read_checkpoint(file)
     try:
@@ -439,26 +233,6 @@ def load_run(path: str | Path) -> Run:
         damage = f"is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(damage, "use another one", where=file) from error
     return Run(model.eval(), criterion, classes, counts, config, file, used, bands)
-
-
-def load_last(folder: Path, say: Callable[[str], None]) -> Run | None:
-    """The run to go on with: last.ckpt or, where that is damaged or gone, the one before it, which is said.
-
-    None where there is no checkpoint yet.
-    """
-    files = [file for file in (folder / LAST, folder / PREVIOUS) if file.is_file()]
-    for file in files:
-        try:
-            run = load_run(file)
-        except InputError as error:
-            if file == files[-1]:
-                raise
-            say(f"warning: {error}")
-            continue
-        if file.name == PREVIOUS.name:
-            say(f"warning: {LAST.name} is no use; going on with the checkpoint before it, {PREVIOUS.name}")
-        return run
-    return None
 
 
 def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:
@@ -487,7 +261,7 @@ def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str
 
 def _checkpoint_file(path: Path) -> Path:
     if path.is_dir():
-        for candidate in (path / BEST, path / LAST):
+        for candidate in (path / BEST, path / SHARED, path / LAST):
             if candidate.is_file():
                 return candidate
         raise InputError(f"holds no {BEST}", "give a run folder or a checkpoint file", where=path)
@@ -497,8 +271,10 @@ def _checkpoint_file(path: Path) -> Path:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of this toolkit on the CPU; InputError if it is something else."""
+    """A checkpoint of this toolkit on the CPU, or what :func:`share_weights` wrote; InputError if it is neither."""
     try:
+        if file.suffix == SHARED.suffix:
+            return _checked(_read_shared(file), file)
         with zipfile.ZipFile(file) as archive:  # torch writes a checksum of every entry and reads without a look at it
             damaged = archive.testzip()
         if damaged is not None:
@@ -508,9 +284,54 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # zip and pickle each raise their own kinds
         raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", "is it whole?", file) from error
+    return _checked(checkpoint, file)
+
+
+def _checked(checkpoint: Any, file: Path) -> dict[str, Any]:
+    """As it is; InputError if this toolkit did not write it, or a newer one did."""
     content = checkpoint.get("segloss") if isinstance(checkpoint, dict) else None
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise InputError("is no checkpoint of segloss", "for weights of an encoder use --encoder-weights", file)
     if content["format"] > CHECKPOINT_FORMAT:
         raise InputError(f"was written by a newer segloss (format {content['format']})", "update this one", file)
-    return checkpoint
+    return dict(checkpoint)
+
+
+def share_weights(file: Path) -> Path:
+    """Write the weights of a checkpoint beside it as safetensors, with all it takes to use them; its path.
+
+    :func:`load_run` reads it. Such a file holds numbers and text alone: unlike a checkpoint no version of torch can be
+    made to run code by it. The checksum over both is SHA-256, in its metadata; paths of this machine are left out.
+    """
+    from safetensors.torch import save
+
+    checkpoint = read_checkpoint(file)
+    told = {**checkpoint["segloss"]}
+    told["config"] = {**told["config"], "data_path": None, "output_dir": None, "resume": False, "override": False}
+    told["used"] = {**told["used"], "data_path": None, "augmentations": None, "class_file": None}
+    content = json.dumps(told)
+    state = {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    write_bytes(file.with_suffix(SHARED.suffix), save(state, {"segloss": content, "sha256": _checksum(content, state)}))
+    return file.with_suffix(SHARED.suffix)
+
+
+def _read_shared(file: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
+    if "segloss" not in metadata:
+        return {}
+    if _checksum(metadata["segloss"], state) != metadata.get("sha256"):
+        raise InputError("is damaged: its weights do not match its checksum", "use another one", file)
+    return {"segloss": json.loads(metadata["segloss"]), "state_dict": state}
+
+
+def _checksum(content: str, state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the text and of each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(content.encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

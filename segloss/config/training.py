@@ -13,6 +13,7 @@ from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
+from segloss.losses.reduction import NOT_NEGATIVE
 from segloss.models import ModelOptions
 
 Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
@@ -46,12 +47,18 @@ class RunOptions(Options):
     check: Check = option("sample", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     calibrate: bool = option(False, CALIBRATE_HELP)
+    checkpoint_minutes: float = option(
+        10.0, "minutes after which last.ckpt is written within an epoch too; 0: after every step", *NOT_NEGATIVE
+    )
     resume: bool = option(False, "go on with the run in --output-dir")
+    override: bool = option(False, "with --resume: go on with other options than the run began with")
 
     def validate(self) -> None:
         super().validate()
         if self.resume and self.output_dir is None:
             raise InputError("--resume needs --output-dir, the run folder to go on with")
+        if self.override and not self.resume:
+            raise InputError("--override does nothing without --resume", "leave it out")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from segloss.files import write_csv
-from segloss.runs import LAST, PREVIOUS
 from segloss.training.task import SegmentationTask, named
 from segloss.training.watch import doubts
 
@@ -44,27 +44,49 @@ class History(Callback):
         self.started = 0.0
         self.lr = 0.0
         self.flat: list[tuple[Tensor, list[str]]] = []  # of the first epoch: which images are of one colour
+        self.flat_names: list[str] = []  # those before the run was gone on with
+        self.saved_step: int | None = None
         self.waits: list[float] = []
         self.step_ended: float | None = None
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or not trainer.is_global_zero:
+        if not isinstance(exception, KeyboardInterrupt | SIGTERMException | OSError) or not trainer.is_global_zero:
             return
         folder = self.path.parent
-        saved = any((folder / name).is_file() for name in (LAST, PREVIOUS))
-        kept = f"epochs kept: {len(self.rows)}" if saved else "no epoch was done"
         how = "ended by SIGTERM" if isinstance(exception, SIGTERMException) else "interrupted"
+        if isinstance(exception, OSError):
+            how = f"ended: {exception.strerror or exception}"
+        kept = "nothing is saved" if self.saved_step is None else f"saved after step {self.saved_step}"
         self.say(f"{how}, {kept}; go on with --resume --output-dir {folder}")
 
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.saved_step = checkpoint["global_step"]
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        seconds = time.monotonic() - self.started
+        flat = self.flat_names + named(self.flat)
+        return {"rows": self.rows, "lr": self.lr, "seconds": seconds, "flat": flat, "waits": self.waits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
+        # The rest is of an epoch that is gone on with.
+        self.lr, self.started = state.get("lr", 0.0), time.monotonic() - state.get("seconds", 0.0)
+        self.flat_names, self.waits = list(state.get("flat", [])), list(state.get("waits", []))
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        assert isinstance(task, SegmentationTask)
+        if trainer.global_step:
+            self.saved_step = trainer.global_step
+            forget_events(trainer, trainer.global_step + (not task.so_far.get("validating")))
+
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        assert isinstance(task, SegmentationTask)
+        for logger in trainer.loggers:
+            logger.log_metrics({**task.val_scores, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.started = time.monotonic()
-        self.flat, self.waits, self.step_ended = [], [], None
+        self.flat, self.flat_names, self.waits, self.step_ended = [], [], [], None
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
@@ -85,7 +107,7 @@ class History(Callback):
         noticed: dict[str, Any] = {}
         if len(self.waits) >= 10:
             noticed["wait_share"] = sum(self.waits) / (time.monotonic() - self.started)
-        noticed["flat_images"] = named(self.flat)
+        noticed["flat_images"] = self.flat_names + named(self.flat)
         if task.val_scores:
             names = task.checkpoint_content["classes"]["names"]
             noticed["never_predicted"] = [
@@ -107,13 +129,24 @@ class History(Callback):
             **self._noticed(trainer, task),
         }
         self.rows.append(row)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"]}, step=row["step"])
+        for logger in trainer.loggers:
+            logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"]}, step=row["step"])
         if trainer.is_global_zero:
             write_csv(self.path, HISTORY_COLUMNS, ([row.get(c, "") for c in HISTORY_COLUMNS] for row in self.rows))
             self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
             for line in doubts(self.rows):
                 self.say(f"warning: {line}")
+
+
+def forget_events(trainer: L.Trainer, step: int) -> None:
+    """TensorBoard shows what earlier processes wrote before this step alone: the rest is written again."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            start = SessionLog(status=SessionLog.SessionStatus.START)
+            for event in (Event(step=step, file_version="brain.Event:2"), Event(step=step, session_log=start)):
+                logger.experiment.file_writer.add_event(event)
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:
@@ -133,14 +166,14 @@ class EpochProgress(Callback):
         self.console = console
         self.bar: Progress | None = None
 
-    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if not (trainer.is_global_zero and self.console.is_terminal):
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
+        if self.bar is not None or not (trainer.is_global_zero and self.console.is_terminal):
             return
         from segloss.report.terminal import new_progress
 
         self.bar = new_progress(self.console)
         name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.steps = self.bar.add_task(name, total=int(trainer.num_training_batches))
+        self.steps = self.bar.add_task(name, total=int(trainer.num_training_batches), completed=index)
         self.bar.start()
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -23,7 +23,7 @@ from segloss.datasets.transforms import EvalTransform, train_transform
 from segloss.losses import Criterion
 from segloss.metrics import class_groups
 from segloss.pixel_counts import PixelCounts, image_histograms
-from segloss.runs import augmentations_file
+from segloss.resume import augmentations_file
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class StepBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        batches = islice(self.loader, int(self.epoch_batches()))
+        sampler: Any = self.sampler
+        done = sampler.seen // (sampler.world_size * (self.loader.batch_size or 1))  # of an epoch that is gone on with
+        batches = islice(self.loader, int(self.epoch_batches()) - done)
         while step := list(islice(batches, self.micro_batches)):
             whole = torch.stack([self.divisor(batch["labels"]) for batch in step]).sum(0)
             for batch in step:
@@ -102,7 +104,7 @@ class SegmentationData(L.LightningDataModule):
     def __init__(self, splits: Splits, config: TrainConfig, workers: int):
         super().__init__()
         self.splits, self.config, self.workers = splits, config, workers
-        self.first_epoch = 0  # of a resumed run: the one it goes on with
+        self.begun = 0, 0  # of a resumed run: the epoch it goes on with, and how many images of it were seen
 
     def _place(self) -> dict[str, Any]:
         assert self.trainer is not None
@@ -118,13 +120,20 @@ class SegmentationData(L.LightningDataModule):
             **self._place(),
         )
         sampler: Any = loader.sampler
-        sampler.set_epoch(self.first_epoch)
+        sampler.begun = self.begun
+        sampler.set_epoch(self.begun[0])
         trainer: Any = self.trainer
         micro_batches = int(trainer.accumulate_grad_batches)
         if micro_batches == 1:
             return loader
         criterion: Criterion = copy.deepcopy(trainer.lightning_module.criterion).cpu()
         return StepBatches(loader, criterion.divisor, micro_batches, lambda: trainer.num_training_batches)
+
+    @property
+    def images_per_batch(self) -> int:
+        """Of all processes together."""
+        world_size = self._place()["world_size"]
+        return int(world_size * min(self.config.batch_size, self.splits.images_per_epoch // world_size))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return evaluation_loader(self.splits.val, self.config.batch_size, workers=self.workers, **self._place())

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -29,6 +31,14 @@ def warmup_poly_factor(step: int, total_steps: int, warmup_share: float) -> floa
         return (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return math.pow(max(0.0, 1 - progress), POLY_POWER)
+
+
+def share_of_time(timer: Timer | None) -> float:
+    """How much of ``--trainer.max_time`` is used up, in [0, 1]: the schedule ends with the time, if that is sooner."""
+    if timer is None or timer.time_remaining() is None:
+        return 0.0
+    elapsed, left = timer.time_elapsed(), float(timer.time_remaining() or 0)
+    return min(1.0, elapsed / max(elapsed + left, 1e-9))
 
 
 def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict[str, Any]]:
@@ -78,12 +88,17 @@ class SegmentationTask(L.LightningModule):
         self.num_classes = len(checkpoint_content["classes"]["names"])
         self.val_scores: dict[str, float] = {}  # of the running epoch
         self.never_predicted: list[bool] = []  # by class, in the last validation
+        self.score_share = torch.zeros(2)
+        self.so_far: dict[str, Any] = {}  # of an epoch that is gone on with
 
     def on_train_epoch_start(self) -> None:
-        # Dropout and the like depend on (seed, epoch, rank) alone, so a resumed run goes on as if never stopped.
-        torch.manual_seed((self.config.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank)
         self.train_loss = self._zeros()
         self.val_scores = {}
+
+    def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:
+        # Dropout and the like depend on these alone, so that a run goes on anywhere as if it had never stopped.
+        place = (self.config.seed, self.current_epoch, index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def _zeros(self) -> Tensor:
         """For a sum and what it is divided by."""
@@ -150,7 +165,8 @@ class SegmentationTask(L.LightningModule):
             "val_mean_accuracy": scores.mean_accuracy,
             "val_pixel_accuracy": scores.pixel_accuracy,
         }
-        self.log_dict({key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()})
+        scores_logged = {key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()}
+        self.log_dict(scores_logged, logger=False)  # History does, by optimiser steps
 
     def _require_finite_scores(self) -> None:
         """InputError where a score is no number: argmax would decide on the first class there."""
@@ -181,6 +197,8 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         total_steps = int(self.trainer.estimated_stepping_batches)
+        trainer: Any = self.trainer
+        timer = next((each for each in trainer.callbacks if isinstance(each, Timer)), None)
         mixed = self.trainer.precision != "32-true"
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.config),
@@ -188,14 +206,73 @@ class SegmentationTask(L.LightningModule):
             fused=self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_poly_factor(step, total_steps, self.config.warmup_share)
+            optimizer,
+            lambda step: warmup_poly_factor(
+                max(step, int(total_steps * share_of_time(timer))), total_steps, self.config.warmup_share
+            ),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segloss"] = self.checkpoint_content
+        if "optimizer_states" in checkpoint:  # to be gone on with
+            trainer: Any = self.trainer
+            batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            checkpoint["epoch_so_far"] = {
+                "images": batches * trainer.datamodule.images_per_batch,
+                "train_loss": self._of_all(self.train_loss),
+                "score_share": self._of_all(self.score_share),
+                "val_scores": self.val_scores,
+                "never_predicted": self.never_predicted,
+                "validating": trainer.validating,
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Lightning lets the workers read ahead (to count the steps) before it knows which epoch it goes on with.
+        # Lightning lets the workers read ahead (to count the steps) before it knows where it goes on.
+        self.so_far = checkpoint.get("epoch_so_far", {})  # older ones were written at the end of an epoch
         trainer: Any = self.trainer
-        trainer.datamodule.first_epoch = checkpoint["epoch"] + 1
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        unfinished = epoch == checkpoint["epoch"]
+        seen = self.so_far["images"] if unfinished else 0
+        together = trainer.datamodule.images_per_batch * trainer.accumulate_grad_batches  # it may be others by now
+        trainer.datamodule.begun = epoch, seen - seen % together
+        if self.config.override:  # what the loss is made of may be what changed
+            own = {f"criterion.{name}": value for name, value in self.criterion.state_dict().items()}
+            state = checkpoint["state_dict"].items()
+            checkpoint["state_dict"] = {name: value for name, value in state if not name.startswith("criterion.")} | own
+
+    def on_train_start(self) -> None:
+        """Where an epoch is gone on with, what was gathered of it so far."""
+        if self.config.override:
+            self._take_rates()
+        if self.so_far:
+            trainer: Any = self.trainer
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            batches = trainer.datamodule.begun[1] // trainer.datamodule.images_per_batch
+            shift = (trainer.num_training_batches if progress.is_last_batch else batches) - progress.current.processed
+            for name in ("ready", "started", "processed", "completed"):  # in batches of the size they have now
+                setattr(progress.current, name, getattr(progress.current, name) + shift)
+            self.train_loss, self.score_share = (self._own(self.so_far[key]) for key in ("train_loss", "score_share"))
+            self.val_scores, self.never_predicted = self.so_far["val_scores"], self.so_far["never_predicted"]
+
+    def _take_rates(self) -> None:
+        """Learning rates and weight decay of the options instead of those in the checkpoint."""
+        (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        for group, ours in zip(optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
+            group.update(initial_lr=ours["lr"], weight_decay=ours["weight_decay"])
+        lambdas: Any = schedule.scheduler
+        lambdas.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        for group, factor in zip(optimizer.param_groups, lambdas.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * factor(lambdas.last_epoch)
+
+    def _of_all(self, own: Tensor) -> Tensor:
+        """A row of each process."""
+        gathered: Any = self.all_gather(own.to(self.device))
+        rows: Tensor = gathered.view(-1, 2).cpu()
+        return rows
+
+    def _own(self, gathered: Tensor) -> Tensor:
+        """This process's row; where they are as many no longer, the first takes the sum."""
+        if len(gathered) == self.trainer.world_size:
+            return self._zeros() + gathered[self.global_rank].to(self.device)
+        return self._zeros() + gathered.sum(0).to(self.device) * (self.global_rank == 0)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
@@ -37,7 +38,10 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
     """
     check_trainer_options(config)
     quieten_lightning()
-    history = History(folder, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     options: dict[str, Any] = {
         "max_epochs": config.epochs,
         "accelerator": config.accelerator,
@@ -52,13 +56,15 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
     }
     try:
         own = {**config.trainer, "profiler": profiler_into(folder, config.trainer.get("profiler"))}
+        max_time = own.pop("max_time", None)  # Lightning's own timer would take the epoch that it cuts for a whole one
         return L.Trainer(
             **{**options, **own, "plugins": [WholeCheckpoints(), *_listed(config.trainer.get("plugins"))]},
             callbacks=[
                 StopAtNonFinite(folder),
-                history,
+                History(folder, say),
                 EpochProgress(console),
-                *checkpoint_callbacks(folder, config.monitor),
+                *([] if max_time is None else [Timer(max_time, interval="epoch", verbose=False)]),
+                *checkpoint_callbacks(folder, config.monitor, config.checkpoint_minutes, say),
             ],
         )
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
@@ -78,5 +84,6 @@ def quieten_lightning() -> None:
         ".*number of training batches.*",
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",  # its own use of a deprecated name of torch
+        ".*your dataloader is not resumable.*",  # the sampler is told where it was
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -56,6 +56,9 @@ class StopAtNonFinite(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.on_validation_start(trainer, task)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.on_validation_start(trainer, task)
+
     def _judge(self, trainer: L.Trainer) -> None:
         if self.done is None or self.judged:
             return

@@ -14,7 +14,8 @@ from segloss.datasets.bands import choose_bands
 from segloss.doctor.examine import check_histograms, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, count_images, require_two_classes
-from segloss.runs import COUNTS, check_same_counts
+from segloss.resume import check_same_counts
+from segloss.run_folder import COUNTS
 
 SIZE = (16, 16)
 CLASSES = "- {name: wall, color: [10, 20, 30]}\n- {name: crack, color: [200, 0, 0]}\n"

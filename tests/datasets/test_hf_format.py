@@ -412,7 +412,7 @@ def test_a_hub_name_is_kept_as_it_is_and_a_path_made_absolute(tmp_path, monkeypa
     from segloss.config import TrainConfig
     from segloss.flags import from_plain_dict
     from segloss.inference import find_machine
-    from segloss.runs import Used
+    from segloss.run_folder import Used
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("a\nb")

@@ -15,7 +15,7 @@ from segloss.datasets.loading import training_loader
 from segloss.datasets.mixing import Mixing, _rectangle
 from segloss.datasets.transforms import train_transform
 from segloss.pixel_counts import load_or_count
-from segloss.runs import parse_train_config
+from segloss.resume import parse_train_config
 from segloss.training.data import prepare_training, training_data
 
 SIZE, CROP = (60, 80), (48, 64)

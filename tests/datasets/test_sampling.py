@@ -17,7 +17,7 @@ from segloss.datasets.loading import EpochSampler, epoch_length, repeat_factors,
 from segloss.datasets.transforms import train_transform
 from segloss.errors import InputError
 from segloss.pixel_counts import image_histograms
-from segloss.runs import parse_train_config
+from segloss.resume import parse_train_config
 
 factors = st.lists(st.floats(1, 6), min_size=1, max_size=60).map(lambda values: torch.tensor(values).double())
 

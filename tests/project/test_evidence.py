@@ -116,7 +116,7 @@ def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone()
 
 @pytest.mark.parametrize("protocol", evidence.PROTOCOLS)
 def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
-    from segloss.runs import parse_train_config
+    from segloss.resume import parse_train_config
 
     jobs = [job for job in evidence.job_list() if job.protocol == protocol]
     for job in ({job.arm: job for job in jobs} | {job.base: job for job in jobs}).values():

@@ -23,7 +23,7 @@ ROWS = [
     },
     {"datasets", "flags", "measures"},
     {"config", "models", "band_statistics"},
-    {"inference", "kept", "runs"},
+    {"inference", "kept", "run_folder", "runs", "resume"},
     {"report"},
     {"evaluation"},
     {"doctor"},

@@ -19,7 +19,7 @@ from segloss.datasets.bands import Bands, read_bands
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
 from segloss.models import build_model, require_batch_statistics
-from segloss.runs import continued_bands
+from segloss.resume import continued_bands
 
 FAST = [*TINY, "--loss", "ce", "--lr", "5e-3"]
 

@@ -4,29 +4,21 @@ import os
 import random
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_training import SmallRun
 
 import segloss.models
 from segloss.errors import InputError
 from segloss.files import write_durably
 from segloss.flags import to_plain_dict
-from segloss.runs import (
-    _FOLDER_VARIABLE,
-    BEST,
-    CONFIG,
-    COUNTS,
-    LAST,
-    PREVIOUS,
-    load_last,
-    load_run,
-    parse_train_config,
-    read_checkpoint,
-    used_so_far,
-)
+from segloss.resume import load_last, parse_train_config, used_so_far
+from segloss.run_folder import BEST, CONFIG, COUNTS, FOLDER_VARIABLE, LAST, PREVIOUS, SHARED
+from segloss.runs import load_run, read_checkpoint, share_weights
 from segloss.training.checkpoints import WholeCheckpoints
 
 CONTENT = {"segloss": {"format": 1}, "state_dict": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}
@@ -140,10 +132,12 @@ def test_training_writes_such_checkpoints(tmp_path):
 def run(tmp_path_factory) -> Path:
     """A run folder with two checkpoints of a real, small network."""
     from segloss.datasets.tables import CAMVID_11
-    from segloss.runs import Used, checkpoint_content
+    from segloss.run_folder import Used
+    from segloss.runs import checkpoint_content
 
     folder = tmp_path_factory.mktemp("run")
-    config = parse_train_config(["--encoder", "tu-mobilenetv3_small_050", "--encoder-weights", "none"])
+    options = ["--encoder", "tu-mobilenetv3_small_050", "--encoder-weights", "none"]
+    config = parse_train_config([*options, "--data-path", str(folder), "--output-dir", str(folder / "run")])
     model = config.build(11)
     counts = segloss.count_labels([torch.arange(11).view(1, 11)], 11)
     content = checkpoint_content(config, Used((64, 64), "32-true", 0, None, None), CAMVID_11, counts, model)
@@ -186,6 +180,60 @@ def test_two_damaged_checkpoints_are_refused(run, tmp_path):
         load_last(folder, lambda line: None)
 
 
+# ---- weights to give away
+
+
+@pytest.fixture
+def shared(run, tmp_path) -> Path:
+    return share_weights(Path(shutil.copytree(run, tmp_path / "copy")) / LAST)
+
+
+def test_shared_weights_are_those_of_the_checkpoint(run, shared):
+    ours, theirs = load_run(run / LAST), load_run(shared)
+    assert shared.name == "last.safetensors" and theirs.weights == ours.weights
+    kept = replace(ours.config, data_path=None, output_dir=None)
+    assert (theirs.config, theirs.classes, theirs.bands) == (kept, ours.classes, ours.bands)
+    assert str(run).encode() not in shared.read_bytes()
+    assert theirs.counts.pixels == ours.counts.pixels
+    assert torch.equal(theirs.criterion.label_values, ours.criterion.label_values)
+
+
+def test_a_folder_of_shared_weights_alone_is_a_run(run, shared, tmp_path):
+    target = tmp_path / "given" / SHARED
+    target.parent.mkdir(parents=True)
+    shutil.copy(shared, target)
+    assert load_run(tmp_path / "given").weights == load_run(run / LAST).weights
+
+
+def test_a_flipped_byte_of_shared_weights_never_loads(shared):
+    whole = shared.read_bytes()
+    for place in random.Random(0).sample(range(len(whole)), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        shared.write_bytes(bytes(damaged))
+        with pytest.raises(InputError, match=r"last\.safetensors: "):
+            read_checkpoint(shared)
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, -1])
+def test_shared_weights_that_were_cut_off_are_refused(shared, length):
+    shared.write_bytes(shared.read_bytes()[:length])
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        read_checkpoint(shared)
+
+
+def test_safetensors_of_others_are_no_run(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"other\.safetensors: is no checkpoint of segloss"):
+        load_run(tmp_path / "other.safetensors")
+
+
+def test_shared_weights_need_no_warning_of_an_old_torch(shared, capsys, monkeypatch):
+    monkeypatch.setattr(segloss.models.torch, "__version__", "2.5.1")
+    load_run(shared)
+    assert capsys.readouterr().err == ""
+
+
 # ---- torch that can be fooled
 
 
@@ -194,7 +242,7 @@ def test_two_damaged_checkpoints_are_refused(run, tmp_path):
 )
 def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, monkeypatch, version, warned):
     monkeypatch.setattr(segloss.models.torch, "__version__", version)
-    monkeypatch.delenv(_FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     load_run(run / LAST)
     printed = capsys.readouterr().err
     assert printed.count("\n") == warned
@@ -204,7 +252,7 @@ def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, 
 
 def test_a_run_does_not_warn_of_its_own_checkpoints(run, capsys, monkeypatch):
     monkeypatch.setattr(segloss.models.torch, "__version__", "2.6.0")
-    monkeypatch.setenv(_FOLDER_VARIABLE, str(run))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(run))
     load_run(run)
     assert capsys.readouterr().err == ""
 

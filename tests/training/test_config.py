@@ -14,7 +14,8 @@ from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_pla
 from segloss.inference import find_machine
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, LOSS_OPTIONS, LOSSES
 from segloss.models import ModelOptions
-from segloss.runs import Used, parse_train_config, read_config_file, used_so_far
+from segloss.resume import parse_train_config, used_so_far
+from segloss.run_folder import Used, read_config_file
 
 KINDS = {
     "train_seg.py": TrainConfig,
@@ -115,7 +116,9 @@ EVERY_TRAIN_FLAG = {
     "monitor": (["loss"], "loss"),
     "output_dir": (["runs/x"], "runs/x"),
     "calibrate": ([], True),
+    "checkpoint_minutes": (["2.5"], 2.5),
     "resume": ([], True),
+    "override": ([], True),
     "trainer": (['{"max_time": 3}'], {"max_time": 3}),
     "label_values": (["1", "2.5", "7"], ["1", "2.5", "7"]),
     "label_power": (["1"], 1.0),
@@ -136,7 +139,7 @@ def test_the_table_above_holds_every_field():
     assert {"gamma", "alpha", "label_values", "class_weights"} <= spread & set(EVERY_TRAIN_FLAG)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_TRAIN_FLAG if name != "resume"])
+@pytest.mark.parametrize("name", [name for name in EVERY_TRAIN_FLAG if name not in ("resume", "override")])
 def test_each_field_is_set_by_the_flag_of_its_name_and_changes_nothing_else(name):
     words, value = EVERY_TRAIN_FLAG[name]
     config = parse_train_config(["--" + name.replace("_", "-"), *words])
@@ -251,7 +254,12 @@ def test_of_two_files_the_later_wins(tmp_path):
 
 
 def test_a_config_survives_yaml(tmp_path):
-    argv = [word for name, (words, _) in EVERY_TRAIN_FLAG.items() if name != "resume" for word in (flag(name), *words)]
+    argv = [
+        word
+        for name, (words, _) in EVERY_TRAIN_FLAG.items()
+        if name not in ("resume", "override")
+        for word in (flag(name), *words)
+    ]
     config = parse_train_config(argv)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_plain_dict(config)))
@@ -548,10 +556,44 @@ def test_options_that_repeat_the_run_are_welcome(run):
 def test_what_is_learnt_cannot_be_changed_on_the_way(run, words, was, now):
     name = words.split()[0]
     message = refusal([*run, *words.split()])
-    assert message == (
-        f"{name} was {was} in {run[-1]} and is {now} now; leave it out to go on with that run, "
-        "or choose another --output-dir"
-    )
+    other = "choose another --output-dir" if name == "--encoder" else "add --override to go on with what is given now"
+    what = f"{name} was {was} in {run[-1]} and is {now} now"
+    assert message == f"{what}; leave it out to go on with that run, or {other}"
+
+
+def test_all_that_differs_is_named_in_one_line(run):
+    message = refusal([*run, *["--lr", "0.2", "--seed", "1", "--color", "strong", "--epochs", "9"]])
+    for what in ("--lr was 0.1 in ", "--seed was 0 in ", "--color was light in "):
+        assert what in message
+    assert "; leave them out to go on with that run, or add --override" in message and "epochs" not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--lr 0.2", "lr", 0.2),
+        ("--crop-size 64 64", "crop_size", [64, 64]),
+        ("--color strong", "color", "strong"),
+        ("--monitor loss", "monitor", "loss"),
+        ("--loss focal", "loss", "focal"),
+        ("--alpha 2", "alpha", 2.0),
+    ],
+)
+def test_with_override_it_goes_on_with_what_is_given(run, words, name, value):
+    config = parse_train_config([*run, *words.split(), "--override"])
+    assert changed(config) == {**changed(parse_train_config(run)), name: value, "override": True}
+    assert used_so_far(config).crop_size == (tuple(value) if name == "crop_size" else (64, 96))
+
+
+@pytest.mark.parametrize("words", ["--encoder mit_b0", "--arch fpn --lr 0.2", "--dataset folder", "--val-share 0.5"])
+def test_another_network_or_other_data_are_another_run_even_so(run, words):
+    message = refusal([*run, *words.split(), "--override"])
+    assert f"{words.split()[0]} was " in message and "or choose another --output-dir" in message
+    assert "--lr" not in message and "--override" not in message
+
+
+def test_override_alone_is_refused():
+    assert refusal(["--override"]) == "--override does nothing without --resume; leave it out"
 
 
 def test_a_config_file_cannot_change_it_either(run, tmp_path):

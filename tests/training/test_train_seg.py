@@ -221,7 +221,7 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on_and_does(finished, data, tm
         run_main(arguments(data, folder))
     assert stop.value.code == 143
     said = capsys.readouterr().out
-    assert f"ended by SIGTERM, epochs kept: 1; go on with --resume --output-dir {folder}" in said
+    assert f"ended by SIGTERM, saved after step 3; go on with --resume --output-dir {folder}" in said
     run_main(["--resume", "--output-dir", str(folder)])
     whole, resumed = (
         torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (finished[0], folder)
@@ -415,7 +415,7 @@ def test_the_default_network_is_not_looked_up_before_the_data_is():
     """segmentation_models_pytorch takes seconds to import, and a misspelt flag or path is answered at once."""
     program = (
         "import sys\n"
-        "from segloss.runs import parse_train_config\n"
+        "from segloss.resume import parse_train_config\n"
         "parse_train_config(['--data-path', 'x', '--gamma', '3'])\n"
         "print({'segmentation_models_pytorch', 'lightning', 'albumentations', 'timm'} & {*sys.modules})\n"
     )

@@ -1,0 +1,170 @@
+"""Going on with a run that was stopped: its options, its data and its last checkpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from segloss.config import TrainConfig
+from segloss.datasets.bands import Bands
+from segloss.errors import InputError
+from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
+from segloss.pixel_counts import PixelCounts
+from segloss.run_folder import (
+    BANDS,
+    CONFIG,
+    COUNTS,
+    KEPT_AUGMENTATIONS,
+    LAST,
+    LOCK,
+    PREVIOUS,
+    USED,
+    Used,
+    read_config_file,
+)
+from segloss.runs import Run, load_run
+
+# May differ between a run and its continuation: they say where and how fast, not what is learnt.
+_FREE_ON_RESUME = (
+    *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
+    *("accelerator", "devices", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
+)
+# Other classes, images or networks than the weights and counts of the run are of: not even --override.
+_FIXED_ON_RESUME = (
+    *("dataset", "classes", "val_share", "image_column", "label_column", "subset", "class_file", "streaming"),
+    *("channels", "arch", "encoder", "encoder_weights"),
+)
+
+
+def used_so_far(config: TrainConfig) -> Used:
+    """What the run that is gone on with uses, but for what is asked for now; of a new one what is asked for."""
+    folder = Path(str(config.output_dir))
+    if not config.resume or not (folder / CONFIG).is_file():
+        return Used.from_dict(to_plain_dict(config))
+    used = _saved(folder)
+    precision = used.precision if config.precision == "auto" else config.precision
+    return replace(used, crop_size=config.crop_size or used.crop_size, precision=precision)
+
+
+def _saved(folder: Path) -> Used:
+    path = folder / (USED if (folder / USED).is_file() else CONFIG)
+    return Used.from_dict(read_options_file(path, path))
+
+
+def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Training options; with ``--resume`` the run's own stand in for the defaults.
+
+    Raises:
+        InputError: whatever can be refused without looking at data: an option, a network that does not exist, a file
+            of weights or augmentations that cannot be read.
+    """
+    config = parse_config(TrainConfig, "train_seg.py", argv)
+    if config.resume and not _barely_begun(Path(str(config.output_dir))):
+        return _resumed(config, argv)
+    config.require_buildable(config.channels or 3)
+    if config.augmentations is not None:
+        from segloss.datasets.transforms import read_augmentations
+
+        read_augmentations(config.augmentations)
+    return config
+
+
+def _barely_begun(folder: Path) -> bool:
+    """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
+    first = (LOCK, COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
+    return not (folder / CONFIG).exists() and any(
+        path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
+        for path in (folder.iterdir() if folder.is_dir() else ())
+    )
+
+
+def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
+    """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
+    begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
+    used = _saved(Path(str(config.output_dir))).to_dict()
+    saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
+    now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
+    where = now["output_dir"]
+    if now["epochs"] < saved["epochs"]:
+        raise InputError(
+            f"--epochs {now['epochs']} is less than the {saved['epochs']} that {where} was planned for",
+            "give as many or more",
+        )
+    changed = [
+        name
+        for name, value in now.items()
+        if name not in _FREE_ON_RESUME
+        and value not in (None, "auto", saved[name], used.get(name))
+        and (name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name])
+    ]
+    fixed = [name for name in changed if name in _FIXED_ON_RESUME]
+    if named := fixed or (not now["override"] and changed):
+        differences = "; ".join(
+            f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in named
+        )
+        other = "choose another --output-dir" if fixed else "add --override to go on with what is given now"
+        them = "it" if len(named) == 1 else "them"
+        raise InputError(differences, f"leave {them} out to go on with that run, or {other}")
+    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in (*_FREE_ON_RESUME, *changed)}})
+
+
+def augmentations_file(config: TrainConfig) -> Path | None:
+    """The user's pipeline; a run that goes on reads its own copy, and refuses a file that has changed since."""
+    if config.augmentations is None:
+        return None
+    path = Path(config.augmentations)
+    kept = Path(str(config.output_dir)) / KEPT_AUGMENTATIONS
+    if not config.resume or not kept.is_file() or not kept.with_name(CONFIG).is_file():
+        return path
+    if config.override and path.is_file():
+        return path
+    if path.is_file() and path.read_bytes() != kept.read_bytes():
+        raise InputError("has changed since the run began", f"restore it from {kept}, or start another run", path)
+    return kept
+
+
+def check_same_counts(folder: Path, counts: PixelCounts) -> None:
+    """InputError if the run in the folder was begun on masks that counted otherwise."""
+    path = folder / COUNTS
+    if not path.is_file() or not (folder / CONFIG).is_file():
+        return
+    saved = PixelCounts.load(path)
+    saved_what, what = ((each.pixels, each.class_names, each.labelled_images) for each in (saved, counts))
+    if saved_what != what:
+        raise InputError(
+            f"began on other masks ({sum(saved.pixels):,} labelled pixels in {saved.image_count} images, now "
+            f"{sum(counts.pixels):,} in {counts.image_count})",
+            "restore them, or start another run",
+            where=folder,
+        )
+    if saved.images_digest not in ("", counts.images_digest):
+        raise InputError("began on other images of the same names", "restore them, or start another run", folder)
+
+
+def continued_bands(run: Run, found: Bands) -> Bands:
+    """The bands of a run that goes on; InputError where its images are of another kind by now."""
+    if run.used.channels is None:  # begun when all images were read as 8-bit RGB
+        return run.bands
+    if (run.bands.count, run.bands.dtype) != (found.count, found.dtype):
+        what = f"began on images of {run.bands.describe()}, now they are {found.describe()}"
+        raise InputError(what, "restore them, or start another run", run.path)
+    return replace(run.bands, shown=found.shown, gaps=found.gaps)
+
+
+def load_last(folder: Path, say: Callable[[str], None]) -> Run | None:
+    """The run to go on with: last.ckpt or, where that is damaged or gone, the one before it, which is said.
+
+    None where there is no checkpoint yet.
+    """
+    files = [file for file in (folder / LAST, folder / PREVIOUS) if file.is_file()]
+    for file in files:
+        try:
+            run = load_run(file)
+        except InputError as error:
+            if file == files[-1]:
+                raise
+            say(f"warning: {error}")
+            continue
+        if file.name == PREVIOUS.name:
+            say(f"warning: {LAST.name} is no use; going on with the checkpoint before it, {PREVIOUS.name}")
+        return run
+    return None
