@@ -26,7 +26,8 @@ from segloss.resume import parse_train_config
 from segloss.run_folder import Used
 from segloss.runs import checkpoint_content, criterion_of
 from segloss.training.data import SegmentationData, prepare_training, training_data
-from segloss.training.task import SegmentationTask, parameter_groups
+from segloss.training.optimisation import parameter_groups
+from segloss.training.task import SegmentationTask
 from segloss.training.trainer import build_trainer
 
 

@@ -234,14 +234,14 @@ def _scored(posterior: Tensor, labels: Tensor | None, true: Tensor, rule: Tensor
 def _ascend(posterior: Tensor, labels: Tensor | None, true: Tensor, rule: Tensor, max_rounds: int) -> _Run:
     """Frank-Wolfe's ascent from ``rule``, which is the first candidate itself; the best rule on its way."""
     mixed = torch.stack(_count(posterior, labels, rule))
-    best = _Run(rule, _score(*mixed, true))
+    best = _Run(rule, _score(mixed[0], mixed[1], true))
     there, settled, rounds = true > 0, False, 0
     while rounds < max_rounds and not settled:
         rounds += 1
-        terms = _terms(*mixed, true)
+        terms = _terms(mixed[0], mixed[1], true)
         rule = _normalised(*terms)
         counts = torch.stack(_count(posterior, labels, rule))
-        score = _score(*counts, true)
+        score = _score(counts[0], counts[1], true)
         if score > best.score:
             best = _Run(rule, score)
         way = counts - mixed

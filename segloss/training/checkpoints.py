@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segloss.files import write_durably
 from segloss.run_folder import BEST, LAST, PREVIOUS
+from segloss.training.reported import best_is_least
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -173,7 +174,7 @@ def checkpoint_callbacks(
     best = MovableCheckpoint(
         filename=BEST.stem,
         monitor=f"val_{monitor}",
-        mode="min" if monitor == "loss" else "max",
+        mode="min" if best_is_least(monitor) else "max",
         save_weights_only=True,
         save_on_train_epoch_end=False,
         **common,
