@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def train(argv: Sequence[str] | None = None) -> None:
     from segloss.runs import parse_train_config
 
-    config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
+    config = parse_train_config(
+        argv, _planned
+    )  # before the slow imports: what can be refused without data is answered at once
 
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException
@@ -104,6 +106,12 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     if trainer.is_global_zero:
         score_run(folder, splits, config, machine)
+
+
+def _planned(config: "TrainConfig") -> dict[str, Any]:
+    from segloss.plan.command import planned
+
+    return planned(config)
 
 
 def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "Machine") -> None:

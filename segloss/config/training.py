@@ -42,6 +42,9 @@ class RunOptions(Options):
         0, "of weights, sampling and augmentation", expected="in 0..4294967295", fits=lambda seed: 0 <= seed < 2**32
     )
     monitor: Monitor = option("miou", "validation score that chooses best.ckpt")
+    plan: Literal["none", "auto"] = option(
+        "none", "auto: options that are not given are those of python -m segloss.plan"
+    )
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
     check: Check = option("sample", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, RasteriseConfig, TrainConfig
+from segloss.config import (
+    DoctorConfig,
+    EvalConfig,
+    ExportConfig,
+    FrequencyConfig,
+    PlanConfig,
+    RasteriseConfig,
+    TrainConfig,
+)
 from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
@@ -22,6 +30,7 @@ KINDS = {
     "python -m segloss.frequency": FrequencyConfig,
     "python -m segloss.doctor": DoctorConfig,
     "python -m segloss.export": ExportConfig,
+    "python -m segloss.plan": PlanConfig,
     "python -m segloss.rasterise": RasteriseConfig,
 }
 
@@ -113,6 +122,7 @@ EVERY_TRAIN_FLAG = {
     "accelerator": (["cpu"], "cpu"),
     "devices": (["2"], 2),
     "monitor": (["loss"], "loss"),
+    "plan": (["auto"], "auto"),
     "output_dir": (["runs/x"], "runs/x"),
     "calibrate": ([], True),
     "resume": ([], True),
