@@ -48,6 +48,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
+    from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
 
@@ -72,13 +73,17 @@ def train(argv: Sequence[str] | None = None) -> None:
     else:
         bands = load_or_count_bands(splits.train, progress=progress_bar("counting bands"))
         model = config.build(len(classes), normalisation=bands.normalisation, in_channels=bands.count)
+    model.freeze(encoder=config.encoder_lr_factor == 0, batch_norm=config.frozen_batch_norm)
     for dataset in splits.all:
         dataset.bands = bands
     per_device = max(1, splits.images_per_epoch // config.devices)
     require_batch_statistics(model, config.batch_size, splits.crop_size, per_device, bands.count)
     counts, source = load_or_count(splits.train, progress=progress_bar("counting pixels"))
-    for dataset in splits.all[1:]:
-        load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))  # a stray id is found now
+    of_others = [  # a stray id is found now
+        load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))[0]
+        for dataset in splits.all[1:]
+    ]
+    require_monitored(config.monitor, classes.names, of_others[0].pixels, counts.complete.pixels)
     if config.check != "off":
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())

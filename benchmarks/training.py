@@ -24,7 +24,8 @@ from segloss.pixel_counts import count_dataset
 from segloss.report.terminal import console
 from segloss.runs import Used, checkpoint_content, criterion_of, parse_train_config
 from segloss.training.data import SegmentationData, prepare_training, training_data
-from segloss.training.task import SegmentationTask, parameter_groups
+from segloss.training.optimisation import parameter_groups
+from segloss.training.task import SegmentationTask
 from segloss.training.trainer import build_trainer
 
 

@@ -12,14 +12,17 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, from_plain_dict, option
+from segloss.losses.reduction import NOT_NEGATIVE
 
 # Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MINIMAL_STRIDE = 32  # decoders of smp halve and double five times, whatever their encoder's stride
+FrozenNorms = Literal["none", "encoder", "all"]
 SMALLEST_SIDES = {"pan": 128}  # its attention halves three times what the encoder has left of a sixteenth
 
 
@@ -49,6 +52,7 @@ class SegmentationModel(nn.Module):
         self.network = network
         self.stride = stride
         self.smallest_side = smallest_side
+        self.still: list[nn.Module] = []
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -58,14 +62,34 @@ class SegmentationModel(nn.Module):
         assert isinstance(encoder, nn.Module)
         return encoder
 
+    def freeze(self, *, encoder: bool = False, batch_norm: FrozenNorms = "none") -> None:
+        """Neither the weights nor the statistics of these move in training, and their dropout is off."""
+        among = {"none": [], "encoder": [self.encoder], "all": [self.network]}[batch_norm]
+        norms = [module for of in among for module in of.modules() if isinstance(module, _BatchNorm)]
+        self.still = [*([self.encoder] if encoder else []), *norms]
+        for module in self.still:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "SegmentationModel":
+        super().train(mode)
+        for module in self.still:
+            module.eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(N, B, H, W)``, as their files hold them (RGB: 0..255), any dtype -> logits ``(N, C, H, W)``."""
+        return self.with_presence(images)[0]
+
+    def with_presence(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits as :meth:`forward`, and ``(N, C)`` of which classes an image holds; None without ``--auxiliary``."""
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(padded)
-        return logits[..., :height, :width]
+        found: Any = self.network(padded)
+        logits, presence = found if isinstance(found, tuple) else (found, None)
+        return logits[..., :height, :width], presence
 
     def _missing(self, side: int) -> int:
         """Pixels that a side lacks."""
@@ -91,7 +115,13 @@ class ModelOptions(Options):
 
     arch: Architecture = option("unet", "architecture")
     encoder: str = option("resnet34", "an encoder of smp; tu-NAME for timm's", canonical=str.lower)
-    encoder_weights: str = option("none", "none, imagenet (downloads), or a .safetensors or .pth file")
+    encoder_weights: str = option(
+        "none", "none, imagenet (downloads), or a .safetensors or .pth file, or a run of segloss"
+    )
+    frozen_batch_norm: FrozenNorms = option("none", "batch norms whose weights and statistics stay as they are")
+    auxiliary: float = option(
+        0.0, "weight of a second loss in training: which classes an image holds, read from the encoder", *NOT_NEGATIVE
+    )
 
     def build(
         self,
@@ -114,6 +144,7 @@ class ModelOptions(Options):
                 in_channels=in_channels,
                 classes=num_classes,
                 **_any_size_options(self.encoder),
+                **({"aux_params": {"classes": num_classes}} if self.auxiliary else {}),
             )
             plain = ((0.0,) * in_channels, (1.0,) * in_channels)  # of bands that nobody has counted
             mean, std = normalisation or (
@@ -122,7 +153,9 @@ class ModelOptions(Options):
         except Exception as error:  # smp, timm and the hub each raise their own kinds
             raise _build_error(self.arch, self.encoder, download, error) from error
         if self.encoder_weights not in ("none", "imagenet"):
-            load_encoder_weights(network.encoder, Path(self.encoder_weights))
+            trained_with = load_encoder_weights(network.encoder, Path(self.encoder_weights))
+            if normalisation is None and trained_with is not None and len(trained_with[0]) == in_channels:
+                mean, std = trained_with
         stride = int(network.encoder.output_stride)
         stride = MINIMAL_STRIDE if MINIMAL_STRIDE % stride == 0 else stride
         model = SegmentationModel(network, tuple(mean), tuple(std), stride, SMALLEST_SIDES.get(self.arch, 0))
@@ -135,7 +168,7 @@ class ModelOptions(Options):
         if trial.encoder_weights == "imagenet":
             trial = replace(trial, encoder_weights="none")
         elif trial.encoder_weights != "none":
-            _require_weights_file(Path(trial.encoder_weights))
+            _weights_file(Path(trial.encoder_weights))
         if trial != ModelOptions():
             with torch.random.fork_rng(devices=[]):  # who builds the network later starts from the seed
                 trial.build(2, in_channels=in_channels)
@@ -246,11 +279,14 @@ def _build_error(arch: str, encoder: str, download: bool, error: Exception) -> I
     )
 
 
-def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
+def load_encoder_weights(encoder: nn.Module, path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Load a weights file into an smp encoder, strictly: every tensor of the encoder must be in the file.
 
-    Keys may be those of the encoder itself, of the timm model inside a ``tu-`` encoder, or either with the prefix
-    ``encoder.`` or ``module.``.
+    Keys may be those of the encoder itself or of the timm model inside a ``tu-`` encoder, either behind any prefix:
+    ``encoder.``, ``module.``, and ``model.network.encoder.`` in the checkpoints of segloss.
+
+    Returns:
+        mean and std of a checkpoint of segloss, None of other files.
 
     Raises:
         InputError: the file is missing, unreadable, or lacks tensors or shapes of this encoder.
@@ -258,16 +294,20 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
     weights = _read_weights(path)
     inner = getattr(encoder, "model", None)
     modules = [module for module in (inner, encoder) if isinstance(module, nn.Module)]
-    for prefix in ("", "encoder.", "module."):
-        stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-        for module in modules:
-            wanted = _learnt_tensors(module)
+    for module in modules:
+        wanted = _learnt_tensors(module)
+        first = next(iter(wanted), "")
+        for prefix in sorted({key.removesuffix(first) for key in weights if key.endswith(first)}, key=len):
+            stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
             if not all(key in stripped for key in wanted):
                 continue
             fitting = {key: _for_bands(stripped[key], wanted[key]) for key in wanted}
             if wanted and all(fitting[key].shape == wanted[key].shape for key in wanted):
                 nn.Module.load_state_dict(module, fitting, strict=False)  # smp's own of mit_* takes no strict
-                return
+                if "model.mean" not in weights or "model.std" not in weights:
+                    return None
+                mean, std = (tuple(weights[f"model.{name}"].flatten().tolist()) for name in ("mean", "std"))
+                return mean, std
     wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]
     example = absent[0] if absent else next(k for k in wanted if weights[k].shape != wanted[k].shape)
@@ -293,13 +333,18 @@ def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
 
 
-def _require_weights_file(path: Path) -> None:
+def _weights_file(path: Path) -> Path:
+    """The file itself, or the best weights of a run folder."""
+    path = path / "checkpoints/best.ckpt" if path.is_dir() else path
     if not path.is_file():
-        raise InputError("no such weights file", "--encoder-weights takes none, imagenet or a file", where=path)
+        raise InputError(
+            "no such weights file", "--encoder-weights takes none, imagenet or a file, or a run folder", path
+        )
+    return path
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    _require_weights_file(path)
+    path = _weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

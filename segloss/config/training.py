@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from segloss.config.augmentation import AugmentationOptions
 from segloss.config.data import DataOptions
+from segloss.config.kept_weights import KeptWeightsOptions
 from segloss.config.machine import TrainingMachineOptions
 from segloss.config.optimisation import ScheduleOptions
 from segloss.config.ranges import CALIBRATE_HELP, CHECK_HELP, SHOW_HELP, SHOWN, Check
@@ -14,8 +15,6 @@ from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
 from segloss.models import ModelOptions
-
-Monitor = Literal["miou", "mean_accuracy", "pixel_accuracy", "loss"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,12 @@ class LossOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """The run: --output-dir runs/first --seed 1 --monitor mean_accuracy"""
+    """The run: --output-dir runs/first --seed 1 --check all"""
 
     # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
     seed: int = option(
         0, "of weights, sampling and augmentation", expected="in 0..4294967295", fits=lambda seed: 0 <= seed < 2**32
     )
-    monitor: Monitor = option("miou", "validation score that chooses best.ckpt")
     plan: Literal["none", "auto"] = option(
         "none", "auto: options that are not given are those of python -m segloss.plan"
     )
@@ -59,9 +57,21 @@ class RunOptions(Options):
 
 @dataclass(frozen=True)
 class TrainConfig(
-    DataOptions, ModelOptions, LossOptions, ScheduleOptions, AugmentationOptions, TrainingMachineOptions, RunOptions
+    DataOptions,
+    ModelOptions,
+    LossOptions,
+    ScheduleOptions,
+    KeptWeightsOptions,
+    AugmentationOptions,
+    TrainingMachineOptions,
+    RunOptions,
 ):
     """``train_seg.py``: train a segmentation model and score it."""
+
+    @property
+    def first_averaged_epoch(self) -> int:
+        """The first of ``--swa-share``, from 0."""
+        return min(self.epochs - 1, round(self.epochs * (1 - self.swa_share)))
 
     def unused_options(self) -> list[str]:
         """A line for every option that is not its default and yet changes nothing beside the others."""
@@ -70,6 +80,10 @@ class TrainConfig(
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
+        if self.encoder_lr_factor == 0:
+            beside["layer_decay"] = "--encoder-lr-factor 0"
+        if self.optimizer == "rprop":
+            beside["weight_decay"] = "--optimizer rprop"
         if self.augmentations is not None:
             beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
         return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]

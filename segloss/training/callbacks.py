@@ -37,8 +37,9 @@ class History(Callback):
     A row holds more than the file shows: what :func:`segloss.training.watch.doubts` judges by.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print):
+    def __init__(self, folder: Path, monitor: str = "miou", say: Callable[[str], None] = print):
         self.path = folder / "history.csv"
+        self.columns = (*dict.fromkeys((*HISTORY_COLUMNS, f"val_{monitor}")),)
         self.say = say
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
@@ -102,7 +103,7 @@ class History(Callback):
             "step": trainer.global_step,
             "lr": self.lr,  # of the epoch's last step
             "train_loss": task.mean_train_loss(),
-            **task.val_scores,  # none in an epoch without validation
+            **{name: value for name, value in task.val_scores.items() if name in self.columns},  # none unless validated
             "seconds": round(time.monotonic() - self.started, 2),
             **self._noticed(trainer, task),
         }
@@ -110,7 +111,7 @@ class History(Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"]}, step=row["step"])
         if trainer.is_global_zero:
-            write_csv(self.path, HISTORY_COLUMNS, ([row.get(c, "") for c in HISTORY_COLUMNS] for row in self.rows))
+            write_csv(self.path, self.columns, ([row.get(c, "") for c in self.columns] for row in self.rows))
             self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
             for line in doubts(self.rows):
                 self.say(f"warning: {line}")

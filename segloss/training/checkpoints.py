@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from segloss.files import write_durably
 from segloss.runs import BEST, LAST, PREVIOUS
+from segloss.training.reported import best_is_least
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -49,7 +50,7 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     best = MovableCheckpoint(
         filename=BEST.stem,
         monitor=f"val_{monitor}",
-        mode="min" if monitor == "loss" else "max",
+        mode="min" if best_is_least(monitor) else "max",
         save_weights_only=True,
         save_on_train_epoch_end=False,
         **common,

@@ -1,51 +1,29 @@
 """The Lightning task: one model and one criterion under training, optimiser and schedule."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from segloss.config import TrainConfig
 from segloss.errors import InputError
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion, OutlyingMSELoss
-from segloss.losses.partial_labels import ignore_unlabelled
+from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.losses.reduction import wide_dtype
-from segloss.metrics import ConfusionMatrix
+from segloss.metrics import ConfusionMatrix, Scores
 from segloss.models import SegmentationModel, logits_at_size
+from segloss.pixel_counts import PixelCounts
+from segloss.pixel_sample import PixelSample
+from segloss.training.auxiliary import presence_loss
+from segloss.training.averaging import AveragedWeights
+from segloss.training.optimisation import build_optimizer, rate_factor
+from segloss.training.reported import RULE_MIB, RULE_STRIDE, reported, rule_miou
 
-POLY_POWER = 0.9  # DeepLab's poly schedule
 NON_FINITE_CURE = "lower --lr, or clip gradients with --trainer.gradient_clip_val 1, in a new --output-dir"
-
-
-def warmup_poly_factor(step: int, total_steps: int, warmup_share: float) -> float:
-    """Learning-rate factor: linear rise over the first share of the steps, then (1 - progress)^0.9 down to 0."""
-    warmup_steps = int(total_steps * warmup_share)
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return math.pow(max(0.0, 1 - progress), POLY_POWER)
-
-
-def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict[str, Any]]:
-    """Four groups: encoder or not, decayed (weights of two or more dimensions) or not (norms, biases)."""
-    encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": config.lr * (config.encoder_lr_factor if in_encoder else 1),
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for (in_encoder, decayed), parameters in groups.items()
-    ]
 
 
 def _of_first(divisor: Tensor) -> Tensor:
@@ -103,15 +81,23 @@ class SegmentationTask(L.LightningModule):
         given = {"divisor": whole} if parts > 1 else {}
         if "class_mask" in batch:
             given["class_mask"] = batch["class_mask"]
-        loss: Tensor = self.criterion(self.model(batch["image"]), labels, **given)
+        presence = None
+        if self.config.auxiliary:
+            logits, presence = self.model.with_presence(batch["image"])
+        else:
+            logits = self.model(batch["image"])
+        loss: Tensor = self.criterion(logits, labels, **given)
         # Added up on the device: reading it here would make the device wait in every step.
         self.train_loss += torch.stack([loss.detach() * _of_first(whole), _of_first(own)])
+        if presence is not None:
+            loss = loss + self.config.auxiliary / parts * presence_loss(presence, labels, batch.get("class_mask"))
         return loss * parts
 
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(self.num_classes, self.criterion.ignore_index)
         self.val_loss, self.score_share = self._zeros(), self._zeros()
         self.finite: list[tuple[Tensor, list[str]]] = []
+        self.sample = PixelSample(ignore_index=self.criterion.ignore_index, pixel_stride=RULE_STRIDE, max_mib=RULE_MIB)
 
     def validation_step(self, samples: list[dict[str, Any]], _: int) -> None:
         for group in same_shape_groups(samples):
@@ -124,6 +110,11 @@ class SegmentationTask(L.LightningModule):
             given = {key: torch.stack([s[key] for s in group]) for key in ("class_mask",) if key in group[0]}
             self.val_loss += torch.stack([self.criterion(logits, labels, **given) * own, own])
             predicted = self.criterion.decide(logits.nan_to_num())  # refused below, by name
+            if self.config.monitor == "rule_miou":
+                posterior = self.criterion.posterior(logits.nan_to_num())
+                if given:
+                    posterior = posterior_of_labelled(posterior, given["class_mask"])
+                self.sample.update(posterior, labels)
             if given:  # of a class that an image does not label: no class, as in an evaluation
                 predicted = ignore_unlabelled(predicted, given["class_mask"], -1)
             self.confusion.update(predicted, labels)
@@ -146,11 +137,16 @@ class SegmentationTask(L.LightningModule):
         self.never_predicted = (self.confusion.matrix.sum(0)[: self.num_classes] == 0).tolist()
         self.val_scores = {
             "val_loss": self._mean_over_ranks(self.val_loss),
-            "val_miou": scores.miou,
-            "val_mean_accuracy": scores.mean_accuracy,
-            "val_pixel_accuracy": scores.pixel_accuracy,
+            **{f"val_{name}": value for name, value in self._reported(scores).items()},
         }
         self.log_dict({key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()})
+
+    def _reported(self, scores: Scores) -> dict[str, float]:
+        names, counts = self.checkpoint_content["classes"]["names"], self.checkpoint_content.get("counts")
+        pixels = scores.pixels.tolist() if counts is None else PixelCounts.from_dict(counts).complete.pixels
+        of_rule = self.config.monitor == "rule_miou"
+        rule = {"rule_miou": rule_miou(self.sample, self.criterion.tilt)} if of_rule else {}
+        return {**reported(scores, names, pixels), **rule}
 
     def _require_finite_scores(self) -> None:
         """InputError where a score is no number: argmax would decide on the first class there."""
@@ -182,18 +178,19 @@ class SegmentationTask(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         total_steps = int(self.trainer.estimated_stepping_batches)
         mixed = self.trainer.precision != "32-true"
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, self.config),
-            # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
-            fused=self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val),
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_poly_factor(step, total_steps, self.config.warmup_share)
-        )
+        # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
+        fused = self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(self.model, self.config, fused=fused)
+        how = (total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, *how))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segloss"] = self.checkpoint_content
+        trainer: Any = self.trainer
+        for callback in trainer.callbacks:  # which Lightning does not ask where weights alone are saved
+            if isinstance(callback, AveragedWeights):
+                callback.write(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning lets the workers read ahead (to count the steps) before it knows which epoch it goes on with.

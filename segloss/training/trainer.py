@@ -2,19 +2,23 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from segloss.config import TrainConfig
 from segloss.errors import InputError
+from segloss.training.averaging import AveragedWeights
 from segloss.training.callbacks import EpochProgress, History
 from segloss.training.checkpoints import WholeCheckpoints, checkpoint_callbacks
+from segloss.training.early_stop import EarlyStop
 from segloss.training.lightning_options import REFUSED, check_trainer_options, profiler_into
 from segloss.training.watch import StopAtNonFinite
 
@@ -37,7 +41,10 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
     """
     check_trainer_options(config)
     quieten_lightning()
-    history = History(folder, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     options: dict[str, Any] = {
         "max_epochs": config.epochs,
         "accelerator": config.accelerator,
@@ -56,13 +63,24 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
             **{**options, **own, "plugins": [WholeCheckpoints(), *_listed(config.trainer.get("plugins"))]},
             callbacks=[
                 StopAtNonFinite(folder),
-                history,
+                History(folder, config.monitor, say),
+                *_habits(config, say),
                 EpochProgress(console),
                 *checkpoint_callbacks(folder, config.monitor),
             ],
         )
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(str(error), where=REFUSED) from error
+
+
+def _habits(config: TrainConfig, say: Callable[[str], None]) -> list[Callback]:
+    """Those of the options that are callbacks."""
+    found: list[Callback] = []
+    if config.ema or config.swa_share:
+        found.append(AveragedWeights(config.ema, config.first_averaged_epoch))
+    if config.early_stop is not None:
+        found.append(EarlyStop(config.monitor, config.early_stop, say))
+    return found
 
 
 def _listed(plugins: Any) -> list[Any]:
@@ -77,6 +95,7 @@ def quieten_lightning() -> None:
         ".*does not have many workers.*",
         ".*number of training batches.*",
         ".*Checkpoint directory.*",
+        ".*in eval mode at the start of training.*",  # those that are frozen
         ".*LeafSpec.*",  # its own use of a deprecated name of torch
     ):
         warnings.filterwarnings("ignore", pattern)

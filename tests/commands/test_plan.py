@@ -224,7 +224,8 @@ def test_the_file_is_a_config_of_training_with_a_reason_above_each_line(tmp_path
     main(shlex.split(f"--dataset folder --data-path {root} --output my.yaml --cores 2 --memory-gib 8"))
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines()) <= 80
-    assert "pole is 2" in " ".join(out.split()) and "note: lamp: 18 pixels in 2 images" in out
+    words = " ".join(out.split())
+    assert "pole is 2" in words and "lamp: 18 pixels in 2 images: will not be learnt" in words
     text = Path("my.yaml").read_text()
     config = parse_config(TrainConfig, "train_seg.py", ["--config", "my.yaml"])
     assert config.data_path == str(root) and config.dataset == "folder" and config.image_scale == 1.0

@@ -63,7 +63,7 @@ class Gradients(Callback):
         self.steps: list[Tensor] = []
 
     def on_before_optimizer_step(self, trainer: Any, task: Any, optimizer: Any) -> None:
-        self.steps.append(torch.cat([p.grad.flatten().clone() for p in task.parameters()]))
+        self.steps.append(torch.cat([p.grad.flatten().clone() for p in task.parameters() if p.grad is not None]))
 
 
 class SmallRun:

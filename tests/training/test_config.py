@@ -101,6 +101,15 @@ EVERY_TRAIN_FLAG = {
     "adjustment": (["-0.5"], -0.5),
     "epochs": (["7"], 7),
     "batch_size": (["3"], 3),
+    "optimizer": (["SGD"], "sgd"),
+    "optimizer_options": (['{"foreach": false}'], {"foreach": False}),
+    "layer_decay": (["0.75"], 0.75),
+    "schedule": (["one_cycle"], "one_cycle"),
+    "early_stop": (["20"], 20),
+    "ema": (["0.999"], 0.999),
+    "swa_share": (["0.25"], 0.25),
+    "frozen_batch_norm": (["encoder"], "encoder"),
+    "auxiliary": (["0.4"], 0.4),
     "lr": (["1e-4"], 1e-4),
     "encoder_lr_factor": (["1"], 1.0),
     "weight_decay": (["0"], 0.0),
@@ -261,7 +270,8 @@ def test_of_two_files_the_later_wins(tmp_path):
 
 
 def test_a_config_survives_yaml(tmp_path):
-    argv = [word for name, (words, _) in EVERY_TRAIN_FLAG.items() if name != "resume" for word in (flag(name), *words)]
+    one_average = [name for name in EVERY_TRAIN_FLAG if name not in ("resume", "swa_share")]
+    argv = [word for name in one_average for word in (flag(name), *EVERY_TRAIN_FLAG[name][0])]
     config = parse_train_config(argv)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(to_plain_dict(config)))

@@ -23,7 +23,8 @@ import train_seg
 from segloss.datasets import build_dataset
 from segloss.datasets.loading import epoch_length, repeat_factors
 from segloss.pixel_counts import image_histograms
-from segloss.training.task import SegmentationTask, warmup_poly_factor
+from segloss.training.optimisation import rate_factor
+from segloss.training.task import SegmentationTask
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -524,7 +525,7 @@ def test_resuming_where_no_run_is_is_refused(tmp_path, capsys):
 
 
 def test_the_learning_rate_warms_up_then_falls_to_zero():
-    factors = [warmup_poly_factor(step, 100, 0.1) for step in range(101)]
+    factors = [rate_factor(step, 100, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 11)
     assert max(factors) == factors[10] == 1
     assert all(a < b for a, b in pairwise(factors[:11]))

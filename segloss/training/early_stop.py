@@ -1,0 +1,29 @@
+"""Lightning's early stopping, which says that it stops and does not train on when such a run is resumed."""
+
+from collections.abc import Callable
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping
+
+from segloss.training.reported import best_is_least
+
+
+class EarlyStop(EarlyStopping):
+    """Ends a run after ``patience`` validations in a row whose monitored score is no better than the best before.
+
+    Lightning counts a stale score again in epochs without validation where it looks at their ends, and a resumed run
+    trains an epoch before it looks.
+    """
+
+    def __init__(self, monitor: str, patience: int, say: Callable[[str], None]):
+        mode = "min" if best_is_least(monitor) else "max"
+        super().__init__(f"val_{monitor}", patience=patience, mode=mode, check_on_train_epoch_end=False)
+        self.say = say
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if self.wait_count >= self.patience and trainer.is_global_zero:
+            score = self.monitor.removeprefix("val_")
+            self.say(f"stopped early: no better {score} than {self.best_score:.4g} in {self.wait_count} validations")

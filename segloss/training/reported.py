@@ -1,0 +1,66 @@
+"""The scores of a validation by the names that ``--monitor`` knows."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.config.kept_weights import CLASS_SCORES
+from segloss.errors import InputError, unknown_name
+from segloss.evaluation.fitting import miou_on
+from segloss.iou_rule import iou_decision
+from segloss.metrics import Scores, class_groups
+from segloss.pixel_sample import PixelSample
+
+RULE_MIB, RULE_STRIDE = (
+    8,
+    4,
+)  # of posteriors that the IoU rule is fitted to in each validation: 190,000 pixels of 11 classes
+
+
+def reported(scores: Scores, names: Sequence[str], pixels: Sequence[int]) -> dict[str, float]:
+    """Scores of the whole, of head, middle and tail by the training ``pixels``, and of each class; NaN for none."""
+    found = {
+        name: float(getattr(scores, name))
+        for name in ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
+    }
+    for group, members in class_groups(pixels).items():
+        found[f"{group}_miou"] = float(scores.iou[members].nanmean())
+    found["worst_iou"] = float(scores.iou.nan_to_num(math.inf).min())
+    for score in CLASS_SCORES:
+        found |= {f"{score}/{name}": float(value) for name, value in zip(names, getattr(scores, score), strict=True)}
+    return found
+
+
+def require_monitored(
+    monitor: str, names: Sequence[str], val_pixels: Sequence[int], train_pixels: Sequence[int]
+) -> None:
+    """InputError for a class that is none of the data set's, or a score that no validation could give."""
+    score, _, name = monitor.partition("/")
+    if name and name not in names:
+        raise unknown_name(f"class of --monitor {score}/CLASS", name, names)
+    members = {group: of for group, of in class_groups(train_pixels).items() if monitor == f"{group}_miou"}
+    classes = [names.index(name)] if name else [c for of in members.values() for c in of]
+    if (name or members) and not any(val_pixels[c] for c in classes):
+        what = f"val holds no pixel of {', '.join(names[c] for c in classes)}, so --monitor {monitor} has no value"
+        raise InputError(what, "monitor another score")
+
+
+def best_is_least(monitor: str) -> bool:
+    return monitor == "loss"
+
+
+def rule_miou(sample: PixelSample, tilt: Tensor | None) -> float:
+    """Mean IoU under the IoU rule that the posteriors of the sample alone give, on its labels; NaN for no pixel.
+
+    On several processes the samples are put together first.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, (sample.posterior, sample.labels))
+        sample = PixelSample.of(parts, ignore_index=None)
+    if not sample.pixels:
+        return math.nan
+    return miou_on(sample, iou_decision(sample, counts="posterior", tilt=tilt).decide)

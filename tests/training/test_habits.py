@@ -1,0 +1,494 @@
+"""Every habit of training does something: averages, early stop, scores, optimisers, schedules, frozen parts."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import FewImages, SmallNet, SmallRun
+
+from segloss.config import TrainConfig
+from segloss.config.kept_weights import WHOLE_SCORES, KeptWeightsOptions
+from segloss.config.optimisation import OPTIMIZERS, ScheduleOptions
+from segloss.errors import InputError
+from segloss.flags import from_plain_dict, keys_of
+from segloss.metrics import ConfusionMatrix
+from segloss.models import ModelOptions, SegmentationModel
+from segloss.runs import BEST, LAST, parse_train_config, read_checkpoint
+from segloss.training.auxiliary import presence_loss
+from segloss.training.optimisation import depths, parameter_groups, rate_factor
+from segloss.training.reported import reported, require_monitored
+
+State = dict[str, torch.Tensor]
+
+
+class NormNet(SmallNet):
+    """With a batch norm in the encoder and one behind it, and what a segmentation model has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Sequential(self.encoder, torch.nn.BatchNorm2d(4))
+        self.decoder = torch.nn.BatchNorm2d(4)
+        self.aux = torch.nn.Linear(4, 3)
+        self.mean = torch.zeros(1, 3, 1, 1)
+
+    def forward(self, images):
+        found = self.head(self.decoder(torch.relu(self.encoder(images))))
+        return found, self.aux(self.encoder(images).mean((2, 3)))
+
+
+def norm_net() -> SegmentationModel:
+    torch.manual_seed(0)
+    return SegmentationModel(NormNet())
+
+
+def trained(folder: Path, net=None, resume: bool = False, **options) -> SmallRun:
+    """Three epochs of two steps, as train_seg.py would train them."""
+    folder.mkdir(exist_ok=True)
+    run = SmallRun(folder, net=net or norm_net(), **{"epochs": 3, "lr": 0.01, **options})
+    run.task.model.freeze(encoder=run.config.encoder_lr_factor == 0, batch_norm=run.config.frozen_batch_norm)
+    return run.fit(ckpt_path=folder / LAST if resume else None)
+
+
+def state(run: SmallRun) -> State:
+    return {name: tensor.clone() for name, tensor in run.task.model.state_dict().items()}
+
+
+def saved(folder: Path, name: Path = BEST) -> State:
+    content = read_checkpoint(folder / name)["state_dict"]
+    return {key.removeprefix("model."): value for key, value in content.items() if key.startswith("model.")}
+
+
+def moved(before: State, after: State, part: str) -> list[str]:
+    return [name for name in after if part in name and not torch.equal(before[name], after[name])]
+
+
+def same(one: State, other: State) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---- one row for every option: what it changes, of a run and of the same without it
+
+
+def averaged(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    assert same(state(plain), state(run))  # training itself goes on as without
+    assert not same(saved(folder, LAST), state(run))  # what is kept does not
+
+
+def stopped(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    assert len(run.rows) < len(plain.rows) == 6
+    assert "stopped early: no better miou than" in run.said
+
+
+def monitored(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    best = next(callback for callback in run.trainer.checkpoint_callbacks if callback.monitor)
+    history = list(csv.DictReader((folder / "history.csv").open()))
+    scores = [float(row["val_iou/pole"]) for row in history]
+    assert float(best.best_model_score) == pytest.approx(max(scores), abs=1e-6)
+
+
+def learnt_otherwise(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    assert not same(state(plain), state(run))
+
+
+def with_momentum(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    assert type(run.trainer.optimizers[0]) is torch.optim.SGD
+    assert {group["momentum"] for group in run.trainer.optimizers[0].param_groups} == {0.9}
+    learnt_otherwise(plain, run, folder)
+
+
+def other_rates(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    assert [row["lr"] for row in run.rows] != [row["lr"] for row in plain.rows]
+
+
+def encoder_rates(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    rates = {group["initial_lr"] for group in run.trainer.optimizers[0].param_groups}
+    assert rates == {0.01, 0.0025, 0.0025 * 0.5}  # scores, batch norm of the encoder, its convolution
+    learnt_otherwise(plain, run, folder)
+
+
+def encoder_still(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    before = norm_net().state_dict()
+    assert not moved(before, state(run), "encoder") and moved(before, state(run), "head")
+    assert len(moved(before, state(plain), "encoder")) == 7
+
+
+def norms_still(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    before = norm_net().state_dict()
+    assert moved(before, state(run), "encoder.1") == [] == moved(before, state(run), "decoder")
+    assert moved(before, state(run), "encoder.0") and moved(before, state(plain), "decoder")
+
+
+def encoder_norms_still(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    before = norm_net().state_dict()
+    assert moved(before, state(run), "encoder.1") == [] and moved(before, state(run), "decoder")
+
+
+def presence_learnt(plain: SmallRun, run: SmallRun, folder: Path) -> None:
+    before = norm_net().state_dict()
+    assert moved(before, state(run), "aux") and not moved(before, state(plain), "aux")
+
+
+STILL = {"lr": 1e-12, "frozen_batch_norm": "all"}  # no score gets better
+EFFECTS = {
+    "ema": ({"ema": 0.9}, averaged),
+    "swa_share": ({"swa_share": 0.7, "schedule": "constant"}, averaged),
+    "early_stop": ({"early_stop": 1, "epochs": 6, **STILL}, stopped),
+    "monitor": ({"monitor": "iou/pole"}, monitored),
+    "optimizer": ({"optimizer": "SGD"}, with_momentum),
+    "optimizer_options": ({"optimizer_options": {"betas": [0.5, 0.5]}}, learnt_otherwise),
+    "layer_decay": ({"layer_decay": 0.5, "encoder_lr_factor": 0.25}, encoder_rates),
+    "schedule": ({"schedule": "cosine"}, other_rates),
+    "warmup_share": ({"warmup_share": 0.5}, other_rates),
+    "lr": ({"lr": 0.02}, other_rates),
+    "weight_decay": ({"weight_decay": 0.5}, learnt_otherwise),
+    "encoder_lr_factor": ({"encoder_lr_factor": 0.0}, encoder_still),
+    "frozen_batch_norm all": ({"frozen_batch_norm": "all"}, norms_still),
+    "frozen_batch_norm encoder": ({"frozen_batch_norm": "encoder"}, encoder_norms_still),
+    "auxiliary": ({"auxiliary": 0.4}, presence_learnt),
+    "epochs": ({"epochs": 2}, lambda plain, run, folder: len(run.rows) == 2 and len(plain.rows) == 3),
+    "batch_size": ({"batch_size": 4}, lambda plain, run, folder: run.trainer.global_step < plain.trainer.global_step),
+}
+ELSEWHERE = {"arch", "encoder", "encoder_weights"}  # in test_models.py
+
+
+def test_every_option_of_these_groups_has_a_row():
+    groups = (ScheduleOptions, KeptWeightsOptions, ModelOptions)
+    names = {key.name for key in keys_of(TrainConfig) if key.group in groups}
+    assert names == {name.split()[0] for name in EFFECTS} | ELSEWHERE
+
+
+@pytest.mark.parametrize("option", EFFECTS)
+def test_an_option_has_the_effect_that_it_is_for(tmp_path, option):
+    options, effect = EFFECTS[option]
+    beside = {name: value for name, value in options.items() if name != option.split()[0]}
+    plain, run = trained(tmp_path / "plain", **beside), trained(tmp_path / "run", **options)
+    assert effect(plain, run, tmp_path / "run") in (None, True)
+
+
+# ---- averages
+
+
+def test_the_moving_average_is_that_of_the_weights_after_each_step(tmp_path):
+    steps: list[State] = []
+    run = SmallRun(tmp_path, net=norm_net(), epochs=3, lr=0.01, ema=0.7)
+    expected = {k: v.clone() for k, v in run.task.model.state_dict().items() if v.is_floating_point()}
+    run.gradients.on_train_batch_end = lambda *_: steps.append(state(run))
+    run.fit()
+    for n, weights in enumerate(steps, 1):
+        decay = min(0.7, (1 + n) / (10 + n))
+        expected = {k: decay * v + (1 - decay) * weights[k] for k, v in expected.items()}
+    kept = saved(tmp_path, LAST)
+    for name, value in expected.items():
+        assert torch.allclose(kept[name], value, atol=1e-6), name
+    assert len(steps) == 6
+
+
+def test_the_average_of_epochs_is_that_of_the_last_ones_at_a_rate_that_stays(tmp_path):
+    ends: list[State] = []
+    run = SmallRun(tmp_path, net=norm_net(), epochs=4, lr=0.01, swa_share=0.5)
+    run.gradients.on_train_epoch_end = lambda *_: ends.append(state(run))
+    run.fit()
+    kept = saved(tmp_path, LAST)
+    for name in (name for name, value in kept.items() if value.is_floating_point()):
+        assert torch.allclose(kept[name], (ends[2][name] + ends[3][name]) / 2, atol=1e-6), name
+    assert run.rows[2]["lr"] == run.rows[3]["lr"] != run.rows[1]["lr"]
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"swa_share": 0.7}], ids=str)
+def test_validation_sees_the_average_and_best_holds_it(tmp_path, options):
+    run = trained(tmp_path, **options)
+    net = norm_net()
+    net.load_state_dict(saved(tmp_path, LAST))
+    confusion = ConfusionMatrix(3)
+    samples = [FewImages()[i] for i in range(4)]
+    with torch.inference_mode():
+        logits = net.eval()(torch.stack([sample["image"] for sample in samples]))
+    confusion.update(run.task.criterion.decide(logits), torch.stack([sample["labels"] for sample in samples]))
+    assert run.rows[-1]["val_miou"] == pytest.approx(confusion.compute().miou, abs=1e-6)
+    if max(row["val_miou"] for row in run.rows) == run.rows[-1]["val_miou"]:
+        assert same(saved(tmp_path, BEST), saved(tmp_path, LAST))
+
+
+HABITS = [{"ema": 0.9}, {"swa_share": 0.7}, {"early_stop": 3}, {"optimizer": "sgd"}]
+
+
+@pytest.mark.parametrize("options", HABITS, ids=str)
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, options):
+    options = {"epochs": 4, "lr": 0.01, "schedule": "constant", "warmup_share": 0, **options}
+    whole = trained(tmp_path / "whole", **options)
+    run = SmallRun(tmp_path / "parts", net=norm_net(), **options)
+    run.gradients.on_train_epoch_end = lambda trainer, task: setattr(trainer, "should_stop", trainer.current_epoch == 1)
+    run.fit()
+    assert len(run.rows) == 2
+    parts = trained(tmp_path / "parts", resume=True, **options)
+    assert same(state(whole), state(parts))
+    for name in (LAST, BEST):
+        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "parts", name))
+
+
+def test_two_averages_are_refused():
+    with pytest.raises(InputError, match=r"--ema and --swa-share are two averages of the same weights; give one"):
+        parse_train_config(["--ema", "0.9", "--swa-share", "0.2"])
+
+
+# ---- early stop
+
+
+def test_a_run_that_stopped_early_trains_nothing_when_it_is_resumed(tmp_path):
+    first = trained(tmp_path, early_stop=2, epochs=9, **STILL)
+    again = trained(tmp_path, resume=True, early_stop=2, epochs=9, **STILL)
+    assert len(first.rows) == len(again.rows) == 3
+    assert again.trainer.global_step == first.trainer.global_step
+
+
+def test_patience_counts_validations_and_not_epochs(tmp_path):
+    trainer = {"check_val_every_n_epoch": 2}
+    run = trained(tmp_path, early_stop=1, epochs=9, **STILL, trainer=trainer)
+    assert len(run.rows) == 4
+
+
+def test_a_score_that_rises_goes_on(tmp_path):
+    assert len(trained(tmp_path, early_stop=1, monitor="loss", epochs=4, lr=0.001, frozen_batch_norm="all").rows) == 4
+
+
+# ---- monitored scores
+
+
+@pytest.mark.parametrize("monitor", [name for name in WHOLE_SCORES if name != "loss"])
+def test_every_named_score_chooses_the_best(tmp_path, monitor):
+    run = trained(tmp_path, monitor=monitor)
+    values = [float(row[f"val_{monitor}"]) for row in csv.DictReader((tmp_path / "history.csv").open())]
+    best = next(callback for callback in run.trainer.checkpoint_callbacks if callback.monitor)
+    assert all(0 <= value <= 1 for value in values)
+    assert float(best.best_model_score) == pytest.approx(max(values), abs=1e-6)
+
+
+def test_reported_scores_are_those_of_the_confusion_matrix():
+    confusion = ConfusionMatrix(4)
+    confusion.matrix = torch.tensor([[50, 5, 0, 1, 0], [4, 20, 1, 0, 0], [0, 3, 6, 0, 0], [0, 0, 0, 0, 0]])
+    scores = confusion.compute()
+    found = reported(scores, ["a", "b", "c", "d"], [100, 10, 5, 50])  # tail: b and c
+    iou = scores.iou.tolist()
+    assert found["tail_miou"] == pytest.approx((iou[1] + iou[2]) / 2)
+    assert found["head_miou"] == pytest.approx((iou[0] + iou[3]) / 2)
+    assert found["worst_iou"] == iou[3] == 0 and found["iou/b"] == iou[1]
+    assert found["recall/c"] == pytest.approx(6 / 9) and found["precision/c"] == pytest.approx(6 / 7)
+    assert math.isnan(found["recall/d"]) and found["f1/a"] == pytest.approx(100 / 110)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("Tail-mIoU", "tail_miou"), ("IoU/Pole", "iou/Pole"), ("f1/traffic-sign", "f1/traffic-sign")]
+)
+def test_names_of_scores_are_known_in_any_case_and_classes_as_they_are(given, name):
+    assert parse_train_config(["--monitor", given]).monitor == name
+
+
+@pytest.mark.parametrize("given", ["iou", "iou/", "tail", "miou/pole", "/", "pole", "loss/pole", ""])
+def test_a_score_that_there_is_not_is_refused(given):
+    with pytest.raises(InputError, match=r"unknown --monitor '.*'; choose one of miou, .*, f1/CLASS"):
+        parse_train_config(["--monitor", given])
+
+
+@pytest.mark.parametrize(
+    ("monitor", "message"),
+    [
+        ("iou/pol", r"unknown class of --monitor iou/CLASS 'pol'; choose one of road, car, pole; did you mean pole\?"),
+        ("recall/pole", "val holds no pixel of pole, so --monitor recall/pole has no value; monitor another score"),
+        ("tail_miou", "val holds no pixel of pole, so --monitor tail_miou has no value"),
+        ("miou", None),
+        ("iou/car", None),
+        ("head_miou", None),
+    ],
+)
+def test_a_score_that_no_validation_could_give_is_refused_before_training(monitor, message):
+    arguments = (monitor, ["road", "car", "pole"], [5, 3, 0], [100, 10, 1])
+    if message is None:
+        require_monitored(*arguments)
+        return
+    with pytest.raises(InputError, match=message):
+        require_monitored(*arguments)
+
+
+# ---- optimisers and schedules
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_of_torch_trains(tmp_path, name):
+    run = trained(tmp_path, epochs=1, optimizer=name)
+    assert type(run.trainer.optimizers[0]) is OPTIMIZERS[name]
+    assert moved(norm_net().state_dict(), state(run), "head")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--optimizer adamv", r"unknown --optimizer 'adamv'; choose one of .*, adamw, .*sgd; did you mean adam"),
+        ("--optimizer lbfgs", r"unknown --optimizer 'lbfgs'"),
+        ("--optimizer sgd --optimizer-options.momentun 0.9", r"unknown option of --optimizer sgd 'momentun'.*momentum"),
+        ("--optimizer-options.lr 1", r"unknown option of --optimizer adamw 'lr'"),
+        ("--optimizer sgd --optimizer-options.momentum -1", r"--optimizer sgd: Invalid momentum value: -1"),
+        ("--optimizer-options.betas 3", r"--optimizer adamw: "),
+        ("--layer-decay 0", r"--layer-decay must be in \(0, 1\], got 0"),
+        ("--schedule step", r"unknown --schedule 'step'; choose one of poly, cosine, one_cycle, constant"),
+    ],
+)
+def test_what_an_optimiser_or_a_schedule_is_not_is_refused_in_one_line(words, message):
+    with pytest.raises(InputError, match=message) as raised:
+        parse_train_config(words.split())
+    assert "\n" not in str(raised.value)
+
+
+def test_options_that_do_nothing_beside_these_are_told():
+    words = "--encoder-lr-factor 0 --layer-decay 0.5 --optimizer rprop --weight-decay 1"
+    told = parse_train_config(words.split())
+    assert told.unused_options() == [
+        "--layer-decay does nothing with --encoder-lr-factor 0",
+        "--weight-decay does nothing with --optimizer rprop",
+    ]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_one_cycle_is_that_of_torch(share):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=50, pct_start=share)
+    rates = []
+    for _ in range(50):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step() if len(rates) < 50 else None
+    assert [rate_factor(step, 50, share, "one_cycle") for step in range(50)] == pytest.approx(rates, rel=1e-9)
+
+
+def test_one_cycle_without_a_rise_begins_at_its_peak():
+    rates = [rate_factor(step, 50, 0.0, "one_cycle") for step in range(50)]
+    assert rates[0] == 1 and rates == sorted(rates, reverse=True) and rates[-1] == pytest.approx(1 / 25e4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("poly", lambda x: (1 - x) ** 0.9),
+        ("cosine", lambda x: (1 + math.cos(math.pi * x)) / 2),
+        ("constant", lambda x: 1),
+    ],
+)
+def test_schedules_rise_and_fall_as_their_equations_say(schedule, expected):
+    for total, share in ((100, 0.1), (37, 0.0), (1, 0.0), (10, 0.9)):
+        warm = int(total * share)
+        for step in range(total + 1):
+            wanted = (step + 1) / (warm + 1) if step < warm else expected((step - warm) / (total - warm))
+            assert rate_factor(step, total, share, schedule) == pytest.approx(wanted, abs=1e-12)
+    assert rate_factor(90, 100, 0.1, schedule, 0.25) == rate_factor(75, 100, 0.1, schedule)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "first", "last"),
+    [
+        ("resnet18", "conv1.weight", "layer4.1.bn2.weight"),
+        ("mit_b0", "patch_embed1.proj.weight", "norm4.weight"),  # declares all its embeddings before its blocks
+        ("tu-convnext_atto", "model.stem_0.weight", "model.stages_3.blocks.1.mlp.fc2.weight"),
+        ("mobilenet_v2", "features.0.0.weight", "features.18.1.weight"),
+    ],
+)
+def test_blocks_of_an_encoder_decay_in_the_order_in_which_an_image_meets_them(encoder, first, last):
+    model = ModelOptions(encoder=encoder).build(3)
+    depth = depths(model.encoder, 3)
+    of_name = {name: depth[id(parameter)] for name, parameter in model.encoder.named_parameters()}
+    assert of_name[last] == 0 and of_name[first] == max(depth.values()) >= 8
+    config = from_plain_dict(TrainConfig, {"layer_decay": 0.5, "lr": 1.0, "encoder_lr_factor": 1.0})
+    rates = {id(p): group["lr"] for group in parameter_groups(model, config) for p in group["params"]}
+    for parameter in model.encoder.parameters():
+        assert rates[id(parameter)] == 0.5 ** depth[id(parameter)]
+    assert all(rates[id(p)] == 1 for p in model.network.segmentation_head.parameters())
+
+
+# ---- frozen parts and the second loss
+
+
+def test_a_frozen_encoder_stays_still_whoever_calls_train():
+    model = ModelOptions(encoder="resnet18").build(3)
+    model.freeze(encoder=True)
+    for module in (model, model.train(), model.eval().train()):
+        assert not module.encoder.training and module.network.decoder.training
+        assert not any(p.requires_grad for p in module.encoder.parameters())
+    before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    model.train()(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert same(before, model.encoder.state_dict()) and model.network.segmentation_head[0].weight.grad is not None
+
+
+def test_frozen_batch_norms_take_one_image_a_batch():
+    from segloss.models import require_batch_statistics
+
+    model = ModelOptions(arch="deeplabv3plus", encoder="resnet18").build(3)
+    with pytest.raises(InputError, match="--batch-size 1 leaves a batch norm"):
+        require_batch_statistics(model.train(), 1, (64, 64))
+    model.freeze(batch_norm="all")
+    require_batch_statistics(model.train(), 1, (64, 64))
+
+
+def test_the_second_loss_is_the_cross_entropy_of_the_classes_held():
+    labels = torch.tensor([[[0, 2], [255, 2]], [[1, 1], [1, 255]]])
+    a = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    held = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    p = torch.sigmoid(a)
+    losses = -(held * p.log() + (1 - held) * (1 - p).log())
+    assert float(presence_loss(a, labels)) == pytest.approx(float(losses.mean()), rel=1e-6)
+    mask = torch.tensor([[True, True, False], [False, True, True]])
+    assert float(presence_loss(a, labels, mask)) == pytest.approx(float(losses[mask].mean()), rel=1e-6)
+    assert float(presence_loss(a, labels, torch.zeros(2, 3, dtype=torch.bool))) == 0
+
+
+@pytest.mark.parametrize("arch", ["unet", "deeplabv3plus", "segformer", "upernet"])
+def test_the_second_head_is_there_where_it_is_asked_for_and_scores_stay_scores(arch):
+    plain = ModelOptions(arch=arch, encoder="resnet18").build(3).eval()
+    model = ModelOptions(arch=arch, encoder="resnet18", auxiliary=0.4).build(3).eval()
+    images = torch.rand(2, 3, 40, 72)
+    logits, presence = model.with_presence(images)
+    assert logits.shape == plain(images).shape == (2, 3, 40, 72) and presence.shape == (2, 3)
+    assert torch.equal(model(images), logits) and plain.with_presence(images)[1] is None
+
+
+def test_micro_batches_share_the_second_loss_out(tmp_path):
+    whole = SmallRun(tmp_path / "whole", net=norm_net(), batch_size=4, auxiliary=1.0, frozen_batch_norm="all")
+    parts = SmallRun(
+        tmp_path / "parts",
+        net=norm_net(),
+        batch_size=1,
+        auxiliary=1.0,
+        frozen_batch_norm="all",
+        trainer={"accumulate_grad_batches": 4},
+    )
+    for run in (whole, parts):
+        run.task.model.freeze(batch_norm="all")
+        run.fit()
+    assert torch.allclose(whole.gradients.steps[0], parts.gradients.steps[0], rtol=1e-4, atol=1e-7)
+
+
+def test_the_encoder_of_a_run_is_the_start_of_another(tmp_path):
+    """It said that the checkpoint lacks 206 of the 206 tensors."""
+    one = ModelOptions(encoder="resnet18").build(5, normalisation=((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    (tmp_path / "checkpoints").mkdir()
+    content = {f"model.{name}": value for name, value in one.state_dict().items()}
+    torch.save({"state_dict": {**content, "criterion.weight": torch.ones(5)}}, tmp_path / BEST)
+    for given in (tmp_path, tmp_path / BEST):
+        other = ModelOptions(encoder="resnet18", encoder_weights=str(given)).build(3)
+        assert same(one.encoder.state_dict(), other.encoder.state_dict())
+        assert other.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match=r"lacks .* tensors of this encoder"):
+        ModelOptions(encoder="resnet34", encoder_weights=str(tmp_path)).build(3)
+    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet or a file, or a run folder"):
+        ModelOptions(encoder="resnet18", encoder_weights=str(tmp_path / "checkpoints")).build(3)
+
+
+PREFIXES = ["", "module.", "encoder.", "module.encoder.", "student.backbone.", "model.network.encoder."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18"])
+def test_weights_are_found_behind_any_prefix(tmp_path, prefix, encoder):
+    one = ModelOptions(encoder=encoder).build(2)
+    torch.save({f"{prefix}{name}": value for name, value in one.encoder.state_dict().items()}, tmp_path / "w.pth")
+    other = ModelOptions(encoder=encoder, encoder_weights=str(tmp_path / "w.pth")).build(2)
+    assert same(one.encoder.state_dict(), other.encoder.state_dict())
