@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning"]
+LISTED = 24  # names that a message tells one by one
 
 
 class InputError(ValueError):
@@ -54,8 +55,13 @@ def refuse_errors(findings: Sequence[Finding], listed_by: str) -> None:
         raise InputError(f"{first.what}{more}", first.cure, where)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[object], where: str | Path | None = None) -> InputError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[object], where: str | Path | None = None, meant: str | None = None
+) -> InputError:
     """``InputError`` for a name outside a list, with the list: ``unknown loss 'foo'; choose one of ce, mse``.
+
+    Of a list of more than ``LISTED`` names those are told that resemble it. ``meant`` is what it is called here, where
+    that is known.
 
     >>> print(unknown_name("encoder", "ResNet-18", ["mit_b0", "resnet18"]))
     unknown encoder 'ResNet-18'; choose one of mit_b0, resnet18; did you mean resnet18?
@@ -67,7 +73,12 @@ def unknown_name(kind: str, name: str, known: Iterable[object], where: str | Pat
     names = [str(each) for each in known]
     by_plain = {plain(each): each for each in names}
     near = get_close_matches(plain(name), by_plain, 1, 0.8)
-    hint = f"; did you mean {by_plain[near[0]]}?" if near else ""
+    meant = meant or (by_plain[near[0]] if near else None)
+    hint = f"; did you mean {meant}?" if meant else ""
+    if len(names) > LISTED:
+        resembling = get_close_matches(plain(name), by_plain, LISTED // 2, 0.4)
+        some = [by_plain[each] for each in resembling] or names[: LISTED // 2]
+        names = [*some, f"... ({len(names)} in all)"]
     return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(names)}{hint}", where)
 
 

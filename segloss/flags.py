@@ -15,6 +15,7 @@ import yaml
 
 from segloss.errors import InputError, unknown_name
 from segloss.options import Option
+from segloss.synonyms import meant_flag, meant_value
 
 # What a value of each type must be, in words.
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -188,7 +189,7 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
         raise InputError(f"{key.flag} must be {expected}, got {got}", where=where) from None
     for name in made if key.names else ():
         if name not in key.names:
-            raise unknown_name(key.flag, name, key.names, where)
+            raise unknown_name(key.flag, name, key.names, where, meant_value(key.name, str(name), key.names))
     whole = made if key.many else made[0]
     if not key.option.fits(whole):
         raise InputError(f"{key.flag} must be {key.option.expected}, got {got}", where=where)
@@ -247,6 +248,8 @@ def _read(kind: type[Options], values: Mapping[str, Any], where: str | Path | No
     for name in values:
         if name not in keys:
             _refuse_earlier_name(str(name), keys.values(), where)
+            if meant := meant_flag(str(name), keys):
+                raise InputError(f"unknown option {name!r}", f"it is {meant} here: {_help_of(keys[meant])}", where)
             near = get_close_matches(str(name), keys, 1, 0.75)
             cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(keys))}"
             raise InputError(f"unknown option {name!r}", cure, where)
@@ -309,6 +312,10 @@ def parse_config(
         given[bare.pop(0)] = unknown.pop(0)
     if unknown:
         _refuse_earlier_name(unknown[0], keys, None)
+        named = {key.name: key for key in keys}
+        if meant := meant_flag(unknown[0], named):
+            what = f"unrecognized arguments: {' '.join(unknown)}"
+            raise InputError(what, f"it is {named[meant].flag} here: {_help_of(named[meant]).replace('%%', '%')}")
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")

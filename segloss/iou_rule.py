@@ -39,7 +39,8 @@ class IoUDecision:
         counts: where the counts came from, ``"labels"`` or ``"posterior"``.
         pixels: in the sample.
         settled: whether the last fixed point stood still at its end; ``rounds``: how many it took on all pixels.
-        start: where the decision began: ``plain``, ``posterior``, ``prior^-0.3``, ``tilt^0.5`` ...
+        start: where the decision began: ``plain``, ``posterior``, ``prior^-0.3``, ``tilt^0.5`` ..., with labels also
+            ``posterior's rule``.
     """
 
     slope: tuple[float, ...]
@@ -93,7 +94,8 @@ def iou_decision(
     Exponents of the prior, :math:`\pi_c^{-s}`, and of the tilt are compared by the score. The fixed point is iterated
     from the best of them, from the posterior's argmax and from the plain argmax: decide, count, move (a, b) half way
     to what the counts give (the first time, all the way). The best round is kept. That is done on at most 2^18 pixels,
-    goes on from the best on the whole sample, and the plain and the posterior's argmax are candidates to the end.
+    goes on from the best on the whole sample, and the plain and the posterior's argmax are candidates to the end; with
+    labels, so is the rule that is fitted without them.
 
     A class that has no mass (no label, or posterior 0 throughout) takes the terms of the class with the smallest
     slope and a hair more offset: nothing speaks for it, so it is decided only where it is likelier than that class.
@@ -130,6 +132,9 @@ def iou_decision(
     starts = {"posterior": _normalised(torch.ones(num_classes, dtype=torch.float64))}
     if tilt is not None:
         starts = {"plain": _normalised(class_vector("tilt", tilt.cpu(), num_classes).double()), **starts}
+    if known is not None:
+        expected = iou_decision(sample, counts="posterior", tilt=tilt, max_rounds=max_rounds)
+        starts["posterior's rule"] = torch.tensor([expected.slope, expected.offset])
     coarse = sample.coarse(COARSE_PIXELS)
     few = (coarse.posterior, coarse.labels if counts == "labels" else None)
     few_true, all_true = _true_pixels(*few), _true_pixels(posterior, known)

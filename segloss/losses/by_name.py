@@ -17,6 +17,7 @@ from segloss.errors import unknown_name
 from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read
 from segloss.losses.label_values import Counts
 from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
+from segloss.synonyms import meant_value
 
 
 class SumLoss(Criterion):
@@ -120,7 +121,10 @@ def split_name(name: str) -> list[tuple[float, bool, str]]:
         except ValueError:
             loss = ""
         if match is None or loss not in LOSSES:
-            raise unknown_name("loss", name, [losses_help()])
+            known = [form for each in LOSSES for form in (each, WEIGHTED + each)]
+            raise unknown_name(
+                "loss", name, [losses_help()], meant=meant_value("loss", match[2] if match else term, known)
+            )
         terms.append((factor, match[2].startswith(WEIGHTED), loss))
     return terms
 

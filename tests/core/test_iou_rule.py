@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import segloss.iou_rule
 import segloss.pixel_sample
 from segloss.iou_rule import IoUDecision, class_threshold, iou_decision
+from segloss.metrics import ConfusionMatrix
 from segloss.pixel_sample import PixelSample
 
 
@@ -122,6 +123,25 @@ def test_certain_posteriors_count_as_their_labels():
     one, other = iou_decision(certain), iou_decision(certain, labels)
     assert (one.slope, one.offset, one.score) == (other.slope, other.offset, other.score)
     assert (one.counts, other.counts) == ("posterior", "labels")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_labels_the_rule_is_never_worse_on_them_than_without(seed):
+    """A posterior that is nearly uniform, as of an untrained network, leads the fixed point of labels astray."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 6, (4000,), generator=generator)
+    posterior = (torch.randn(4000, 6, generator=generator) * 0.05 + 0.1 * torch.nn.functional.one_hot(labels)).softmax(
+        1
+    )
+    with_labels, without = iou_decision(posterior, labels), iou_decision(posterior)
+
+    def miou(rule):
+        confusion = ConfusionMatrix(6)
+        confusion.update(rule.decide(posterior), labels)
+        return confusion.compute().miou
+
+    assert miou(with_labels) == pytest.approx(with_labels.score)
+    assert miou(with_labels) >= miou(without)
 
 
 def test_labels_drawn_from_the_posterior_give_nearly_the_same_rule():

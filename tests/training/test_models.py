@@ -1,6 +1,8 @@
 """Networks: any size in, scores of that size out; names, weights files and the network of the other kind."""
 
+import copy
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -84,6 +86,25 @@ def test_images_of_divisible_size_meet_the_network_as_they_are(arch, encoder, si
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     with torch.inference_mode():
         torch.testing.assert_close(model(images), model.network((images / 255 - mean) / std), rtol=1e-5, atol=1e-5)
+
+
+def test_depthwise_convolutions_alone_stay_in_float32_under_the_autocast_of_the_cpu():
+    network = copy.deepcopy(build_model("unet", "tu-mobilenetv3_small_050", 3))
+    kinds: dict[str, tuple[bool, torch.dtype]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda m, _, out, name=name: kinds.update({name: (m.groups > 1, out.dtype)}))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.zeros(1, 3, 64, 64))
+    assert set(kinds.values()) == {(True, torch.float32), (False, torch.bfloat16)}
+    network(torch.zeros(1, 3, 64, 64))
+    assert {dtype for _, dtype in kinds.values()} == {torch.float32}
+
+
+def test_a_network_can_be_pickled():
+    network = build_model("unet", "tu-mobilenetv3_small_050", 3).eval()
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(network))(images), network(images), rtol=0, atol=0)
 
 
 class Recorder(nn.Module):
