@@ -29,7 +29,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.doctor.examine import check_before, check_histograms
     from segloss.errors import InputError
     from segloss.inference import find_machine
-    from segloss.models import require_batch_statistics
+    from segloss.losses import class_prior
+    from segloss.models import require_batch_statistics, start_bias
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
     from segloss.runs import (
@@ -88,6 +89,8 @@ def train(argv: Sequence[str] | None = None) -> None:
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())
     criterion = criterion_of(config, require_two_classes(counts))
+    if run is None and config.bias_init == "prior":
+        start_bias(model, criterion.scores_of(class_prior(counts.complete)))
     splits = prepare_training(config, splits, counts)
     batches_of_epoch(config, splits, trainer)
     if config.resume:

@@ -1,5 +1,6 @@
 """``python -m segloss.plan``: a configuration for data and machine, printed and as a file for ``--config``."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def show(plan: Plan) -> None:
 def planned(config: TrainConfig) -> dict[str, Any]:
     """The options of the plan for a run's data on this machine; printed."""
     plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
-    show(plan)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes of a run come to the same plan
+        show(plan)
     return plan.options
 
 
