@@ -103,6 +103,9 @@ RIVALS = {
     "weighted_ce-repeat": "--loss weighted_ce --repeat-threshold 0.3",
     "weighted_ce-paste": "--loss weighted_ce --mix paste",
     "ce-guided": "--loss ce --guided-crops 0.5",
+    # As smp's multiclass example trains (Dice, Adam 2e-4, cosine); network, crops and budget are those of all.
+    "smp_recipe": "--loss dice --optimizer adam --lr 2e-4 --schedule cosine --warmup-share 0 --weight-decay 0 "
+    "--encoder-lr-factor 1",
     "weighted_ce-bias": f"--loss weighted_ce {BIAS}",
     "weighted_ce-late-jaccard": f"--loss weighted_ce {LATE}",
     "weighted_ce-bias-late-jaccard": f"--loss weighted_ce {BIAS} {LATE}",

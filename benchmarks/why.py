@@ -39,7 +39,9 @@ def widths_of(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask.astype(np.uint8), 1)
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
     inside = padded > 0
-    sums = np.bincount(numbers[inside], cv2.distanceTransform(padded, cv2.DIST_L2, 3)[inside], minlength=count)
+    sums = np.bincount(
+        numbers[inside], cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[inside], minlength=count
+    )
     areas = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
     widths = np.where(areas >= CRUMB, np.maximum(1, 4 * sums / areas - 2), 0)
     return (widths[numbers] * inside)[1:-1, 1:-1]

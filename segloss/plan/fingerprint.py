@@ -119,7 +119,7 @@ def components_of(labels: np.ndarray, classes: Iterable[int], num_classes: int) 
         mask = cv2.copyMakeBorder(mask[top : top + height, left : left + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT)
         count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         inside = mask > 0
-        distances = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[inside]
+        distances = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)[inside]
         areas = stats[1:, cv2.CC_STAT_AREA]
         sums = np.bincount(numbers[inside], distances, minlength=count)[1:]
         whole = areas >= CRUMB
