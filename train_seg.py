@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def train(argv: Sequence[str] | None = None) -> None:
     from segloss.resume import parse_train_config
 
-    config = parse_train_config(argv)  # before the slow imports: what can be refused without data is answered at once
+    config = parse_train_config(
+        argv, _planned
+    )  # before the slow imports: what can be refused without data is answered at once
 
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException
@@ -27,7 +29,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.doctor.examine import check_before, check_histograms
     from segloss.errors import InputError
     from segloss.inference import find_machine
-    from segloss.models import require_batch_statistics
+    from segloss.losses import class_prior
+    from segloss.models import require_batch_statistics, start_bias
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.report.terminal import console, progress_bar
     from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
@@ -76,6 +79,8 @@ def train(argv: Sequence[str] | None = None) -> None:
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())
     criterion = criterion_of(config, require_two_classes(counts))
+    if run is None and config.bias_init == "prior":
+        start_bias(model, criterion.scores_of(class_prior(counts.complete)))
     splits = prepare_training(config, splits, counts)
     batches_of_epoch(config, splits, trainer)
     if config.resume:
@@ -99,6 +104,12 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     if trainer.is_global_zero:
         score_run(folder, splits, config, machine)
+
+
+def _planned(config: "TrainConfig") -> dict[str, Any]:
+    from segloss.plan.command import planned
+
+    return planned(config)
 
 
 def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "Machine") -> None:

@@ -57,6 +57,9 @@ PROTOCOLS = {
     "full-deeplab": {"camvid": f"--arch deeplabv3plus {GPU}"},
 }
 
+POWER075 = "--loss outlying_mse --label-values power --label-power 0.75"
+BIAS, LATE, GUIDED = "--bias-init prior", "--late-jaccard 0.33", "--guided-crops 0.5"
+
 OURS = {
     "rank": "--loss outlying_mse",  # the paper's form
     "power075": "--loss outlying_mse --label-values power --label-power 0.75",
@@ -73,6 +76,15 @@ OURS = {
     "power075-repeat": "--loss outlying_mse --label-values power --label-power 0.75 --repeat-threshold 0.3",
     "power05-guided": "--loss outlying_mse --label-values power --guided-crops 0.5",
     "power075-paste": "--loss outlying_mse --label-values power --label-power 0.75 --mix paste",
+    "power075-bias": f"{POWER075} {BIAS}",
+    "power075-late-jaccard": f"{POWER075} {LATE}",
+    "power075-bias-late-jaccard": f"{POWER075} {BIAS} {LATE}",
+    "power075-guided-late-jaccard": f"{POWER075} {GUIDED} {LATE}",
+    "power075-k3": f"{POWER075} --true-channel-weight 3",
+    "power075-k10": f"{POWER075} --true-channel-weight 10",
+    "power05-k3": "--loss outlying_mse --label-values power --true-channel-weight 3",
+    "power05-bias-late-jaccard": f"--loss outlying_mse --label-values power {BIAS} {LATE}",
+    "mse-k10": "--loss mse --true-channel-weight 10",  # Hui & Belkin's own
 }
 RIVALS = {
     "weighted_ce": "--loss weighted_ce",  # median frequency
@@ -91,6 +103,16 @@ RIVALS = {
     "weighted_ce-repeat": "--loss weighted_ce --repeat-threshold 0.3",
     "weighted_ce-paste": "--loss weighted_ce --mix paste",
     "ce-guided": "--loss ce --guided-crops 0.5",
+    # As smp's multiclass example trains (Dice, Adam 2e-4, cosine); network, crops and budget are those of all.
+    "smp_recipe": "--loss dice --optimizer adam --lr 2e-4 --schedule cosine --warmup-share 0 --weight-decay 0 "
+    "--encoder-lr-factor 1",
+    "weighted_ce-bias": f"--loss weighted_ce {BIAS}",
+    "weighted_ce-late-jaccard": f"--loss weighted_ce {LATE}",
+    "weighted_ce-bias-late-jaccard": f"--loss weighted_ce {BIAS} {LATE}",
+    "weighted_ce-guided-late-jaccard": f"--loss weighted_ce {GUIDED} {LATE}",
+    "ce-late-jaccard": f"--loss ce {LATE}",
+    "ce-bias-late-jaccard": f"--loss ce {BIAS} {LATE}",
+    "logit_adjusted05-late-jaccard": f"--loss logit_adjusted --adjustment 0.5 {LATE}",
 }
 ARMS = OURS | RIVALS
 # Whose test split is looked at. These five were fixed before any row, but after early figures that had seen CamVid's

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,6 +26,8 @@ from segloss.progress import Progress
 
 if TYPE_CHECKING:
     from segloss.datasets import SegmentationDataset
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -241,24 +243,33 @@ def count_labels(
     return _summarise(histograms(), names)
 
 
+def images_looked_at(
+    look: Callable[[int], Found],
+    places: Sequence[int],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Found]:
+    """What ``look(index)`` finds in the images at ``places``, in ``workers`` threads (default: one per core)."""
+    pool = ThreadPoolExecutor(workers or available_cores())
+    try:
+        results: Iterable[Found] = pool.map(look, places)
+        if progress is not None:
+            results = progress(results, len(places))
+        return list(results)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def count_images(
     dataset: "SegmentationDataset", *, workers: int | None = None, progress: Progress | None = None
 ) -> Tensor:
     """Pixels of each class in each image, int64 ``(images, C + 1)``, the ignored ones last; reads every mask.
 
-    Decoding runs in ``workers`` threads (default: one per core).
-
     Raises:
         InputError: a mask is missing, unreadable or holds an id that the class table does not know.
     """
-    pool = ThreadPoolExecutor(workers or available_cores())
-    try:
-        results: Iterable[Tensor] = pool.map(dataset.histogram, range(len(dataset)))
-        if progress is not None:
-            results = progress(results, len(dataset))
-        return torch.stack(list(results))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return torch.stack(images_looked_at(dataset.histogram, range(len(dataset)), workers=workers, progress=progress))
 
 
 def count_dataset(

@@ -1,8 +1,9 @@
 """Going on with a run that was stopped: its options, its data and its last checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from segloss.config import TrainConfig
 from segloss.datasets.bands import Bands
@@ -50,8 +51,13 @@ def _saved(folder: Path) -> Used:
     return Used.from_dict(read_options_file(path, path))
 
 
-def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
+def parse_train_config(
+    argv: Sequence[str] | None = None, plan: Callable[[TrainConfig], Mapping[str, Any]] | None = None
+) -> TrainConfig:
     """Training options; with ``--resume`` the run's own stand in for the defaults.
+
+    Args:
+        plan: of ``--plan auto`` what it makes of the others; its options stand in for the defaults.
 
     Raises:
         InputError: whatever can be refused without looking at data: an option, a network that does not exist, a file
@@ -60,6 +66,8 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     config = parse_config(TrainConfig, "train_seg.py", argv)
     if config.resume and not _barely_begun(Path(str(config.output_dir))):
         return _resumed(config, argv)
+    if plan is not None and config.plan == "auto":
+        config = parse_config(TrainConfig, "train_seg.py", argv, start=plan(config))
     config.require_buildable(config.channels or 3)
     if config.augmentations is not None:
         from segloss.datasets.transforms import read_augmentations

@@ -3,7 +3,7 @@
 from segloss.config.data import DataOptions
 from segloss.config.evaluation import CHOICES, EvalConfig
 from segloss.config.machine import OWNED_TRAINER_OPTIONS
-from segloss.config.tools import DoctorConfig, ExportConfig, FrequencyConfig, RasteriseConfig
+from segloss.config.tools import DoctorConfig, ExportConfig, FrequencyConfig, PlanConfig, RasteriseConfig
 from segloss.config.training import TrainConfig
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "EvalConfig",
     "ExportConfig",
     "FrequencyConfig",
+    "PlanConfig",
     "RasteriseConfig",
     "TrainConfig",
 ]

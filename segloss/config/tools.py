@@ -1,4 +1,4 @@
-"""The options of ``python -m segloss.frequency``, ``doctor``, ``rasterise`` and ``export``."""
+"""The options of ``python -m segloss.frequency``, ``doctor``, ``plan``, ``rasterise`` and ``export``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from segloss.config.data import (
     require_splits,
     split_name,
 )
-from segloss.config.ranges import CHECK_HELP, COUNT, SHOW_HELP, SHOWN, is_decision
+from segloss.config.ranges import AT_LEAST_ONE, CHECK_HELP, COUNT, SHOW_HELP, SHOWN, Accelerator, is_decision
 from segloss.decisions import WORDS
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses.label_values import OUTLYING_OPTIONS
+from segloss.losses.reduction import NOT_NEGATIVE, POSITIVE
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,17 @@ class DoctorConfig(DataOptions, PairOptions):
             if not fits and key.of(self) != key.option.default:
                 with_or_without = "with" if self.predictions else "without"
                 raise InputError(f"{key.flag} does nothing {with_or_without} --predictions", "leave it out")
+
+
+@dataclass(frozen=True)
+class PlanConfig(DataOptions):
+    """``python -m segloss.plan --gpu-memory-gib 24 --output plan.yaml``: a configuration for data and machine."""
+
+    accelerator: Accelerator = option("auto", "where the network will run")
+    cores: int | None = option(None, "of the machine that will train; default: those of this one", *AT_LEAST_ONE)
+    memory_gib: float | None = option(None, "its memory; default: that of this one", *POSITIVE)
+    gpu_memory_gib: float | None = option(None, "that of its GPU, 0: none; default: that of this one's", *NOT_NEGATIVE)
+    output: str = option("plan.yaml", "file to write, for train_seg.py --config", metavar="FILE")
 
 
 @dataclass(frozen=True)

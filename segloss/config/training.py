@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from segloss.config.augmentation import AugmentationOptions
 from segloss.config.data import DataOptions
@@ -14,7 +14,7 @@ from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
-from segloss.losses.reduction import NOT_NEGATIVE
+from segloss.losses.reduction import NOT_NEGATIVE, SHARE
 from segloss.models import ModelOptions
 
 
@@ -24,6 +24,12 @@ class LossOptions(Options):
 
     loss: str = option("outlying_mse", LOSSES_HELP, canonical=str.lower)
     loss_options: Mapping[str, Any] = spread(LOSS_OPTIONS, canonical=str.lower)
+    late_jaccard: float = option(
+        0.0, "last share of the training in which the loss is 0.25 of itself + 0.75 of soft Jaccard; 0: none", *SHARE
+    )
+    bias_init: Literal["zero", "prior"] = option(
+        "zero", "biases of the scores at the start; prior: those that give each class its share of the pixels"
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -40,6 +46,9 @@ class RunOptions(Options):
     # NumPy's SeedSequence takes no negative numbers; seeds derived from it must fit torch's 64 bits.
     seed: int = option(
         0, "of weights, sampling and augmentation", expected="in 0..4294967295", fits=lambda seed: 0 <= seed < 2**32
+    )
+    plan: Literal["none", "auto"] = option(
+        "none", "auto: options that are not given are those of python -m segloss.plan"
     )
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
     check: Check = option("sample", CHECK_HELP)

@@ -94,6 +94,9 @@ class SumLoss(Criterion):
     def posterior(self, logits: Tensor) -> Tensor:
         return self._first.posterior(logits)
 
+    def scores_of(self, posterior: Tensor) -> Tensor:
+        return self._first.scores_of(posterior)
+
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         return self._first.decide_at(logits, tau)
 

@@ -171,6 +171,16 @@ class Criterion(nn.Module):
         self.check_readable(logits)
         return self.natural_scores(logits).softmax(1)
 
+    def scores_of(self, posterior: Tensor) -> Tensor:
+        r"""The scores z ``(C,)`` at this criterion's optimum for a posterior P ``(C,)``: :math:`z_c = \log(u_c P_c)`
+        about its mean. Where the optimum has no closed form (focal loss, smoothed labels): that of cross entropy.
+
+        Bias of the last layer at the start of training, P the training prior, as in Lin et al., "Focal loss", ICCV
+        2017, section 3.3.
+        """
+        scores = posterior.log() if self.tilt is None else (posterior * self.tilt.to(posterior)).log()
+        return scores - scores.mean()
+
     def decide(self, logits: Tensor, tau: float | PosteriorRule = 1.0) -> Tensor:
         """Class ids ``(N, *)`` int64 at operating point ``tau``, 1: the plain argmax of the logits; or by a rule for
         the posterior, such as that of :func:`segloss.iou_decision`."""

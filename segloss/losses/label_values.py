@@ -56,6 +56,7 @@ OUTLYING_OPTIONS = {
     ),
     "label_power": Option(0.5, "exponent p of the recipe power", *NOT_NEGATIVE),
     "alpha": Option(1.0, "scale of all label values", *POSITIVE),
+    "true_channel_weight": Option(1.0, "weight k of the true class's error beside the others'", *POSITIVE),
 }
 
 

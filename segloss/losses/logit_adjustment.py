@@ -259,6 +259,10 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
         scores = per_class(self.scales, scores) * scores + per_class(self.shifts, scores)
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
+    def scores_of(self, posterior: Tensor) -> Tensor:
+        scores = posterior.log() if self.weight is None else (posterior * self.weight).log()
+        return (scores - self.shifts) / self.scales
+
     def forward(
         self,
         logits: Tensor,
@@ -294,6 +298,9 @@ class LDAMLoss(WeightedCriterion, name="ldam"):
 
     def softmax_scores(self, logits: Tensor) -> Tensor:
         return self.scale * super().softmax_scores(logits)
+
+    def scores_of(self, posterior: Tensor) -> Tensor:
+        return super().scores_of(posterior) / self.scale
 
     def forward(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
@@ -13,6 +14,7 @@ from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
 from segloss.losses.reduction import (
     FINITE,
     IGNORE_INDEX,
+    POSITIVE,
     check_choices,
     check_class_vector,
     check_device,
@@ -22,10 +24,12 @@ from segloss.losses.reduction import (
     check_tensor,
     class_vector,
     divide,
+    exact_sum,
     first_largest,
     ignored_label,
     require_number,
     undecided,
+    valid_pixels,
     weight_sum,
     working_dtype,
 )
@@ -44,6 +48,7 @@ def outlying_mse_loss(
     align_corners: bool = False,
     divisor: Tensor | float | None = None,
     class_mask: Tensor | None = None,
+    true_channel_weight: float = 1.0,
 ) -> Tensor:
     r"""Squared error to a one-hot label whose hot value is larger for rarer classes.
 
@@ -77,6 +82,10 @@ def outlying_mse_loss(
             is then over the labelled ones: :math:`\frac{1}{C} \sum_c` becomes
             :math:`\frac{1}{|S_n|} \sum_{c \in S_n}`, which in ``"sum"`` is a factor :math:`C / |S_n|`. A pixel of
             another class is ignored (:func:`segloss.losses.partial_labels.only_labelled`).
+        true_channel_weight: k > 0: the term of the true class counts k times,
+            :math:`k (z_{iy} - t_y)^2 + \sum_{c \ne y} z_{ic}^2`, and the optimum is
+            :math:`z_c = t_c \, k P_c / (1 + (k - 1) P_c)`. Hui & Belkin, arXiv:2006.07322, section 2, whose M is alpha.
+            Logits of ``upsample`` are then interpolated first, at the cost of their memory.
 
     Returns:
         Scalar, or shape ``(N, *)`` for ``"none"``, in float32 or wider. If V is empty: 0, with zero gradient.
@@ -107,6 +116,10 @@ def outlying_mse_loss(
             )
         pixel_weight = pixel_weight.detach()
     check_divisor(divisor, reduction)
+    require_number("true_channel_weight", true_channel_weight, POSITIVE)
+    if true_channel_weight != 1 and upsample is not None:
+        logits = F.interpolate(logits, labels.shape[1:], mode=upsample, align_corners=align_corners)
+        upsample = None
     if class_mask is not None:
         logits, labels = only_labelled(logits, labels, class_mask, ignore_index, fill=0)  # 0 - 0: no error
         if divisor is None and reduction == "mean":
@@ -114,6 +127,8 @@ def outlying_mse_loss(
         share = class_mask.shape[1] / class_mask.sum(1).clamp(min=1).to(working_dtype(logits))
         share = share.view(-1, *[1] * (labels.ndim - 1)).expand(labels.shape)
         pixel_weight = share if pixel_weight is None else share * pixel_weight
+    if true_channel_weight != 1 and divisor is None and reduction == "mean":
+        divisor = weight_sum(labels, weight, ignore_index, pixel_weight)
     loss = outlying_mse(
         logits,
         labels,
@@ -124,7 +139,47 @@ def outlying_mse_loss(
         ignored_label(ignore_index),
         reduction if divisor is None else "sum",
     )
+    if true_channel_weight != 1:
+        error = _true_channel_error(logits, labels, label_values.detach(), weight, pixel_weight, ignore_index)
+        error = error / logits.shape[1] if reduction == "none" else exact_sum(error)
+        loss = loss + (true_channel_weight - 1) * error
     return loss if divisor is None else divide(loss / logits.shape[1], divisor)
+
+
+def _true_channel_error(
+    logits: Tensor,
+    labels: Tensor,
+    label_values: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    ignore_index: int | None,
+) -> Tensor:
+    """w_i (z_iy - t_y)^2 of each pixel, 0 where ignored."""
+    valid, safe = valid_pixels(labels, logits.shape[1], ignore_index)
+    scores = logits.gather(1, safe.unsqueeze(1)).squeeze(1).to(working_dtype(logits))
+    values = label_values.to(scores)[safe]
+    error = (torch.where(valid, scores, values) - values) ** 2
+    if weight is not None:
+        error = error * weight.to(error)[safe]
+    return error if pixel_weight is None else error * torch.where(valid, pixel_weight, 0)
+
+
+def without_true_channel_weight(logits: Tensor, label_values: Tensor, true_channel_weight: float) -> Tensor:
+    r"""Scores whose error of the true class counted k times as those of k = 1: :math:`t_c P_c` at the optimum.
+
+    .. math:: z'_c = t_c \, \frac{r}{k - (k - 1) r}, \quad r = z_c / t_c \in [0, 1]
+
+    Beyond, where no optimum is, in straight lines that keep the order: r / k below 0, r above 1. So the order of z / t
+    stays.
+
+    >>> without_true_channel_weight(torch.tensor([[0.75, 2.0]]), torch.tensor([1.0, 4.0]), 3.0)
+    tensor([[0.5000, 1.0000]])
+    """
+    scores = logits.to(working_dtype(logits))
+    values, k = per_class(label_values, scores), true_channel_weight
+    share = scores / values
+    inside = share.clamp(0, 1)
+    return values * torch.where(share > 1, share, inside / (k - (k - 1) * inside) + share.clamp(max=0) / k)
 
 
 def posterior(logits: Tensor, label_values: Tensor) -> Tensor:
@@ -205,8 +260,8 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
     Args:
         label_values: t ``(C,)``, positive; see :meth:`from_counts`.
         weight: class weights w ``(C,)``, positive, or None; a buffer.
-        ignore_index, reduction, upsample, align_corners: as in :func:`outlying_mse_loss`. Scores are read where they
-            are: interpolate the logits before :meth:`decide` or :meth:`posterior`.
+        ignore_index, reduction, upsample, align_corners, true_channel_weight: as in :func:`outlying_mse_loss`. Scores
+            are read where they are: interpolate the logits before :meth:`decide` or :meth:`posterior`.
     """
 
     needs_counts = True
@@ -223,12 +278,15 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
         reduction: str = "mean",
         upsample: str | None = None,
         align_corners: bool = False,
+        true_channel_weight: float = 1.0,
     ):
         label_values = class_vector("label_values", label_values)
         super().__init__(ignore_index=ignore_index, reduction=reduction)
         check_choices(reduction, upsample, align_corners)
         self.upsample = upsample
         self.align_corners = align_corners
+        self.true_channel_weight = require_number("true_channel_weight", true_channel_weight, POSITIVE)
+        self.posterior_formula = "outlying" if true_channel_weight == 1 else "other"
         self.register_buffer("label_values", label_values)
         self.register_buffer("weight", None if weight is None else class_vector("weight", weight, len(label_values)))
 
@@ -273,6 +331,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
             align_corners=self.align_corners,
             divisor=divisor,
             class_mask=class_mask,
+            true_channel_weight=self.true_channel_weight,
         )
 
     def divisor(
@@ -288,20 +347,35 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
 
     def posterior(self, logits: Tensor) -> Tensor:
         self.check_readable(logits)
-        return posterior(logits, self.tilt)
+        return posterior(self._plain(logits), self.tilt)
+
+    def _plain(self, logits: Tensor) -> Tensor:
+        """As of an error whose true class counts once."""
+        k = self.true_channel_weight
+        return logits if k == 1 else without_true_channel_weight(logits, self.label_values, k)
+
+    def scores_of(self, posterior: Tensor) -> Tensor:
+        r""":math:`z_c = t_c \, k q_c / (1 + (k - 1) q_c)` with :math:`q_c = w_c P_c / \sum_j w_j P_j`, the optimum."""
+        share = posterior if self.weight is None else posterior * self.weight.to(posterior)
+        share, k = share / share.sum(), self.true_channel_weight
+        return self.label_values.to(share) * k * share / (1 + (k - 1) * share)
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         self.check_readable(logits, tau)
-        return decide(logits, self.tilt, tau)
+        return decide(logits if tau == 1 else self._plain(logits), self.tilt, tau)
 
     def extra_repr(self) -> str:
         values = ", ".join(f"{v:g}" for v in self.label_values.tolist())
         weighted = "" if self.weight is None else "class weights, "
+        weighted += "" if self.true_channel_weight == 1 else f"true_channel_weight={self.true_channel_weight:g}, "
         upsampled = "" if self.upsample is None else f", upsample={self.upsample!r}, align_corners={self.align_corners}"
         return f"label_values=[{values}], {weighted}{super().extra_repr()}{upsampled}"
 
 
-class MSELoss(OutlyingMSELoss, name="mse", options={"alpha": OUTLYING_OPTIONS["alpha"]}):
+_MSE_OPTIONS = {name: OUTLYING_OPTIONS[name] for name in ("alpha", "true_channel_weight")}
+
+
+class MSELoss(OutlyingMSELoss, name="mse", options=_MSE_OPTIONS):
     """Squared error to plain one-hot labels times ``alpha``: outlying labels that stand out all alike."""
 
     needs_counts = False

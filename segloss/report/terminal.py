@@ -124,6 +124,19 @@ def print_findings(findings: Sequence[Any], rows: Sequence[dict[str, str]]) -> N
     console.print(f"{errors} errors, {warnings} warnings" if findings else "nothing found")
 
 
+def print_advice(rows: Sequence[tuple[str, Any, str]], shortfalls: Sequence[str]) -> None:
+    """A plan: option, value and reason in each row, then a line for everything that the data cannot give."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("option", "value"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for name, value, why in rows:
+        table.add_row(name, " ".join(map(str, value)) if isinstance(value, list) else str(value), why)
+    console.print(table)
+    for line in shortfalls:
+        console.print(Text.assemble(("note:", "yellow"), f" {line}"))
+
+
 def print_scores(scores: RunScores, title: str) -> None:
     """The per-class table and the means of one evaluation."""
     table, measures = _table(title), counted_in([scores])

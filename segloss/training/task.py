@@ -1,6 +1,7 @@
 """The Lightning task: one model and one criterion under training, optimiser and schedule."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,7 @@ from segloss.config import TrainConfig
 from segloss.errors import InputError
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion, OutlyingMSELoss
+from segloss.losses.late_jaccard import late_jaccard_loss
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.losses.reduction import wide_dtype
 from segloss.metrics import ConfusionMatrix, Scores
@@ -102,11 +104,26 @@ class SegmentationTask(L.LightningModule):
         else:
             logits = self.model(batch["image"])
         loss: Tensor = self.criterion(logits, labels, **given)
+        if self.is_late:
+            share = _of_first(own) / _of_first(whole).clamp(min=1e-12) if parts > 1 else 1.0
+            loss = late_jaccard_loss(
+                self.criterion, loss, logits, labels, share=share, class_mask=batch.get("class_mask")
+            )
         # Added up on the device: reading it here would make the device wait in every step.
         self.train_loss += torch.stack([loss.detach() * _of_first(whole), _of_first(own)])
         if presence is not None:
             loss = loss + self.config.auxiliary / parts * presence_loss(presence, labels, batch.get("class_mask"))
         return loss * parts
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the next step is in the part of the training that soft Jaccard ends."""
+        late = self.config.late_jaccard
+        return late > 0 and self.global_step >= (1 - late) * self.total_steps
+
+    @cached_property
+    def total_steps(self) -> int:
+        return int(self.trainer.estimated_stepping_batches)
 
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(self.num_classes, self.criterion.ignore_index)
@@ -192,16 +209,15 @@ class SegmentationTask(L.LightningModule):
         return float(total / count) if count > 0 else 0.0
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        total_steps = int(self.trainer.estimated_stepping_batches)
         trainer: Any = self.trainer
         timer = next((each for each in trainer.callbacks if isinstance(each, Timer)), None)
         mixed = self.trainer.precision != "32-true"
         # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
         fused = self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(self.model, self.config, fused=fused)
-        how = (total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
+        how = (self.total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(max(step, int(total_steps * share_of_time(timer))), *how)
+            optimizer, lambda step: rate_factor(max(step, int(self.total_steps * share_of_time(timer))), *how)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

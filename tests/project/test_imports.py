@@ -27,6 +27,7 @@ ROWS = [
     {"report"},
     {"evaluation"},
     {"doctor"},
+    {"plan"},
     {"training"},
     {"frequency", "export", "rasterise"},
 ]

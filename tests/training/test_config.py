@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segloss.config import DoctorConfig, EvalConfig, ExportConfig, FrequencyConfig, RasteriseConfig, TrainConfig
+from segloss.config import (
+    DoctorConfig,
+    EvalConfig,
+    ExportConfig,
+    FrequencyConfig,
+    PlanConfig,
+    RasteriseConfig,
+    TrainConfig,
+)
 from segloss.errors import InputError
 from segloss.flags import Frozen, from_plain_dict, keys_of, parse_config, to_plain_dict
 from segloss.inference import find_machine
@@ -23,6 +31,7 @@ KINDS = {
     "python -m segloss.frequency": FrequencyConfig,
     "python -m segloss.doctor": DoctorConfig,
     "python -m segloss.export": ExportConfig,
+    "python -m segloss.plan": PlanConfig,
     "python -m segloss.rasterise": RasteriseConfig,
 }
 
@@ -87,6 +96,9 @@ EVERY_TRAIN_FLAG = {
     "encoder": (["mit_b0"], "mit_b0"),
     "encoder_weights": (["imagenet"], "imagenet"),
     "loss": (["focal"], "focal"),
+    "late_jaccard": (["0.33"], 0.33),
+    "bias_init": (["prior"], "prior"),
+    "true_channel_weight": (["3"], 3.0),
     "class_weights": (["enet"], "enet"),
     "gamma": (["3"], 3.0),
     "label_smoothing": (["0.1"], 0.1),
@@ -123,6 +135,7 @@ EVERY_TRAIN_FLAG = {
     "accelerator": (["cpu"], "cpu"),
     "devices": (["2"], 2),
     "monitor": (["loss"], "loss"),
+    "plan": (["auto"], "auto"),
     "output_dir": (["runs/x"], "runs/x"),
     "calibrate": ([], True),
     "checkpoint_minutes": (["2.5"], 2.5),

@@ -1,0 +1,214 @@
+"""Why it works, in pictures of numbers: docs/why.md. Networks are looked at, and only small perceptrons trained.
+
+    python benchmarks/why.py --runs RUNS/camvid-ce-s0 RUNS/camvid-weighted_ce-s0 RUNS/camvid-power075-s0
+    python benchmarks/why.py --digits   # what needs no run
+
+Writes docs/why-*.png and prints the numbers: the posterior read from scores against how often it is right, on images
+that were trained on and on others (why-posterior.png); recall by the width of what is to be found (why-width.png);
+accuracy of each class of long-tailed digits by step, for label values of several exponents p and class weights of
+several exponents q (why-when.png).
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from long_tailed import CLASSES, split_of
+from torch import Tensor, nn
+
+from segloss.inference import infer_dataset
+from segloss.losses import Criterion, CrossEntropyLoss, OutlyingMSELoss
+from segloss.plan.fingerprint import CRUMB
+from segloss.runs import Run, load_run
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BINS = 10
+WIDTHS = np.array([1, 2, 3, 4, 6, 8, 12, 24, 1000.0])  # pixels, from which the next bin begins
+IMAGES = 40  # of a split, spread evenly
+MOST_STEPS, EVERY = 300, 10
+
+
+def widths_of(mask: np.ndarray) -> np.ndarray:
+    """Of each pixel of a mask the width of its component, as in segloss.plan: that of a strip of as many pixels."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
+    inside = padded > 0
+    sums = np.bincount(
+        numbers[inside], cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[inside], minlength=count
+    )
+    areas = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+    widths = np.where(areas >= CRUMB, np.maximum(1, 4 * sums / areas - 2), 0)
+    return (widths[numbers] * inside)[1:-1, 1:-1]
+
+
+def looked_at(run: Run, split: str) -> dict[str, np.ndarray]:
+    """Sums over images: by class and bin of posterior it, hits, pixels; by class and width pixels and those found."""
+    from segloss.datasets.transforms import EvalTransform
+
+    dataset = run.config.open(split, EvalTransform(run.config.image_scale))
+    num_classes = len(run.classes)
+    posterior_sums = np.zeros((num_classes, BINS, 3))
+    width_sums = np.zeros((num_classes, len(WIDTHS), 3))  # pixels, found by the plain argmax, found at tau 0
+    chosen = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).round().astype(int)
+    for sample, logits in infer_dataset(
+        run.model, run.criterion, dataset, chosen.tolist(), device=torch.device("cpu"), batch_size=4
+    ):
+        labels = sample["labels"].numpy()
+        posterior = run.criterion.posterior(logits)[0].numpy()
+        decisions = [run.criterion.decide(logits, tau)[0].numpy() for tau in (1.0, 0.0)]
+        valid = labels < num_classes
+        for c in range(num_classes):
+            p, is_class = posterior[c][valid], labels[valid] == c
+            bins = np.minimum((p * BINS).astype(int), BINS - 1)
+            for column, values in enumerate((p, is_class, None)):
+                posterior_sums[c, :, column] += np.bincount(bins, values, minlength=BINS)
+            if is_class.any():
+                widths = widths_of(labels == c)[labels == c]
+                places = np.digitize(widths, WIDTHS) - 1
+                kept = places >= 0
+                for column, hit in enumerate((None, *(decided[labels == c] == c for decided in decisions))):
+                    weights = None if hit is None else hit[kept]
+                    width_sums[c, :, column] += np.bincount(places[kept], weights, minlength=len(WIDTHS))
+    return {"posterior": posterior_sums, "width": width_sums}
+
+
+def draw_posterior(found: dict[str, dict[str, dict[str, np.ndarray]]], path: Path) -> None:
+    """Reliability of all classes together and of the rarest third, on trained and on other images."""
+    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 4), sharey=True, squeeze=False)
+    for axis, (name, splits) in zip(axes[0], found.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color="gray", linewidth=1)
+        for split, color in (("train", "tab:blue"), ("val", "tab:orange"), ("test", "tab:green")):
+            sums = splits[split]["posterior"]
+            rare = np.argsort(splits["train"]["posterior"][:, :, 1].sum(1))[: -(-len(sums) // 3)]
+            for chosen, style, who in ((np.arange(len(sums)), "-", "all classes"), (rare, "--", "rarest third")):
+                p, hits, pixels = sums[chosen].sum(0).T
+                seen = pixels > 500
+                error = abs(p - hits).sum() / pixels.sum()
+                axis.plot(p[seen] / pixels[seen], hits[seen] / pixels[seen], style, color=color, marker=".",
+                          label=f"{split}, {who}")  # fmt: skip
+                print(f"{name} {split}, {who}: mean gap {100 * error:.2f} points, over p >= 0.5: "
+                      f"{100 * (p - hits)[BINS // 2 :].sum() / pixels[BINS // 2 :].sum():+.1f}")  # fmt: skip
+        axis.set(title=name, xlabel="P(c|x) read from the scores")
+    axes[0, 0].set_ylabel("share of these pixels that are c")
+    axes[0, 0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def draw_width(found: dict[str, dict[str, dict[str, np.ndarray]]], names: tuple[str, ...], path: Path) -> None:
+    """Recall by width on the test split, a line for each class that has thin parts."""
+    thin = ("pole", "sign_symbol", "pedestrian", "bicyclist")
+    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.6), sharey=True, squeeze=False)
+    for axis, (run, splits) in zip(axes[0], found.items(), strict=True):
+        for name in [name for name in thin if name in names]:
+            pixels, plain, natural = splits["test"]["width"][names.index(name)].T
+            hits = splits["test"]["posterior"][names.index(name), :, 1]
+            above = np.cumsum(hits[::-1])[::-1] / hits.sum()
+            print(f"{run} {name}: P(c|x) is above 0.1 at {above[1]:.1%} of its pixels, above 0.2 at {above[2]:.1%}")
+            seen = pixels > 300
+            (line,) = axis.plot(WIDTHS[seen], plain[seen] / pixels[seen], marker=".", label=f"{name}, plain")
+            axis.plot(WIDTHS[seen], natural[seen] / pixels[seen], "--", color=line.get_color(), label=f"{name}, tau 0")
+            rows = zip(WIDTHS[seen], pixels[seen], plain[seen], natural[seen], strict=True)
+            shown = [f"{width:g}: {a / n:.2f} {b / n:.2f}" for width, n, a, b in rows]
+            print(f"{run} {name}: recall plain, tau 0 by width from: {', '.join(shown)}")
+        axis.set(title=run, xlabel="width in pixels of the file (half of it is seen)", xscale="log")
+        axis.set_xticks(WIDTHS[:-1], [f"{w:g}" for w in WIDTHS[:-1]])
+    axes[0, 0].set_ylabel("recall")
+    axes[0, 0].legend(fontsize=7, loc="upper left")
+    axes[0, 0].set_ylim(-0.03, 1.03)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def learning(criterion: Criterion, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall on test of each class, rarest last, and test accuracies plain and at tau 0, every ``EVERY`` steps."""
+    images, labels, test_images, test_labels, counts = split_of(seed)
+    order = np.argsort(counts)[::-1]
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    recalls, accuracies = [], []
+    for step in range(MOST_STEPS + 1):
+        if step % EVERY == 0:
+            with torch.no_grad():
+                scores = network(test_images)
+            predicted = criterion.decide(scores)
+            recalls.append([float((predicted == test_labels)[test_labels == int(c)].float().mean()) for c in order])
+            right = [criterion.decide(scores, tau) == test_labels for tau in (1.0, 0.0)]
+            accuracies.append([float(each.float().mean()) for each in right])
+        optimizer.zero_grad()
+        criterion(network(images), labels).backward()
+        optimizer.step()
+    return np.array(recalls), np.array(accuracies)
+
+
+def criteria_of(counts: Tensor) -> dict[str, Criterion]:
+    """Label values n^-p, class weights n^-q, and cross entropy."""
+
+    def power(p: float) -> Tensor:
+        return (counts.max() / counts) ** p
+
+    return {
+        "cross entropy": CrossEntropyLoss(ignore_index=None),
+        "cross entropy, q 1": CrossEntropyLoss(weight=power(1), ignore_index=None),
+        "squared, p 0": OutlyingMSELoss(power(0), ignore_index=None),
+        "squared, p 0.5": OutlyingMSELoss(power(0.5), ignore_index=None),
+        "squared, p 0.75": OutlyingMSELoss(power(0.75), ignore_index=None),
+        "squared, q 1": OutlyingMSELoss(power(0), weight=power(1), ignore_index=None),
+    }
+
+
+def draw_when(seeds: int, path: Path) -> None:
+    """The step at which each class is half learnt, mean over seeds; accuracy at tau 1 and tau 0 at the end."""
+    names = list(criteria_of(torch.ones(CLASSES)))
+    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 3.4), sharey=True)
+    steps = np.arange(0, MOST_STEPS + 1, EVERY)
+    for axis, name in zip(axes, names, strict=True):
+        runs = [
+            learning(criteria_of(torch.tensor(split_of(seed)[4], dtype=torch.float32))[name], seed)
+            for seed in range(seeds)
+        ]
+        recalls, accuracies = (np.mean([run[part] for run in runs], axis=0) for part in (0, 1))
+        for rank in range(CLASSES):
+            axis.plot(steps, recalls[:, rank], color=plt.get_cmap("viridis")(rank / (CLASSES - 1)))
+        half = [next((int(s) for s, r in zip(steps, recalls[:, rank], strict=True) if r >= 0.5), None)
+                for rank in range(CLASSES)]  # fmt: skip
+        print(f"{name}: step of recall 0.5, frequent to rare: {half}; accuracy plain {accuracies[-1, 0]:.3f}, "
+              f"tau 0 {accuracies[-1, 1]:.3f}")  # fmt: skip
+        axis.set(title=name, xlabel="step")
+        axis.title.set_fontsize(9)
+    axes[0].set_ylabel("recall of a class (dark: 90 images, light: 2)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", type=Path, default=[])
+    parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5, help="of the digits")
+    parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures")
+    args = parser.parse_args()
+    if not args.runs and not args.digits:
+        parser.error("give --runs, --digits or both")
+    torch.set_num_threads(1)
+    if args.digits:
+        draw_when(args.seeds, args.output / "why-when.png")
+    found, names = {}, ()
+    for path in args.runs:
+        run = load_run(path)
+        names = run.classes.names
+        found[path.name] = {split: looked_at(run, split) for split in ("train", "val", "test")}
+    if found:
+        draw_posterior(found, args.output / "why-posterior.png")
+        draw_width(found, names, args.output / "why-width.png")
+
+
+if __name__ == "__main__":
+    main()

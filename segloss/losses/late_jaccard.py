@@ -1,0 +1,77 @@
+"""Soft Jaccard on a posterior, and the mixture with which a training ends."""
+
+import torch
+from torch import Tensor
+
+from segloss.losses.criterion import Criterion
+from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
+from segloss.losses.reduction import IGNORE_INDEX, select_valid, valid_pixels, wide_dtype
+
+LOSS_SHARE, JACCARD_SHARE = 0.25, 0.75  # of the mixture, as in JDTLosses
+
+
+def soft_jaccard_of(posterior: Tensor, labels: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tensor:
+    r"""One minus the soft intersection over union of probabilities, mean over the classes that the batch holds.
+
+    .. math::
+        J = \frac{1}{|K|} \sum_{c \in K} \left( 1 - \frac{\sum_{i \in V} P_{ic} [y_i = c]}{\sum_{i \in V}
+        (P_{ic} + [y_i = c] - P_{ic} [y_i = c])} \right)
+
+    over all valid pixels V of the batch together; K: the classes of its labels. Of a softmax this is
+    :func:`segloss.losses.jaccard_loss`; here the probabilities may come from scores of any loss.
+
+    Args:
+        posterior: P, floating, ``(N, C, *)``, sums to 1 over dim 1.
+        labels: class ids y, integer, ``(N, *)``, in ``[0, C)`` or ``ignore_index``.
+        ignore_index: such pixels count nowhere; None: all count.
+
+    Returns:
+        Scalar, float32 or wider; 0 with zero gradient where V is empty.
+
+    Source: Wang et al., "Jaccard Metric Losses", NeurIPS 2023, for hard labels.
+
+    >>> soft_jaccard_of(torch.tensor([[[0.5, 1.0], [0.5, 0.0]]]), torch.tensor([[1, 0]]))
+    tensor(0.4167)
+    """
+    valid, safe = valid_pixels(labels.reshape(len(labels), -1), posterior.shape[1], ignore_index)
+    probabilities = select_valid(posterior.reshape(*posterior.shape[:2], -1), valid)
+    probabilities = torch.where(valid.unsqueeze(1), probabilities, 0)
+    classes = torch.arange(probabilities.shape[1], device=labels.device).view(-1, 1)
+    is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
+    wide = wide_dtype(posterior.device, posterior.dtype)
+    hits = torch.where(is_class, probabilities, 0).sum(2).sum(0, dtype=wide)
+    held = is_class.sum((0, 2))
+    union = probabilities.sum(2).sum(0, dtype=wide) + held - hits
+    misses = torch.where(held > 0, 1 - hits / torch.where(held > 0, union, 1), 0)
+    return (misses.sum() / (held > 0).sum().clamp(min=1)).to(posterior.dtype)
+
+
+def late_jaccard_loss(
+    criterion: Criterion,
+    loss: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    share: Tensor | float = 1.0,
+    class_mask: Tensor | None = None,
+) -> Tensor:
+    r"""The loss of the last part of a training: ``0.25 loss + 0.75 share J`` of the criterion's own posterior.
+
+    For softmax losses that is :math:`\mathrm{softmax}(z - \log u)` with the tilt u, for squared errors
+    :math:`\max(z_c / t_c, 0)` over its sum: the Jaccard index pulls at what is decided on, and not at weights.
+
+    Args:
+        criterion: whose posterior it is.
+        loss: its value for these.
+        logits: ``(N, C, *)``. labels: ``(N, *)``.
+        share: of this batch in the whole that ``loss`` is a part of.
+        class_mask: bool ``(N, C)``, the classes that each image labels; None: all.
+
+    Source: the mixture is that of Wang et al., "Jaccard Metric Losses", NeurIPS 2023 (JDTLosses).
+    """
+    posterior = criterion.posterior(logits)
+    if class_mask is not None:
+        posterior = posterior_of_labelled(posterior, class_mask)
+        labels = ignore_unlabelled(labels, class_mask, criterion.ignore_index)
+    jaccard = soft_jaccard_of(posterior, labels, ignore_index=criterion.ignore_index)
+    return LOSS_SHARE * loss + JACCARD_SHARE * share * jaccard

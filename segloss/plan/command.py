@@ -1,0 +1,64 @@
+"""``python -m segloss.plan``: a configuration for data and machine, printed and as a file for ``--config``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from segloss.config import DataOptions, PlanConfig, TrainConfig
+from segloss.datasets.bands import choose_bands
+from segloss.files import write_text
+from segloss.flags import keys_of, parse_config
+from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
+from segloss.plan.fingerprint import Fingerprint, MachineFacts, fingerprint_of
+from segloss.plan.make import Plan, make_plan
+
+
+def look(config: DataOptions, machine: MachineFacts) -> Fingerprint:
+    """The fingerprint of the data that options name; InputError where train or val is missing or has one class."""
+    from segloss.report.terminal import progress_bar
+
+    splits = train, val = config.open("train"), config.open("val")
+    choose_bands([train, val], config.channels)
+    for dataset in splits:
+        dataset.check_partners()
+        dataset.check_files()
+    progress = progress_bar("looking at masks")
+    require_two_classes(counts_of(train, image_histograms(train, progress=progress)[0]))
+    return fingerprint_of(train, val, machine, progress)
+
+
+def show(plan: Plan) -> None:
+    """Print it: a row an option, a line for what the data cannot give."""
+    from segloss.report.terminal import print_advice
+
+    rows = [(each.option, each.value, f"{each.why} [{each.source}]") for each in plan.advice]
+    print_advice(rows, plan.shortfalls)
+
+
+def planned(config: TrainConfig) -> dict[str, Any]:
+    """The options of the plan for a run's data on this machine; printed."""
+    plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes of a run come to the same plan
+        show(plan)
+    return plan.options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``python -m segloss.plan``: look at data and machine, print the plan and write it."""
+    from segloss.report.terminal import console
+
+    config = parse_config(PlanConfig, "python -m segloss.plan", argv)
+    found = MachineFacts.found(config.accelerator)
+    machine = MachineFacts(
+        config.cores or found.cores,
+        config.memory_gib or found.memory_gib,
+        found.gpu_memory_gib if config.gpu_memory_gib is None else config.gpu_memory_gib,
+    )
+    plan = make_plan(look(config, machine))
+    show(plan)
+    data = {key.name: key.of(config) for key in keys_of(DataOptions) if key.of(config) != key.option.default}
+    data = {"dataset": config.dataset, **data}
+    if config.data_path and Path(config.data_path).exists():
+        data["data_path"] = str(Path(config.data_path).absolute())
+    write_text(Path(config.output), plan.to_yaml(data))
+    console.print(f"plan: {config.output}; train with: train_seg.py --config {config.output}", soft_wrap=True)
