@@ -1,12 +1,13 @@
 """The operator behind ``outlying_mse_loss``: value and gradient in one pass, nothing label-sized times C kept.
 
 On CUDA the kernels of ``outlying_triton`` do the work, elsewhere the passes of ``bands``. On CPU one pass makes both
-value and gradient, and the backward pass only hands the gradient over. CUDA, float16 and compiled graphs recompute the
-residual in the backward pass instead, so that nothing is kept in between and a GradScaler's factor is applied before
-the gradient is rounded; so does bfloat16 if such a factor arrives. As ``torch.library`` operators value and gradient
-are one node each in a compiled graph.
+value and gradient, and the backward pass only hands the gradient over; in float16, whose range is small, it is kept
+larger by a power of two, taken out together with a GradScaler's factor. CUDA and compiled graphs recompute the residual
+in the backward pass, so that nothing is kept in between; so does half precision where the factor that arrives would
+round the gradient a second time. As ``torch.library`` operators value and gradient are one node each of a graph.
 """
 
+import math
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from segloss.losses.bands import Grid, Pixels, banded_pass
 from segloss.losses.memory import gradient_like
 from segloss.losses.reduction import exact_sum, is_transformed, valid_pixels, weight_sum, wide_dtype, working_dtype
 
+HALF_ELEMENTS = 2**18  # of float16 logits: fewer are not divided by as much as a GradScaler, from 2^16, multiplies by
 SMALL_ELEMENTS = 2**16  # of logits: below it calls cost more than memory, and plain operations are fewer
 
 
@@ -44,6 +46,16 @@ def _divisor(weights: Tensor, num_classes: int, reduction: str) -> Tensor:
     return torch.full_like(weights, num_classes if reduction == "none" else 1)
 
 
+def _enlarged(x: Inputs, divisor: Tensor) -> float:
+    """The power of two by which a gradient made early is kept larger: in float16 the most that cannot overflow."""
+    if x.logits.dtype != torch.float16 or x.align_corners is not None:
+        return 1.0
+    most = torch.finfo(torch.float16).max
+    weight = 1.0 if x.weight is None else float(x.weight.max())
+    largest = 2 / float(divisor) * weight * (most + float(x.label_values.max()))
+    return 2.0 ** math.floor(math.log2(most / largest)) if 0 < largest < math.inf else 1.0
+
+
 def _kernels(logits: Tensor, align_corners: bool | None) -> ModuleType | None:
     """The Triton kernels, where they apply."""
     if logits.device.type != "cuda" or align_corners is not None:
@@ -56,7 +68,7 @@ def _kernels(logits: Tensor, align_corners: bool | None) -> ModuleType | None:
 
 
 def _value(x: Inputs, gradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The loss and its divisor; ``gradient``, if given, becomes that of the value (not for ``"none"``)."""
+    """The loss and its divisor; ``gradient``, if given, becomes that of the value, enlarged (not for ``"none"``)."""
     dtype, per_pixel = working_dtype(x.logits), x.reduction == "none"
     grid = Grid(x.logits, x.align_corners)
     images, pixels = grid.logits(x.logits), x.pixels(grid)
@@ -69,9 +81,9 @@ def _value(x: Inputs, gradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
     else:
         divisor = _divisor(pixels.weight_sum(dtype), pixels.num_classes, x.reduction)
         value = torch.empty(pixels.labels.shape, dtype=dtype, device=x.logits.device) if per_pixel else divisor * 0
-        if gradient is not None:
-            gradient = grid.logits(gradient)
         factor = (2 / divisor).to(dtype)
+        if gradient is not None:
+            gradient, factor = grid.logits(gradient), factor * _enlarged(x, divisor)
         banded_pass(images, pixels, x.label_values, x.align_corners, value=value, gradient=gradient, factor=factor)
     return (value / divisor).to(dtype).view(x.labels.shape if per_pixel else ()), divisor
 
@@ -186,7 +198,8 @@ class _OutlyingMSE(torch.autograd.Function):
     # Without setup_context, whose signature is bound anew at each call; torch.func does not come here.
     @staticmethod
     def forward(ctx: Any, one_pass: bool, *inputs: Any) -> Tensor:
-        x, gradient = Inputs(*inputs), None
+        x = Inputs(*inputs)
+        gradient: Tensor | None
         few = x.logits.device.type == "cpu" and x.logits.numel() <= SMALL_ELEMENTS
         if few and x.align_corners is None and x.reduction != "none":
             value, divisor, made = _small_value(x)
@@ -195,7 +208,7 @@ class _OutlyingMSE(torch.autograd.Function):
             gradient = _empty_gradient(x) if one_pass else None
             value, divisor = _value(x, gradient)
         _setup_context(ctx, inputs, (value, divisor))
-        ctx.gradient = gradient
+        ctx.gradient, ctx.enlarged = gradient, 1.0 if gradient is None else _enlarged(x, divisor)
         return value
 
     @staticmethod
@@ -205,16 +218,29 @@ class _OutlyingMSE(torch.autograd.Function):
         if torch.is_grad_enabled() or is_transformed(grad):  # a second derivative will be asked for, or several at once
             with torch.enable_grad():
                 value = _plain_value(x, divisor)
-                (gradient,) = torch.autograd.grad(value, x.logits, grad.to(value.dtype), create_graph=True)
-            return None, gradient, *[None] * 7
+                (again,) = torch.autograd.grad(value, x.logits, grad.to(value.dtype), create_graph=True)
+            return None, again, *[None] * 7
         # Handed over once: whoever gets it may change it in place. A retained graph makes its own the second time.
-        gradient, ctx.gradient = ctx.gradient, None
-        scaled = gradient is not None and (grad.device.type != "cpu" or float(grad) != 1)
-        if gradient is None or (scaled and gradient.dtype != working_dtype(x.logits)):  # rounded once, not twice
+        gradient: Tensor | None = ctx.gradient
+        ctx.gradient = None
+        if gradient is not None and gradient.dtype == working_dtype(x.logits):
+            if grad.device.type != "cpu" or float(grad) != 1:
+                gradient.mul_(grad)
+        elif gradient is not None and (factor := float(grad) / ctx.enlarged) != 1:
+            # Rounded once: a power of two that makes smaller takes no digit that the result could hold.
+            exact = 0 < factor < 1 and math.frexp(factor)[0] == 0.5
+            gradient = gradient.mul_(factor) if exact else None
+        if gradient is None:
             gradient = _gradient(grad, divisor, x)
-        elif scaled:
-            gradient.mul_(grad)
         return None, gradient.to(x.logits.dtype), *[None] * 7
+
+
+def _early_is_exact(x: Inputs) -> bool:
+    """Whether the gradient may be made before the factor arrives that it is multiplied by, and saves a pass."""
+    if x.align_corners is not None:
+        return True
+    scaled = x.reduction == "mean" and x.pixel_weight is None and x.logits.numel() >= HALF_ELEMENTS
+    return x.logits.device.type == "cpu" and (x.logits.dtype != torch.float16 or scaled)
 
 
 def outlying_mse(*inputs: Any) -> Tensor:
@@ -226,13 +252,6 @@ def outlying_mse(*inputs: Any) -> Tensor:
     if torch.compiler.is_compiling():
         compiled: Tensor = _value_op(*x)[0]
         return compiled
-    one_pass = (
-        torch.is_grad_enabled()
-        and x.logits.requires_grad
-        and x.reduction != "none"
-        # Where the gradient is as large as the logits it is made early only if that is exact and saves a pass: in
-        # float16 it would underflow before a GradScaler's factor arrives.
-        and (x.align_corners is not None or (x.logits.device.type == "cpu" and x.logits.dtype != torch.float16))
-    )
+    one_pass = torch.is_grad_enabled() and x.logits.requires_grad and x.reduction != "none" and _early_is_exact(x)
     value: Tensor = _OutlyingMSE.apply(one_pass, *x)
     return value
