@@ -108,7 +108,7 @@ class Criterion(nn.Module):
         cls.options = cls.options if options is None else options
         cls.keywords = cls.keywords if keywords is None else keywords
         if function is not None:
-            at_call = signature(cls.forward).parameters
+            at_call = {*signature(cls.forward).parameters, "divisor", "class_mask"}
             cls.function = staticmethod(function)
             cls.arguments = tuple(own for own in signature(function).parameters if own not in at_call)
         if name is None:
