@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segloss.errors import unknown_name
-from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read
+from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read, without_none
 from segloss.losses.label_values import Counts
 from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
 from segloss.synonyms import meant_value
@@ -53,28 +53,26 @@ class SumLoss(Criterion):
         self.criteria = nn.ModuleList(criteria)
         self._sizes: list[int] = [sum(each._sizes) if isinstance(each, SumLoss) else 1 for each in criteria]
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, divisor: Tensor | None = None, class_mask: Tensor | None = None
-    ) -> Tensor:
+    def loss_of(self, logits: Tensor, labels: Tensor, **at_call: Any) -> Tensor:
         """The sum; ``divisor`` holds one number for each term, as :meth:`divisor` gives them."""
-        masked = {} if class_mask is None else {"class_mask": class_mask}
-        given: list[dict[str, Tensor]] = [{}] * len(self.criteria)
-        if divisor is not None:
+        divisors: Sequence[Tensor | None] = [None] * len(self.criteria)
+        if (divisor := at_call.get("divisor")) is not None:
+            divisor = torch.as_tensor(divisor)
             if tuple(divisor.shape) != (sum(self._sizes),):
                 raise ValueError(
                     f"divisor must have shape ({sum(self._sizes)},), one number for each term, got "
                     f"{tuple(divisor.shape)}; take criterion.divisor(labels)"
                 )
-            given = [{"divisor": part} for part in torch.split(divisor, self._sizes)]
+            divisors = torch.split(divisor, self._sizes)
         losses = [
-            factor * loss(logits, labels, **own, **masked)
-            for factor, loss, own in zip(self.factors, self.criteria, given, strict=True)
+            factor * loss(logits, labels, **without_none({**at_call, "divisor": own}))
+            for factor, loss, own in zip(self.factors, self.criteria, divisors, strict=True)
         ]
         return torch.stack(losses).sum()
 
     def divisor(self, labels: Tensor, *, class_mask: Tensor | None = None) -> Tensor:
         """Those of all terms, ``(K,)``."""
-        masked = {} if class_mask is None else {"class_mask": class_mask}
+        masked = without_none({"class_mask": class_mask})
         own = [each.divisor(labels, **masked) for each in self.criteria if isinstance(each, Criterion)]
         return torch.cat([each.view(-1) for each in own])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -68,10 +69,12 @@ class Criterion(nn.Module):
     (:func:`segloss.losses.partial_labels.only_labelled`; None: all).
 
     A loss that can be had by name says so where its class begins; :func:`build_criterion`, sums, flags and config files
-    know it from then on. ``keywords`` is for options whose flag is not the keyword of ``from_counts``::
+    know it from then on. ``function`` is what it calls: each parameter of it that is none of ``forward`` is an
+    attribute of the same name. ``keywords`` is for options whose flag is not the keyword of ``from_counts``::
 
-        class LogitAdjustedLoss(WeightedCriterion, name="logit_adjusted", keywords={"adjustment": "tau"},
-                                options={"adjustment": Option(1.0, "exponent tau of the prior")}):
+        class LogitAdjustedLoss(WeightedCriterion, name="logit_adjusted", function=logit_adjusted_loss,
+                                options={"adjustment": Option(1.0, "exponent tau of the prior")},
+                                keywords={"adjustment": "tau"}):
 
     Attributes:
         needs_counts: the loss itself, not its class weights alone, depends on the pixel counts.
@@ -82,6 +85,8 @@ class Criterion(nn.Module):
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({})
     keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    function: ClassVar[Callable[..., Tensor] | None] = None
+    arguments: ClassVar[tuple[str, ...]] = ()
     needs_counts: ClassVar[bool] = False
     scores: str = "softmax"
     posterior_formula: str = "softmax"
@@ -90,6 +95,7 @@ class Criterion(nn.Module):
         cls,
         *,
         name: str | None = None,
+        function: Callable[..., Tensor] | None = None,
         options: Mapping[str, Option] | None = None,
         keywords: Mapping[str, str] | None = None,
     ):
@@ -101,6 +107,10 @@ class Criterion(nn.Module):
         super().__init_subclass__()
         cls.options = cls.options if options is None else options
         cls.keywords = cls.keywords if keywords is None else keywords
+        if function is not None:
+            at_call = signature(cls.forward).parameters
+            cls.function = staticmethod(function)
+            cls.arguments = tuple(own for own in signature(function).parameters if own not in at_call)
         if name is None:
             return
         if not name.isidentifier() or name != name.lower() or name.startswith(WEIGHTED):
@@ -137,6 +147,22 @@ class Criterion(nn.Module):
     def from_counts(cls: type[Loss], counts: Counts, **options: Any) -> Loss:
         """From training pixel counts ``(C,)``: ``class_weights`` names a recipe for ``weight``; options as above."""
         return cls(**with_class_weights(counts, options))
+
+    def loss_of(self, logits: Tensor, labels: Tensor, **at_call: Any) -> Tensor:
+        """The declared function of these, the criterion's own arguments, and what is given (not None) at the call."""
+        if self.function is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither function= where its class begins nor forward")
+        own = {name: getattr(self, name) for name in self.arguments}
+        return self.function(logits, labels, **own, **without_none(at_call))
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        divisor: Tensor | float | None = None,
+        class_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.loss_of(logits, labels, divisor=divisor, class_mask=class_mask)
 
     def divisor(self, labels: Tensor, *, class_mask: Tensor | None = None) -> Tensor:
         r"""What the mean over these labels divides by, the factor C aside: :math:`\sum_{i \in V} w_{y_i}`, 0-dim.
@@ -225,10 +251,9 @@ class WeightedCriterion(Criterion):
         return self.weight
 
     def shared(self, divisor: Tensor | float | None = None, class_mask: Tensor | None = None) -> dict[str, Any]:
-        """What every function of these losses takes by keyword."""
+        """What every function of these losses takes by keyword, for a ``forward`` of one's own."""
         own = {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
-        masked = {} if class_mask is None else {"class_mask": class_mask}  # a loss of one's own may not know it
-        return {**own, "divisor": divisor, **masked}
+        return {**own, "divisor": divisor, **without_none({"class_mask": class_mask})}
 
     def extra_repr(self) -> str:
         return f"{'' if self.weight is None else 'class weights, '}{super().extra_repr()}"
@@ -249,6 +274,11 @@ def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any
     if options.get("weight") is not None:
         raise ValueError("give weight or class_weights, not both")
     return options | {"weight": class_weights_from_counts(counts, recipe, **own)}
+
+
+def without_none(at_call: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None: a loss of one's own may not know them."""
+    return {name: value for name, value in at_call.items() if value is not None}
 
 
 def per_class(vector: Tensor, scores: Tensor) -> Tensor:

@@ -217,6 +217,7 @@ def ohem_cross_entropy_loss(
 class CrossEntropyLoss(
     WeightedCriterion,
     name="ce",
+    function=cross_entropy_loss,
     options={"label_smoothing": Option(0.0, "share of the label spread over all classes", *BELOW_ONE)},
 ):
     """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``.
@@ -229,17 +230,6 @@ class CrossEntropyLoss(
         super().__init__(**options)
         self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
         self.posterior_formula = "softmax" if label_smoothing == 0 else "other"
-
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return cross_entropy_loss(
-            logits, labels, label_smoothing=self.label_smoothing, **self.shared(divisor, class_mask)
-        )
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)
@@ -255,7 +245,12 @@ class CrossEntropyLoss(
         return f"{smoothed}{super().extra_repr()}"
 
 
-class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "focusing exponent", *NOT_NEGATIVE)}):
+class FocalLoss(
+    WeightedCriterion,
+    name="focal",
+    function=focal_loss,
+    options={"gamma": Option(2.0, "focusing exponent", *NOT_NEGATIVE)},
+):
     r"""Module form of :func:`focal_loss`.
 
     The focal factor makes q = softmax(z) less confident than P. Where the loss is smallest
@@ -272,15 +267,6 @@ class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "
         self.gamma = require_number("gamma", gamma, NOT_NEGATIVE)
         self.posterior_formula = "softmax" if gamma == 0 else "other"
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return focal_loss(logits, labels, gamma=self.gamma, **self.shared(divisor, class_mask))
-
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = self.softmax_scores(logits)
         if self.gamma > 0:
@@ -294,7 +280,7 @@ class FocalLoss(WeightedCriterion, name="focal", options={"gamma": Option(2.0, "
         return f"gamma={self.gamma}, {super().extra_repr()}"
 
 
-class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce"):
+class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce", function=ohem_cross_entropy_loss):
     """Module form of :func:`ohem_cross_entropy_loss`.
 
     Which pixels count depends on the scores, so the declared tilt ``weight`` and the posterior softmax(z - log w) are
@@ -305,17 +291,6 @@ class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce"):
         super().__init__(**options)
         self.threshold = require_number("threshold", threshold, PROBABILITY)
         self.min_share = require_number("min_share", min_share, SHARE)
-
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return ohem_cross_entropy_loss(
-            logits, labels, threshold=self.threshold, min_share=self.min_share, **self.shared(divisor, class_mask)
-        )
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, min_share={self.min_share:g}, {super().extra_repr()}"

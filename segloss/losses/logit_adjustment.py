@@ -181,7 +181,7 @@ class _AdjustedLoss(
     needs_counts = True
 
 
-class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
+class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted", function=logit_adjusted_loss):
     """Module form of :func:`logit_adjusted_loss`; the declared tilt is w / prior^tau."""
 
     prior: Tensor
@@ -206,20 +206,11 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted"):
         scores = scores + self.tau * per_class(self.prior, scores).log()  # prior^-tau itself could overflow
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return logit_adjusted_loss(logits, labels, self.prior, tau=self.tau, **self.shared(divisor, class_mask))
-
     def extra_repr(self) -> str:
         return f"tau={self.tau}, {super().extra_repr()}"
 
 
-class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
+class VectorScalingLoss(_AdjustedLoss, name="vector_scaling", function=vector_scaling_loss):
     r"""Module form of :func:`vector_scaling_loss`.
 
     The scales make its plain argmax no tilted posterior: :meth:`posterior` reads
@@ -263,17 +254,8 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling"):
         scores = posterior.log() if self.weight is None else (posterior * self.weight).log()
         return (scores - self.shifts) / self.scales
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return vector_scaling_loss(logits, labels, self.scales, self.shifts, **self.shared(divisor, class_mask))
 
-
-class LDAMLoss(WeightedCriterion, name="ldam"):
+class LDAMLoss(WeightedCriterion, name="ldam", function=ldam_loss):
     """Module form of :func:`ldam_loss`.
 
     A margin is no tilt and its optimum has no closed form: the posterior softmax(s z - log w) is approximate, the
@@ -301,15 +283,6 @@ class LDAMLoss(WeightedCriterion, name="ldam"):
 
     def scores_of(self, posterior: Tensor) -> Tensor:
         return super().scores_of(posterior) / self.scale
-
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return ldam_loss(logits, labels, self.margins, scale=self.scale, **self.shared(divisor, class_mask))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, {super().extra_repr()}"

@@ -66,7 +66,8 @@ def outlying_mse_loss(
         label_values: t, one positive value per class, shape ``(C,)``, in logit units; a constant, without gradient.
         weight: one positive value per class, shape ``(C,)``; a constant, without gradient.
         pixel_weight: one value >= 0 per pixel, shape ``(N, *)``; a constant, without gradient.
-        ignore_index: such pixels count neither in the sum nor in V; None: all count.
+        ignore_index: such pixels count neither in the sum nor in V; None: all count. The default ignores class
+            255 where there is one: give 65535 then, or what is void in your labels; ``from_counts`` does.
         reduction: ``"mean"`` as above; ``"sum"``: without the division; ``"none"``: per pixel, w_i times the mean
             over C, 0 where ignored.
         upsample: ``"bilinear"``: logits ``(N, C, h, w)`` and labels ``(N, H, W)`` of another size; value and gradient
@@ -247,7 +248,13 @@ def decide(logits: Tensor, label_values: Tensor, tau: float = 1.0) -> Tensor:
 Outlying = TypeVar("Outlying", bound="OutlyingMSELoss")
 
 
-class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, keywords={"label_power": "power"}):
+class OutlyingMSELoss(
+    Criterion,
+    name="outlying_mse",
+    function=outlying_mse_loss,
+    options=OUTLYING_OPTIONS,
+    keywords={"label_power": "power"},
+):
     """Module form of :func:`outlying_mse_loss`; the label values are a buffer, saved with the module.
 
     >>> criterion = OutlyingMSELoss.from_counts([9000, 900, 100], alpha=1.0)
@@ -311,7 +318,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
             options["beta"] = beta
         return cls(values, **with_class_weights(counts, options))
 
-    def forward(
+    def forward(  # type: ignore[override]  # the pixels' weights have always come third
         self,
         logits: Tensor,
         labels: Tensor,
@@ -319,20 +326,7 @@ class OutlyingMSELoss(Criterion, name="outlying_mse", options=OUTLYING_OPTIONS, 
         divisor: Tensor | float | None = None,
         class_mask: Tensor | None = None,
     ) -> Tensor:
-        return outlying_mse_loss(
-            logits,
-            labels,
-            self.label_values,
-            weight=self.weight,
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            upsample=self.upsample,
-            align_corners=self.align_corners,
-            divisor=divisor,
-            class_mask=class_mask,
-            true_channel_weight=self.true_channel_weight,
-        )
+        return self.loss_of(logits, labels, pixel_weight=pixel_weight, divisor=divisor, class_mask=class_mask)
 
     def divisor(
         self, labels: Tensor, pixel_weight: Tensor | None = None, *, class_mask: Tensor | None = None

@@ -1,7 +1,7 @@
 """What all losses share: the ignored label, the checks of shape and label, the one meaning of "mean"."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
@@ -138,6 +138,10 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
         cure = ""
         if labels.ndim == len(expected) + 1 and labels.shape[1] == 1:
             cure = "; squeeze dim 1"
+        elif labels.shape == logits.shape:
+            cure = "; take labels.argmax(1) of one-hot labels"
+        elif logits.ndim == 3 and labels.shape == logits.shape[1:]:
+            cure = "; give a batch: logits[None], labels[None]"
         elif labels.ndim == len(expected) == 3 and all(
             have >= want for have, want in zip(labels.shape, expected, strict=True)
         ):
@@ -149,7 +153,9 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
 
 def check_tensor(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; take torch.as_tensor of it")
+        inside = isinstance(value, (Mapping, tuple))
+        cure = "give the tensor in it, as outputs['out'] or outputs.logits" if inside else "take torch.as_tensor of it"
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; {cure}")
 
 
 def check_device(name: str, tensor: Tensor, logits: Tensor) -> None:

@@ -238,60 +238,24 @@ class _RegionLoss(WeightedCriterion):
         return weight_sum(ignore_unlabelled(labels, class_mask, self.ignore_index), None, self.ignore_index)
 
 
-class DiceLoss(_RegionLoss, name="dice"):
+class DiceLoss(_RegionLoss, name="dice", function=dice_loss):
     """Module form of :func:`dice_loss`; its scores aim at overlap, not at P."""
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return dice_loss(logits, labels, **self.shared(divisor, class_mask))
 
-
-class JaccardLoss(_RegionLoss, name="jaccard"):
+class JaccardLoss(_RegionLoss, name="jaccard", function=jaccard_loss):
     """Module form of :func:`jaccard_loss`; its scores aim at overlap, not at P."""
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return jaccard_loss(logits, labels, **self.shared(divisor, class_mask))
 
-
-class TverskyLoss(_RegionLoss, name="tversky"):
+class TverskyLoss(_RegionLoss, name="tversky", function=tversky_loss):
     """Module form of :func:`tversky_loss`; its scores aim at overlap, not at P."""
 
     def __init__(self, *, alpha: float = 0.3, beta: float = 0.7, **options: Any):
         super().__init__(**options)
         self.alpha, self.beta = (require_number(*named, POSITIVE) for named in (("alpha", alpha), ("beta", beta)))
 
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return tversky_loss(logits, labels, alpha=self.alpha, beta=self.beta, **self.shared(divisor, class_mask))
-
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, {super().extra_repr()}"
 
 
-class LovaszSoftmaxLoss(_RegionLoss, name="lovasz"):
+class LovaszSoftmaxLoss(_RegionLoss, name="lovasz", function=lovasz_softmax_loss):
     """Module form of :func:`lovasz_softmax_loss`; its scores aim at overlap, not at P."""
-
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        divisor: Tensor | float | None = None,
-        class_mask: Tensor | None = None,
-    ) -> Tensor:
-        return lovasz_softmax_loss(logits, labels, **self.shared(divisor, class_mask))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from segloss.losses import OutlyingMSELoss, memory, outlying_mse_loss
+from segloss.losses import OutlyingMSELoss, memory, outlying_mse_loss, outlying_op
 
 VALUES = torch.tensor([1.0, 2.0, 5.0])
 ROADS = {
@@ -259,3 +259,65 @@ def test_bfloat16_is_rounded_once_in_one_pass(pixels):
         assert got.dtype == torch.bfloat16 and expected.any()
         share_of_equal = (got == expected).float().mean()  # sums in another order may move a tie
         assert share_of_equal > 0.999
+
+
+def large_float16_problem(scale=1.0, **options):
+    """Scores of float16 around their labels' values, enough of them for one pass, and their loss."""
+    torch.manual_seed(2)
+    labels = torch.randint(0, 3, (2, 300, 300))
+    labels[:, :7] = 255
+    logits = (scale * torch.randn(2, 3, 300, 300)).half()
+    assert logits.numel() >= outlying_op.HALF_ELEMENTS
+    return logits, lambda z: outlying_mse_loss(z, labels, VALUES, **options)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 3.0, 70.0])], ids=["plain", "weighted"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("factor", [1.0, 2.0**10, 2.0**14])
+def test_float16_is_made_in_one_pass_and_is_that_of_float32_rounded(weight, scale, factor, monkeypatch):
+    logits, loss = large_float16_problem(scale, weight=weight)
+    expected = gradient(lambda z: factor * loss(z), logits.float())
+    monkeypatch.setattr(outlying_op, "_gradient", None)  # the second pass
+    got = gradient(lambda z: factor * loss(z), logits)
+    assert got.dtype == torch.float16 and got.any()
+    assert (got == expected.half()).float().mean() > 0.9  # where it is subnormal twice a tie may move
+    spacing = torch.finfo(torch.float16).eps * expected.abs() + 2.0**-24
+    # Half a unit; below the smallest normal number, 6e-5, also half a unit of what is kept, at most half as large.
+    assert ((got.float() - expected).abs() <= 0.75 * spacing).all()
+
+
+@pytest.mark.parametrize("factor", [3.7, -1.0, 2.0**20])
+def test_a_factor_that_would_round_float16_twice_takes_a_second_pass(factor):
+    logits, loss = large_float16_problem()
+    expected = gradient(lambda z: factor * loss(z), logits.float()).half()
+    got = gradient(lambda z: factor * loss(z), logits)
+    assert (got == expected).float().mean() > 0.999  # sums in another order may move a tie
+
+
+def test_a_float16_gradient_kept_larger_does_not_overflow():
+    logits, loss = large_float16_problem(weight=torch.tensor([1e-3, 1.0, 1e3]))
+    logits[0, :, 8, 8] = -65504  # the most there is, and the label's value goes on top
+    expected = gradient(loss, logits.float())
+    got = gradient(loss, logits).float()
+    assert got.isfinite().all()
+    torch.testing.assert_close(got[0, :, 8, 8], expected[0, :, 8, 8], rtol=2.0**-10, atol=2.0**-24)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_a_mean_of_two_micro_batches_takes_no_second_pass(dtype, monkeypatch):
+    logits, loss = large_float16_problem()
+    expected = gradient(lambda z: loss(z) / 2, logits.to(dtype).float()).to(dtype)
+    monkeypatch.setattr(outlying_op, "_gradient", None)
+    got = gradient(lambda z: loss(z) / 2, logits.to(dtype))
+    assert (got == expected).float().mean() > 0.9
+
+
+def test_no_valid_pixel_leaves_a_float16_gradient_of_zero():
+    logits, _ = large_float16_problem()
+    labels = torch.full((2, 300, 300), 255)
+    assert not gradient(lambda z: outlying_mse_loss(z, labels, VALUES), logits).any()
+
+
+def test_an_infinite_weight_in_float16_is_no_error():
+    logits, loss = large_float16_problem(weight=torch.tensor([1.0, 1.0, torch.inf]))
+    assert gradient(loss, logits).shape == logits.shape

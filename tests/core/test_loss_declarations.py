@@ -15,6 +15,7 @@ from torch import Tensor
 from segloss.losses import (
     LOSS_OPTIONS,
     LOSSES,
+    Criterion,
     CrossEntropyLoss,
     FocalLoss,
     LDAMLoss,
@@ -25,6 +26,7 @@ from segloss.losses import (
     WeightedCriterion,
     build_criterion,
     criterion,
+    focal_loss,
     unused_options,
 )
 from segloss.losses.label_values import recipe_or_numbers
@@ -157,6 +159,76 @@ def test_a_class_without_a_name_is_no_loss_by_name():
     before = list(LOSSES)
     own = type("Mine", (FocalLoss,), {})
     assert list(LOSSES) == before and own.options == FocalLoss.options
+
+
+# The function of a loss.
+
+
+def scaled_error(logits: Tensor, labels: Tensor, size: float, *, ignore_index=255, reduction="mean", divisor=None):
+    return size * (logits.sum() - labels.sum()) / (1 if divisor is None else divisor)
+
+
+def a_loss_of(size: float, **body) -> Criterion:
+    made = type("Mine", (WeightedCriterion,), body, function=scaled_error)()
+    made.size = size
+    return made
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_loss_calls_its_function_with_its_own_attributes():
+    logits, labels = example()
+    mine = a_loss_of(3.0)
+    assert type(mine).arguments == ("size", "ignore_index", "reduction")  # and no weight, which it does not know
+    assert torch.equal(mine(logits, labels), scaled_error(logits, labels, 3.0))
+    assert torch.equal(mine(logits, labels, 2.0), scaled_error(logits, labels, 3.0, divisor=2.0))
+    mine.size = 4.0  # read at each call
+    assert torch.equal(mine(logits, labels), scaled_error(logits, labels, 4.0))
+    assert type("Child", (type(mine),), {}).arguments == type(mine).arguments
+
+
+def test_what_a_function_does_not_know_is_refused_only_where_it_is_given():
+    logits, labels = example()
+    with pytest.raises(TypeError, match="class_mask"):
+        a_loss_of(3.0)(logits, labels, class_mask=torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_what_a_forward_takes_at_each_call_is_no_attribute():
+    def forward(self, logits, labels, size=1.0):
+        return self.loss_of(logits, labels, size=size)
+
+    logits, labels = example()
+    mine = a_loss_of(3.0, forward=forward)
+    assert "size" not in type(mine).arguments
+    assert torch.equal(mine(logits, labels, 5.0), scaled_error(logits, labels, 5.0))
+
+
+def test_a_forward_of_ones_own_may_call_the_function_with_what_all_share():
+    def forward(self, logits, labels, divisor=None):
+        return focal_loss(2 * logits, labels, gamma=self.gamma, **self.shared(divisor))
+
+    logits, labels = example()
+    mine = type("Mine", (FocalLoss,), {"forward": forward})(gamma=1.0, weight=[1.0, 2.0, 3.0])
+    expected = focal_loss(2 * logits, labels, gamma=1.0, weight=torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(mine(logits, labels), expected)
+
+
+def test_a_criterion_without_function_and_forward_says_what_it_lacks():
+    with pytest.raises(NotImplementedError, match="Mine has neither function= where its class begins nor forward"):
+        type("Mine", (Criterion,), {})()(*example())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_module_has_every_parameter_of_its_function(name):
+    made = build_criterion(name, COUNTS)
+    parameters, at_call = (inspect.signature(f).parameters for f in (type(made).function, made.forward))
+    assert set(type(made).arguments) == set(parameters) - set(at_call)
+    assert all(hasattr(made, argument) for argument in type(made).arguments)
+
+
+def test_the_divisor_of_a_sum_is_one_number_for_each_term():
+    total, (logits, labels) = build_criterion("ce+dice", COUNTS), example()
+    with pytest.raises(ValueError, match=r"divisor must have shape \(2,\), one number for each term, got \(\)"):
+        total(logits, labels, 3.0)
 
 
 # Names and options.

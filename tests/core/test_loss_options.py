@@ -171,3 +171,43 @@ def test_an_upsampled_batch_of_no_image_costs_nothing(reduction, align_corners):
     assert loss.sum() == 0
     (gradient,) = torch.autograd.grad(loss.sum(), logits, create_graph=True)
     assert gradient.shape == logits.shape
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("logits", "labels", "cure"),
+    [
+        (torch.zeros(3, 8, 9), torch.zeros(8, 9).long(), r"give a batch: logits\[None\], labels\[None\]"),
+        (torch.zeros(2, 3, 8, 9), torch.zeros(2, 3, 8, 9).long(), r"take labels.argmax\(1\) of one-hot labels"),
+        (torch.zeros(2, 3, 8), torch.zeros(2, 3, 8).long(), r"take labels.argmax\(1\) of one-hot labels"),
+        (torch.zeros(2, 3, 8, 9), torch.zeros(2, 1, 8, 9).long(), "squeeze dim 1"),
+    ],
+)
+def test_shapes_that_people_have_are_answered_with_what_to_do(name, logits, labels, cure):
+    with pytest.raises(ValueError, match=f"labels must have shape .*; {cure}"):
+        build_criterion(name, [900, 90, 10])(logits, labels)
+
+
+@pytest.mark.parametrize("outputs", [{"out": torch.zeros(2, 3, 4)}, (torch.zeros(2, 3, 4),)], ids=["dict", "tuple"])
+def test_what_a_network_wraps_its_scores_in_is_named(outputs):
+    criterion = build_criterion("outlying_mse", [900, 90, 10])
+    for call in (lambda: criterion(outputs, torch.zeros(2, 4).long()), lambda: criterion.decide(outputs)):
+        with pytest.raises(TypeError, match="give the tensor in it, as outputs"):
+            call()
+    with pytest.raises(TypeError, match=r"got ndarray; take torch\.as_tensor of it"):
+        criterion.decide(torch.zeros(2, 3, 4).numpy())
+
+
+@pytest.mark.parametrize(("p", "recipe", "q"), [(0.5, None, 0.0), (0.0, "inverse", 1.0), (0.5, "inverse_sqrt", 0.5)])
+def test_shares_of_the_initial_loss_go_as_the_page_says(p, recipe, q):
+    """n^(1 - q - 2p): label values n^-p, class weights n^-q, scores of 0."""
+    counts = [1600, 400, 100]
+    name = "outlying_mse" if recipe is None else "weighted_outlying_mse"
+    weights = {} if recipe is None else {"class_weights": recipe}
+    criterion = build_criterion(name, counts, label_values="power", label_power=p, **weights)
+    criterion.reduction = "none"
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts)).unsqueeze(0)
+    loss = criterion(torch.zeros(1, 3, sum(counts)), labels)[0]
+    shares = torch.stack([loss[labels[0] == c].sum() for c in range(3)])
+    expected = torch.tensor(counts).float() ** (1 - q - 2 * p)
+    torch.testing.assert_close(shares / shares[0], expected / expected[0], rtol=1e-4, atol=0)
