@@ -5,7 +5,8 @@ from torch import Tensor
 
 from segloss.losses.criterion import Criterion
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
-from segloss.losses.reduction import IGNORE_INDEX, select_valid, valid_pixels, wide_dtype
+from segloss.losses.reduction import IGNORE_INDEX, valid_pixels
+from segloss.losses.regions import reduce_classes, soft_counts
 
 LOSS_SHARE, JACCARD_SHARE = 0.25, 0.75  # of the mixture, as in JDTLosses
 
@@ -34,16 +35,9 @@ def soft_jaccard_of(posterior: Tensor, labels: Tensor, *, ignore_index: int | No
     tensor(0.4167)
     """
     valid, safe = valid_pixels(labels.reshape(len(labels), -1), posterior.shape[1], ignore_index)
-    probabilities = select_valid(posterior.reshape(*posterior.shape[:2], -1), valid)
-    probabilities = torch.where(valid.unsqueeze(1), probabilities, 0)
-    classes = torch.arange(probabilities.shape[1], device=labels.device).view(-1, 1)
-    is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
-    wide = wide_dtype(posterior.device, posterior.dtype)
-    hits = torch.where(is_class, probabilities, 0).sum(2).sum(0, dtype=wide)
-    held = is_class.sum((0, 2))
-    union = probabilities.sum(2).sum(0, dtype=wide) + held - hits
-    misses = torch.where(held > 0, 1 - hits / torch.where(held > 0, union, 1), 0)
-    return (misses.sum() / (held > 0).sum().clamp(min=1)).to(posterior.dtype)
+    hits, predicted, held = soft_counts(posterior.reshape(*posterior.shape[:2], -1), valid, safe)
+    index = hits / torch.where(held > 0, predicted + held - hits, 1)
+    return reduce_classes(1 - index, held > 0, None, posterior, "mean", valid, None)
 
 
 def late_jaccard_loss(
@@ -69,9 +63,11 @@ def late_jaccard_loss(
 
     Source: the mixture is that of Wang et al., "Jaccard Metric Losses", NeurIPS 2023 (JDTLosses).
     """
-    posterior = criterion.posterior(logits)
+    labels = ignore_unlabelled(labels, class_mask, criterion.ignore_index)
+    valid, _ = valid_pixels(labels, logits.shape[1], criterion.ignore_index)
+    # Chosen before the posterior, in whose gradient a score that is no number would spread.
+    posterior = criterion.posterior(logits.masked_fill(~valid.unsqueeze(1), 0))
     if class_mask is not None:
         posterior = posterior_of_labelled(posterior, class_mask)
-        labels = ignore_unlabelled(labels, class_mask, criterion.ignore_index)
     jaccard = soft_jaccard_of(posterior, labels, ignore_index=criterion.ignore_index)
     return LOSS_SHARE * loss + JACCARD_SHARE * share * jaccard

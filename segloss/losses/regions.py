@@ -74,17 +74,22 @@ def tversky_loss(
     require_number("alpha", alpha, POSITIVE)
     require_number("beta", beta, POSITIVE)
     probabilities, valid, safe = _probabilities(logits, labels, ignore_index, reduction, class_mask)
-    wide = wide_dtype(logits.device, probabilities.dtype)
-    classes = torch.arange(probabilities.shape[1], device=logits.device).view(-1, 1)
+    true_positive, predicted, labelled = soft_counts(probabilities, valid, safe)
+    false_positive, false_negative = predicted - true_positive, labelled - true_positive
+    denominator = true_positive + alpha * false_positive + beta * false_negative
+    index = true_positive / torch.where(labelled > 0, denominator, 1)
+    return reduce_classes(1 - index, labelled > 0, weight, logits, reduction, valid, divisor)
+
+
+def soft_counts(probabilities: Tensor, valid: Tensor, safe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """TP, TP + FP and TP + FN of each class ``(C,)``, from probabilities ``(N, C, P)`` and labels ``(N, P)``."""
+    wide = wide_dtype(probabilities.device, probabilities.dtype)
+    classes = torch.arange(probabilities.shape[1], device=probabilities.device).view(-1, 1)
     is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
     # Over one image in the scores' own type, which torch adds up pairwise; over images in a wider one.
     true_positive = torch.where(is_class, probabilities, 0).sum(2).sum(0, dtype=wide)
     predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum(2).sum(0, dtype=wide)
-    labelled = is_class.sum(2, dtype=torch.int32).sum(0)
-    false_positive, false_negative = predicted - true_positive, labelled - true_positive
-    denominator = true_positive + alpha * false_positive + beta * false_negative
-    index = true_positive / torch.where(labelled > 0, denominator, 1)
-    return _reduce_classes(1 - index, labelled > 0, weight, logits, reduction, valid, divisor)
+    return true_positive, predicted, is_class.sum(2, dtype=torch.int32).sum(0)
 
 
 def dice_loss(
@@ -170,7 +175,7 @@ def lovasz_softmax_loss(
         steps = _jaccard_steps(missing.detach().abs(), is_class) * missing.detach().sign()
         terms.append((missing * steps).sum(dtype=wide_dtype(p.device, p.dtype)))
         present.append(is_class.any())
-    return _reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction, valid, divisor)
+    return reduce_classes(torch.stack(terms), torch.stack(present), weight, logits, reduction, valid, divisor)
 
 
 def _jaccard_steps(error: Tensor, is_class: Tensor) -> Tensor:
@@ -198,7 +203,7 @@ def _probabilities(
     return scores.softmax(1), valid, safe
 
 
-def _reduce_classes(
+def reduce_classes(
     terms: Tensor,
     present: Tensor,
     weight: Tensor | None,

@@ -89,6 +89,17 @@ def test_the_mixture_takes_the_posterior_with_the_tilt_divided_out(name):
     assert torch.equal(late_jaccard_loss(criterion, criterion(z, labels), z, labels), expected)
 
 
+@pytest.mark.parametrize("name", ["mse", "outlying_mse", "weighted_ce", "vector_scaling"])
+def test_a_score_that_is_no_number_at_an_ignored_pixel_changes_neither_value_nor_gradient(name):
+    z, labels = case()
+    criterion, found = build_criterion(name, COUNTS), []
+    for scores in (z, z.masked_fill((labels == 255).unsqueeze(1), torch.nan)):
+        scores.requires_grad_(True)
+        loss = late_jaccard_loss(criterion, criterion(scores, labels), scores, labels)
+        found.append((loss.detach(), *torch.autograd.grad(loss, scores)))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True)) and found[1][1].isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["mse", "outlying_mse", "weighted_ce"])
 def test_descending_it_raises_the_overlap(name):
     z, labels = case()
