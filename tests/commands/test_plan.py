@@ -19,7 +19,7 @@ from segloss.plan import ClassFacts, Fingerprint, MachineFacts, fingerprint_of, 
 from segloss.plan.command import main
 from segloss.plan.fingerprint import BINS, components_of, kept_components
 from segloss.plan.rules import CONVENTION, KEPT_BYTES, RULES
-from segloss.runs import parse_train_config
+from segloss.resume import parse_train_config
 from train_seg import _planned
 
 ROOT = Path(__file__).resolve().parents[2]

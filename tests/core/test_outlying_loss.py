@@ -649,6 +649,7 @@ def test_a_compiled_model_keeps_one_graph_and_gets_the_same_numbers(fullgraph_of
     eager = step(images, labels)
     (expected,) = torch.autograd.grad(eager, head.weight)
     # aot_eager traces forward and backward as inductor does, without needing a compiler; fullgraph raises on a break
+    torch.compiler.reset()  # one code object is compiled only so many times
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)(images, labels)
     (got,) = torch.autograd.grad(compiled, head.weight)
     assert torch.equal(compiled, eager)
@@ -660,6 +661,7 @@ def test_a_compiled_model_keeps_one_graph_and_gets_the_same_numbers(fullgraph_of
 def test_generated_code_gets_the_same_numbers_for_images_of_any_size(name, monkeypatch):
     monkeypatch.delenv("CI", raising=False)  # with it torch 2.4's inductor refuses any F.cross_entropy, ours or not
     criterion = build_criterion(name, [100, 20, 3])
+    torch.compiler.reset()  # one code object is compiled only so many times
     compiled = torch.compile(criterion, dynamic=True, fullgraph=True)
     for size in ((2, 8, 9), (1, 16, 5), (3, 7, 21)):
         logits, labels = torch.randn(size[0], 3, *size[1:], requires_grad=True), torch.randint(0, 3, size)

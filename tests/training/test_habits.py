@@ -15,7 +15,8 @@ from segloss.errors import InputError
 from segloss.flags import from_plain_dict, keys_of
 from segloss.metrics import ConfusionMatrix
 from segloss.models import ModelOptions, SegmentationModel
-from segloss.runs import BEST, LAST, parse_train_config, read_checkpoint
+from segloss.resume import parse_train_config
+from segloss.runs import BEST, LAST, read_checkpoint
 from segloss.training.auxiliary import presence_loss
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
 from segloss.training.reported import reported, require_monitored
