@@ -136,7 +136,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     for name, state in states.items():
         found |= {f"{name} {key}": value.numpy().tobytes() for key, value in state.items()}
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.png")]):
-        found[path.name] = path.read_bytes()
+        found[path.name] = path.read_bytes().replace(str(folder).encode(), b"")  # scores name the checkpoint
     return found
 
 
