@@ -53,7 +53,7 @@ _FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distribute
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
     *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
-    *("accelerator", "devices", "output_dir", "resume", "trainer"),
+    *("accelerator", "devices", "compile", "output_dir", "resume", "trainer"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from segloss.config.augmentation import AugmentationOptions
 from segloss.config.data import DataOptions
@@ -15,6 +15,8 @@ from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
 from segloss.models import ModelOptions
+
+LoggerName = Literal["wandb", "mlflow", "comet"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,14 @@ class RunOptions(Options):
         0, "of weights, sampling and augmentation", expected="in 0..4294967295", fits=lambda seed: 0 <= seed < 2**32
     )
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    logger: tuple[LoggerName, ...] = option((), "record the run there too, beside TensorBoard", metavar="NAME")
     check: Check = option("sample", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     calibrate: bool = option(False, CALIBRATE_HELP)
     resume: bool = option(False, "go on with the run in --output-dir")
+    init_from: str | None = option(
+        None, "begin with the weights of another run; of its classes those of the same name", metavar="RUN"
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -71,7 +77,7 @@ class TrainConfig(
         return min(self.epochs - 1, round(self.epochs * (1 - self.swa_share)))
 
     def unused_options(self) -> list[str]:
-        """A line for every option that is not its default and yet changes nothing beside the others."""
+        """A line for every option that is not its default and yet changes nothing, or harms, beside the others."""
         given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
@@ -81,6 +87,11 @@ class TrainConfig(
             beside["layer_decay"] = "--encoder-lr-factor 0"
         if self.optimizer == "rprop":
             beside["weight_decay"] = "--optimizer rprop"
+        if self.init_from is not None:
+            beside["encoder_weights"] = "--init-from"
         if self.augmentations is not None:
             beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
-        return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
+        lines = [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
+        if self.encoder_lr_factor == 0 and self.encoder_weights == "none" and self.init_from is None:
+            lines.append("--encoder-lr-factor 0 freezes random weights: add --encoder-weights or --init-from")
+        return lines

@@ -150,7 +150,7 @@ EFFECTS = {
     "epochs": ({"epochs": 2}, lambda plain, run, folder: len(run.rows) == 2 and len(plain.rows) == 3),
     "batch_size": ({"batch_size": 4}, lambda plain, run, folder: run.trainer.global_step < plain.trainer.global_step),
 }
-ELSEWHERE = {"arch", "encoder", "encoder_weights"}  # in test_models.py
+ELSEWHERE = {"arch", "encoder", "encoder_weights", "find_lr", "auto_batch_size"}  # in test_models.py and test_trials.py
 
 
 def test_every_option_of_these_groups_has_a_row():
@@ -226,6 +226,17 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, options):
     assert same(state(whole), state(parts))
     for name in (LAST, BEST):
         assert same(saved(tmp_path / "whole", name), saved(tmp_path / "parts", name))
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"swa_share": 0.7}], ids=str)
+def test_a_checkpoint_written_in_a_validation_knows_which_weights_are_which(tmp_path, options):
+    run = SmallRun(tmp_path, net=norm_net(), epochs=3, lr=0.01, **options)
+    run.gradients.on_validation_batch_end = lambda trainer, *_: trainer.save_checkpoint(tmp_path / "middle.ckpt")
+    run.fit()
+    middle, last = (read_checkpoint(tmp_path / name) for name in ("middle.ckpt", LAST))
+    for key in ("state_dict", "training_weights"):
+        assert same(middle[key], last[key])
+    assert not same(last["training_weights"], last["state_dict"])
 
 
 def test_two_averages_are_refused():
@@ -346,7 +357,10 @@ def test_options_that_do_nothing_beside_these_are_told():
     assert told.unused_options() == [
         "--layer-decay does nothing with --encoder-lr-factor 0",
         "--weight-decay does nothing with --optimizer rprop",
+        "--encoder-lr-factor 0 freezes random weights: add --encoder-weights or --init-from",
     ]
+    told = parse_train_config(["--encoder-lr-factor", "0", "--init-from", "a", "--encoder-weights", "imagenet"])
+    assert told.unused_options() == ["--encoder-weights does nothing with --init-from"]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
