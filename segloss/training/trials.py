@@ -87,7 +87,7 @@ def steepest(curve: Sequence[tuple[float, float]]) -> float:
 
     InputError where the loss falls nowhere. Source: Smith, WACV 2017 (the range test); fastai's "steep".
 
-    >>> steepest([(1e-4, 5.0), (1e-3, 4.9), (1e-2, 3.0), (1e-1, 2.9), (1.0, 9.0)])
+    >>> steepest([(1e-4, 5.0), (1e-3, 4.9), (1e-2, 3.0), (1e-1, 2.95), (1.0, 9.0)])
     0.001
     """
     losses = [loss for _, loss in curve]
