@@ -4,6 +4,7 @@ python eval_seg.py --checkpoint runs/A runs/B --split test
 python eval_seg.py --predictions masks/A masks/B --labels masks/true
 """
 
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -140,6 +141,8 @@ def output_folder(config: "EvalConfig") -> Path:
 
 
 def main() -> None:
+    # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from segloss.errors import exit_on_input_error
 
     exit_on_input_error(evaluate)

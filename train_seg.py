@@ -3,8 +3,10 @@
 python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +37,15 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.report.terminal import console, progress_bar
     from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
     from segloss.run_folder import Used, choose_run_folder, open_run_folder
-    from segloss.runs import check_same_classes, checkpoint_content, criterion_of
+    from segloss.runs import check_same_classes, checkpoint_content, criterion_of, load_run
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
     from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
+    from segloss.training.trials import batches_forever, free_bytes, largest_batch, steepest, step_bytes, try_rates
+    from segloss.training.warm_start import start_from
 
     folder = choose_run_folder(config)
     before = used_so_far(config)
@@ -64,6 +68,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     else:
         bands = load_or_count_bands(splits.train, progress=progress_bar("counting bands"))
         model = config.build(len(classes), normalisation=bands.normalisation, in_channels=bands.count)
+        if config.init_from is not None:
+            say(start_from(load_run(config.init_from), model, classes))
     model.freeze(encoder=config.encoder_lr_factor == 0, batch_norm=config.frozen_batch_norm)
     for dataset in splits.all:
         dataset.bands = bands
@@ -79,9 +85,18 @@ def train(argv: Sequence[str] | None = None) -> None:
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())
     criterion = criterion_of(config, require_two_classes(counts))
-    if run is None and config.bias_init == "prior":
+    if run is None and config.init_from is None and config.bias_init == "prior":
         start_bias(model, criterion.scores_of(class_prior(counts.complete)))
+    if config.auto_batch_size and run is None:
+        measure = step_bytes(model, criterion, config, splits.crop_size, machine)
+        most = max(1, splits.images_per_epoch // config.devices // 8)
+        config = replace(config, batch_size=largest_batch(measure, free_bytes(machine.device), most))
+        say(f"batch size: {config.batch_size}, of at most {most}")
     splits = prepare_training(config, splits, counts)
+    if config.find_lr:
+        rate = steepest(try_rates(model, criterion, config, batches_forever(splits, config, machine.workers), machine))
+        say(f"the loss falls fastest at --lr {rate:.1e}; nothing was written")
+        return
     batches_of_epoch(config, splits, trainer)
     if config.resume:
         check_same_counts(folder, counts)
@@ -161,6 +176,8 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
 
 
 def main() -> None:
+    # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from segloss.errors import exit_on_input_error
 
     exit_on_input_error(train)

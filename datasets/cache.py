@@ -114,7 +114,7 @@ def cache_in_ram(datasets: "Sequence[SegmentationDataset]", copies: int = 1) -> 
 
 def require_memory(need: int) -> None:
     """InputError unless that many bytes of shared memory are free, as far as the system tells."""
-    for place, free in _free_memory().items():
+    for place, free in free_memory().items():
         if need > SHARE_TO_FILL * free:
             raise InputError(
                 f"--cache ram needs {need / 2**30:.2f} GiB, but {place} has {free / 2**30:.2f} GiB free, a tenth of "
@@ -123,7 +123,7 @@ def require_memory(need: int) -> None:
             )
 
 
-def _free_memory() -> dict[str, int]:
+def free_memory() -> dict[str, int]:
     free = {}
     if SHARED_MEMORY.is_dir():
         free[str(SHARED_MEMORY)] = shutil.disk_usage(SHARED_MEMORY).free

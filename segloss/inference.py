@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,34 @@ class AveragedPosterior(Criterion):
         return first_largest(self.natural_scores(logits).lerp(self.softmax_scores(logits), tau), logits)
 
 
+class Ensemble(nn.Module):
+    """Several networks, each with what reads its scores: images -> the mean of their posteriors."""
+
+    def __init__(self, members: Sequence[tuple[nn.Module, Criterion]]):
+        super().__init__()
+        self.models = nn.ModuleList(model for model, _ in members)
+        self.readers = nn.ModuleList(reader for _, reader in members)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the first network's normalisation, which says where the networks are."""
+        mean = self.models[0].mean
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([reader.posterior(model(images).float()) for model, reader in members_of(self, None)]).mean(
+            0
+        )
+
+
+def members_of(model: nn.Module, criterion: Criterion | None) -> list[tuple[nn.Module, Any]]:
+    """The networks of an ensemble with what reads them, or the one there is."""
+    if not isinstance(model, Ensemble):
+        return [(model, criterion)]
+    return [*zip(model.models, model.readers, strict=True)]
+
+
 class CalibratedPosterior(Criterion):
     """Reads the posterior through a calibration; operating points read the scores as they are."""
 
@@ -177,7 +206,8 @@ class CalibratedPosterior(Criterion):
 
 def reader_of(criterion: Criterion, views: Views | None = None, calibration: Calibration | None = None) -> Criterion:
     """What reads the scores that :func:`infer` yields."""
-    reader = AveragedPosterior(criterion) if views and views.several else criterion
+    averaged = views and views.several and not isinstance(criterion, AveragedPosterior)
+    reader = AveragedPosterior(criterion) if averaged else criterion
     return reader if calibration is None else CalibratedPosterior(reader, calibration)
 
 
@@ -272,13 +302,14 @@ def one_view(model: nn.Module, images: Tensor, size: tuple[int, int], scale: flo
 
 
 def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, criterion: Criterion) -> Tensor:
-    """float32 logits ``(N, C, *size)`` of whole images, or the mean posterior where there are several views."""
-    if not views.several:
+    """float32 logits ``(N, C, *size)`` of whole images, or the mean posterior of several views or networks."""
+    if not (views.several or isinstance(model, Ensemble)):
         return logits_at_size(model, images, size)
-    total = torch.zeros((), device=images.device)
-    for scale, mirrored in views.each:
-        total = total + criterion.posterior(one_view(model, images, size, scale, mirrored))
-    return total / len(views.each)
+    total, members = torch.zeros((), device=images.device), members_of(model, criterion)
+    for member, reader in members:
+        for scale, mirrored in views.each:
+            total = total + reader.posterior(one_view(member, images, size, scale, mirrored))
+    return total / (len(members) * len(views.each))
 
 
 @torch.inference_mode()
@@ -360,13 +391,14 @@ def infer_dataset(
         if labelled:
             labels = dataset.label_rows(place) if large else sliced(sample["labels"].numpy())
         streams = []
-        for of_view, mirrored in views.each:
+        for (member, reader), (of_view, mirrored) in product(members_of(model, criterion), views.each):
             read = dataset.image_rows(place) if large else sliced(sample["image"].permute(1, 2, 0).numpy())
-            see = partial(_see, model, device, precision, scale, of_view, mirrored)
+            see = partial(_see, member, device, precision, scale, of_view, mirrored)
             assert views.tile is not None
             tile = (max(1, round(views.tile[0] / (scale * of_view))), max(1, round(views.tile[1] / (scale * of_view))))
             rows = score_rows(see, read, sample["size"], tile, views.overlap, batch_size)
-            streams.append(map(criterion.posterior, rows) if views.several else rows)
+            averaged = views.several or isinstance(model, Ensemble)
+            streams.append(map(reader.posterior, rows) if averaged else rows)
         for scores in in_step(streams):
             bottom = top + scores.shape[-2]
             piece = {"name": sample["name"], "size": sample["size"], "top": top}

@@ -27,7 +27,7 @@ from segloss.runs import Run, load_run
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
     *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
-    *("accelerator", "devices", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
+    *("accelerator", "devices", "compile", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
 )
 # Other classes, images or networks than the weights and counts of the run are of: not even --override.
 _FIXED_ON_RESUME = (

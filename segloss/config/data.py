@@ -1,17 +1,30 @@
 """Options of data: a data set and its splits, or folders of masks."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from segloss.config.ranges import AT_LEAST_ONE, BETWEEN, CLASSES_HELP, VAL_SHARE_HELP
 from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
+from segloss.datasets.folds import fold_split, read_fold
+from segloss.datasets.labelled import label_part
+from segloss.datasets.missing import MissingSplitError
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import unknown_name
 from segloss.flags import Options, option
 
+FOLD_HELP = "train on all folds but the K-th of N of train and val together, validate on that; sequences stay whole"
+FOLD_EXPECTED = "K/N, the K-th of N folds, such as 2/5"
 CHANNELS_HELP = "bands of the images; default: found in their headers, gray of 8 bits as RGB"
 SPLITS = ("train", "val", "test")
+
+
+def is_fold(text: str | None) -> bool:
+    try:
+        return text is None or bool(read_fold(text))
+    except ValueError:
+        return False
 
 
 def split_name(name: str) -> str:
@@ -41,17 +54,24 @@ class DataOptions(Options):
     class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE")
     streaming: bool = option(False, OPTIONS_HELP["streaming"])
     channels: int | None = option(None, CHANNELS_HELP, *AT_LEAST_ONE)
+    fold: str | None = option(None, FOLD_HELP, expected=FOLD_EXPECTED, fits=is_fold, metavar="K/N")
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
-        """A split, as :func:`segloss.datasets.build_dataset`."""
-        return build_dataset(
-            self.dataset,
-            self.data_path,
-            split,
-            transform,
-            **{name: getattr(self, name) for name in OPTIONS_HELP},
-            lonely=lonely,
-        )
+        """A split, as :func:`segloss.datasets.build_dataset`; with ``fold`` train and val are those of the fold."""
+
+        def build(part: str) -> SegmentationDataset:
+            options = {name: getattr(self, name) for name in OPTIONS_HELP}
+            return build_dataset(self.dataset, self.data_path, part, transform, **options, lonely=lonely)
+
+        if self.fold is None or split not in ("train", "val"):
+            return build(split)
+        parts = [build("train")]
+        with suppress(MissingSplitError):
+            parts.append(build("val"))
+        made = fold_split(parts, split, self.fold)
+        if made.root is not None:
+            label_part(made, made.root)
+        return made
 
 
 MASKS, RUNS, SCORED, SEEN = "--predictions", "--checkpoint", "--checkpoint or --predictions", "--checkpoint or --images"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from segloss.config.data import (
+    FOLD_EXPECTED,
+    FOLD_HELP,
     LABELS_MISSING,
     MASKS,
     PREDICTIONS_HELP,
@@ -13,6 +15,7 @@ from segloss.config.data import (
     SCORED,
     SEEN,
     PairOptions,
+    is_fold,
     require_splits,
     split_name,
 )
@@ -55,6 +58,7 @@ class ScoredOptions(Options):
     checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
     predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
+    ensemble: bool = option(False, "the runs together: the mean of their posteriors", of=SEEN)
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
         None, f"{DATASET_HELP}; default: the one the run was trained on", names=DATASETS, of=RUNS
@@ -68,6 +72,9 @@ class ScoredOptions(Options):
     subset: str | None = option(None, f"{OPTIONS_HELP['subset']}; default: the run's", of=RUNS)
     class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS)
     streaming: bool | None = option(None, f"{OPTIONS_HELP['streaming']}; default: the run's", of=RUNS)
+    fold: str | None = option(
+        None, f"{FOLD_HELP}; default: the run's", metavar="K/N", of=RUNS, expected=FOLD_EXPECTED, fits=is_fold
+    )
     check: Check = option("sample", f"{CHECK_HELP}; of masks all are looked at, unless off", of=SCORED)
     show_bands: tuple[int, ...] = option((), f"{SHOW_HELP}, or the run's", *SHOWN, metavar="BAND", of=SEEN)
 
@@ -192,7 +199,9 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
         if self.images is not None and not self.checkpoint:
             raise InputError("--images needs --checkpoint, the run that predicts them")
         self._check_mode()
-        count = len(self.checkpoint or self.predictions)
+        if self.ensemble:
+            require(len(self.checkpoint) > 1, "ensemble", "given with several --checkpoint", " ".join(self.checkpoint))
+        count = 1 if self.ensemble else len(self.checkpoint or self.predictions)
         for flag, given in (("names", self.names), ("group", self.group)):
             require(len(given) in (0, count), flag, f"one for each of the {count} runs or folders", " ".join(given))
         for name in self.names:

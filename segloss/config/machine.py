@@ -18,7 +18,7 @@ OWNED_TRAINER_OPTIONS = {
     "accelerator": "--accelerator",
     "devices": "--devices",
     "default_root_dir": "--output-dir",
-    "logger": "the TensorBoard events in the run folder",
+    "logger": "--logger",
     "callbacks": "segloss.training from Python",
     "enable_checkpointing": "segloss.training from Python",
     "use_distributed_sampler": "--devices; the loaders know their rank",
@@ -34,6 +34,7 @@ class TrainingMachineOptions(Options):
     precision: Precision = option("auto", "of the network; auto: bf16-mixed where the hardware has it")
     accelerator: Accelerator = option("auto", "where the network runs")
     devices: int = option(1, "number of devices", *AT_LEAST_ONE)
+    compile: bool = option(False, "compile the network; the first steps take a minute or more")
     trainer: Mapping[str, Any] = option(
         {}, "further options of lightning.Trainer, as --trainer.NAME VALUE or in the file", metavar="YAML"
     )

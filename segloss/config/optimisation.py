@@ -37,11 +37,15 @@ class ScheduleOptions(Options):
 
     epochs: int = option(60, "passes over the training split", *AT_LEAST_ONE)
     batch_size: int = option(8, "images per step and device", *AT_LEAST_ONE)
+    auto_batch_size: bool = option(
+        False, "as many images per step as memory takes, at most an eighth of the training images of a device"
+    )
     optimizer: str = option("adamw", "of torch.optim; sgd has momentum 0.9", names=OPTIMIZERS)
     optimizer_options: Mapping[str, Any] = option(
         {}, "its further options, as --optimizer-options.NAME VALUE or in the file", metavar="YAML"
     )
     lr: float = option(1e-3, "peak learning rate; sgd wants about ten times as much", *POSITIVE)
+    find_lr: bool = option(False, "say which --lr to train with, by steps at growing rates, and stop")
     encoder_lr_factor: float = option(
         0.3, "learning rate of the encoder relative to the rest; 0: it is frozen", *NOT_NEGATIVE
     )

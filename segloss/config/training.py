@@ -17,6 +17,8 @@ from segloss.losses.by_name import LOSSES_HELP
 from segloss.losses.reduction import NOT_NEGATIVE, SHARE
 from segloss.models import ModelOptions
 
+LoggerName = Literal["wandb", "mlflow", "comet"]
+
 
 @dataclass(frozen=True)
 class LossOptions(Options):
@@ -51,6 +53,7 @@ class RunOptions(Options):
         "none", "auto: options that are not given are those of python -m segloss.plan"
     )
     output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    logger: tuple[LoggerName, ...] = option((), "record the run there too, beside TensorBoard", metavar="NAME")
     check: Check = option("sample", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     calibrate: bool = option(False, CALIBRATE_HELP)
@@ -59,6 +62,9 @@ class RunOptions(Options):
     )
     resume: bool = option(False, "go on with the run in --output-dir")
     override: bool = option(False, "with --resume: go on with other options than the run began with")
+    init_from: str | None = option(
+        None, "begin with the weights of another run; of its classes those of the same name", metavar="RUN"
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -87,7 +93,7 @@ class TrainConfig(
         return min(self.epochs - 1, round(self.epochs * (1 - self.swa_share)))
 
     def unused_options(self) -> list[str]:
-        """A line for every option that is not its default and yet changes nothing beside the others."""
+        """A line for every option that is not its default and yet changes nothing, or harms, beside the others."""
         given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
@@ -97,6 +103,11 @@ class TrainConfig(
             beside["layer_decay"] = "--encoder-lr-factor 0"
         if self.optimizer == "rprop":
             beside["weight_decay"] = "--optimizer rprop"
+        if self.init_from is not None:
+            beside["encoder_weights"] = "--init-from"
         if self.augmentations is not None:
             beside |= dict.fromkeys(("color", "scale_range"), "--augmentations")
-        return [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
+        lines = [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
+        if self.encoder_lr_factor == 0 and self.encoder_weights == "none" and self.init_from is None:
+            lines.append("--encoder-lr-factor 0 freezes random weights: add --encoder-weights or --init-from")
+        return lines

@@ -1,27 +1,15 @@
 """Mean IoU by sub-folder or by sequence of the images."""
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 
+from segloss.datasets.folds import part_of
 from segloss.errors import InputError
 from segloss.evaluation.results import Totals
 from segloss.metrics import Scores, none_if_nan
 from segloss.schema import Part
-
-# A frame's number at the end of a name, with what leads up to it: _008550 of 0001TP_008550, _f00000 of Seq05VD_f00000.
-FRAME_NUMBER = re.compile(r"[/_.\- ]*(?<![a-zA-Z])[a-zA-Z]{0,5}\d+$")
-
-
-def part_of(name: str, by: str) -> str:
-    """The folder that an image lies in, or its sequence: its name without the number of the frame.
-
-    >>> [part_of(name, "sequence") for name in ("0001TP_008550", "bonn/bonn_000012_000019", "bear/00012")]
-    ['0001TP', 'bonn/bonn_000012', 'bear']
-    """
-    return name.rpartition("/")[0] if by == "folder" else FRAME_NUMBER.sub("", name)
 
 
 def require_parts(names: Iterable[str], by: str) -> None:

@@ -17,6 +17,7 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
 from segloss.errors import InputError
 from segloss.evaluation.comparison import common_images
+from segloss.evaluation.ensemble import ensemble_of
 from segloss.evaluation.fitting import fit, images_to_fit_on
 from segloss.evaluation.map_source import MapSource, decision_of_maps
 from segloss.evaluation.mask_source import MaskSource, class_table
@@ -38,6 +39,12 @@ def no_labels(dataset: SegmentationDataset) -> InputError:
     return InputError(what, "choose another --split", dataset.name)
 
 
+def _runs(config: EvalConfig, folder: Path, say: Callable[[str], None]) -> list[Run]:
+    """Those of ``--checkpoint``, or the one that they are together."""
+    runs = [load_run(path) for path in config.checkpoint]
+    return [ensemble_of(runs, folder, say)] if config.ensemble else runs
+
+
 def sources_of_runs(
     config: EvalConfig,
     folder: Path,
@@ -51,7 +58,7 @@ def sources_of_runs(
         InputError: a run, its data or its operating point cannot be used.
     """
     build = _builder(config)
-    runs = [load_run(path) for path in config.checkpoint]
+    runs = _runs(config, folder, say)
     datasets = [dataset_for_run(run, config) for run in runs]
     names = config.names or distinct_names(run.name for run in runs)
     for run, dataset in zip(runs, datasets, strict=True):
@@ -114,7 +121,7 @@ def predict_images(
         InputError: a run cannot be used, or the folder holds no images.
     """
     build = _builder(config)
-    runs = [load_run(path) for path in config.checkpoint]
+    runs = _runs(config, folder, say)
     place = Path(str(config.images))
     images = list_images(place)
     if not images:
@@ -307,9 +314,9 @@ def _open(run: Run, config: EvalConfig, split: str, image_scale: float, *, own: 
     options: dict[str, Any] = {"dataset": run.config.dataset, "val_share": run.config.val_share}
     if same or own:
         options |= {name: getattr(run.config, name) for name in OPTIONS_HELP}
-        options |= {"data_path": run.used.data_path, "class_file": run.used.class_file}
+        options |= {"data_path": run.used.data_path, "class_file": run.used.class_file, "fold": run.config.fold}
     if same or not own:
-        given = {name: getattr(config, name) for name in ("dataset", "data_path", *OPTIONS_HELP)}
+        given = {name: getattr(config, name) for name in ("dataset", "data_path", "fold", *OPTIONS_HELP)}
         options |= {name: value for name, value in given.items() if value is not None}
     dataset = DataOptions(**options).open(split, EvalTransform(image_scale))
     check_same_classes(run, dataset)

@@ -1,12 +1,15 @@
 """What is recorded and shown while a network trains."""
 
 import math
+import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -49,6 +52,8 @@ class History(Callback):
         self.saved_step: int | None = None
         self.waits: list[float] = []
         self.step_ended: float | None = None
+        self.images = self.epochs_here = 0
+        self.began = 0.0
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt | SIGTERMException | OSError) or not trainer.is_global_zero:
@@ -88,9 +93,13 @@ class History(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.started = time.monotonic()
         self.flat, self.flat_names, self.waits, self.step_ended = [], [], [], None
+        self.images, self.epochs_here = 0, self.epochs_here + 1
+        if trainer.current_epoch == 0 or self.epochs_here == 1:
+            self.began = self.started
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        self.images += len(batch["image"]) * trainer.world_size
         if self.step_ended is not None:
             self.waits.append(time.monotonic() - self.step_ended)
         if not self.rows:  # once is enough
@@ -118,6 +127,18 @@ class History(Callback):
                 noticed["score_share"] = task.mean_score_share()
         return noticed
 
+    def _speed(self, trainer: L.Trainer, task: L.LightningModule) -> dict[str, float]:
+        """How fast this process is, which is not kept: it differs where nothing that is learnt does."""
+        now = time.monotonic()
+        seconds = max(1e-9, now - self.started)
+        left = int(trainer.max_epochs or 0) - trainer.current_epoch - 1
+        return {
+            "images_per_second": self.images / seconds,
+            "wait_share": sum(self.waits) / seconds,
+            "peak_mib": peak_bytes(task.device) / 2**20,
+            "minutes_left": left * (now - self.began) / self.epochs_here / 60,
+        }
+
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
         row: dict[str, Any] = {
@@ -130,11 +151,13 @@ class History(Callback):
             **self._noticed(trainer, task),
         }
         self.rows.append(row)
+        speed = self._speed(trainer, task)
         for logger in trainer.loggers:
-            logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"]}, step=row["step"])
+            logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"], **speed}, step=row["step"])
         if trainer.is_global_zero:
             write_csv(self.path, self.columns, ([row.get(c, "") for c in self.columns] for row in self.rows))
             self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
+            self.say(describe_speed(speed))
             for line in doubts(self.rows):
                 self.say(f"warning: {line}")
 
@@ -157,6 +180,28 @@ def describe_epoch(row: dict[str, Any], epochs: int) -> str:
         f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"
         f"  mean acc {100 * row.get('val_mean_accuracy', math.nan):5.1f}"
         f"  pixel acc {100 * row.get('val_pixel_accuracy', math.nan):5.1f}  {row['seconds']:4.0f} s"
+    )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Of memory so far: a GPU's that torch took, else that of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # KiB on Linux
+
+
+def describe_speed(speed: Mapping[str, float]) -> str:
+    """One line of at most 80 columns.
+
+    >>> describe_speed({"images_per_second": 23.04, "wait_share": 0.031, "peak_mib": 1234.0, "minutes_left": 91.0})
+    '  23.0 images/s, 3 % waiting for data, memory 1.2 GiB, 1 h 31 min left'
+    """
+    hours, minutes = divmod(math.ceil(speed["minutes_left"]), 60)
+    left = f"{hours} h {minutes} min left" if hours else f"{minutes} min left"
+    return (
+        f"  {speed['images_per_second']:.1f} images/s, {100 * speed['wait_share']:.0f} % waiting for data, "
+        f"memory {speed['peak_mib'] / 1024:.1f} GiB, {left if speed['minutes_left'] > 0 else 'last epoch'}"
     )
 
 

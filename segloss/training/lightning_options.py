@@ -96,8 +96,9 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
     }
     if not config.trainer.get("gradient_clip_val"):
         nothing["gradient_clip_algorithm"] = "only with --trainer.gradient_clip_val"
-    if "max_time" not in given:
-        nothing |= dict.fromkeys(("min_epochs", "min_steps"), "nothing ends before --epochs but --trainer.max_time")
+    if "max_time" not in given and config.early_stop is None:
+        why = "nothing ends before --epochs but --trainer.max_time and --early-stop"
+        nothing |= dict.fromkeys(("min_epochs", "min_steps"), why)
     if trainer.world_size == 1:
         nothing["sync_batchnorm"] = "only with several --devices"
     if config.trainer.get("overfit_batches"):

@@ -24,6 +24,7 @@ from segloss.pixel_counts import PixelCounts
 from segloss.pixel_sample import PixelSample
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import AveragedWeights
+from segloss.training.compiled import compile_network
 from segloss.training.optimisation import build_optimizer, parameter_groups, rate_factor
 from segloss.training.reported import RULE_MIB, RULE_STRIDE, reported, rule_miou
 
@@ -70,6 +71,10 @@ class SegmentationTask(L.LightningModule):
         self.never_predicted: list[bool] = []  # by class, in the last validation
         self.score_share = torch.zeros(2)
         self.so_far: dict[str, Any] = {}  # of an epoch that is gone on with
+
+    def on_fit_start(self) -> None:
+        if self.config.compile:
+            compile_network(self.model, self.device)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss = self._zeros()
@@ -174,9 +179,14 @@ class SegmentationTask(L.LightningModule):
         scores_logged = {key: torch.tensor(value, dtype=torch.float32) for key, value in self.val_scores.items()}
         self.log_dict(scores_logged, logger=False)  # History does, by optimiser steps
 
+    @property
+    def training_pixels(self) -> Sequence[int] | None:
+        """Per class, where they are known."""
+        counts = self.checkpoint_content.get("counts")
+        return None if counts is None else PixelCounts.from_dict(counts).complete.pixels
+
     def _reported(self, scores: Scores) -> dict[str, float]:
-        names, counts = self.checkpoint_content["classes"]["names"], self.checkpoint_content.get("counts")
-        pixels = scores.pixels.tolist() if counts is None else PixelCounts.from_dict(counts).complete.pixels
+        names, pixels = self.checkpoint_content["classes"]["names"], self.training_pixels or scores.pixels.tolist()
         of_rule = self.config.monitor == "rule_miou"
         rule = {"rule_miou": rule_miou(self.sample, self.criterion.tilt)} if of_rule else {}
         return {**reported(scores, names, pixels), **rule}

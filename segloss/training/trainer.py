@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from segloss.config import TrainConfig
@@ -20,6 +19,8 @@ from segloss.training.callbacks import EpochProgress, History
 from segloss.training.checkpoints import WholeCheckpoints, checkpoint_callbacks
 from segloss.training.early_stop import EarlyStop
 from segloss.training.lightning_options import REFUSED, check_trainer_options, profiler_into
+from segloss.training.pictures import Pictures
+from segloss.training.records import build_loggers
 from segloss.training.watch import StopAtNonFinite
 
 
@@ -50,7 +51,7 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
         "accelerator": config.accelerator,
         "devices": config.devices,
         "precision": precision,
-        "logger": TensorBoardLogger(folder, name="tensorboard", version=""),
+        "logger": build_loggers(config.logger, folder),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -65,6 +66,7 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
             callbacks=[
                 StopAtNonFinite(folder),
                 History(folder, config.monitor, say),
+                Pictures(),
                 *_habits(config, say),
                 EpochProgress(console),
                 *([] if max_time is None else [Timer(max_time, interval="epoch", verbose=False)]),

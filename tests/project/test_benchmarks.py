@@ -61,6 +61,11 @@ def test_bad_options_end_with_status_2(options):
         ("data", ("--masks", "8", "--workers", "1", "--repeats", "1"), "--cache ram"),
         ("evaluation", ("--pairs", "2", "--repeats", "1"), "the per-class IoUs are equal"),
         ("rule", ("--images", "2", "--size", "64x64", "--encoder", "resnet18", "--repeats", "1"), "of the evaluation"),
+        (
+            "waiting",
+            ("--seconds", "0.1", "--ways", "OMP_NUM_THREADS=1", "--beside", "one busy process"),
+            "busy process",
+        ),
         ("windows", ("--side", "500", "--tile", "64", "--bands", "1"), "peak"),
     ],
 )

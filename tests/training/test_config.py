@@ -110,6 +110,12 @@ EVERY_TRAIN_FLAG = {
     "layer_decay": (["0.75"], 0.75),
     "schedule": (["one_cycle"], "one_cycle"),
     "early_stop": (["20"], 20),
+    "find_lr": ([], True),
+    "logger": (["WandB", "mlflow"], ["wandb", "mlflow"]),
+    "auto_batch_size": ([], True),
+    "compile": ([], True),
+    "init_from": (["runs/a"], "runs/a"),
+    "fold": (["2/5"], "2/5"),
     "ema": (["0.999"], 0.999),
     "swa_share": (["0.25"], 0.25),
     "frozen_batch_norm": (["encoder"], "encoder"),
@@ -421,6 +427,8 @@ EVERY_EVALUATION_FLAG = {
     "subset x": ["--checkpoint"],
     "class-file x": ["--checkpoint"],
     "streaming": ["--checkpoint"],
+    "fold 2/5": ["--checkpoint"],
+    "ensemble": ["--checkpoint", "--images"],
     "check off": ["--checkpoint", "--predictions"],
     "protocol smp": ["--checkpoint", "--predictions"],
     "boundary": ["--checkpoint", "--predictions"],
@@ -454,6 +462,8 @@ EVERY_EVALUATION_FLAG = {
 def test_a_flag_of_another_mode_is_refused(mode, flag):
     """With --predictions, --sweep-tau ended in a traceback after all the scoring; most others were passed over."""
     argv, modes = [*MODES[mode].split(), *f"--{flag}".split()], EVERY_EVALUATION_FLAG[flag]
+    if flag == "ensemble" and "a" in argv:
+        argv.insert(argv.index("a"), "other")
     if modes is None or mode in modes:
         parse_eval(argv)
         return

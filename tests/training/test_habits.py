@@ -1,13 +1,17 @@
 """Every habit of training does something: averages, early stop, scores, optimisers, schedules, frozen parts."""
 
 import csv
+import doctest
 import math
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from small_training import FewImages, SmallNet, SmallRun
+from street_trees import TINY, street_tree
 
+import train_seg
 from segloss.config import TrainConfig
 from segloss.config.kept_weights import WHOLE_SCORES, KeptWeightsOptions
 from segloss.config.optimisation import OPTIMIZERS, ScheduleOptions
@@ -16,7 +20,7 @@ from segloss.flags import from_plain_dict, keys_of
 from segloss.metrics import ConfusionMatrix
 from segloss.models import ModelOptions, SegmentationModel
 from segloss.resume import parse_train_config
-from segloss.runs import BEST, LAST, read_checkpoint
+from segloss.runs import BEST, LAST, load_run, read_checkpoint
 from segloss.training.auxiliary import presence_loss
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
 from segloss.training.reported import reported, require_monitored
@@ -151,7 +155,7 @@ EFFECTS = {
     "epochs": ({"epochs": 2}, lambda plain, run, folder: len(run.rows) == 2 and len(plain.rows) == 3),
     "batch_size": ({"batch_size": 4}, lambda plain, run, folder: run.trainer.global_step < plain.trainer.global_step),
 }
-ELSEWHERE = {"arch", "encoder", "encoder_weights"}  # in test_models.py
+ELSEWHERE = {"arch", "encoder", "encoder_weights", "find_lr", "auto_batch_size"}  # in test_models.py and test_trials.py
 
 
 def test_every_option_of_these_groups_has_a_row():
@@ -227,6 +231,17 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, options):
     assert same(state(whole), state(parts))
     for name in (LAST, BEST):
         assert same(saved(tmp_path / "whole", name), saved(tmp_path / "parts", name))
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"swa_share": 0.7}], ids=str)
+def test_a_checkpoint_written_in_a_validation_knows_which_weights_are_which(tmp_path, options):
+    run = SmallRun(tmp_path, net=norm_net(), epochs=3, lr=0.01, **options)
+    run.gradients.on_validation_batch_end = lambda trainer, *_: trainer.save_checkpoint(tmp_path / "middle.ckpt")
+    run.fit()
+    middle, last = (read_checkpoint(tmp_path / name) for name in ("middle.ckpt", LAST))
+    for key in ("state_dict", "training_weights"):
+        assert same(middle[key], last[key])
+    assert not same(last["training_weights"], last["state_dict"])
 
 
 def test_two_averages_are_refused():
@@ -347,7 +362,10 @@ def test_options_that_do_nothing_beside_these_are_told():
     assert told.unused_options() == [
         "--layer-decay does nothing with --encoder-lr-factor 0",
         "--weight-decay does nothing with --optimizer rprop",
+        "--encoder-lr-factor 0 freezes random weights: add --encoder-weights or --init-from",
     ]
+    told = parse_train_config(["--encoder-lr-factor", "0", "--init-from", "a", "--encoder-weights", "imagenet"])
+    assert told.unused_options() == ["--encoder-weights does nothing with --init-from"]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
@@ -493,3 +511,31 @@ def test_weights_are_found_behind_any_prefix(tmp_path, prefix, encoder):
     torch.save({f"{prefix}{name}": value for name, value in one.encoder.state_dict().items()}, tmp_path / "w.pth")
     other = ModelOptions(encoder=encoder, encoder_weights=str(tmp_path / "w.pth")).build(2)
     assert same(one.encoder.state_dict(), other.encoder.state_dict())
+
+
+# ---- together, from the command line
+
+
+def test_all_together_train_resume_and_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    data = street_tree(tmp_path / "streets", train=8, val=3, test=2)
+    words = (
+        "--ema 0.9 --auxiliary 0.4 --optimizer sgd --lr 0.01 --schedule one_cycle --warmup-share 0.3 --layer-decay 0.8 "
+        "--frozen-batch-norm encoder --monitor rule_miou --early-stop 5 --accelerator cpu"
+    )
+    argv = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(tmp_path / "run"), *TINY]
+    train_seg.train([*argv, *words.split(), "--epochs", "1"])
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER")
+    train_seg.train(["--resume", "--output-dir", str(tmp_path / "run"), "--epochs", "2"])
+    rows = list(csv.DictReader((tmp_path / "run/history.csv").open()))
+    assert len(rows) == 2 and all(0 <= float(row["val_rule_miou"]) <= 1 for row in rows)
+    run = load_run(tmp_path / "run")
+    assert run.config.ema == 0.9 and run.model(torch.zeros(1, 3, 64, 64)).shape == (1, 11, 64, 64)
+    assert (tmp_path / "run/test_metrics.json").is_file() and "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["optimisation", "auxiliary", "trials", "pictures", "callbacks"])
+def test_examples_in_docstrings_are_right(name):
+    found = doctest.testmod(import_module(f"segloss.training.{name}"))
+    assert found.attempted and not found.failed

@@ -1,0 +1,89 @@
+"""Folds for cross-validation: train and val together, dealt out by sequences of images."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from segloss.datasets.base import SegmentationDataset
+from segloss.datasets.pairing import Pairing
+from segloss.errors import InputError
+
+# A frame's number at the end of a name, with what leads up to it: _008550 of 0001TP_008550, _f00000 of Seq05VD_f00000.
+FRAME_NUMBER = re.compile(r"[/_.\- ]*(?<![a-zA-Z])[a-zA-Z]{0,5}\d+$")
+
+
+def part_of(name: str, by: str) -> str:
+    """The folder that an image lies in, or its sequence: its name without the number of the frame.
+
+    >>> [part_of(name, "sequence") for name in ("0001TP_008550", "bonn/bonn_000012_000019", "bear/00012")]
+    ['0001TP', 'bonn/bonn_000012', 'bear']
+    """
+    return name.rpartition("/")[0] if by == "folder" else FRAME_NUMBER.sub("", name)
+
+
+def read_fold(text: str) -> tuple[int, int]:
+    """``"2/5"`` as (2, 5); ValueError for what is no fold of at least two."""
+    number, of = (int(part) for part in text.split("/"))
+    if not 1 <= number <= of or of < 2:
+        raise ValueError(text)
+    return number, of
+
+
+def deal(names: Sequence[str], folds: int) -> tuple[list[int], str]:
+    """The fold of each image, from 1, and in words how they were dealt.
+
+    Sequences stay whole, the longest first to the fold that has fewest images; where there are fewer than folds, each
+    is cut into as many runs of consecutive images, so that neighbours in time are in one fold but at the cuts. The
+    same names are dealt alike in any order.
+
+    >>> deal(["a_1", "a_2", "b_1", "c_1", "c_2", "c_3"], 2)
+    ([2, 2, 2, 1, 1, 1], 'by sequence')
+    >>> deal(["a_1", "a_2", "a_3", "a_4"], 2)
+    ([1, 1, 2, 2], 'in runs of consecutive images')
+    """
+    sequences: dict[str, list[str]] = {}
+    for name in sorted(names):
+        sequences.setdefault(part_of(name, "sequence"), []).append(name)
+    fold_of: dict[str, int] = {}
+    if len(sequences) < folds:
+        for members in sequences.values():
+            fold_of |= {name: place * folds // len(members) + 1 for place, name in enumerate(members)}
+        return [fold_of[name] for name in names], "in runs of consecutive images"
+    held = [0] * folds
+    for members in sorted(sequences.values(), key=lambda members: (-len(members), members[0])):
+        least = held.index(min(held))
+        held[least] += len(members)
+        fold_of |= dict.fromkeys(members, least + 1)
+    return [fold_of[name] for name in names], "by sequence" if len(sequences) < len(names) else "image by image"
+
+
+def fold_split(parts: Sequence[SegmentationDataset], split: str, fold: str) -> SegmentationDataset:
+    """The ``split``, train or val, of a fold of the images of all ``parts``.
+
+    Raises:
+        InputError: parts without files of their own, or fewer images than folds.
+    """
+    number, folds = read_fold(fold)
+    first = parts[0]
+    if any(type(part) is not SegmentationDataset for part in parts):
+        raise InputError("needs images in files", "leave it out, or write the images to a folder", f"--fold {fold}")
+    names = [name for part in parts for name in part.names]
+    if len({*names}) < len(names):
+        names = [f"{part.split}/{name}" for part in parts for name in part.names]
+    if len(names) < folds:
+        raise InputError(f"{len(names)} images are fewer than folds", "take fewer folds", f"--fold {fold}")
+    numbers, how = deal(names, folds)
+    chosen = [place for place, n in enumerate(numbers) if (n == number) == (split == "val")]
+    pairs = [pair for part in parts for pair in part.pairs]
+    form = f"{first.found.form}; fold {number} of {folds} of {' and '.join(part.split for part in parts)}, {how}"
+    found: Pairing = replace(
+        first.found,
+        form=form,
+        pairs=[pairs[place] for place in chosen],
+        names=[names[place] for place in chosen],
+        lonely_images={name: path for part in parts for name, path in part.found.lonely_images.items()},
+        lonely_masks={name: path for part in parts for name, path in part.found.lonely_masks.items()},
+    )
+    made = SegmentationDataset(first.name, split, found, first.classes, first.transform)
+    made.root = first.root
+    return made

@@ -1,0 +1,59 @@
+"""Several runs as one: the mean of their posteriors."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.errors import InputError
+from segloss.inference import AveragedPosterior, Ensemble
+from segloss.losses import Criterion
+from segloss.runs import Run
+
+
+class EnsembleReader(AveragedPosterior):
+    r"""Reads the mean of posteriors; its tilt is :math:`u_c = \prod_k u_{kc}^{1/n}`, that of equal members theirs."""
+
+    mean_tilt: Tensor | None
+
+    def __init__(self, criteria: Sequence[Criterion]):
+        super().__init__(criteria[0])
+        tilts = [criterion.tilt for criterion in criteria]
+        known = next((tilt for tilt in tilts if tilt is not None), None)
+        mean = None
+        if known is not None:
+            logs = [torch.zeros_like(known) if tilt is None else tilt.log() for tilt in tilts]
+            mean = torch.stack(logs).mean(0).exp()
+        self.register_buffer("mean_tilt", mean)
+
+    @property
+    def tilt(self) -> Tensor | None:
+        return self.mean_tilt
+
+
+def ensemble_of(runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> Run:
+    """One run whose scores are the mean of the members' posteriors, each calibrated where it was.
+
+    What is fitted to it is kept in ``folder``.
+
+    Raises:
+        InputError: members see other classes, bands or image scales.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for what, ours, theirs in (
+            ("classes", first.classes.names, run.classes.names),
+            ("bands", (first.bands.count, first.bands.dtype), (run.bands.count, run.bands.dtype)),
+            ("image scale", first.config.image_scale, run.config.image_scale),
+        ):
+            if ours != theirs:
+                raise InputError(f"has another {what} than {first.path}", "leave it out of --ensemble", run.path)
+    say(f"ensemble of {len(runs)}: {', '.join(str(run.path) for run in runs)}")
+    if len({run.config.fold for run in runs}) > 1:
+        say("warning: members were trained on other folds: some have seen the images of val; score --split test")
+    model: Any = Ensemble([(run.model, run.reader) for run in runs])
+    reader = EnsembleReader([run.criterion for run in runs])
+    path = folder / "ensemble"
+    return Run(model, reader, first.classes, first.counts, first.config, path, first.used, first.bands)

@@ -1,0 +1,76 @@
+"""Weights of another run to begin with, its heads matched by the names of the classes."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segloss.datasets import ClassTable
+from segloss.errors import InputError
+from segloss.models import SegmentationModel
+from segloss.runs import Run
+
+
+def _heads(model: SegmentationModel, classes: int) -> list[str]:
+    """Names of the tensors with a row for each class: those of the last layer of each head."""
+    found = []
+    for head in ("segmentation_head", "classification_head"):
+        layers = [
+            (name, layer)
+            for name, layer in model.named_modules()
+            if name.startswith(f"network.{head}") and isinstance(layer, nn.Conv2d | nn.Linear)
+        ]
+        if layers:
+            name, layer = layers[-1]
+            found += [f"{name}.{part}" for part, tensor in layer.named_parameters() if len(tensor) == classes]
+    return found
+
+
+@torch.no_grad()
+def start_from(run: Run, model: SegmentationModel, classes: ClassTable) -> str:
+    """Copy a run's weights into a new model; of the heads the rows of classes of the same name. Says which.
+
+    Normalisation comes along: the weights were trained with it.
+
+    Raises:
+        InputError: another network or other bands.
+    """
+    theirs, ours = run.model.state_dict(), model.state_dict()
+    old, heads = run.classes.names, _heads(model, len(classes))
+    kept = {name: old.index(name) for name in classes.names if name in old}
+    wrong = [
+        name
+        for name in dict.fromkeys((*ours, *theirs))  # a smaller network may fit into a larger one
+        if name not in heads and not name.startswith("network.classification_head")
+        if name not in theirs or name not in ours or theirs[name].shape != ours[name].shape
+    ]
+    if wrong:
+        config = run.config
+        raise InputError(
+            f"is of {config.arch} with encoder {config.encoder} for {run.bands.count} bands: {len(wrong)} tensors do "
+            f"not fit this network (first: {wrong[0]})",
+            f"add --arch {config.arch} --encoder {config.encoder}, or give it as --encoder-weights",
+            run.path,
+        )
+    for name, tensor in ours.items():
+        source = theirs.get(name)
+        if source is None:
+            continue
+        if name not in heads:
+            tensor.copy_(source) if source.shape == tensor.shape else None
+            continue
+        for place, of_class in enumerate(classes.names):
+            if of_class in kept:
+                tensor[place] = source[kept[of_class]]
+    return told(run.path, kept, classes.names, old)
+
+
+def told(path: Path, kept: dict[str, int], new: tuple[str, ...] | list[str], old: tuple[str, ...] | list[str]) -> str:
+    """One line: whose weights, which classes keep their scores, which begin anew, which are left behind."""
+    parts = {
+        "kept": list(kept),
+        "new": [name for name in new if name not in kept],
+        "left behind": [name for name in old if name not in kept],
+    }
+    listed = [f"{what}: {', '.join(names)}" for what, names in parts.items() if names]
+    return f"begins with the weights of {path}; classes {'; '.join(listed)}"

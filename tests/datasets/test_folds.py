@@ -1,0 +1,105 @@
+"""Folds: every image of train and val is validated on once, and sequences stay whole."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from street_trees import street_tree, write_scene
+
+from segloss.config import DataOptions, TrainConfig
+from segloss.datasets.folds import deal, part_of
+from segloss.errors import InputError
+from segloss.flags import from_plain_dict
+
+
+def names_of(lengths: dict[str, int]) -> list[str]:
+    return [f"{sequence}_{frame:05d}" for sequence, length in lengths.items() for frame in range(length)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "folds"),
+    [
+        (dict.fromkeys("abcdefg", 7), 3),
+        ({"a": 50, "b": 3, "c": 3, "d": 3}, 2),
+        ({c: k for k, c in enumerate("abcdefgh", 1)}, 5),
+    ],
+)
+def test_sequences_stay_whole_and_folds_are_as_even_as_they_can_be(lengths, folds):
+    names = names_of(lengths)
+    numbers, how = deal(names, folds)
+    of_sequence = {part_of(name, "sequence"): set() for name in names}
+    for name, number in zip(names, numbers, strict=True):
+        of_sequence[part_of(name, "sequence")].add(number)
+    assert how == "by sequence" and all(len(found) == 1 for found in of_sequence.values())
+    sizes = Counter(numbers)
+    assert set(sizes) == {*range(1, folds + 1)}
+    assert max(sizes.values()) - min(sizes.values()) <= max(lengths.values())
+
+
+def test_fewer_sequences_than_folds_are_cut_into_runs_of_neighbours():
+    names = names_of({"drive": 23, "city": 8})
+    numbers, how = deal(names, 5)
+    assert how == "in runs of consecutive images"
+    for sequence in ("drive", "city"):
+        own = [n for name, n in zip(names, numbers, strict=True) if name.startswith(sequence)]
+        assert own == sorted(own) and set(own) == {1, 2, 3, 4, 5}
+        assert max(Counter(own).values()) - min(Counter(own).values()) <= 1
+
+
+def test_images_without_sequences_are_dealt_one_by_one():
+    numbers, how = deal(["apple", "bear", "cat", "dog"], 2)
+    assert how == "image by image" and sorted(numbers) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("lengths", [{"a": 9, "b": 4, "c": 4}, {"a": 9}, {"a": 1, "b": 1, "c": 1}])
+def test_the_order_of_the_names_changes_nothing(lengths):
+    names = names_of(lengths)
+    shuffled = random.Random(0).sample(names, len(names))
+    assert dict(zip(names, deal(names, 3)[0], strict=True)) == dict(zip(shuffled, deal(shuffled, 3)[0], strict=True))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return street_tree(tmp_path_factory.mktemp("streets"), train=9, val=4, test=2)
+
+
+def opened(data: Path, split: str, fold: str | None, dataset: str = "camvid"):
+    options = {"dataset": dataset, "data_path": str(data), "fold": fold}
+    return from_plain_dict(DataOptions, options).open(split)
+
+
+def test_every_image_is_validated_on_once_and_never_trained_on_then(data):
+    everything = sorted(opened(data, "train", None).names + opened(data, "val", None).names)
+    validated = []
+    for number in range(1, 4):
+        train, val = (opened(data, split, f"{number}/3") for split in ("train", "val"))
+        assert sorted(train.names + val.names) == everything and len(val) >= 4
+        assert {image for image, _ in train.pairs}.isdisjoint(image for image, _ in val.pairs)
+        assert val[0]["labels"].shape == (64, 96) and f"fold {number} of 3 of train and val" in val.found.form
+        validated += val.names
+    assert sorted(validated) == everything
+    assert opened(data, "test", "1/3").names == opened(data, "test", None).names
+
+
+def test_names_that_both_splits_have_are_told_apart(tmp_path):
+    (tmp_path / "classes.yaml").write_text("classes:\n" + "".join(f"  - {{name: c{k}, id: {k}}}\n" for k in range(11)))
+    for split, count in (("train", 6), ("val", 3)):
+        for index in range(count):
+            write_scene(tmp_path / f"images/{split}/{index}.png", tmp_path / f"masks/{split}/{index}.png", split, index)
+    val = opened(tmp_path, "val", "1/3", "folder")
+    train = opened(tmp_path, "train", "1/3", "folder")
+    assert len({*val.names, *train.names}) == 9 and all(name.startswith(("train/", "val/")) for name in val.names)
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "2", "a/b", "2/5/7", "", "-1/3"])
+def test_what_is_no_fold_is_refused(fold):
+    with pytest.raises(InputError, match="--fold must be K/N, the K-th of N folds, such as 2/5, got"):
+        from_plain_dict(TrainConfig, {"fold": fold})
+
+
+def test_what_cannot_be_dealt_is_refused_in_one_line(data):
+    with pytest.raises(InputError, match=r"--fold 1/99: 13 images are fewer than folds; take fewer folds"):
+        opened(data, "val", "1/99")
+    with pytest.raises(InputError, match=r"--fold 1/3: needs images in files; leave it out, or write"):
+        from_plain_dict(DataOptions, {"dataset": "synthetic", "fold": "1/3"}).open("val")
