@@ -85,7 +85,8 @@ class Runner:
         with held(self.runs / f"{job.name}.lock") as descriptor:
             new = not self.trained(job)
             if new:
-                began.touch()
+                if not began.is_file():
+                    began.write_text(json.dumps(machine()))  # of the training, whoever scores it later
                 self.train(job, descriptor)
             row = self.row(job, adopted=not began.is_file())
             for split, decision in self.missing(job):
@@ -147,8 +148,11 @@ class Runner:
         with (folder / "history.csv").open() as file:
             seconds = [float(line["seconds"]) for line in csv.DictReader(file)]
         here = machine() if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown
+        began = self.runs / f"{job.name}.began"
         if adopted:
             here["commit"] = self.adopted_commit
+        elif text := began.read_text():  # empty: of an earlier version of this script
+            here = json.loads(text)
         weights = Path(config["encoder_weights"]).name
         where = f"--data-path ${variable(job.base)} --encoder-weights {weights}"
         command = f"{shlex.join(['python', 'train_seg.py', *job.settings])} {where}"

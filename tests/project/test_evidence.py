@@ -196,6 +196,16 @@ def test_a_decision_that_eval_seg_has_learnt_is_scored_alone(runner, job, monkey
     assert [line.split()[-2:] for line in calls(runner)[before:]] == [["--decision", "iou"]] * 2
 
 
+def test_a_row_says_at_which_commit_a_run_was_trained_not_scored(runner, job, monkeypatch):
+    (runner.runs.parent / "die").touch()
+    with pytest.raises(evidence.Stopped, match="failed"):
+        runner.run(job)
+    (runner.runs.parent / "die").unlink()
+    monkeypatch.setattr(evidence_runs, "machine", lambda: dict.fromkeys(("commit", "device", "threads", "torch"), "y"))
+    runner.run(job)
+    assert json.loads(runner.row_file(job).read_text())["commit"] == "x"
+
+
 def adoptable(runner, job, loss: str = "ce") -> Path:
     folder = runner.runs / job.name
     folder.mkdir()
