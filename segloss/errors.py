@@ -78,7 +78,8 @@ def unknown_name(
     if len(names) > LISTED:
         resembling = get_close_matches(plain(name), by_plain, LISTED // 2, 0.4)
         some = [by_plain[each] for each in resembling] or names[: LISTED // 2]
-        names = [*some, f"... ({len(names)} in all)"]
+        told = [name for name in names if " " in name and name not in some]  # what is no name, but says more
+        names = [*some, f"... ({len(names)} in all)", *told]
     return InputError(f"unknown {kind} {name!r}", f"choose one of {', '.join(names)}{hint}", where)
 
 

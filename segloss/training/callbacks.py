@@ -71,16 +71,19 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         seconds = time.monotonic() - self.started
         flat = self.flat_names + named(self.flat)
-        return {"rows": self.rows, "lr": self.lr, "seconds": seconds, "flat": flat, "waits": self.waits}
+        of_epoch = {"lr": self.lr, "seconds": seconds, "flat": flat, "waits": self.waits, "images": self.images}
+        return {"rows": self.rows, **of_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
         # The rest is of an epoch that is gone on with.
         self.lr, self.started = state.get("lr", 0.0), time.monotonic() - state.get("seconds", 0.0)
         self.flat_names, self.waits = list(state.get("flat", [])), list(state.get("waits", []))
+        self.images = state.get("images", 0)
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
+        self.began = time.monotonic()
         if trainer.global_step:
             self.saved_step = trainer.global_step
             forget_events(trainer, trainer.global_step + (not task.so_far.get("validating")))
@@ -93,9 +96,7 @@ class History(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.started = time.monotonic()
         self.flat, self.flat_names, self.waits, self.step_ended = [], [], [], None
-        self.images, self.epochs_here = 0, self.epochs_here + 1
-        if trainer.current_epoch == 0 or self.epochs_here == 1:
-            self.began = self.started
+        self.images = 0
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         self.lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
@@ -131,6 +132,7 @@ class History(Callback):
         """How fast this process is, which is not kept: it differs where nothing that is learnt does."""
         now = time.monotonic()
         seconds = max(1e-9, now - self.started)
+        self.epochs_here += 1
         left = int(trainer.max_epochs or 0) - trainer.current_epoch - 1
         return {
             "images_per_second": self.images / seconds,

@@ -110,12 +110,19 @@ def run(argv: list[str], before: Callable[[], None], log: Path) -> int:
         os._exit(status)
 
 
-def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: (step, value) of each tag."""
+SPEED = ("images_per_second", "wait_share", "peak_mib", "minutes_left")
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, str]]]:
+    """What TensorBoard shows: (step, value) of each tag, but for how fast the machine was."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return {
+        tag: [(event.step, str(event.value)) for event in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+        if tag not in SPEED
+    }
 
 
 def outcome(folder: Path) -> dict[str, Any]:

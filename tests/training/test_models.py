@@ -168,7 +168,7 @@ def test_a_model_is_in_training_mode_and_its_encoder_can_be_told_apart():
     [
         ("unett", "resnet18", ("unknown --arch 'unett'", "unetplusplus", "deeplabv3plus")),
         ("deeplabv3+", "resnet18", ("did you mean deeplabv3plus?",)),
-        ("unet", "resnet19", ("unknown encoder 'resnet19'", "resnet18", "mit_b0", "tu-NAME")),
+        ("unet", "resnet19", ("unknown encoder 'resnet19'", "resnet18", "in all)", "tu-NAME")),
         ("unet", "tu-resnet19", ("unknown encoder 'tu-resnet19'", "timm has no such model")),
         ("unet", "tu-convnext_tine", ("timm has no such model", "near it: ", "tu-convnext_tiny")),
         ("linknet", "mit_b0", ("no linknet with encoder mit_b0", "choose another pair")),
