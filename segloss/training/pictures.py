@@ -56,7 +56,7 @@ class Pictures(Callback):
             rarest_first = sorted(range(len(pixels)), key=lambda c: pixels[c])
             self.shown = choose_shown(image_histograms(dataset)[0], rarest_first)
         rows = []
-        names = dataset.classes.names
+        names = task.checkpoint_content["classes"]["names"]
         for place, of_class in sorted(self.shown, key=lambda pair: task.val_scores[f"val_iou/{names[pair[1]]}"]):
             iou = 100 * task.val_scores[f"val_iou/{names[of_class]}"]
             rows.append(captioned(self._row(task, dataset, place), f"{names[of_class]}: IoU {iou:.1f}"))

@@ -14,10 +14,7 @@ from segloss.iou_rule import iou_decision
 from segloss.metrics import Scores, class_groups
 from segloss.pixel_sample import PixelSample
 
-RULE_MIB, RULE_STRIDE = (
-    8,
-    4,
-)  # of posteriors that the IoU rule is fitted to in each validation: 190,000 pixels of 11 classes
+RULE_MIB, RULE_STRIDE = 8, 4  # of posteriors that the rule is fitted to in a validation: 190,000 pixels of 11 classes
 
 
 def reported(scores: Scores, names: Sequence[str], pixels: Sequence[int]) -> dict[str, float]:

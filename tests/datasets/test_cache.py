@@ -158,7 +158,7 @@ def test_made_up_scenes_can_be_kept_too():
 def test_too_little_memory_is_answered_in_one_line_before_any_is_taken(root, place, monkeypatch):
     need = 4 * (2 * 40 * 50 + 33 * 47 + 2 * 61 * 20 + 2 * 21 * 34)
     free = {"shared": 10**9, "machine": 10**9}
-    monkeypatch.setattr(cache, "_free_memory", lambda: free)
+    monkeypatch.setattr(cache, "free_memory", lambda: free)
     cache_in_ram(opened(root, cached=False))
     free[place] = need  # a tenth must stay free
     with pytest.raises(
@@ -172,5 +172,5 @@ def test_too_little_memory_is_answered_in_one_line_before_any_is_taken(root, pla
 
 
 def test_the_free_memory_of_this_machine_is_plausible():
-    for place, free in cache._free_memory().items():
+    for place, free in cache.free_memory().items():
         assert 2**20 < free < 2**50, place

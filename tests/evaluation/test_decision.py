@@ -149,7 +149,7 @@ def test_a_run_without_a_rule_fits_it_first_the_same_way(run, tmp_path, capsys):
     rule = kept(run)["rule"]
     scores(without_decision(run), tmp_path / "a", "--decision", "iou", "--calibrate", "--batch-size", "2")
     said = capsys.readouterr().out
-    assert kept(run)["rule"]["terms"]["slope"] == pytest.approx(rule["terms"]["slope"], rel=1e-3)
+    assert kept(run)["rule"]["terms"]["slope"] == pytest.approx(rule["terms"]["slope"], rel=1e-2)
     assert (
         "run: calibrated on 3 images of val (" in said and "run: IoU rule fitted on 3 images of val: expected" in said
     )
