@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 def train(argv: Sequence[str] | None = None) -> None:
     from segloss.resume import parse_train_config
 
-    config = parse_train_config(
-        argv, _planned
-    )  # before the slow imports: what can be refused without data is answered at once
+    # Before the slow imports: what can be refused without data is answered at once.
+    config = parse_train_config(argv, _planned)
 
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException

@@ -99,6 +99,8 @@ class TrainConfig(
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
+        if self.init_from is not None:
+            beside["bias_init"] = "--init-from"
         if self.encoder_lr_factor == 0:
             beside["layer_decay"] = "--encoder-lr-factor 0"
         if self.optimizer == "rprop":

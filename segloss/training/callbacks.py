@@ -1,7 +1,6 @@
 """What is recorded and shown while a network trains."""
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -186,9 +185,13 @@ def describe_epoch(row: dict[str, Any], epochs: int) -> str:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Of memory so far: a GPU's that torch took, else that of this process."""
+    """Of memory so far: a GPU's that torch took, else that of this process; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024  # KiB on Linux
 

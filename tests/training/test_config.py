@@ -782,6 +782,7 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
             ],
         ),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
+        ("--init-from runs/a --bias-init prior", ["--bias-init does nothing with --init-from"]),
     ],
 )
 def test_options_that_change_nothing_are_told(flags, expected):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import lightning.pytorch.loggers
@@ -19,7 +20,7 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 from segloss.report.terminal import new_progress
-from segloss.training.callbacks import describe_speed
+from segloss.training.callbacks import describe_speed, peak_bytes
 from segloss.training.pictures import Pictures, captioned, choose_shown
 from segloss.training.records import build_loggers, log_picture
 from segloss.training.task import SegmentationTask
@@ -198,3 +199,9 @@ def test_a_pipe_gets_lines_and_no_bar(tmp_path):
     run = SmallRun(tmp_path, epochs=2).fit()
     assert "\x1b" not in run.said and "\r" not in run.said
     assert len(run.said.splitlines()) == 4  # of each epoch its scores and its speed
+
+
+def test_memory_is_told_where_the_system_tells_it(monkeypatch):
+    assert peak_bytes(torch.device("cpu")) > 2**26  # torch alone takes more
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert peak_bytes(torch.device("cpu")) == 0

@@ -17,46 +17,37 @@ def refusal(kind, argv: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("argv", "ours"),
+    ("kind", "argv", "ours"),
     [
-        ("--device cuda", "--accelerator"),
-        ("--pretrained", "--encoder-weights"),
-        ("--num-classes 3", "--class-file"),
-        ("--data X", "--data-path"),
-        ("--model unet", "--arch"),
-        ("--backbone resnet18", "--encoder"),
-        ("--bs 8", "--batch-size"),
-        ("--learning-rate 1e-3", "--lr"),
-        ("--learning_rate=1e-3", "--lr"),
-        ("--work-dir runs", "--output-dir"),
-        ("--amp", "--precision"),
-        ("--gpus 2", "--devices"),
-        ("--img-size 512", "--image-scale"),
-        ("--out runs", "--output-dir"),
-        ("-b 8", "--batch-size"),
-        ("--max-norm 1", "--trainer"),
+        (TrainConfig, "--device cuda", "--accelerator"),
+        (TrainConfig, "--pretrained", "--encoder-weights"),
+        (TrainConfig, "--num-classes 3", "--class-file"),
+        (TrainConfig, "--data X", "--data-path"),
+        (TrainConfig, "--model unet", "--arch"),
+        (TrainConfig, "--backbone resnet18", "--encoder"),
+        (TrainConfig, "--bs 8", "--batch-size"),
+        (TrainConfig, "--learning-rate 1e-3", "--lr"),
+        (TrainConfig, "--learning_rate=1e-3", "--lr"),
+        (TrainConfig, "--work-dir runs", "--output-dir"),
+        (TrainConfig, "--amp", "--precision"),
+        (TrainConfig, "--gpus 2", "--devices"),
+        (TrainConfig, "--img-size 512", "--image-scale"),
+        (TrainConfig, "--out runs", "--output-dir"),
+        (TrainConfig, "-b 8", "--batch-size"),
+        (TrainConfig, "--max-norm 1", "--trainer"),
+        (EvalConfig, "--ckpt a", "--checkpoint"),
+        (EvalConfig, "--weights a", "--checkpoint"),
+        (EvalConfig, "--tau 0.5", "--decision"),
+        (EvalConfig, "--tta", "--tta-flip"),
+        (EvalConfig, "--out a", "--output-dir"),
+        (EvalConfig, "--gt a", "--labels"),
+        (EvalConfig, "--pred-dir a", "--predictions"),
+        (EvalConfig, "--num-classes 3", "--class-table"),
+        (EvalConfig, "--source a", "--images"),
     ],
 )
-def test_a_flag_of_others_is_answered_with_the_one_of_training(argv, ours):
-    assert f"; it is {ours} here: " in refusal(TrainConfig, argv)
-
-
-@pytest.mark.parametrize(
-    ("argv", "ours"),
-    [
-        ("--ckpt a", "--checkpoint"),
-        ("--weights a", "--checkpoint"),
-        ("--tau 0.5", "--decision"),
-        ("--tta", "--tta-flip"),
-        ("--out a", "--output-dir"),
-        ("--gt a", "--labels"),
-        ("--pred-dir a", "--predictions"),
-        ("--num-classes 3", "--class-table"),
-        ("--source a", "--images"),
-    ],
-)
-def test_a_flag_of_others_is_answered_with_the_one_of_evaluation(argv, ours):
-    assert f"; it is {ours} here: " in refusal(EvalConfig, argv)
+def test_a_flag_of_others_is_answered_with_ours(kind, argv, ours):
+    assert f"; it is {ours} here: " in refusal(kind, argv)
 
 
 @pytest.mark.parametrize(
