@@ -43,7 +43,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
-    from segloss.training.trials import batches_forever, free_bytes, largest_batch, steepest, step_bytes, try_rates
+    from segloss.training.trials import fastest_rate, fitting_batch_size
     from segloss.training.warm_start import start_from
 
     folder = choose_run_folder(config)
@@ -87,13 +87,12 @@ def train(argv: Sequence[str] | None = None) -> None:
     if run is None and config.init_from is None and config.bias_init == "prior":
         start_bias(model, criterion.scores_of(class_prior(counts.complete)))
     if config.auto_batch_size and run is None:
-        measure = step_bytes(model, criterion, config, splits.crop_size, machine)
-        most = max(1, splits.images_per_epoch // config.devices // 8)
-        config = replace(config, batch_size=largest_batch(measure, free_bytes(machine.device), most))
-        say(f"batch size: {config.batch_size}, of at most {most}")
+        fitting, most = fitting_batch_size(model, criterion, config, splits, machine)
+        config = replace(config, batch_size=fitting)
+        say(f"batch size: {fitting}, of at most {most}")
     splits = prepare_training(config, splits, counts)
     if config.find_lr:
-        rate = steepest(try_rates(model, criterion, config, batches_forever(splits, config, machine.workers), machine))
+        rate = fastest_rate(model, criterion, config, splits, machine)
         say(f"the loss falls fastest at --lr {rate:.1e}; nothing was written")
         return
     batches_of_epoch(config, splits, trainer)

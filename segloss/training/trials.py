@@ -25,6 +25,23 @@ SMOOTHING = 0.9
 GONE = 4.0  # times the least smoothed loss: no rate beyond is tried
 
 
+def fastest_rate(
+    model: SegmentationModel, criterion: Criterion, config: TrainConfig, splits: Splits, machine: Machine
+) -> float:
+    """What ``--find-lr`` says: :func:`steepest` of :func:`try_rates` on the training batches."""
+    return steepest(try_rates(model, criterion, config, batches_forever(splits, config, machine.workers), machine))
+
+
+def fitting_batch_size(
+    model: SegmentationModel, criterion: Criterion, config: TrainConfig, splits: Splits, machine: Machine
+) -> tuple[int, int]:
+    """What ``--auto-batch-size`` takes: :func:`largest_batch` in free memory; and the most there may be, an eighth of a
+    device's training images."""
+    most = max(1, splits.images_per_epoch // config.devices // 8)
+    measure = step_bytes(model, criterion, config, splits.crop_size, machine)
+    return largest_batch(measure, free_bytes(machine.device), most), most
+
+
 def batches_forever(splits: Splits, config: TrainConfig, workers: int) -> Iterator[dict[str, Any]]:
     """Training batches, epoch after epoch."""
     loader = training_loader(splits.train, config.batch_size, seed=config.seed, workers=workers, repeat=splits.repeat)
