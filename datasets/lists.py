@@ -18,6 +18,8 @@ NAMED_LIST = re.compile(
     r"(train|training|val|valid|validation|test|testing|trainval|splits?)"
     r"([ _-]?(list|ids?|idx|ind(ex|ices)|split|set|data|images?|files?|names?))?"
 )
+OF_LISTS = re.compile(r"(?i)(image)?(sets?|splits?|lists?|folds?|partitions?|cv)")  # a folder
+OF_FOLDS = re.compile(r"(?i)(fold|split|set|part|subset|cv)?[ _-]?\d+")  # a file
 UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test"}
@@ -29,19 +31,23 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
     """The file that lists a split where none of the usual names does; None where no file lists images.
 
     Raises:
-        InputError: a file lists images of a split in a way that is not read, or there are two for one split.
+        InputError: a file lists images of a split in a way that is not read, or does not say of which, or there are
+            two for one split.
         MissingSplitError: there are lists, but none of this split.
     """
     names = {path.relative_to(images).with_suffix("").as_posix() for path in image_files(images)}
     stems = names | {name.rsplit("/", 1)[-1] for name in names}
     found: dict[str, Path] = {}
     tables: list[Path] = []
+    nameless: list[Path] = []
     for path in _files(root, images, masks):
         if path.suffix.lower() in TABLES:
             tables.append(path)
             continue
         splits = splits_of(path.stem)
         if not splits and not _has_column_of_splits(path):
+            if _lists_a_part(path, stems, len(names)):
+                nameless.append(path)
             continue
         if not _names_images(path, stems):
             continue
@@ -52,6 +58,9 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
             what = f"lists images of {splits[0]}, and {found[splits[0]]} too"
             raise InputError(what, "keep one of the two", path)
         found[splits[0]] = path
+    if nameless and not found:
+        what = "lists a part of the images, and its name does not say of which split"
+        raise InputError(what, "name the lists train.txt and val.txt, or move it away", nameless[0])
     if tables and not found:
         what = "may list the images of a split, in a form that is not read"
         raise InputError(what, "write train.txt and val.txt with a name or path a line, or move it away", tables[0])
@@ -130,6 +139,13 @@ def _has_column_of_splits(path: Path) -> bool:
     if path.suffix.lower() in UNREAD:
         return len({WORDS[cell] for line in lines for cell in line if cell in WORDS}) > 1
     return bool(lines) and 2 * sum(any(cell in WORDS for cell in line) for line in lines) > len(lines)
+
+
+def _lists_a_part(path: Path, stems: set[str], images: int) -> bool:
+    """Whether a file that lies among lists, or is numbered as folds are, names some of the images and not all."""
+    if not OF_LISTS.fullmatch(path.parent.name) and not OF_FOLDS.fullmatch(path.stem):
+        return False
+    return path.suffix.lower() not in UNREAD and _names_images(path, stems) and len(read_list(path)) < images
 
 
 def _names_images(path: Path, names: set[str]) -> bool:

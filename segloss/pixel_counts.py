@@ -106,6 +106,8 @@ class PixelCounts:
             isinstance(name, str) for name in (*names, self.dataset, self.split, self.fingerprint, self.images_digest)
         ):
             raise ValueError("names must be texts")
+        if len({*names}) < len(names):
+            raise ValueError("a class is named twice")
         for each in (*numbers, *of_labelled, (self.ignored_pixels, self.image_count)):
             _check_whole("counts", each)
         for name, pixels, images, around in zip(names, *numbers, strict=True):

@@ -172,6 +172,9 @@ def test_the_header_of_a_csv_is_no_image(tmp_path, header):
         ({"meta/splits.mat": "MATLAB"}, "splits.mat"),
         ({"Train_IDs.npy": ""}, "Train_IDs.npy"),
         ({"trainval": "a\nb\nc", "test": "d"}, "trainval"),
+        ({"splits/1.txt": "a\nb\nc", "splits/2.txt": "d\ne"}, "1.txt: lists a part of the images, and its name"),
+        ({"ImageSets/night.txt": "a.png\nb.png"}, "night.txt: lists a part"),
+        ({"fold_0.lst": "a\nb"}, "fold_0.lst: lists a part"),
     ],
 )
 def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
@@ -193,6 +196,14 @@ def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
 def test_files_that_list_no_split_are_no_obstacle(tmp_path, name):
     tree(tmp_path, "abcde", "abcde")
     (tmp_path / name).write_text("made by hand\nepoch 1 loss 0.3\n")
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+@pytest.mark.parametrize("name", ["lists/all.txt", "everything.txt", "part_1.txt"])
+def test_a_list_of_all_images_parts_nothing(tmp_path, name):
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("\n".join("abcde"))
     assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
 
 
