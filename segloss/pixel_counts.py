@@ -7,7 +7,7 @@ data set in parallel, or finds what an earlier call saved; ``load_or_count`` add
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -175,8 +175,17 @@ def _is_image(given: Any) -> bool:
     return _is_pil(given) or getattr(given, "ndim", 0) > 1
 
 
+LABEL_KEYS = ("labels", "label", "masks", "mask", "segmentation", "target")  # of samples that are dictionaries
+
+
 def _label_tensor(given: Any, place: int) -> Tensor:
-    """A label map of any kind, or the second of a pair (images, labels), as an integer tensor."""
+    """A label map of any kind, or that of a dictionary or of a pair (images, labels), as an integer tensor."""
+    if isinstance(given, Mapping):
+        key = next((key for key in LABEL_KEYS if key in given), None)
+        if key is None:
+            what = f"sample {place} is a dictionary of {', '.join(map(str, given)) or 'nothing'}, without labels"
+            raise InputError(what, f"give label maps, or call them one of {', '.join(LABEL_KEYS)}")
+        given = given[key]
     if isinstance(given, tuple | list) and len(given) == 2 and _is_image(given[0]):
         given = given[1]
     if _is_pil(given):
@@ -185,6 +194,8 @@ def _label_tensor(given: Any, place: int) -> Tensor:
         given = np.array(given)
     try:
         tensor = torch.as_tensor(given)
+        if tensor.ndim == 0:
+            raise ValueError("one number")
     except (TypeError, ValueError, RuntimeError) as error:
         cure = "give label maps, or pairs (images, labels)"
         raise InputError(
@@ -209,8 +220,9 @@ def count_labels(
 
     Args:
         labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``: tensors, numpy arrays, PIL images,
-            nested lists; or pairs (images, labels) of them, as a ``DataLoader`` yields, whose labels are counted. Count
-            whole label maps: random crops give other shares each time.
+            nested lists; or what a ``DataLoader`` yields, pairs (images, labels) or dictionaries with ``labels`` (or
+            another of ``LABEL_KEYS``), whose labels are counted. Count whole label maps: random crops give other
+            shares each time.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from segloss.datasets.masks import map_mask, read_mask
 from segloss.decisions import Decision, decide
 from segloss.errors import InputError
 from segloss.evaluation.fitting import PIXELS, SAMPLE_MIB, plain_tilt
-from segloss.evaluation.mask_source import MaskSource, Triple
+from segloss.evaluation.mask_source import MaskSource, Triple, in_order
 from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior, files_of, list_maps, read_map
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.run_source import Measures, OnSample, Sample, image_result
@@ -119,13 +118,11 @@ class MapSource(MaskSource):
     def _maps(self) -> Iterator[tuple[Sample, Tensor]]:
         """One after the other, a few read ahead."""
         with ThreadPoolExecutor(self.workers) as pool:
-            left = iter(self.triples)
-            while some := list(islice(left, self.workers)):
-                for seen, posterior in pool.map(self.read, some):
-                    if isinstance(posterior, Tensor):
-                        yield seen, posterior
-                    elif not self.skip_bad:
-                        raise posterior
+            for _, (seen, posterior) in in_order(pool, self.read, self.triples, self.workers + 1):
+                if isinstance(posterior, Tensor):
+                    yield seen, posterior
+                elif not self.skip_bad:
+                    raise posterior
 
     def describe(self) -> MaskOrigin:
         return replace(super().describe(), decision=str(self.measures.decision))

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -195,6 +195,29 @@ def match(
     return paired, kind, skipped
 
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def in_order(
+    pool: ThreadPoolExecutor, make: Callable[[Item], Made], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Made]]:
+    """Items and what threads make of them; ``ahead`` at most are made or waiting, however many there are."""
+    waiting: deque[tuple[Item, Future[Made]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(make, item)))
+            if len(waiting) == ahead:
+                first, made = waiting.popleft()
+                yield first, made.result()
+        while waiting:
+            first, made = waiting.popleft()
+            yield first, made.result()
+    finally:
+        for _, made in waiting:
+            made.cancel()
+
+
 class MaskSource:
     """A folder of predicted masks against a folder of labels; as :class:`segloss.evaluation.RunSource`.
 
@@ -327,15 +350,14 @@ class MaskSource:
         self.skipped[:] = self.unmatched
         left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
         with ThreadPoolExecutor(self.workers) as pool:
-            while some := list(islice(left, 16 * self.workers)):  # so that few results wait, however many there are
-                for (place, triple), result in zip(some, pool.map(self._result, some), strict=True):
-                    if isinstance(result, InputError):
-                        if not self.skip_bad:
-                            cure = f"{result.cure} (--skip-bad leaves such images out)".lstrip()
-                            raise InputError(result.what, cure, result.where) from result
-                        self.skipped.append(f"{triple.name}: {result}")
-                    else:
-                        yield place, result
+            for (place, triple), result in in_order(pool, self._result, left, 16 * self.workers):
+                if isinstance(result, InputError):
+                    if not self.skip_bad:
+                        cure = f"{result.cure} (--skip-bad leaves such images out)".lstrip()
+                        raise InputError(result.what, cure, result.where) from result
+                    self.skipped.append(f"{triple.name}: {result}")
+                else:
+                    yield place, result
         bad = self.skipped[len(self.unmatched) :]
         if len(bad) == len(self):
             what = f"none of the {len(self)} predictions can be used"

@@ -2,9 +2,10 @@
 
 On CUDA the kernels of ``outlying_triton`` do the work, elsewhere the passes of ``bands``. On CPU one pass makes both
 value and gradient, and the backward pass only hands the gradient over; in float16, whose range is small, it is kept
-larger by a power of two, taken out together with a GradScaler's factor. CUDA and compiled graphs recompute the residual
-in the backward pass, so that nothing is kept in between; so does half precision where the factor that arrives would
-round the gradient a second time. As ``torch.library`` operators value and gradient are one node each of a graph.
+larger by a power of two, taken out together with a GradScaler's factor. CUDA recomputes the residual in the backward
+pass, so that nothing is kept in between; so does half precision in compiled graphs, and where the factor that arrives
+would round the gradient a second time. As ``torch.library`` operators they are one node each of a graph; on CPU a
+compiled graph multiplies the gradient, made early, in its own memory.
 """
 
 import math
@@ -88,6 +89,12 @@ def _value(x: Inputs, gradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return (value / divisor).to(dtype).view(x.labels.shape if per_pixel else ()), divisor
 
 
+def _early(x: Inputs) -> tuple[Tensor, Tensor]:
+    """Value and gradient in one pass, for a factor of 1."""
+    gradient = _empty_gradient(x)
+    return _value(x, gradient)[0], gradient
+
+
 def _gradient(grad: Tensor, divisor: Tensor, x: Inputs) -> Tensor:
     """2 grad w (z - teacher) / divisor, in the logits' dtype and memory layout; ``grad`` is a scalar or ``(N, *)``."""
     result = _empty_gradient(x)
@@ -129,6 +136,14 @@ _gradient_op = torch.library.custom_op(
 )
 
 
+_early_op = torch.library.custom_op(
+    "segloss::outlying_mse_early",
+    lambda *inputs: _early(Inputs(*inputs)),
+    mutates_args=(),
+    schema=f"({INPUTS}) -> (Tensor, Tensor)",
+)
+
+
 @_value_op.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor]:
     x = Inputs(*inputs)
@@ -153,6 +168,22 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
 
 
 _value_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+@_early_op.register_fake
+def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty((), dtype=working_dtype(logits), device=logits.device), torch.empty_like(logits)
+
+
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+
+
+def _hand_over(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    return ctx.saved_tensors[0] * grad, *[None] * 7
+
+
+_early_op.register_autograd(_hand_over, setup_context=_keep_gradient)
 
 
 def _weighted_squares(x: Inputs) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -249,9 +280,10 @@ def outlying_mse(*inputs: Any) -> Tensor:
     if is_transformed(*x):
         weights = weight_sum(x.labels, x.weight, x.ignore_index, x.pixel_weight)
         return _plain_value(x, _divisor(weights, x.logits.shape[1], x.reduction))
-    if torch.compiler.is_compiling():
-        compiled: Tensor = _value_op(*x)[0]
-        return compiled
     one_pass = torch.is_grad_enabled() and x.logits.requires_grad and x.reduction != "none" and _early_is_exact(x)
+    if torch.compiler.is_compiling():
+        early = one_pass and x.logits.device.type == "cpu" and x.logits.dtype == working_dtype(x.logits)
+        compiled: Tensor = (_early_op if early else _value_op)(*x)[0]
+        return compiled
     value: Tensor = _OutlyingMSE.apply(one_pass, *x)
     return value

@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.backends.common import aot_autograd
 
 from segloss.losses import OutlyingMSELoss, build_criterion, label_values_from_counts, outlying_mse_loss
 
@@ -670,6 +672,33 @@ def test_generated_code_gets_the_same_numbers_for_images_of_any_size(name, monke
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
         (wanted,), (got,) = torch.autograd.grad(expected, logits), torch.autograd.grad(found, logits)
         torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+@pytest.mark.parametrize(
+    "options", [{}, {"weight": [1.0, 5.0, 2.0], "reduction": "sum"}, {"upsample": "bilinear"}], ids=str
+)
+def test_generated_code_makes_the_gradient_once_and_multiplies_it(options):
+    """Value and gradient come from one node; a factor from behind, as that of micro-batches, reaches the gradient."""
+    torch.manual_seed(0)
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0], **options)
+    logits = torch.randn(2, 3, 8, 9).to(memory_format=torch.channels_last).requires_grad_()
+    labels = torch.randint(0, 3, (2, 16, 18) if "upsample" in options else (2, 8, 9))
+    labels[0, 0] = 255
+    graphs = []
+
+    def look(graph, inputs):
+        graphs.append(graph.code)
+        return make_boxed_func(graph.forward)
+
+    torch.compiler.reset()
+    torch.compile(criterion, backend=aot_autograd(fw_compiler=look, bw_compiler=look))(logits, labels).backward()
+    assert "outlying_mse_early" in graphs[0] and "segloss" not in graphs[1]
+    torch.compiler.reset()
+    value = torch.compile(lambda x, y: 0.25 * criterion(x, y))(logits, labels)
+    (got,) = torch.autograd.grad(value, logits)
+    (wanted,) = torch.autograd.grad(0.25 * criterion(logits, labels), logits)
+    torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 70, 33), (40, 4, 5), (300, 4), (2, 4, 6, 7, 9)])

@@ -20,7 +20,10 @@ def test_labels_of_every_kind_are_counted_alike():
     arrays = [labels.numpy().astype(np.uint8) for labels in LABELS]
     loader = DataLoader(TensorDataset(torch.rand(2, 3, 2, 2), LABELS), batch_size=2)
     pairs = [(torch.rand(3, 2, 2), labels) for labels in LABELS]
-    for labels in (arrays, [*map(image.fromarray, arrays)], LABELS.tolist(), loader, pairs, [LABELS.numpy()]):
+    named = [{"pixel_values": torch.rand(3, 2, 2), "labels": labels} for labels in LABELS]
+    batches = DataLoader([{"mask": labels, "name": "a"} for labels in LABELS], batch_size=2)
+    everything = (arrays, [*map(image.fromarray, arrays)], LABELS.tolist(), loader, pairs, [LABELS.numpy()])
+    for labels in (*everything, named, batches):
         assert count_labels(labels, 3) == expected
 
 
@@ -39,7 +42,12 @@ def test_labels_that_are_no_integers_are_refused_by_counters(dtype):
             ConfusionMatrix(3).update(*pair)
 
 
-@pytest.mark.parametrize("labels", ["mask.png", {"labels": 1}, None])
+def test_a_dictionary_without_labels_is_refused():
+    with pytest.raises(InputError, match=r"sample 0 is a dictionary of image, name, without labels; .* labels, label,"):
+        count_labels([{"image": LABELS[0], "name": "a"}], 3)
+
+
+@pytest.mark.parametrize("labels", ["mask.png", {"labels": 1}, None, 3])
 def test_what_is_no_label_map_is_refused(labels):
     with pytest.raises(InputError, match=r"label tensor 0 must be a map of class ids, got .*; give label maps"):
         count_labels([labels], 3)

@@ -1,5 +1,6 @@
 """Micro-batches and processes do not change what is learnt: the mean is that of the whole optimiser step."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 import small_training
 import torch
+import whole_steps
 from small_training import SmallRun, first_step
+from street_trees import street_tree
 
 from segloss.losses import LOSSES
 from segloss.training.data import StepBatches
@@ -47,6 +50,23 @@ def test_two_processes_of_two_micro_batches_apply_the_gradient_of_the_whole_batc
         (tmp_path / "whole" / loss).mkdir(parents=True)
         whole = first_step(tmp_path / "whole" / loss, loss, 1, 1)
         require_same(torch.load(tmp_path / loss / "first.pt", weights_only=True), whole, loss)
+
+
+@pytest.mark.slow
+def test_train_seg_applies_it_for_every_loss(tmp_path):
+    """In two processes of two micro-batches, from the flags to the optimiser."""
+    data = street_tree(tmp_path / "streets")
+    command = [sys.executable, whole_steps.__file__, str(data), str(tmp_path), *LOSSES_TRIED]
+    environment = {**os.environ, "SEGLOSS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment.pop("SEGLOSS_RUN_FOLDER", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    far = {}
+    for loss in LOSSES_TRIED:
+        whole, shared = (torch.load(tmp_path / f"{loss}-{name}.pt", weights_only=True) for name in whole_steps.DEALT)
+        assert whole.norm() > 0, loss
+        far[loss] = distance(shared, whole)
+    assert max(far.values()) < 1e-4, far  # means of means were 0.3 to 5 off
 
 
 def test_a_micro_batch_of_void_does_not_shorten_the_step(tmp_path):
