@@ -39,7 +39,8 @@ def extremes(source: Source, totals: Totals) -> list[ShownImage]:
         said = {
             k: f"{off[k]:,} missed or invented, {true[k, c]:,} true" for k in np.flatnonzero(off * true[:, c]).tolist()
         }
-        take(f"most wrong pixels of {name}, the rarest class", np.argsort(-off, kind="stable").tolist(), said)
+        rarest = "the rarest class" if source.training_pixels is None else "the rarest class in training"
+        take(f"most wrong pixels of {name}, {rarest}", np.argsort(-off, kind="stable").tolist(), said)
     tail = class_groups(order)["tail"]
     held = np.flatnonzero(true[:, tail].any(1)).tolist()
     union = (true + predicted - hits)[:, tail].sum(1)

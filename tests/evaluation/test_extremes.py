@@ -65,9 +65,9 @@ def test_the_rarest_class_is_that_of_the_training_if_it_is_known_and_in_some_ima
     images = {f"{k}": image(pole=900, sky=10, road_as_sky=k, pole_as_road=10 * k) for k in range(12)}
     assert [kind for kind in shown(images) if "rarest" in kind] == ["most wrong pixels of sky, the rarest class"]
     kinds = shown(images, (500, 900, 5))
-    assert [kind for kind in kinds if "rarest" in kind] == ["most wrong pixels of pole, the rarest class"]
+    assert [kind for kind in kinds if "rarest" in kind] == ["most wrong pixels of pole, the rarest class in training"]
     no_pole = {f"{k}": image(road_as_sky=k) for k in range(12)}
-    assert "most wrong pixels of road, the rarest class" in shown(no_pole, (10, 900, 5))
+    assert "most wrong pixels of road, the rarest class in training" in shown(no_pole, (10, 900, 5))
 
 
 def test_an_image_is_shown_once_and_few_of_each_kind():
