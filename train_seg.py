@@ -22,6 +22,7 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     # Before the slow imports: what can be refused without data is answered at once.
     config = parse_train_config(argv, _planned)
+    config.require_place()
 
     from lightning.pytorch.utilities import rank_zero_only
     from torch.multiprocessing import ProcessRaisedException

@@ -80,7 +80,7 @@ def build_dataset(
             flag = f"--{option.replace('_', '-')}"
             raise InputError(f"{flag} is not read with --dataset {form.name}", "leave it out, or choose hf")
     given |= {"val_share": val_share, "classes": classes}
-    place = _root(form, root)
+    place = data_place(form.name, root)
     dataset = form.open(place, split, transform, **{name: given[name] for name in form.options})
     if place is not None and Path(place).is_dir():  # hf: it may be a name on the hub
         dataset.root = Path(place)
@@ -90,7 +90,13 @@ def build_dataset(
     return dataset
 
 
-def _root(form: Format, root: str | Path | None) -> Path | str | None:
+def data_place(name: str, root: str | Path | None) -> Path | str | None:
+    """Where a data set's files lie: as given, else as its environment variable says; None of one that is made up.
+
+    Raises:
+        NoDataError: nothing says it.
+    """
+    form = FORMATS[name]
     if form.made_up:
         return None
     place = root or os.environ.get(form.variable or "")

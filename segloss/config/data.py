@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from segloss.config.ranges import AT_LEAST_ONE, BETWEEN, CLASSES_HELP, VAL_SHARE_HELP
 from segloss.datasets import DATASET_HELP, DATASETS, FORMATS, OPTIONS_HELP, TABLES, SegmentationDataset, build_dataset
 from segloss.datasets.base import Transform
 from segloss.datasets.folds import fold_split, read_fold
+from segloss.datasets.formats import data_place
 from segloss.datasets.labelled import label_part
-from segloss.datasets.missing import MissingSplitError
+from segloss.datasets.missing import MissingSplitError, require_folder
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import unknown_name
 from segloss.flags import Options, option
@@ -55,6 +57,12 @@ class DataOptions(Options):
     streaming: bool = option(False, OPTIONS_HELP["streaming"])
     channels: int | None = option(None, CHANNELS_HELP, *AT_LEAST_ONE)
     fold: str | None = option(None, FOLD_HELP, expected=FOLD_EXPECTED, fits=is_fold, metavar="K/N")
+
+    def require_place(self) -> None:
+        """NoDataError where nothing says in which folder the data lie, or there is none."""
+        place = data_place(self.dataset, self.data_path)
+        if isinstance(place, Path):
+            require_folder(place, "data folder")
 
     def open(self, split: str, transform: Transform | None = None, *, lonely: bool = False) -> SegmentationDataset:
         """A split, as :func:`segloss.datasets.build_dataset`; with ``fold`` train and val are those of the fold."""

@@ -62,6 +62,8 @@ class ScheduleOptions(Options):
         for name in self.optimizer_options:
             if name not in known:
                 raise unknown_name(f"option of --optimizer {self.optimizer}", name, known)
+        if not self.optimizer_options:  # the others have ranges
+            return
         try:
             self.build_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))], "lr": self.lr}])
         except (TypeError, ValueError, RuntimeError) as error:

@@ -405,8 +405,9 @@ def test_a_bad_flag_is_one_line_with_the_cure_and_leaves_no_run(data, tmp_path, 
     ],
 )
 def test_what_can_be_refused_without_data_is_refused_before_data_is_looked_at(tmp_path, capsys, more, expected):
-    """The data set is not there: a refusal that came after the first look at it would say so."""
+    """The folder is empty: a refusal that came after the first look at it would say so."""
     folder = tmp_path / "run"
+    (tmp_path / "no data").mkdir()
     line = refused(capsys, arguments(tmp_path / "no data", folder, *more))
     assert expected in line and "no data" not in line
     assert not folder.exists()
@@ -415,13 +416,17 @@ def test_what_can_be_refused_without_data_is_refused_before_data_is_looked_at(tm
 def test_the_default_network_is_not_looked_up_before_the_data_is():
     """segmentation_models_pytorch takes seconds to import, and a misspelt flag or path is answered at once."""
     program = (
-        "import sys\n"
-        "from segloss.resume import parse_train_config\n"
-        "parse_train_config(['--data-path', 'x', '--gamma', '3'])\n"
-        "print({'segmentation_models_pytorch', 'lightning', 'albumentations', 'timm'} & {*sys.modules})\n"
+        "import sys, train_seg\n"
+        "for flags in ([], ['--data-path', 'nowhere', '--gamma', '3']):\n"
+        "    try: train_seg.train(flags)\n"
+        "    except ValueError as error: print(error)\n"
+        "slow = {'segmentation_models_pytorch', 'lightning', 'albumentations', 'timm', 'torch._dynamo'}\n"
+        "print(slow & {*sys.modules})\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    first, second, slow = done.stdout.splitlines()
+    assert "'camvid' needs --data-path" in first and "nowhere: data folder is missing" in second and slow == "set()"
 
 
 def test_a_run_keeps_what_was_asked_and_what_was_used(data, tmp_path, monkeypatch):
