@@ -83,9 +83,10 @@ class History(Callback):
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
         self.began = time.monotonic()
-        if trainer.global_step:
-            self.saved_step = trainer.global_step
-            forget_events(trainer, trainer.global_step + (not task.so_far.get("validating")))
+        done = trainer.global_step
+        self.saved_step = done or self.saved_step
+        # Also before the first checkpoint: a process that was killed there had written what it came to.
+        forget_events(trainer, done and done + (not task.so_far.get("validating")))
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)

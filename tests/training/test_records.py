@@ -64,6 +64,13 @@ def test_a_service_is_told_what_tensorboard_is(tmp_path, monkeypatch, name):
     assert wanted | {"peak_mib", "minutes_left"} <= tags and wanted <= set(service.told)
 
 
+def test_tensorboard_shows_nothing_of_a_process_that_was_killed_before_its_first_checkpoint(tmp_path):
+    SmallRun(tmp_path, epochs=2).fit()
+    run = SmallRun(tmp_path, epochs=1).fit()
+    (shown,) = events(tmp_path).Scalars("train_loss")
+    assert shown.step == run.trainer.global_step
+
+
 def test_a_run_and_its_continuation_are_one_to_wandb(tmp_path, monkeypatch):
     monkeypatch.setattr(lightning.pytorch.loggers, "WandbLogger", Service)
     first, again, other = (build_loggers(("wandb",), tmp_path / name)[1].options for name in ("a", "a", "b"))
