@@ -10,7 +10,6 @@ from segloss.errors import InputError
 
 KINDS = {"coco": "COCO JSON", "labelme": "LabelMe JSON", "cvat": "CVAT XML", "yolo": "YOLO-seg txt"}
 HEAD = 2**16  # bytes of a file that tell what it is
-COCO_KEYS = ("info", "licenses", "images", "annotations", "categories", "type")
 SHARE = r"\s+-?([01]|[01]?\.\d+)(e-?\d+)?"  # of the image's width or height
 OUTLINE = re.compile(rf"\d+({SHARE}){{4,}}\s*", re.IGNORECASE)  # a class; the corners, or middle and sides of a box
 
@@ -29,9 +28,9 @@ def kind_of(path: Path) -> str | None:
         return "cvat" if re.match(r"(<\?.*?\?>\s*)?(<!--.*?-->\s*)*<annotations>", head, re.DOTALL) else None
     if re.search(r'"shapes"\s*:\s*\[', head) and re.search(r'"(imagePath|points|shape_type|version)"\s*:', head):
         return "labelme"
-    first = re.match(r'\{\s*"(\w+)"\s*:', head)
+    lists = re.search(r'"(images|annotations|categories)"\s*:\s*\[', head)
     inside = re.search(r'"(file_name|category_id|categories)"', head)
-    return "coco" if first and first[1] in COCO_KEYS and inside else None
+    return "coco" if head.startswith("{") and lists and inside else None
 
 
 def annotation_files(root: Path) -> Iterator[tuple[str, Path]]:

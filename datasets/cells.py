@@ -8,6 +8,7 @@ import tarfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 else:
     _Path = type(Path())  # that of the system, which can be subclassed before Python 3.12
 
+SHAPES = ((1,), (3,))  # of the bands of an array; of others nobody knows the order
 KEPT_GROUPS = 4  # of rows, as many as a shuffled epoch takes at a time; each is some ten MB
 
 
@@ -106,9 +108,11 @@ def encoded(value: Any, where: str) -> bytes:
         plain = pixels.astype(np.uint8 if pixels.max(initial=0) < 2**8 else np.uint16)
     except (TypeError, ValueError) as error:
         raise InputError("is no image and no array of numbers", "choose another column", where) from error
-    if pixels.dtype.kind not in "iub" or not (plain == pixels).all() or pixels.ndim not in (2, 3):
+    shaped = pixels.size and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2:] in SHAPES))
+    if pixels.dtype.kind not in "iub" or not shaped or not (plain == pixels).all():
         what = f"is an array {pixels.shape} of {pixels.dtype}"
-        raise InputError(what, "save whole numbers in 0..65535, (H, W) or (H, W, 3)", where)
+        cure = "save whole numbers in 0..65535, (H, W), (H, W, 1) or (H, W, 3), other bands as TIFF"
+        raise InputError(what, cure, where)
     return bytes(cv2.imencode(".png", plain[..., ::-1] if plain.ndim == 3 else plain)[1])
 
 
@@ -136,10 +140,18 @@ class ArrowCells:
             return len(self.content(row, column))
 
 
-def _opened(url: str) -> Any:
+@contextmanager
+def _opened(url: str) -> Iterator[Any]:
+    """The file; InputError for what cannot be read of it, whatever reads it."""
     import fsspec
 
-    return fsspec.open(url, "rb").open()
+    try:
+        with fsspec.open(url, "rb").open() as handle:
+            yield handle
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, NotImplementedError, tarfile.TarError) as error:  # pyarrow's are of these
+        raise InputError(f"cannot be read: {' '.join(str(error).split())}", "write or fetch it anew", url) from error
 
 
 def _stamp_of(urls: Sequence[str]) -> int:

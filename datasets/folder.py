@@ -20,7 +20,7 @@ from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
 from segloss.datasets.listing import columns, rebased, refuse_twice
-from segloss.datasets.lists import is_header, list_lines, other_list
+from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import Pairing, pair
 from segloss.datasets.tables import ADE20K, VOC
@@ -97,7 +97,7 @@ def _open(
     classes, table = _class_table(root, classes)
     images = _kind_folder(root, IMAGE_FOLDERS) or root / IMAGE_FOLDERS[0]
     masks = _kind_folder(root, MASK_FOLDERS) or root / MASK_FOLDERS[0]
-    lists = _list_file(root, split)
+    lists = _list_file(root, split, images)
     inside = _split_folder(root, "train")
     if lists is None and inside is not None and _kind_folder(inside, IMAGE_FOLDERS) is not None:
         found = _folders_in_splits(root, split)
@@ -141,13 +141,15 @@ def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str
     raise NoDataError("class file is missing", cure, root / CLASS_FILES[0])
 
 
-def _list_file(root: Path, split: str) -> Path | None:
+def _list_file(root: Path, split: str, images: Path) -> Path | None:
     """The file that lists a split; None where the data has no lists. InputError if only this one is missing."""
     for place in LIST_FOLDERS:
         paths = {s: root / place / f"{s}.txt" for s in (*SPLIT_NAMES, split)}
         if paths[split].is_file():
             return paths[split]
         if paths["train"].is_file():
+            if (beside := list_beside(paths["train"], split, images)) is not None:
+                return beside
             what = f"is missing, so there is no split {split!r}"
             raise MissingSplitError(what, "write the list, or choose another split", paths[split])
     return None

@@ -35,8 +35,7 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
             two for one split.
         MissingSplitError: there are lists, but none of this split.
     """
-    names = {path.relative_to(images).with_suffix("").as_posix() for path in image_files(images)}
-    stems = names | {name.rsplit("/", 1)[-1] for name in names}
+    names, stems = _names_of(images)
     found: dict[str, Path] = {}
     tables: list[Path] = []
     nameless: list[Path] = []
@@ -70,6 +69,23 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
         what = f"is a list, but there is none of {split}, so there is no split {split!r}"
         raise kind(what, f"write {split}.txt beside it, or choose another split", first)
     return found.get(split)
+
+
+def list_beside(train: Path, split: str, images: Path) -> Path | None:
+    """The list of a split under another of its names, beside ``train.txt``; InputError where there are two."""
+    files = [path for path in sorted(train.parent.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in files if path != train and splits_of(path.stem) == [split]]
+    stems = _names_of(images)[1] if files else set()
+    found = [path for path in files if _names_images(path, stems)]
+    if len(found) > 1:
+        raise InputError(f"lists images of {split}, and {found[0]} too", "keep one of the two", found[1])
+    return found[0] if found else None
+
+
+def _names_of(images: Path) -> tuple[set[str], set[str]]:
+    """The images below a folder by their names in it, and these with their stems."""
+    names = {path.relative_to(images).with_suffix("").as_posix() for path in image_files(images)}
+    return names, names | {name.rsplit("/", 1)[-1] for name in names}
 
 
 def list_lines(path: Path) -> list[str]:

@@ -89,13 +89,23 @@ def _usual_ending(endings: Endings, most: int) -> str:
 
 
 def _own_words(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[Words, Words] | None:
-    """Words that all images have, and those that all masks have, without which most names are the same."""
+    """Words that all images have, and those that all masks have, without which most names are the same.
+
+    Words of different numbers are of different things: ``day1_007`` is none of ``day2_007``.
+    """
     for ours in _common_words(images):
         names = {_without(name, *ours) for name in images}
         for theirs in _common_words(masks):
+            if any(map(_other_number, ours, theirs)):
+                continue
             if 2 * len(names & {_without(name, *theirs) for name in masks}) > min(len(images), len(masks)):
                 return ours, theirs
     return None
+
+
+def _other_number(ours: str, theirs: str) -> bool:
+    numbers = re.findall(r"\d+", ours), re.findall(r"\d+", theirs)
+    return all(numbers) and numbers[0] != numbers[1]
 
 
 def _common_words(names: Collection[str]) -> list[Words]:

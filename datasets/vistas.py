@@ -90,7 +90,7 @@ def read_config(path: Path) -> ClassTable:
             colors=tuple((int(r), int(g), int(b)) for r, g, b in (label["color"] for _, label in counted)),
             ignore_ids=tuple(place for place, label in enumerate(labels) if not label["evaluate"]),
         )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         what = str(error) if isinstance(error, InputError) else f"cannot be read as the classes of Vistas ({error!r})"
         raise NoDataError(what, "put the file of the download there", path) from error
 

@@ -120,7 +120,8 @@ def read_source(config: RasteriseConfig, table: ClassTable | None) -> tuple[str,
         source = read_cvat(files, root, images)
     else:
         names = () if table is None else table.names
-        source = read_yolo(files, root, images, fill_boxes=config.fill_boxes, names=names)
+        told = place if is_yaml else None
+        source = read_yolo(files, root, images, fill_boxes=config.fill_boxes, names=names, config_file=told)
     _check_pictures(source, place)
     seen = {picture.image for picture in source.pictures}
     rest = [path for path in images.all if path not in seen]

@@ -21,21 +21,27 @@ SHARES = (-0.5, 1.5)  # outside the image is cut off; beyond these it is no shar
 
 
 def read_yolo(
-    files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False, names: Sequence[str] = ()
+    files: Sequence[Path],
+    root: Path,
+    images: Images,
+    *,
+    fill_boxes: bool = False,
+    names: Sequence[str] = (),
+    config_file: Path | None = None,
 ) -> Source:
     """A picture of each image that has a folder of labels, without a text file an empty one; classes of data.yaml.
 
     Args:
         names: of the classes by number, where no file tells them.
+        config_file: the data.yaml that is meant; None: the one with names below ``root``.
 
     Raises:
-        InputError: there are no class names.
+        InputError: there are no class names, or several files tell different ones.
     """
     listed = {path for path in image_files(root, (".txt",)) if LABELS in path.parts and path.name not in NAME_FILES}
     source, unseen = Source(), {*files} | listed
-    places = [path for path in sorted(root.glob("*.y*ml")) if "names" in _yaml(path)]
-    config = _yaml(places[0]) if places else {}
-    known = _names(config, places[0] if places else root) or _listed_names(root) or [*names]
+    config, place = _config(sorted(root.glob("*.y*ml")) if config_file is None else [config_file])
+    known = _names(config, place or root) or _listed_names(root) or [*names]
     if not known:
         raise InputError("holds no class names", "write classes.txt, one name a line, or give --class-table", root)
     source.add_classes(known)
@@ -59,12 +65,25 @@ def read_yolo(
     return source
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
+    """What the file with names says, and which it is; nothing where there is none."""
+    found, broken = [], []
+    for path in files:
+        try:
+            content = read_yaml(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            broken.append(InputError(f"cannot be read as YAML: {' '.join(str(error).split())}", "mend that line", path))
+            continue
+        if isinstance(content, dict) and "names" in content:
+            found.append((content, path))
+    if not found:
+        for error in broken:
+            raise error
+        return {}, None
+    other = next((path for content, path in found if content != found[0][0]), None)
+    if other is not None:
+        raise InputError(f"says something else than {found[0][1].name}", "give the one that is meant as SOURCE", other)
+    return found[0]
 
 
 def _names(config: dict[str, Any], path: Path) -> list[str]:
@@ -96,11 +115,18 @@ def _labels_of(image: Path) -> Path:
 def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) -> Iterator[tuple[Path, str]]:
     """Images and their splits: by train, val and test of data.yaml, else by the names of their folders."""
     told = {split: _places(config, names, root) for split, names in SPLIT_NAMES.items()}
-    if not any(places for places in told.values()):
+    if not any(place for places in told.values() for _, place in places):
         yield from ((image, folder_split(image, images.root)) for image in images.all)
         return
     for split, places in told.items():
-        for place in places:
+        for value, place in places:
+            if place is None:
+                what = f"its {split} is {value}, which is not there"
+                if split == "train":
+                    source.fault(root, what, "add it, or take the line out of the YAML file")
+                else:  # many files name splits that were not exported
+                    source.notes.append(f"{root}: {what}")
+                continue
             if place.is_dir():
                 yield from ((image, split) for image in images.all if place.resolve() in image.resolve().parents)
                 continue
@@ -111,14 +137,14 @@ def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) 
                     source.fault(f"{place}: {line}", str(error), "add the image or remove the line")
 
 
-def _places(config: dict[str, Any], names: Sequence[str], root: Path) -> list[Path]:
-    """Folders or lists of a split, below the file's own folder whatever ``..`` or path its writer had."""
+def _places(config: dict[str, Any], names: Sequence[str], root: Path) -> list[tuple[str, Path | None]]:
+    """Folders or lists of a split, below the file's own folder whatever ``..`` or path its writer had; None: none."""
     given = [value for name in names for value in _as_list(config.get(name))]
-    found = []
+    found: list[tuple[str, Path | None]] = []
     for value in given:
         parts = [part for part in Path(value).parts if part not in ("..", "/")]
         tails = (root.joinpath(*parts[first:]) for first in range(max(1, len(parts) - 1)))
-        found += [place for place in tails if place.is_dir() or place.is_file()][:1]
+        found.append((value, next((place for place in tails if place.is_dir() or place.is_file()), None)))
     return found
 
 

@@ -594,6 +594,29 @@ def test_yolo_splits_are_those_of_data_yaml(tmp_path):
         assert build_dataset("folder", tmp_path / "out", split).names == [name]
 
 
+def test_yolo_with_a_split_that_is_not_there(tmp_path, capsys):
+    """Images of the other splits alone were drawn without a word."""
+    source = yolo_tree(tmp_path / "s", f"1 {SHARES}")
+    drawn(source, place="train/a")
+    assert "its val is ../valid/images, which is not there" in capsys.readouterr().out
+    (tmp_path / "s-out").rename(tmp_path / "first")
+    (source / "data.yaml").write_text("names: [crack, leaf]\ntrain: training/images\nval: train/images\n")
+    assert "its train is training/images, which is not there" in refused(source)
+
+
+def test_yolo_with_two_files_of_names_takes_the_one_that_is_given(tmp_path):
+    source = yolo_tree(tmp_path / "s", f"1 {SHARES}", "names: [crack, leaf]")
+    (source / "a.yaml").write_text("names: [leaf, crack]\ntrain: train/images\n")
+    assert "data.yaml: says something else than a.yaml; give the one that is meant" in refused(source)
+    main([str(source / "data.yaml"), str(tmp_path / "out")])
+    assert build_dataset("folder", tmp_path / "out", "train").classes.names == ("background", "crack", "leaf")
+
+
+def test_yolo_whose_data_yaml_cannot_be_read(tmp_path):
+    source = yolo_tree(tmp_path / "s", f"1 {SHARES}", "names: [crack, leaf")
+    assert "data.yaml: cannot be read as YAML: " in refused(source)
+
+
 # ---- Roboflow
 
 
@@ -755,10 +778,18 @@ def test_masks_with_outlines_beside_them_are_read_as_before(tmp_path):
         build_dataset("folder", root, "val")
 
 
+def test_coco_is_known_by_its_lists_whatever_its_first_key(tmp_path):
+    source = coco_tree(tmp_path / "s", outlines({"segmentation": SQUARE}))
+    path = next(source.rglob("*.json"))
+    path.write_text(json.dumps({"contributor": "me", "dataset": "mine"} | json.loads(path.read_text())))
+    assert kind_of(path) == "coco"
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("a.json", '{"classes": ["a"]}'),
+        ("a.json", '{"categories": {"file_name": []}}'),
         ("a.json", '[{"file_name": "x"}]'),
         ("a.xml", "<annotation><folder>VOC</folder></annotation>"),
         ("a.txt", "a.jpg a.png"),

@@ -3,7 +3,7 @@
 import pytest
 from data_trees import cityscapes_tree, random_image, random_mask, write_png
 
-from segloss.datasets import build_dataset
+from segloss.datasets import MissingSplitError, build_dataset
 from segloss.errors import InputError
 
 SIZE = (8, 8)
@@ -20,6 +20,24 @@ def tree(root, images, masks, image_folder="images", mask_folder="masks"):
 
 def paired(root, split):
     return {image.stem: mask and mask.stem for image, mask in build_dataset("folder", root, split).pairs}
+
+
+# ---- words
+
+
+@pytest.mark.parametrize(("image", "mask"), [("day1_00{}", "day2_00{}"), ("1_{}", "2_{}"), ("{}_t1", "{}_t2")])
+def test_words_of_other_numbers_are_of_other_things(tmp_path, image, mask):
+    tree(tmp_path, [image.format(n) for n in range(1, 6)], [mask.format(n) for n in range(1, 6)])
+    with pytest.raises(InputError, match="image without mask and"):
+        build_dataset("folder", tmp_path, "train")
+
+
+@pytest.mark.parametrize(("image", "mask"), [("img2020_{}", "mask2020_{}"), ("S2_{}", "gt_{}"), ("{}_t1", "{}_t1_gt")])
+def test_words_of_the_same_number_or_of_one_alone_are_taken_off(tmp_path, image, mask):
+    names = "abcdef"
+    tree(tmp_path, [image.format(n) for n in names], [mask.format(n) for n in names])
+    found = {**paired(tmp_path, "train"), **paired(tmp_path, "val")}
+    assert found == {image.format(n): mask.format(n) for n in names}
 
 
 # ---- endings
@@ -145,6 +163,26 @@ def test_lists_of_other_names_and_places_are_read(tmp_path, name, form):
     form = form.replace(" ", ",") if name.endswith("csv") else form
     split_tree(tmp_path, name, form.format)
     assert [[*paired(tmp_path, split)] for split in ("train", "val", "test")] == [[*"abc"], [*"de"], [*"fgh"]]
+
+
+@pytest.mark.parametrize("name", ["valid.txt", "validation.lst", "val_list.txt", "dev.csv"])
+@pytest.mark.parametrize("place", ["", "splits/"])
+def test_lists_beside_train_txt_may_have_other_names(tmp_path, place, name):
+    tree(tmp_path, "abcdefgh", "abcdefgh")
+    for path, names in (("train.txt", "abc"), (name, "de"), ("test_ids.txt", "fgh"), ("trainval.txt", "abcde")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / path).write_text("\n".join(names))
+    assert [[*paired(tmp_path, split)] for split in ("train", "val", "test")] == [[*"abc"], [*"de"], [*"fgh"]]
+
+
+def test_two_lists_of_one_split_beside_train_txt_are_refused(tmp_path):
+    tree(tmp_path, "abcdefgh", "abcdefgh")
+    for path, names in (("train.txt", "abc"), ("valid.txt", "de"), ("val_list.txt", "fgh")):
+        (tmp_path / path).write_text("\n".join(names))
+    with pytest.raises(InputError, match=r"valid\.txt: lists images of val, and .*val_list\.txt too"):
+        build_dataset("folder", tmp_path, "val")
+    with pytest.raises(MissingSplitError, match=r"test\.txt: is missing"):
+        build_dataset("folder", tmp_path, "test")
 
 
 @pytest.mark.parametrize("header", ["image,mask", "filename;label", '"image","mask"'])

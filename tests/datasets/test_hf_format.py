@@ -261,6 +261,42 @@ def test_arrays_that_are_no_ids_are_refused(tmp_path, values):
             train.read_labels(0), val.read_labels(0)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("shape", [(3, *SIZE), (*SIZE, 4), (*SIZE, 2), (1, *SIZE, 3), (0,)])
+def test_an_image_array_whose_bands_are_not_known_is_refused(tmp_path, streaming, shape):
+    """Four bands were read in another order, of others OpenCV's error was a traceback."""
+    pixels = np.zeros(shape, int).tolist()
+    rows = [{"image": pixels, "label": png(pixels_of("train", place)[1])} for place in range(2)]
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "set/train-0.parquet")
+    (tmp_path / "set/classes.yaml").write_text(str(NAMES))
+    with pytest.raises(InputError, match=r"row \d, column image: is an array .* or \(H, W, 3\), other bands as TIFF"):
+        opened(tmp_path / "set", val_share=0.5, streaming=streaming).read_image(0)
+
+
+@pytest.mark.parametrize("make", [parquet, shards])
+def test_files_that_are_cut_off_are_named(tmp_path, make):
+    """What pyarrow and tarfile raise was a traceback where files are read as they lie."""
+    root = make(tmp_path / "set")
+    path = sorted(root.glob("train-*"))[0]
+    path.write_bytes(path.read_bytes()[:1800])
+    with pytest.raises(InputError, match=rf"{path.name}: cannot be read: .*; write or fetch it anew"):
+        opened(root, streaming=True)
+    with pytest.raises(InputError, match="cannot be opened by Hugging Face's datasets"):
+        opened(root)
+
+
+def test_a_damaged_group_of_rows_is_named(tmp_path):
+    root = parquet(tmp_path / "set")
+    path = root / "train-00000-of-00001.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\0" * 56
+    path.write_bytes(content)
+    dataset = opened(root, streaming=True)
+    with pytest.raises(InputError, match=rf"{path.name}: cannot be read"):
+        dataset.read_image(0)
+
+
 def test_replaced_files_change_the_fingerprint(tmp_path):
     root = parquet(tmp_path / "set")
     before = [opened(root, streaming=streaming).fingerprint() for streaming in (False, True)]
