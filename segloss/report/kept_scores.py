@@ -46,10 +46,10 @@ def kept_scores(run: Run) -> tuple[list[KeptScores], list[str]]:
             content = json.loads(path.read_text(encoding="utf-8"))
             ours = [kept for kept in _read(content) if _weights(kept) == run.weights]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
-            passed_over.append(f"{path}: cannot be read as scores ({type(error).__name__}); score again")
+            passed_over.append(f"{path}: cannot be read as scores ({type(error).__name__}); score again by eval_seg.py")
             continue
         if not ours:
-            passed_over.append(f"{path}: not said to be of these weights; score again")
+            passed_over.append(f"{path}: not said to be of these weights; score again by eval_seg.py")
         for kept in ours:
             found[kept.where, kept.how] = kept
     return sorted(found.values(), key=_rank), passed_over

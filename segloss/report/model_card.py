@@ -77,7 +77,7 @@ def _what(run: Run) -> str:
     size = parameter_count(run.model) / 1e6
     network = f"{run.config.arch} with encoder {run.config.encoder}, {size:.1f} million parameters"
     return (
-        f"Semantic segmentation of images of {run.bands.describe()} into {len(run.classes)} classes: {network}, "
+        f"Semantic segmentation of images ({run.bands.describe()}) into {len(run.classes)} classes: {network}, "
         f"trained with segloss by the loss `{run.config.loss}`."
     )
 
