@@ -3,7 +3,7 @@
 # make lint   style and types
 # make test-floor   the core's tests with the oldest torch it allows
 # make test-mmseg   the loss in mmsegmentation, and the protocol of its metric
-# make test-camvid test-browser   those with the real data, and those of the report page in Chromium
+# make test-camvid test-browser   those with the real data, and those of the pages in Chromium
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo

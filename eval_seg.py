@@ -134,9 +134,12 @@ def output_folder(config: "EvalConfig") -> Path:
         return Path(config.output_dir)
     if config.images:
         return Path("runs") / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
-    if len(config.checkpoint) == 1 and Path(config.checkpoint[0]).is_dir():
+    from segloss.hub import is_given
+
+    run = Path(config.checkpoint[0]) if len(config.checkpoint) == 1 else None
+    if run is not None and run.is_dir() and not is_given(run):  # which is to stay as it was given
         decision = "" if config.decision == ("plain",) else f"-{''.join(config.decision).replace(' ', '')}"
-        return Path(config.checkpoint[0]) / f"eval-{config.split}{decision}"
+        return run / f"eval-{config.split}{decision}"
     return Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -1,6 +1,9 @@
-"""A trained run as an ONNX file, checked against the model with onnxruntime.
+"""A trained run as an ONNX file, checked against the model with onnxruntime, or as a folder to give away.
 
 python -m segloss.export --checkpoint RUN --output model.onnx
+python -m segloss.export --checkpoint RUN --hub FOLDER
+
+The folder is that of :mod:`segloss.hub`. The file:
 
 Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, or ``(N, B, H, W)`` as the files of other ``bands`` are, N to
 16, any H and W; normalisation, padding to the network's stride and cutting back are part of the graph. Outputs
@@ -31,8 +34,10 @@ from segloss.config import ExportConfig
 from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.flags import parse_config
+from segloss.hub import WEIGHTS, give_away, is_given, require_free
+from segloss.kept import entry_of
 from segloss.losses import class_prior
-from segloss.runs import Run, load_run
+from segloss.runs import Run, checkpoint_content, load_run
 
 LARGEST_BATCH = 16
 LONGEST_SIDE = 2**15  # pixels, of what torch.export makes; a trace has no bounds
@@ -227,9 +232,36 @@ def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     return worst
 
 
+def export_hub(run: Run, folder: Path) -> list[str]:
+    """Write the run as a folder to give away, whole or not at all; a line for each file of scores that is not in it.
+
+    Raises:
+        InputError: it is such a folder already, or the place is not free.
+    """
+    from segloss.report.kept_scores import kept_scores
+    from segloss.report.model_card import model_card
+
+    if run.path.name == WEIGHTS and is_given(run.folder):
+        raise InputError("was given away already", "copy it", run.folder)
+    content = checkpoint_content(run.config, run.used, run.classes, run.counts, run.model, run.bands)
+    modules = {"model": run.model, "criterion": run.criterion}
+    state = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    scores, passed_over = kept_scores(run)
+    card = model_card(run, scores, run.name)
+    give_away(folder, content, state, run.weights, entry_of(run.folder, run.weights), card)
+    return passed_over
+
+
 def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.export``."""
     config = parse_config(ExportConfig, "python -m segloss.export", argv)
+    if config.hub is not None:
+        require_free(Path(config.hub))
+        for line in export_hub(load_run(config.checkpoint), Path(config.hub)):
+            print(f"left out: {line}")
+        mib = (Path(config.hub) / WEIGHTS).stat().st_size / 2**20
+        print(f"{config.hub}: {mib:.1f} MiB; load_run reads it, hf upload OWNER/NAME {config.hub} gives it away")
+        return
     run, path = load_run(config.checkpoint), Path(config.output)
     words = " ".join(config.decision)
     decision = run.kept.decision or Decision() if words == "auto" else run.decision_of(words)

@@ -2,7 +2,8 @@
 
 decision.json: fingerprint of the weights -> ``checkpoint`` (a file name), ``calibration``, ``rule`` and ``point``. The
 first two hold ``terms`` and what they were fitted on; a rule fitted beside labels also ``miou`` of ``plain`` and
-``iou`` on these. Weights that are trained on have another fingerprint and find nothing there.
+``iou`` on these. Weights that are trained on have another fingerprint and find nothing there. A folder that was given
+away holds the same in config.json, under ``decision``.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from segloss.calibration import Calibration
 from segloss.decisions import POINTS, Decision
 from segloss.errors import InputError
 from segloss.files import write_json
+from segloss.hub import CONFIG, DECISION, is_given, read_config
 from segloss.iou_rule import IoUDecision
 
 FILE = "decision.json"
@@ -61,9 +63,19 @@ class Kept:
         return self.point or (Decision() if self.plain_better else rule)
 
 
+def kept_file(folder: Path) -> Path:
+    """The file in which a folder keeps it."""
+    return folder / (CONFIG if is_given(folder) else FILE)
+
+
+def entry_of(folder: Path, weights: str) -> dict[str, Any] | None:
+    """What the folder holds for these weights, as it is written; of a sound file."""
+    return _entries(kept_file(folder)).get(weights)
+
+
 def load_kept(folder: Path, weights: str) -> Kept:
     """What the folder holds for these weights; InputError for a damaged file."""
-    path = folder / FILE
+    path = kept_file(folder)
     try:
         entries = _entries(path)
         entry = entries.pop(weights, {})
@@ -78,7 +90,8 @@ def load_kept(folder: Path, weights: str) -> Kept:
             bool(miou) and float(miou["plain"]) > float(miou["iou"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(*DAMAGED, path) from error
+        what, cure = DAMAGED
+        raise InputError(what, cure if path.name == FILE else "use another copy", path) from error
 
 
 def save_kept(folder: Path, weights: str, checkpoint: str, items: Mapping[str, Any], *, alone: bool = False) -> Path:
@@ -89,7 +102,7 @@ def save_kept(folder: Path, weights: str, checkpoint: str, items: Mapping[str, A
     Args:
         alone: drop what is kept for any other weights.
     """
-    path = folder / FILE
+    path = kept_file(folder)
     try:
         entries = _entries(path)
         others = {} if alone else {key: e for key, e in entries.items() if e["checkpoint"] != checkpoint}
@@ -98,7 +111,8 @@ def save_kept(folder: Path, weights: str, checkpoint: str, items: Mapping[str, A
         others, entry = {}, {}
     if "calibration" in items:
         entry = {key: value for key, value in entry.items() if key == "point" and value["rule"] == "tau"}
-    write_json(path, {**others, weights: {**entry, **items, "checkpoint": checkpoint}})
+    content = {**others, weights: {**entry, **items, "checkpoint": checkpoint}}
+    write_json(path, content if path.name == FILE else {**read_config(folder), DECISION: content})
     return path
 
 
@@ -110,6 +124,7 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{word} is no number")
 
     content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    content = content if path.name == FILE else content.get(DECISION, {})
     return {weights: dict(entry.items()) for weights, entry in content.items()}
 
 

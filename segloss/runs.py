@@ -1,10 +1,7 @@
 """A trained network and all it takes to use it, read back from a run folder or a checkpoint file."""
 
-import hashlib
-import json
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +19,10 @@ from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
 from segloss.files import write_bytes
 from segloss.flags import from_plain_dict, to_plain_dict
+from segloss.hub import WEIGHTS, fetched, is_given, is_on_hub, name_of, read_shared, shared_file
 from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
-from segloss.kept import FILE, OLD_FILE, Kept, fingerprint, load_kept, save_kept
+from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
@@ -96,7 +94,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run folder's name, or the file's where it lies in no run folder."""
+        """The name of the run folder or of one that was given away, or the file's where it lies in neither."""
+        if self.path.name == WEIGHTS and is_given(self.path.parent):
+            return name_of(self.path.parent)
         in_run = self.path.parent.name == LAST.parent.name
         stem = "" if self.path.name == BEST.name else f"-{self.path.stem}"
         return f"{self.path.resolve().parent.parent.name}{stem}" if in_run else self.path.stem
@@ -104,7 +104,8 @@ class Run:
     @property
     def folder(self) -> Path:
         """The run folder, or that of a checkpoint file that lies in none."""
-        return self.path.parent.parent if self.path.parent.name == LAST.parent.name else self.path.parent
+        in_run = self.path.parent.name == LAST.parent.name and self.path.name != WEIGHTS
+        return self.path.parent.parent if in_run else self.path.parent
 
     @cached_property
     def weights(self) -> str:
@@ -140,7 +141,7 @@ class Run:
         return self.kept.decision
 
     def _undecided(self) -> InputError:
-        where, what = self.folder / FILE, "no decision was fitted to or chosen for these weights"
+        where, what = kept_file(self.folder), "no decision was fitted to or chosen for these weights"
         if self.kept.others:
             what = f"is of other weights, once in {', '.join(self.kept.others)}, than those now in {self.path.name}"
         elif (self.folder / OLD_FILE).is_file():
@@ -174,6 +175,11 @@ class Run:
         Raises:
             ValueError: the image or the words do not fit. InputError: the run holds no decision.
         """
+        return self.decode(self.scores(image), decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
+
+    @torch.inference_mode()
+    def scores(self, image: np.ndarray) -> Tensor:
+        """Logits ``(1, C, H, W)`` of an image as :meth:`predict` takes it, which :meth:`decode` decides on."""
         from segloss.datasets.transforms import resize_image
 
         given = image[..., None] if image.ndim == 2 and self.bands.count == 1 else image
@@ -186,8 +192,7 @@ class Run:
         if resized.dtype == np.uint16:
             resized = resized.astype(np.float32)  # which every device takes
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
-        logits = logits_at_size(self.model, batch, image.shape[:2])
-        return self.decode(logits, decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
+        return logits_at_size(self.model, batch, image.shape[:2])
 
     def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
@@ -204,13 +209,16 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """The model of a run folder (its best.ckpt, else best.safetensors or last.ckpt) or of one of these files.
 
+    A folder that ``python -m segloss.export --hub`` wrote is read too, and ``hf:OWNER/NAME`` from Hugging Face's hub:
+    of such only numbers and text, no pickle.
+
     >>> run = segloss.load_run("runs/demo")  # doctest: +SKIP
     >>> class_map = run.predict(image)       # doctest: +SKIP
 
     Raises:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
-    file = _checkpoint_file(Path(path))
+    file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else _checkpoint_file(Path(path))
     own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
     if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)
@@ -261,10 +269,10 @@ def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str
 
 def _checkpoint_file(path: Path) -> Path:
     if path.is_dir():
-        for candidate in (path / BEST, path / SHARED, path / LAST):
+        for candidate in (path / WEIGHTS, path / BEST, path / SHARED, path / LAST):
             if candidate.is_file():
                 return candidate
-        raise InputError(f"holds no {BEST}", "give a run folder or a checkpoint file", where=path)
+        raise InputError(f"holds neither {BEST} nor {WEIGHTS}", "give a run folder or a checkpoint file", where=path)
     if not path.is_file():
         raise InputError("no such run folder or checkpoint file", where=path)
     return path
@@ -274,7 +282,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint of this toolkit on the CPU, or what :func:`share_weights` wrote; InputError if it is neither."""
     try:
         if file.suffix == SHARED.suffix:
-            return _checked(_read_shared(file), file)
+            return _checked(read_shared(file), file)
         with zipfile.ZipFile(file) as archive:  # torch writes a checksum of every entry and reads without a look at it
             damaged = archive.testzip()
         if damaged is not None:
@@ -300,38 +308,9 @@ def _checked(checkpoint: Any, file: Path) -> dict[str, Any]:
 def share_weights(file: Path) -> Path:
     """Write the weights of a checkpoint beside it as safetensors, with all it takes to use them; its path.
 
-    :func:`load_run` reads it. Such a file holds numbers and text alone: unlike a checkpoint no version of torch can be
-    made to run code by it. The checksum over both is SHA-256, in its metadata; paths of this machine are left out.
+    :func:`load_run` reads it. Paths of this machine are left out.
     """
-    from safetensors.torch import save
-
     checkpoint = read_checkpoint(file)
-    told = {**checkpoint["segloss"]}
-    told["config"] = {**told["config"], "data_path": None, "output_dir": None, "resume": False, "override": False}
-    told["used"] = {**told["used"], "data_path": None, "augmentations": None, "class_file": None}
-    content = json.dumps(told)
-    state = {name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
-    write_bytes(file.with_suffix(SHARED.suffix), save(state, {"segloss": content, "sha256": _checksum(content, state)}))
+    shared = shared_file(checkpoint["segloss"], checkpoint["state_dict"])
+    write_bytes(file.with_suffix(SHARED.suffix), shared)
     return file.with_suffix(SHARED.suffix)
-
-
-def _read_shared(file: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata() or {}
-        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
-    if "segloss" not in metadata:
-        return {}
-    if _checksum(metadata["segloss"], state) != metadata.get("sha256"):
-        raise InputError("is damaged: its weights do not match its checksum", "use another one", file)
-    return {"segloss": json.loads(metadata["segloss"]), "state_dict": state}
-
-
-def _checksum(content: str, state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the text and of each tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(content.encode())
-    for name, tensor in sorted(state.items()):
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -82,13 +82,14 @@ class LookedAt(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOrigin(Value):
-    """A trained run on a split of a data set. ``decision_tau`` is None where another rule decides."""
+    """A trained run on a split; ``decision_tau``: None where another rule decides, ``weights``: their fingerprint."""
 
     dataset: str
     split: str
     decision: str = "tau 1"
     decision_tau: float | None = 1.0
     checkpoint: str | None = None
+    weights: str | None = None
     views: LookedAt = LookedAt(tile=None)
     image_scale: float = 1.0
     precision: str = "32-true"

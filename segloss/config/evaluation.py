@@ -55,7 +55,9 @@ CHOICES = get_args(ChosenMetric)
 class ScoredOptions(Options):
     """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
-    checkpoint: tuple[str, ...] = option((), "run folders or checkpoint files", metavar="RUN")
+    checkpoint: tuple[str, ...] = option(
+        (), "run folders, checkpoint files, folders that were given away, or hf:OWNER/NAME", metavar="RUN"
+    )
     predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
     ensemble: bool = option(False, "the runs together: the mean of their posteriors", of=SEEN)

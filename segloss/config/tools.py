@@ -1,4 +1,4 @@
-"""The options of ``python -m segloss.frequency``, ``doctor``, ``plan``, ``rasterise`` and ``export``."""
+"""The options of ``python -m segloss.frequency``, ``doctor``, ``plan``, ``rasterise``, ``export`` and ``demo``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses.label_values import OUTLYING_OPTIONS
 from segloss.losses.reduction import NOT_NEGATIVE, POSITIVE
+
+RUN_HELP = "run folder, checkpoint file, folder that was given away, or hf:OWNER/NAME on Hugging Face's hub"
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,15 @@ class RasteriseConfig(Options):
 
 @dataclass(frozen=True)
 class ExportConfig(Options):
-    """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as an ONNX file."""
+    """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as a file or folder."""
 
-    checkpoint: str = option("", "run folder or checkpoint file", metavar="RUN")
-    output: str = option("model.onnx", "the file to write", metavar="FILE")
+    checkpoint: str = option("", RUN_HELP, metavar="RUN")
+    output: str = option("model.onnx", "the ONNX file to write", metavar="FILE")
+    hub: str | None = option(
+        None,
+        "write a folder to give away instead: safetensors, JSON and a model card, as Hugging Face's hub takes them",
+        metavar="FOLDER",
+    )
     decision: tuple[str, ...] = option(
         ("auto",),
         f"of the output classes: {WORDS}; auto: what the run holds, else plain",
@@ -112,3 +119,19 @@ class ExportConfig(Options):
 
     def validate(self) -> None:
         require(bool(self.checkpoint), "checkpoint", "a run folder or checkpoint file", "nothing")
+        for key in keys_of(ExportConfig):
+            if self.hub is not None and key.name in ("output", "decision") and key.of(self) != key.option.default:
+                raise InputError(f"{key.flag} does nothing with --hub, which keeps all the run has", "leave it out")
+
+
+@dataclass(frozen=True)
+class DemoConfig(Options):
+    """``python -m segloss.demo RUN --port 8000``: a page that shows what a run makes of an image."""
+
+    run: str = option("", RUN_HELP, metavar="RUN", bare=True)
+    port: int = option(8000, "of the page; 0: any that is free", "in 0..65535", lambda port: 0 <= port < 2**16)
+    host: str = option("127.0.0.1", "address to serve at; the default is for this machine alone", metavar="ADDRESS")
+    accelerator: Accelerator = option("auto", "where the network runs")
+
+    def validate(self) -> None:
+        require(bool(self.run), "run", "given: python -m segloss.demo RUN", "nothing")

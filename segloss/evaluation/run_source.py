@@ -153,6 +153,7 @@ class RunSource:
             decision=str(decision),
             decision_tau=decision.value if decision.rule == "tau" else None,
             checkpoint=str(self.run.path),
+            weights=self.run.weights,
             views=LookedAt(tta_scales=views.scales, tta_flip=views.flip, tile=views.tile, tile_overlap=views.overlap),
             image_scale=self.image_scale,
             precision=self.precision,

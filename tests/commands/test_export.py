@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from street_trees import TINY, street_tree
+from tiny_runs import tiny_run
 
 import segloss
-import train_seg
 from segloss import export
 from segloss.calibration import Calibration
 from segloss.decisions import Decision
@@ -27,14 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    data = street_tree(root / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
-        patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
-        flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run"), *TINY]
-        train_seg.train([*flags, "--epochs", "1"])
-    return segloss.load_run(root / "run")
+    return segloss.load_run(tiny_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="module")

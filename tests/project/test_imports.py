@@ -23,13 +23,13 @@ ROWS = [
     },
     {"datasets", "flags", "measures"},
     {"config", "models", "band_statistics"},
-    {"inference", "kept", "run_folder", "runs", "resume"},
+    {"inference", "kept", "hub", "run_folder", "runs", "resume"},
     {"report"},
     {"evaluation"},
     {"doctor"},
     {"plan"},
     {"training"},
-    {"frequency", "export", "rasterise"},
+    {"frequency", "export", "rasterise", "demo"},
 ]
 
 

@@ -2,7 +2,6 @@
 
 import html
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from browser import HEADLESS, chromium
 from data_trees import random_mask, write_png
 from hand_made_scores import comparison, metrics
 
@@ -24,15 +24,7 @@ from segloss.report.pages import write_report
 from segloss.report.tables import write_evaluation
 from segloss.schema import Comparison, Part, RunScores, SweepPoint
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
 NASTY = "<script>document.title = 'broken'</script>"
-
-
-def chromium(test):
-    """Such a test is left out where there is no browser."""
-    return pytest.mark.browser(pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; .ci/run installs it")(test))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +50,7 @@ def in_chromium(page: Path, script: str, *flags: str) -> tuple[str, str]:
     """The document after a script ran at its end, and what the browser logged."""
     copy = page.with_name("copy.html")
     copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    done = subprocess.run([*command, *flags, copy.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*HEADLESS, *flags, copy.as_uri()], capture_output=True, text=True, timeout=120)
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from segloss.config import (
+    DemoConfig,
     DoctorConfig,
     EvalConfig,
     ExportConfig,
@@ -33,6 +34,7 @@ KINDS = {
     "python -m segloss.export": ExportConfig,
     "python -m segloss.plan": PlanConfig,
     "python -m segloss.rasterise": RasteriseConfig,
+    "python -m segloss.demo": DemoConfig,
 }
 
 
