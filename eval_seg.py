@@ -2,6 +2,8 @@
 
 python eval_seg.py --checkpoint runs/A runs/B --split test
 python eval_seg.py --predictions masks/A masks/B --labels masks/true
+
+Started by torchrun or another launcher, each process scores a share of the images, and the first writes.
 """
 
 import os
@@ -9,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segloss.config import EvalConfig
@@ -35,22 +37,33 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.evaluation.extremes import MOST_RUNS, extremes
     from segloss.evaluation.parts import require_parts
     from segloss.evaluation.score import score_all
+    from segloss.evaluation.shares import score_share, stores_of
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
+    from segloss.ranks import here
     from segloss.report.pages import write_report
     from segloss.report.suspects import write_suspects
     from segloss.report.tables import clear_results, make_folder, write_evaluation
     from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
     from segloss.report.wording import title_of
 
-    folder = output_folder(config)
+    folder = here().from_first(partial(output_folder, config))
     say = partial(console.print, soft_wrap=True)
     runs = sources_of_runs(config, folder, say, progress_bar, check_before) if config.checkpoint else []
     sources = runs or sources_of_masks(config, folder, say, progress_bar)
     for source in sources if config.by else ():
         require_parts(source.names, str(config.by))
-    make_folder(folder)
-    clear_results(folder, [source.name for source in sources])
-    scores, totals = score_all(sources, folder, protocol=config.protocol, by=config.by, progress=progress_bar)
+    if config.share is not None:
+        for source in sources:
+            say(score_share(source, folder, config.share, progress_bar(f"scoring {source.name}")))
+        return
+    merged = stores_of(config.merge, sources, folder) if config.merge else None
+    if here().rank == 0:
+        make_folder(folder)
+        clear_results(folder, [source.name for source in sources])
+    how: dict[str, Any] = {"protocol": config.protocol, "by": config.by, "progress": progress_bar}
+    scores, totals = score_all(sources, folder, merged=merged, **how)
+    if here().rank:
+        return
     findings = {source.name: source.findings(totals[source.name]) for source in sources}
     if config.check != "off":
         listed_by = "python -m segloss.doctor --predictions" if config.predictions else "--check off"
@@ -86,10 +99,11 @@ def evaluate(argv: list[str] | None = None) -> None:
 def predict(config: "EvalConfig") -> None:
     """Class maps of a folder of images without labels."""
     from segloss.evaluation.sources import predict_images
+    from segloss.ranks import here
     from segloss.report.terminal import console, progress_bar
 
-    say = partial(console.print, soft_wrap=True)
-    for written in predict_images(config, output_folder(config), say, progress_bar):
+    say, folder = partial(console.print, soft_wrap=True), here().from_first(partial(output_folder, config))
+    for written in predict_images(config, folder, say, progress_bar):
         console.print(f"predictions: {written}", soft_wrap=True)
 
 
@@ -147,8 +161,9 @@ def main() -> None:
     # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from segloss.errors import exit_on_input_error
+    from segloss.ranks import together
 
-    exit_on_input_error(evaluate)
+    exit_on_input_error(partial(together, evaluate))
 
 
 if __name__ == "__main__":

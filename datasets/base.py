@@ -289,6 +289,11 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def file_length(path: Path | None) -> int:
+    """In bytes, the same wherever a copy of the file lies; 0 of what is no file."""
+    return path.stat().st_size if path is not None and path.is_file() else 0
+
+
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:
     what = f"mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]} (width x height)"
     turned = "save the array as (height, width, bands)" if image.suffix.lower() == ARRAYS else None

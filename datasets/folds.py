@@ -21,10 +21,10 @@ def part_of(name: str, by: str) -> str:
     return name.rpartition("/")[0] if by == "folder" else FRAME_NUMBER.sub("", name)
 
 
-def read_fold(text: str) -> tuple[int, int]:
-    """``"2/5"`` as (2, 5); ValueError for what is no fold of at least two."""
+def read_fold(text: str, least: int = 2) -> tuple[int, int]:
+    """``"2/5"`` as (2, 5); ValueError for what is no fold of at least two, or ``least``."""
     number, of = (int(part) for part in text.split("/"))
-    if not 1 <= number <= of or of < 2:
+    if not 1 <= number <= of or of < least:
         raise ValueError(text)
     return number, of
 

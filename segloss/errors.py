@@ -94,20 +94,27 @@ def cure_of_black_and_white(names: Sequence[str]) -> str:
     return f"give the second class id: 255 in the class file, classes.yaml: {content}; or save masks as 0 and 1"
 
 
-def exit_on_input_error(command: Callable[[], None]) -> None:
-    """Run a command; an InputError becomes one line on stderr and exit status 2, Ctrl-C exit status 130.
+def told(error: BaseException) -> tuple[str, int]:
+    """The one line on what a user can mend, and the exit status: 2, of Ctrl-C 130.
 
-    So does an OSError: a disk that is full or a folder that may not be written is the user's to mend too.
+    An OSError is one: a disk that is full or a folder that may not be written is the user's to mend too.
+
+    >>> told(InputError("is cut off", "replace the file", where="a.png"))
+    ('error: a.png: is cut off; replace the file', 2)
     """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}", 2
+    return f"error: {' '.join(str(error).split())}", 2
+
+
+def exit_on_input_error(command: Callable[[], None]) -> None:
+    """Run a command; an InputError, an OSError or Ctrl-C becomes one line on stderr and its exit status."""
     try:
         command()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (InputError, OSError, KeyboardInterrupt) as error:
+        line, status = told(error)
+        print(line, file=sys.stderr)
+        sys.exit(status)

@@ -1,9 +1,12 @@
 """Class statistics of the splits of a data set, and what every recipe would make of them.
 
 python -m segloss.frequency --dataset camvid --data-path DIR --split train val test --recipes --json classes.json
+
+Started by torchrun or another launcher, each process reads a share of the masks.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from segloss.files import write_json
 from segloss.flags import parse_config
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_ranks, class_weights_from_counts, label_values_from_counts
 from segloss.pixel_counts import PixelCounts, counts_of, image_histograms
+from segloss.ranks import here, together
 
 
 def cooccurrence(histograms: Tensor) -> Tensor:
@@ -95,7 +99,10 @@ def main(argv: list[str] | None = None) -> None:
         if not histograms[:, :-1].any():
             what = f"split {dataset.split!r} has no labelled pixel"
             raise InputError(what, "leave it out of --split", where=config.dataset)
-        splits.append((counts_of(dataset, histograms), histograms, source))
+        if here().rank == 0:
+            splits.append((counts_of(dataset, histograms), histograms, source))
+    if here().rank:
+        return
     counts, options = splits[0][0], config.label_value_options
     try:
         values = label_values_from_counts(
@@ -135,4 +142,4 @@ def _write_outputs(
 
 
 if __name__ == "__main__":
-    exit_on_input_error(main)
+    exit_on_input_error(partial(together, main))

@@ -380,11 +380,10 @@ def infer_dataset(
     image scale is that of the data set's transform. Arguments are those of :func:`infer` and of the loader.
     """
     views, scale = views or Views(), getattr(dataset.transform, "image_scale", 1.0)
-    places = range(len(dataset)) if places is None else places
-    whole = [place for place in places if views.tile is None or _fits(dataset.image_size(place), views, scale)]
+    whole, in_windows = seen_whole(dataset, range(len(dataset)) if places is None else places, views)
     loader = evaluation_loader(dataset, batch_size, workers=workers, places=whole)
     yield from infer(model, criterion, loader, device=device, precision=precision, views=views)
-    in_windows, labelled = sorted({*places} - {*whole}), dataset.has_labels
+    labelled = dataset.has_labels
     for (sample,) in window_loader(dataset, in_windows, workers=workers):
         place, top, labels = sample["place"], 0, None
         large = "image" not in sample
@@ -408,6 +407,13 @@ def infer_dataset(
                 piece["class_mask"] = torch.from_numpy(dataset.labelled.masks[place])
             yield piece, decidable(scores, piece)
             top = bottom
+
+
+def seen_whole(dataset: SegmentationDataset, places: Sequence[int], views: Views) -> tuple[list[int], list[int]]:
+    """The images that fit into a window, and those seen in several, which are sorted."""
+    scale = getattr(dataset.transform, "image_scale", 1.0)
+    whole = [place for place in places if views.tile is None or _fits(dataset.image_size(place), views, scale)]
+    return whole, sorted({*places} - {*whole})
 
 
 def _fits(size: tuple[int, int], views: Views, scale: float) -> bool:

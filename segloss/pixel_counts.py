@@ -23,6 +23,7 @@ from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
 from segloss.losses.reduction import ignore_index_of, ignored_label, ignored_words, is_switch_or_complex
 from segloss.progress import Progress
+from segloss.ranks import here
 
 if TYPE_CHECKING:
     from segloss.datasets import SegmentationDataset
@@ -280,10 +281,15 @@ def count_images(
 ) -> Tensor:
     """Pixels of each class in each image, int64 ``(images, C + 1)``, the ignored ones last; reads every mask.
 
+    The processes of a job (:mod:`segloss.ranks`) read a share each, and all of them get the whole.
+
     Raises:
         InputError: a mask is missing, unreadable or holds an id that the class table does not know.
     """
-    return torch.stack(images_looked_at(dataset.histogram, range(len(dataset)), workers=workers, progress=progress))
+    share = here().share(range(len(dataset)))
+    found = images_looked_at(dataset.histogram, share, workers=workers, progress=progress)
+    own = torch.stack(found) if found else torch.zeros(0, len(dataset.classes) + 1, dtype=torch.int64)
+    return torch.from_numpy(here().whole_array(own.numpy(), len(dataset)))
 
 
 def count_dataset(
@@ -357,18 +363,30 @@ def kept_array(
 ) -> tuple["np.ndarray[Any, Any]", str]:
     """What was counted of the files of this fingerprint, from the user's cache, or else counted and kept there.
 
+    Of the processes of a job the first looks into its cache and writes there.
+
     Returns:
         The array, and where it came from: a path, or ``"counted"``.
     """
     path = cache_folder() / f"{kind}-{fingerprint[:32]}.npz"
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path, allow_pickle=False) as content:
-        saved = content["histograms"]
-        if (str(content["fingerprint"]), saved.dtype, saved.shape) == (fingerprint, dtype, shape):
-            return saved, str(path)
-    counted, buffer = count(), io.BytesIO()
-    np.savez_compressed(buffer, fingerprint=fingerprint, histograms=counted)
-    with suppress(OSError):  # a cache that cannot be written costs a recount, nothing else
-        write_bytes(path, buffer.getvalue())
+
+    def saved() -> "np.ndarray[Any, Any] | None":
+        readable = suppress(OSError, ValueError, KeyError, EOFError, BadZipFile)
+        with readable, np.load(path, allow_pickle=False) as content:
+            found: np.ndarray[Any, Any] = content["histograms"]
+            if (str(content["fingerprint"]), found.dtype, found.shape) == (fingerprint, dtype, shape):
+                return found
+        return None
+
+    found = here().from_first(saved)
+    if found is not None:
+        return found, str(path)
+    counted = count()
+    if here().rank == 0:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, fingerprint=fingerprint, histograms=counted)
+        with suppress(OSError):  # a cache that cannot be written costs a recount, nothing else
+            write_bytes(path, buffer.getvalue())
     return counted, "counted"
 
 

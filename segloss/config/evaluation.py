@@ -38,6 +38,7 @@ from segloss.config.ranges import (
     is_decision,
 )
 from segloss.datasets import DATASET_HELP, DATASETS, OPTIONS_HELP
+from segloss.datasets.folds import read_fold
 from segloss.decisions import WORDS
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
@@ -79,6 +80,16 @@ class ScoredOptions(Options):
     )
     check: Check = option("sample", f"{CHECK_HELP}; of masks all are looked at, unless off", of=SCORED)
     show_bands: tuple[int, ...] = option((), f"{SHOW_HELP}, or the run's", *SHOWN, metavar="BAND", of=SEEN)
+    shard: str | None = option(
+        None,
+        "score or predict only the K-th of N shares of the images, into a store for --merge",
+        metavar="K/N",
+        expected="K/N, the K-th of N shares, such as 3/16",
+        fits=lambda text: text is None or _is_shard(text),
+    )
+    merge: tuple[str, ...] = option(
+        (), "score nothing, but take what --shard left in these stores, or folders of them", metavar="STORE", of=SCORED
+    )
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,11 @@ class OutputOptions(Options):
 class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOptions, SightOptions, OutputOptions):
     """``eval_seg.py``: score trained runs, or folders of predicted masks, and compare them."""
 
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """(K, N) of ``--shard``."""
+        return None if self.shard is None else read_fold(self.shard, least=1)
+
     def validate(self) -> None:
         if bool(self.checkpoint) == bool(self.predictions):
             raise InputError("give either --checkpoint, run folders or .ckpt files, or --predictions, folders of masks")
@@ -212,6 +228,7 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
         require(len(set(self.names)) == len(self.names), "names", "all different", " ".join(self.names))
         require_splits(self.dataset, [self.split])
         self._check_operating_point()
+        self._check_shares()
         if self.save != ("ids",) and self.images is None:
             require(self.save_predictions, "save", "given with --save-predictions or --images", " ".join(self.save))
         usual = self.tile_overlap == EvalConfig.tile_overlap
@@ -225,6 +242,17 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
             if mode not in modes and key.of(self) != key.option.default:
                 raise InputError(f"{key.flag} does nothing with {mode}, only with {modes}", "leave it out")
 
+    def _check_shares(self) -> None:
+        """InputError for what a share of the images cannot give, or a merge of them."""
+        merge = " ".join(self.merge)
+        require(not (self.shard and self.merge), "merge", "given without --shard, in a command of its own", merge)
+        for given, name in ((self.shard, "shard"), (self.merge, "merge")):
+            lost = {"suspects": bool(self.suspects), "save-predictions": bool(self.merge and self.save_predictions)}
+            lost["choose-metric"] = bool(self.shard and self.choose_metric)
+            for flag in (flag for flag, wanted in lost.items() if given and wanted):
+                cure = "give it with --merge" if flag == "choose-metric" else "leave it out"
+                raise InputError(f"--{flag} does nothing with --{name}", cure)
+
     def _check_operating_point(self) -> None:
         if self.choose_metric is None:
             require(not self.choose_on, "choose-on", "given with --choose-metric", " ".join(self.choose_on))
@@ -232,6 +260,13 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
         require(self.sweep_tau, "choose-metric", "given with --sweep-tau", self.choose_metric)
         if self.split == "test":
             raise InputError("--choose-metric on the test split would tune on it", "choose with --split val or train")
+
+
+def _is_shard(text: str) -> bool:
+    try:
+        return bool(read_fold(text, least=1))
+    except ValueError:
+        return False
 
 
 def _is_positive(text: str) -> bool:

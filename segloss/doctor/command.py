@@ -11,6 +11,7 @@ from segloss.doctor.findings import Finding, SplitFacts
 from segloss.doctor.page import write_doctor_page
 from segloss.errors import InputError
 from segloss.flags import parse_config
+from segloss.ranks import here
 
 
 def open_splits(config: DoctorConfig) -> tuple[list[SegmentationDataset], list[Finding]]:
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         found, splits = examine(datasets, config.check, progress_bar("examining"))
         findings = sorted([*findings, *found], key=lambda finding: finding.severity != "error")
         rows = [describe_split(facts) for facts in splits]
+    if here().rank:
+        return
     print_findings(findings, rows)
     if config.output:
         write_doctor_page(Path(config.output), config, findings, rows, splits)

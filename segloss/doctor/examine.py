@@ -27,6 +27,7 @@ from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores
 from segloss.progress import Progress
+from segloss.ranks import here
 
 MOSTLY_IGNORED = 0.8
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
@@ -44,10 +45,14 @@ def examine(
             images that occur twice, at both ends of files of one length.
         progress: wraps the iteration over the files.
 
+    The processes of a job (:mod:`segloss.ranks`) look at a share of the files each; the first has the findings.
+
     Returns:
         Findings, errors first, and the facts of each split.
     """
     splits = [_examine_split(dataset, check, progress) for dataset in datasets]
+    if here().rank:
+        return [], splits
     findings: list[Finding] = []
     for facts in splits:
         findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
@@ -59,13 +64,13 @@ def examine(
 def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress | None) -> SplitFacts:
     count = len(dataset) if check == "all" else min(SAMPLE, len(dataset))
     places = [(2 * k + 1) * len(dataset) // (2 * count) for k in range(count)]
-    pool = ThreadPoolExecutor(available_cores())
+    pool, share = ThreadPoolExecutor(available_cores()), here().share(places)
     try:
-        results: Iterable[PairFacts] = pool.map(lambda place: examine_pair(dataset, place, check == "all"), places)
-        facts = SplitFacts(dataset, places, list(progress(results, count) if progress else results))
+        results: Iterable[PairFacts] = pool.map(lambda place: examine_pair(dataset, place, check == "all"), share)
+        found = here().whole(list(progress(results, len(share)) if progress else results), count)
         others = [place for place in sorted({*range(len(dataset))} - {*places}) if dataset.pairs[place][0].is_file()]
-        facts.header_faults = [f for some in pool.map(partial(_faults_of_headers, dataset), others) for f in some]
-        return facts
+        faults = here().whole([*pool.map(partial(_faults_of_headers, dataset), here().share(others))], len(others))
+        return SplitFacts(dataset, places, found, [fault for some in faults for fault in some])
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,9 +10,10 @@ from segloss.doctor.findings import Finding, more_files
 from segloss.errors import InputError
 from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.results import Totals
-from segloss.evaluation.score import measure
+from segloss.evaluation.score import measure_together
 from segloss.evaluation.sources import distinct_names
 from segloss.progress import Progress
+from segloss.ranks import here
 
 
 def examine_masks(
@@ -39,9 +40,13 @@ def examine_masks(
             skip_bad=True,
         )
         try:
-            totals = measure(source, progress=progress(f"examining {name}"))
+            totals = measure_together(source, None, progress(f"examining {name}"))
         except InputError as error:  # a label that cannot be used, or no prediction that can
+            if here().size > 1:  # which the others wait for
+                raise
             findings.append(Finding("error", name, error))
+            continue
+        if totals is None:  # the first process has them
             continue
         if source.skipped:
             what = f"{source.skipped[0]}{more_files(source.skipped)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from segloss.evaluation.results import Totals
-from segloss.evaluation.score import Source
+from segloss.evaluation.source import Source
 from segloss.metrics import class_groups
 from segloss.report.pages import ShownImage
 

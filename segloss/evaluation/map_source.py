@@ -1,7 +1,7 @@
 """Folders of saved probability maps, from anywhere, against a folder of labels."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +71,10 @@ class MapSource(MaskSource):
             training_pixels=training_pixels or self.index.training_pixels,
         )
 
+    @property
+    def sees_all(self) -> bool:
+        return self.on_sample is not None
+
     def _files(self) -> dict[str, Path]:
         return list_maps(self.predictions)
 
@@ -127,10 +131,11 @@ class MapSource(MaskSource):
     def describe(self) -> MaskOrigin:
         return replace(super().describe(), decision=str(self.measures.decision))
 
-    def key(self) -> dict[str, Any]:
-        return {**super().key(), "measures": repr(self.measures), "index": repr((self.index, self.training_pixels))}
+    def identity(self) -> dict[str, Any]:
+        index = repr((self.index, self.training_pixels))
+        return {**super().identity(), "measures": repr(self.measures), "index": index}
 
-    def _stats(self, triple: Triple) -> list[Path]:
+    def _files_of(self, triple: Triple) -> list[Path]:
         return [*files_of(triple.predicted), triple.true]
 
     def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
@@ -141,9 +146,6 @@ class MapSource(MaskSource):
         predicted = decide(self.reader, posterior, self.prior, self.measures.decision)[0]
         kind = map_dtype(len(self.classes))
         return None, labels.astype(kind), predicted.numpy().astype(kind)
-
-    def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
-        return super().results(() if self.on_sample is not None else done)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         seen, posterior = self.read(item[1])

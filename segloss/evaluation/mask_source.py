@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from segloss.datasets import TABLES
-from segloss.datasets.base import file_state
+from segloss.datasets.base import file_length, file_state
 from segloss.datasets.classes import STRAY, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import image_size, list_images, read_header
@@ -276,9 +276,28 @@ class MaskSource:
         self.labelled = find_labelled((labels, labels.parent, labels.parent.parent), self.names, classes.names)
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
-        self.skipped = list(self.unmatched)
+        self.bad: dict[int, str] = {}
         self.suspects: Suspects | None = None
         self._large = self._require_sizes()
+
+    @property
+    def sees_all(self) -> bool:
+        return False
+
+    @property
+    def skipped(self) -> list[str]:
+        """A line for each mask that is left out: without partner, or that cannot be used."""
+        return [*self.unmatched, *(self.bad[place] for place in sorted(self.bad))]
+
+    def take_bad(self, bad: Mapping[int, str]) -> None:
+        """Of other passes over these predictions; InputError where none can be used."""
+        self.bad |= bad
+        if len(self.bad) == len(self):
+            what = f"none of the {len(self)} predictions can be used"
+            raise InputError(what, f"the first, {self.bad[0]}", self.predictions)
+
+    def batches(self, places: Sequence[int]) -> list[list[int]]:
+        return [[place] for place in places]
 
     def _files(self) -> dict[str, Path] | None:
         """The predictions by name; None: images."""
@@ -319,19 +338,26 @@ class MaskSource:
         """What is doubtful in what was counted, errors first; :mod:`segloss.evaluation.doubts`."""
         return mask_findings(self.name, totals, self.classes, self.predicted_classes, label_ids=self.label_ids)
 
-    def key(self) -> dict[str, Any]:
-        stats = [(t.name, path.suffix, *file_state(path)) for t in self.triples for path in self._stats(t)]
+    def identity(self) -> dict[str, Any]:
+        files = [(t.name, path.suffix, file_length(path)) for t in self.triples for path in self._files_of(t)]
         return {
-            "predictions": str(self.predictions.resolve()),
-            "labels": str(self.labels.resolve()),
-            "files": hashlib.sha256(repr(stats).encode()).hexdigest(),
+            "files": hashlib.sha256(repr(files).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
             "counted": self.counted,
             "labelled": self.labelled and hashlib.sha256(self.labelled.masks.tobytes()).hexdigest(),
         }
 
-    def _stats(self, triple: Triple) -> list[Path]:
-        """The files whose change makes an earlier result void."""
+    def key(self) -> dict[str, Any]:
+        states = [file_state(path) for t in self.triples for path in self._files_of(t)]
+        return {
+            **self.identity(),
+            "predictions": str(self.predictions.resolve()),
+            "labels": str(self.labels.resolve()),
+            "states": hashlib.sha256(repr(states).encode()).hexdigest(),
+        }
+
+    def _files_of(self, triple: Triple) -> list[Path]:
+        """Those whose change makes an earlier result void."""
         return [triple.predicted, triple.true]
 
     def image(self, name: str) -> None:
@@ -347,7 +373,7 @@ class MaskSource:
         return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
-        self.skipped[:] = self.unmatched
+        self.bad = {}
         left = ((place, triple) for place, triple in enumerate(self.triples) if triple.name not in done)
         with ThreadPoolExecutor(self.workers) as pool:
             for (place, triple), result in in_order(pool, self._result, left, 16 * self.workers):
@@ -355,13 +381,10 @@ class MaskSource:
                     if not self.skip_bad:
                         cure = f"{result.cure} (--skip-bad leaves such images out)".lstrip()
                         raise InputError(result.what, cure, result.where) from result
-                    self.skipped.append(f"{triple.name}: {result}")
+                    self.bad[place] = f"{triple.name}: {result}"
                 else:
                     yield place, result
-        bad = self.skipped[len(self.unmatched) :]
-        if len(bad) == len(self):
-            what = f"none of the {len(self)} predictions can be used"
-            raise InputError(what, f"the first, {bad[0]}", self.predictions)
+        self.take_bad({})
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         place, triple = item

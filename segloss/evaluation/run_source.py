@@ -1,7 +1,8 @@
 """A trained run on a labelled split, as a source of results."""
 
+import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.base import file_state
+from segloss.datasets.base import file_length, file_state
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide
 from segloss.errors import Finding
@@ -20,7 +21,7 @@ from segloss.evaluation.doubts import label_findings
 from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.sweep import sweep_counts
-from segloss.inference import CalibratedPosterior, Views, ends, infer_dataset, reader_of
+from segloss.inference import CalibratedPosterior, Views, ends, infer_dataset, reader_of, seen_whole
 from segloss.iou_rule import IoUDecision
 from segloss.losses import Criterion, class_prior
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
@@ -134,6 +135,24 @@ class RunSource:
         return len(self.dataset)
 
     @property
+    def sees_all(self) -> bool:
+        return self.on_sample is not None
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """None: a file that cannot be read ends a run's evaluation."""
+        return {}
+
+    def take_bad(self, bad: Mapping[int, str]) -> None:
+        """There is none."""
+
+    def batches(self, places: Sequence[int]) -> list[list[int]]:
+        """Those that the network sees whole; then the others, one by one."""
+        whole, others = seen_whole(self.dataset, places, self.views)
+        size = self.batch_size
+        return [*(whole[first : first + size] for first in range(0, len(whole), size)), *([place] for place in others)]
+
+    @property
     def reader(self) -> Criterion:
         return reader_of(self.run.criterion, self.views, self.run.kept.calibration)
 
@@ -163,16 +182,20 @@ class RunSource:
         """Of the labels alone: a run's classes are theirs."""
         return [*label_findings(self.name, totals)]
 
-    def key(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        files = [(name, *map(file_length, pair)) for name, pair in zip(self.names, self.dataset.pairs, strict=True)]
         return {
             "weights": self.run.weights,
             "calibration": repr(self.run.kept.calibration),
-            "data": self.dataset.fingerprint(),
-            "images": hash_names(self.dataset),
+            "classes": repr(self.classes),
+            "files": hashlib.sha256(repr(files).encode()).hexdigest(),
             "image_scale": self.image_scale,
             "measures": repr((self.measures, self.views)),
             "precision": self.precision,
         }
+
+    def key(self) -> dict[str, Any]:
+        return {**self.identity(), "data": self.dataset.fingerprint(), "images": hash_names(self.dataset)}
 
     def image(self, name: str) -> np.ndarray:
         """RGB ``(H, W, 3)`` of one sample."""
@@ -216,7 +239,6 @@ class RunSource:
         )
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
-        done = () if self.on_sample is not None else done  # who wants to see the samples sees all of them
         places = {name: place for place, name in enumerate(self.dataset.names) if name not in done}
         reader = self.reader
         prior = class_prior(self.run.counts).to(self.device)
@@ -243,8 +265,6 @@ class RunSource:
 
 def hash_names(dataset: SegmentationDataset) -> str:
     """Changes when an image file is replaced; the fingerprint of a data set looks at the masks alone."""
-    import hashlib
-
     digest = hashlib.sha256()
     for image, _ in dataset.pairs:
         digest.update(repr((image.name, image.is_file() and file_state(image))).encode())

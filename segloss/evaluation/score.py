@@ -1,66 +1,59 @@
 """Sources -> results of each image -> totals and scores, at the labels' own resolution."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from segloss.datasets import ClassTable
-from segloss.errors import Finding
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.parts import part, parts_of
-from segloss.evaluation.results import ImageResult, Totals
+from segloss.evaluation.results import Totals
+from segloss.evaluation.shares import fill, merge
+from segloss.evaluation.source import Source
 from segloss.evaluation.store import ResultStore
 from segloss.evaluation.summary import summarise
 from segloss.progress import Progress
-from segloss.schema import Origin, RunScores
-
-Result = tuple[int, ImageResult]  # the image's place, and what was counted of it
-
-
-class Source(Protocol):
-    """Where results come from: a trained run, or a folder of predicted masks."""
-
-    name: str
-    classes: ClassTable
-    training_pixels: tuple[int, ...] | None  # orders the classes for head, middle and tail
-
-    def __len__(self) -> int: ...
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of its images, in their order."""
-
-    def describe(self) -> Origin:
-        """What was scored, for the metrics schema."""
-
-    def key(self) -> dict[str, Any]:
-        """All that the results depend on."""
-
-    def results(self, done: Collection[str]) -> Iterator[Result]:
-        """(place, result) of every image whose name is not among those done."""
-
-    def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """Image, if there is one, labels and predicted class numbers of one sample."""
-
-    def findings(self, totals: Totals) -> list[Finding]:
-        """What makes its scores doubtful, errors first, by what was counted."""
+from segloss.ranks import here
+from segloss.schema import RunScores
 
 
 def measure(source: Source, store: Path | None = None, progress: Progress | None = None) -> Totals:
     """The totals of a source; with a ``store`` its results go through that file, and those there are not made again."""
+    totals = measure_together(source, store, progress)
+    assert totals is not None  # as on the first process, or the only one
+    return totals
+
+
+def measure_together(source: Source, store: Path | None, progress: Progress | None = None) -> Totals | None:
+    """As :func:`measure`, a share by each process of the job; the totals on the first, None on the others.
+
+    The others keep theirs in stores of their own beside that of the first until it has them, so that a job that was
+    killed goes on where it stopped.
+    """
+    if store is None and here().size == 1:
+        results = source.results(())
+        return Totals.of(result for _, result in (results if progress is None else progress(results, len(source))))
     if store is None:
-        return Totals.of(result for _, result in _with_progress(source, (), progress))
+        with TemporaryDirectory() as folder:
+            return measure_together(source, Path(folder) / "results.sqlite", progress)
+    rank, stem = here().rank, store.name.removesuffix(".sqlite")
+    own = store.with_name(f"{stem}.rank{rank}.sqlite") if rank else store
+    with ResultStore(own, source.key()) as kept:
+        fill(source, kept, progress)
+        totals = None if rank else Totals.of(kept)
+    for path in (own,) if rank else store.parent.glob(f"{escape(stem)}.rank*.sqlite"):
+        with suppress(OSError):
+            path.unlink()
+    return totals
+
+
+def measure_merged(source: Source, store: Path, stores: Sequence[Path]) -> Totals:
+    """The totals of what other jobs have scored (:func:`segloss.evaluation.shares.merge`), kept in ``store``."""
     with ResultStore(store, source.key()) as kept:
-        kept.add_all(_with_progress(source, kept.names(), progress))
+        merge(source, kept, stores)
         return Totals.of(kept)
-
-
-def _with_progress(source: Source, done: Collection[str], progress: Progress | None) -> Iterable[Result]:
-    results = source.results(done)
-    return results if progress is None else progress(results, len(source))
 
 
 def score(
@@ -77,20 +70,33 @@ def scores_of(source: Source, totals: Totals, protocol: str) -> RunScores:
 
 
 def score_all(
-    sources: Sequence[Source], folder: Path, *, protocol: str, by: str | None, progress: Callable[[str], Progress]
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    protocol: str,
+    by: str | None,
+    progress: Callable[[str], Progress],
+    merged: Mapping[str, Sequence[Path]] | None = None,
 ) -> tuple[dict[str, RunScores], dict[str, Totals]]:
     """Scores and totals of every source by its name, all over the images that all of them have.
 
-    Where a source has more, ``own`` of its scores is its mean over all of these.
+    Where a source has more, ``own`` of its scores is its mean over all of these. Of the processes of a job
+    (:mod:`segloss.ranks`) each scores a share, and the first has the scores; the others have none.
 
     Args:
         sources: their results go through ``folder``/NAME.sqlite.
         by: ``folder`` or ``sequence``: also the mean over the images of each (:func:`part_of`).
+        merged: the stores of each, where other jobs have scored it.
     """
-    totals = {
-        source.name: measure(source, folder / f"{source.name}.sqlite", progress(f"scoring {source.name}"))
-        for source in sources
-    }
+    totals: dict[str, Totals] = {}
+    for source in sources:
+        store = folder / f"{source.name}.sqlite"
+        if merged is not None:
+            totals[source.name] = measure_merged(source, store, merged[source.name])
+        elif (found := measure_together(source, store, progress(f"scoring {source.name}"))) is not None:
+            totals[source.name] = found
+    if here().rank:
+        return {}, {}
     common = common_images({name: found.names for name, found in totals.items()})
     scores = {}
     for source in sources:

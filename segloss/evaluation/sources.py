@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
@@ -24,11 +26,14 @@ from segloss.evaluation.mask_source import MaskSource, class_table
 from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample
+from segloss.evaluation.shares import places_of
 from segloss.evaluation.suspects import Suspects
-from segloss.inference import Views, ends, find_machine
+from segloss.inference import Machine, Views, ends, find_machine
+from segloss.iou_rule import IoUDecision
 from segloss.kept import FILE, Kept
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
+from segloss.ranks import here
 from segloss.report.tables import make_folder
 from segloss.report.wording import rule_text
 from segloss.runs import Run, check_same_classes, load_run
@@ -97,7 +102,7 @@ def _all_of(*given: OnSample | None) -> OnSample | None:
 
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:
     """:class:`RunSource` of any run, on the device and in the way asked for."""
-    machine = find_machine(config.accelerator, config.precision, config.workers)
+    machine = _machine(config)
     return partial(
         RunSource,
         device=machine.device,
@@ -106,6 +111,14 @@ def _builder(config: EvalConfig) -> Callable[..., RunSource]:
         workers=machine.workers,
         views=Views(tuple(config.tta_scales), config.tta_flip, _tile(config), config.tile_overlap),
     )
+
+
+def _machine(config: EvalConfig) -> Machine:
+    """That of this process: of several on a machine each takes a GPU of its own, as far as there are."""
+    machine, job = find_machine(config.accelerator, config.precision, config.workers), here()
+    if machine.device.type != "cuda" or job.size == 1:
+        return machine
+    return replace(machine, device=torch.device("cuda", job.local_rank % torch.cuda.device_count()))
 
 
 def _tile(config: EvalConfig) -> tuple[int, int] | None:
@@ -138,14 +151,16 @@ def predict_images(
         source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
         written.append(folder / "predictions" / name)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
-        for _ in progress(f"predicting by {name}")(_saved(source, save), len(dataset)):
+        places = places_of(source, config.share)
+        for _ in progress(f"predicting by {name}")(_saved(source, save, places), len(places)):
             pass
+        here().gather(None)  # all are written
     return written
 
 
-def _saved(source: RunSource, save: PredictionWriter) -> Iterator[str]:
-    """Names of the images that are predicted and written."""
-    for sample, predicted, posterior in source.decisions(posterior=save.of_posterior):
+def _saved(source: RunSource, save: PredictionWriter, places: Sequence[int]) -> Iterator[str]:
+    """Names of the images at these places as they are predicted and written."""
+    for sample, predicted, posterior in source.decisions(places, posterior=save.of_posterior):
         save(sample, predicted, posterior)
         if ends(sample, predicted):
             yield sample["name"]
@@ -156,8 +171,16 @@ def decision_of(
 ) -> Decision:
     """The decision asked for; a rule or a calibration that the run does not have is fitted first, and ``say`` told.
 
-    They are fitted to whole images, or windows of the size asked for, once: not to several views.
+    They are fitted to whole images, or windows of the size asked for, once: not to several views. Of the processes of a
+    job the first fits, and the others take what it has.
     """
+    decision, run.kept = here().from_first(lambda: (_fitted(config, run, name, say, progress), run.kept))
+    return decision
+
+
+def _fitted(
+    config: EvalConfig, run: Run, name: str, say: Callable[[str], None], progress: Callable[[str], Progress]
+) -> Decision:
     kept, asked = run.kept, read_decision(config.decision)
     calibrate = config.calibrate and kept.calibration is None
     if calibrate or (asked == "iou" and kept.rule is None):
@@ -168,7 +191,7 @@ def decision_of(
         training = None
         with suppress(InputError):  # may be gone
             training = open_split("train")
-        machine = find_machine(config.accelerator, config.precision, config.workers)
+        machine = _machine(config)
         lines = fit(
             run,
             dataset,
@@ -231,10 +254,14 @@ def sources_of_masks(
 def _source_of_maps(
     config: EvalConfig, source: MapSource, say: Callable[[str], None], progress: Callable[[str], Progress]
 ) -> MapSource:
-    """The source, deciding and counting as asked for."""
+    """The source, deciding and counting as asked for; of the processes of a job the first fits."""
     bar = progress(f"fitting the decision of {source.name}")
-    decision = decision_of_maps(source, read_decision(config.decision), bar)
-    rule = decision.terms or (source.fit(bar) if config.sweep_tau else None)
+
+    def fitted() -> tuple[Decision, IoUDecision | None]:
+        decision = decision_of_maps(source, read_decision(config.decision), bar)
+        return decision, decision.terms or (source.fit(bar) if config.sweep_tau else None)
+
+    decision, rule = here().from_first(fitted)
     if rule is not None:
         say(f"{source.name}: IoU rule fitted on these {len(source)} probability maps: {rule_text(rule)}")
     source.measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)

@@ -15,9 +15,79 @@ from segloss.evaluation.results import ImageResult
 
 COUNTED_AS = 3  # raise it when the same image would be counted otherwise: older results are not gone on from
 AT_ONCE = 64  # images a transaction
+Row = tuple[int, str, bytes, int]  # place, name, result and checksum of an image
 
 
-class ResultStore:
+class Results:
+    """The results of an evaluation that has ended, read from its file; not while another process writes there.
+
+    Args:
+        path: the SQLite file.
+        whole: look at every result first.
+
+    Attributes:
+        about: what the results are of, as :meth:`ResultStore.note` kept it.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+
+    def __init__(self, path: Path, whole: bool = True):
+        self.path = path
+        try:
+            self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
+            try:
+                if whole:
+                    self._require_whole()
+                self.about = {name: json.loads(content) for name, content in self._select("* FROM about")}
+            except BaseException:
+                self.connection.close()
+                raise
+        except sqlite3.Error as error:
+            locked = "locked" in str(error)
+            cure = "wait for its job to end" if locked else "give stores that --shard wrote, or score that share again"
+            raise InputError(f"cannot be read as results: {error}", cure, path) from error
+
+    def _select(self, what: str, *values: object) -> sqlite3.Cursor:
+        return self.connection.execute(f"SELECT {what}", values)
+
+    def _require_whole(self) -> None:
+        """sqlite3.DatabaseError for a damaged file; SQLite alone would not see a changed byte of a result."""
+        if self.connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("damaged")
+        for place, name, content, checksum in self._select("* FROM results"):
+            if not isinstance(content, bytes) or checksum != _checksum(place, name, content):
+                raise sqlite3.DatabaseError("damaged")
+
+    def __enter__(self) -> "Any":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def names(self) -> set[str]:
+        """Of the images that are done."""
+        return {name for (name,) in self._select("name FROM results")}
+
+    def batches(self) -> Iterator[list[Row]]:
+        """All rows in the order of their places, a few at once."""
+        rows = self._select("* FROM results ORDER BY place")
+        while some := rows.fetchmany(AT_ONCE):
+            yield some
+
+    def result(self, name: str) -> ImageResult:
+        ((content,),) = self._select("result FROM results WHERE name = ?", name)
+        return ImageResult.from_bytes(name, content)
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        for name, content in self._select("name, result FROM results ORDER BY place"):
+            yield ImageResult.from_bytes(name, content)
+
+    def __len__(self) -> int:
+        return int(self._select("COUNT(*) FROM results").fetchone()[0])
+
+
+class ResultStore(Results):
     """The results of one evaluation on disk, by name of the sample; one evaluation at a time holds the file.
 
     Args:
@@ -55,61 +125,52 @@ class ResultStore:
                 c.execute("PRAGMA locking_mode = EXCLUSIVE")  # two evaluations would mix their results
                 c.execute("BEGIN EXCLUSIVE")
                 c.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT)")
+                c.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, content TEXT)")
                 columns = "place INTEGER PRIMARY KEY, name TEXT UNIQUE, result BLOB, checksum INTEGER"
                 c.execute(f"CREATE TABLE IF NOT EXISTS results ({columns})")
                 self._require_whole()
                 if c.execute("SELECT key FROM meta").fetchall() != [(key,)]:
-                    c.execute("DELETE FROM meta")
-                    c.execute("DELETE FROM results")
+                    for table in ("meta", "about", "results"):
+                        c.execute(f"DELETE FROM {table}")
                     c.execute("INSERT INTO meta VALUES (?)", (key,))
         except BaseException:
             self.connection.close()
             raise
 
-    def _require_whole(self) -> None:
-        """sqlite3.DatabaseError for a damaged file; SQLite alone would not see a changed byte of a result."""
-        if self.connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
-        for place, name, content, checksum in self.connection.execute("SELECT * FROM results"):
-            if not isinstance(content, bytes) or checksum != _checksum(place, name, content):
-                raise sqlite3.DatabaseError("damaged")
-
-    def __enter__(self) -> "ResultStore":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-    def names(self) -> set[str]:
-        """Of the images that are done."""
-        return {name for (name,) in self.connection.execute("SELECT name FROM results")}
-
     def add_all(self, results: Iterable[tuple[int, ImageResult]]) -> None:
         """Write (place, result) as they come, whole transactions of a few images; also what came before an error."""
-        batch: list[tuple[int, str, bytes, int]] = []
+        batch: list[Row] = []
         try:
             for place, result in results:
-                content = result.to_bytes()
-                batch.append((place, result.name, content, _checksum(place, result.name, content)))
+                batch.append(row_of(place, result.name, result.to_bytes()))
                 if len(batch) == AT_ONCE:
-                    self._write(batch)
+                    self.add_rows(batch)
                     batch = []
         finally:
-            self._write(batch)
+            self.add_rows(batch)
 
-    def _write(self, batch: list[tuple[int, str, bytes, int]]) -> None:
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """In one transaction."""
+        self._write("results VALUES (?, ?, ?, ?)", rows)
+
+    def note(self, **about: Any) -> None:
+        """Keep what the results are of, as JSON, for :attr:`Results.about`."""
+        self._write("about VALUES (?, ?)", [(name, json.dumps(content)) for name, content in about.items()])
+
+    def clear(self) -> None:
+        with self.connection as c:
+            c.execute("DELETE FROM results")
+
+    def _write(self, into: str, rows: Iterable[tuple[object, ...]]) -> None:
         try:
             with self.connection as c:
-                c.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", batch)
+                c.executemany(f"INSERT OR REPLACE INTO {into}", rows)
         except sqlite3.OperationalError as error:  # the disk is full
             raise InputError(f"cannot be written: {error}", "choose another --output-dir", self.path) from error
 
-    def __iter__(self) -> Iterator[ImageResult]:
-        for name, content in self.connection.execute("SELECT name, result FROM results ORDER BY place"):
-            yield ImageResult.from_bytes(name, content)
 
-    def __len__(self) -> int:
-        return int(self.connection.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+def row_of(place: int, name: str, content: bytes) -> Row:
+    return place, name, content, _checksum(place, name, content)
 
 
 def _checksum(place: object, name: object, content: bytes) -> int:

@@ -10,6 +10,7 @@ where outlines of objects are drawn a little otherwise than the network sees the
 After: Northcutt et al., "Confident Learning", JAIR 2021 (confident disagreement), here per region.
 """
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -122,6 +123,11 @@ class Suspects:
         with self._lock:
             self.images.append(SuspectImage(sample["name"], score, len(found), pixels, pixels / labelled))
             self._best = sorted([*self._best, *found], key=_rank)[: self.most]
+
+    def join(self, images: Sequence[SuspectImage], best: Sequence[Suspect]) -> None:
+        """What was seen elsewhere, of other images."""
+        self.images += images
+        self._best = sorted([*self._best, *best], key=_rank)[: self.most]
 
     @property
     def best(self) -> list[Suspect]:

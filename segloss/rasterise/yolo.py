@@ -77,8 +77,8 @@ def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
         if isinstance(content, dict) and "names" in content:
             found.append((content, path))
     if not found:
-        for error in broken:
-            raise error
+        if broken:
+            raise broken[0]
         return {}, None
     other = next((path for content, path in found if content != found[0][0]), None)
     if other is not None:

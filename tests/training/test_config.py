@@ -395,6 +395,19 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("--predictions a --labels b --images c", "--images needs --checkpoint"),
         ("--checkpoint a --save color", "--save must be given with --save-predictions or --images, got color"),
         ("--checkpoint a --dataset camvid --split tets", "unknown --split 'tets'; choose one of train, val, test"),
+        ("--checkpoint a --shard 4/3", "--shard must be K/N, the K-th of N shares, such as 3/16, got 4/3"),
+        ("--checkpoint a --shard 0/3", "--shard must be K/N"),
+        (
+            "--checkpoint a --shard 1/2 --merge b",
+            "--merge must be given without --shard, in a command of",
+        ),
+        ("--checkpoint a --shard 1/2 --suspects 3", "--suspects does nothing with --shard; leave it out"),
+        ("--checkpoint a --merge b --suspects 3", "--suspects does nothing with --merge; leave it out"),
+        ("--checkpoint a --merge b --save-predictions", "--save-predictions does nothing with --merge"),
+        (
+            "--checkpoint a --split val --shard 1/2 --sweep-tau --choose-metric miou",
+            "--choose-metric does nothing with --shard; give it with --merge",
+        ),
         ("--checkpoint a --names b/c", "--names must be names of files: not empty, without '/', got 'b/c'"),
     ],
 )
@@ -456,6 +469,8 @@ EVERY_EVALUATION_FLAG = {
     "save probability confidence --save-predictions": ["--checkpoint"],
     "suspects 5": ["--checkpoint", "--predictions"],
     "output-dir x": None,
+    "shard 3/16": None,
+    "merge x": ["--checkpoint", "--predictions"],
 }
 
 
