@@ -25,7 +25,7 @@ from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
 from segloss.losses.reduction import IGNORE_INDEX
-from segloss.pixel_counts import available_cores
+from segloss.pixel_counts import available_cores, image_histograms
 from segloss.progress import Progress
 
 MOSTLY_IGNORED = 0.8
@@ -193,16 +193,23 @@ def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> No
         histograms: pixels of each class in each image, ``(images, C + 1)``, the ignored ones last.
     """
     classes = dataset.classes
-    if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
-        return
-    if dataset.labelled is not None:  # the ignored pixels may be of a class that the image does not label
+    if not _may_be_black_and_white(dataset):
         return
     zero = classes.ids.index(0)
     second, ignored = histograms[:, 1 - zero] > 0, histograms[:, -1] > 0
     suspects = (histograms[:, zero] > 0) & ~second & ignored
-    if suspects.any() and second.any() and not (ignored & ~suspects).any():
+    elsewhere = ignored & ~suspects & histograms[:, :-1].any(1)  # not of what is 255 all over
+    if suspects.any() and second.any() and not elsewhere.any():
         files = [dataset.pairs[place][1] for place in np.flatnonzero(suspects)]
         raise _black_and_white_error(files, f"0 and {classes.ids[1 - zero]}")
+
+
+def _may_be_black_and_white(dataset: SegmentationDataset) -> bool:
+    """Whether 255 may be meant as the second class of some masks, by the class table."""
+    classes = dataset.classes
+    if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
+        return False
+    return dataset.labelled is None  # else ignored pixels may be of a class that the image does not label
 
 
 def _black_and_white_error(files: list[Path | None], listed: str) -> InputError:
@@ -328,6 +335,18 @@ def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
         what = f"{seen} hold 255 and no {last}: these look like ids reduced to 0..149, every class one off"
         cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
         yield Finding("warning", facts.dataset.split, InputError(what, cure))
+
+
+def check_scored(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:
+    """The first step of evaluation: as :func:`check_before` and, where the class table leaves that doubt, every mask.
+
+    Raises:
+        InputError: as :func:`check_before` and :func:`check_histograms`.
+    """
+    check_before(datasets, check, say)
+    for dataset in datasets if check != "off" else ():
+        if dataset.has_labels and _may_be_black_and_white(dataset):
+            check_histograms(dataset, image_histograms(dataset)[0].numpy())
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:

@@ -1,6 +1,7 @@
 """Images of other bands than 8-bit RGB: found out from the headers, read without loss, gaps ignored."""
 
 import doctest
+import warnings
 
 import cv2
 import numpy as np
@@ -267,6 +268,28 @@ def test_pixels_without_data_are_ignored_and_filled(tmp_path, dtype, nodata):
     np.testing.assert_allclose(image[0, 0], dataset.bands.mean, atol=1)
     assert int(dataset.histogram(0)[-1]) == 10 * 64
     assert count_dataset(dataset).ignored_pixels == 10 * 64 * len(dataset)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_gdals_mask_leaves_out_is_ignored_and_filled(tmp_path, inside):
+    rasterio = pytest.importorskip("rasterio")
+    root = band_tree(tmp_path, (("train", 2),))
+    for path in sorted(root.rglob("*.tif")):
+        pixels = tifffile.imread(path)
+        path.unlink()
+        mask = np.full(pixels.shape[:2], 255, np.uint8)
+        mask[:, :10] = 0
+        size = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 4, "dtype": "uint16"}
+        with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
+            warnings.simplefilter("ignore")  # it lies nowhere on earth
+            with rasterio.open(path, "w", driver="GTiff", **size) as file:
+                file.write(np.moveaxis(pixels, 2, 0))
+                file.write_mask(mask)
+        assert path.with_name(f"{path.name}.msk").is_file() != inside
+    dataset = build_dataset("folder", root, "train")
+    assert choose_bands([dataset]).gaps
+    image, labels = dataset.read_pair(0)
+    assert (labels[:, :10] == 255).all() and (labels[:, 10:] != 255).all() and (image[:, :10] == 0).all()
 
 
 def test_a_gap_in_one_band_is_filled_and_its_label_kept(tmp_path):
