@@ -34,6 +34,7 @@ PNG_START, PNG_FRAMES, PNG_END = b"\x89PNG\r\n\x1a\n", b"acTL", b"IEND"
 WEBP_STARTS = (b"RIFF", b"WEBP")  # with the length of the rest in between
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
+BMP_OF_FOUR = (b"BM", b" \0")  # with the bits of a pixel, 32
 NPY_START = b"\x93NUMPY"
 FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
 MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
@@ -121,7 +122,8 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
         and read_header(path).turn != 1
     ):
         raise InputError("is turned by its EXIF orientation", "save it upright, as PNG without that tag", path)
-    alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data)
+    bmp = (data[:2], data[28:30]) == BMP_OF_FOUR
+    alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data) or bmp
     alpha = alpha and flags == cv2.IMREAD_COLOR
     try:
         decoded = (
@@ -129,6 +131,8 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
         )
     except cv2.error as error:  # more pixels than it takes
         raise too_large(path, "OpenCV decodes") from error
+    if bmp and alpha and decoded is not None and (decoded[..., 3:] == decoded[:1, :1, 3:]).all():
+        return np.ascontiguousarray(decoded[..., :3])  # the fourth is most often unused
     if alpha and decoded is not None and decoded.shape[2:] != (3,):
         return _without_alpha(decoded, path)
     if decoded is None:

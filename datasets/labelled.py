@@ -25,6 +25,7 @@ from segloss.datasets.listing import read_list
 from segloss.errors import InputError, unknown_name
 
 FILE = "labelled_classes.csv"
+AMERICAN = "labeled_classes.csv"  # the same file, as others spell it
 HEADERS = ("classes", "class", "labels", "labelled_classes")  # above the second column
 Rows = tuple[tuple[str, tuple[int, ...]], ...]  # pattern of names, class numbers
 
@@ -130,7 +131,8 @@ def find_labelled(folders: Sequence[Path], names: Sequence[str], class_names: Se
     Raises:
         InputError: as :func:`read_labelled_classes`.
     """
-    path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    places = (folder / name for folder in folders for name in (FILE, AMERICAN))
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None
     rows = read_labelled_classes(path, class_names)

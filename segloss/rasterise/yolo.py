@@ -68,7 +68,7 @@ def read_yolo(
 
 
 def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
-    """What the file with names says, and which it is; nothing where there is none."""
+    """What the file with names, or the only one, says, and which it is; nothing where there is none."""
     found, broken = [], []
     for path in files:
         try:
@@ -76,11 +76,11 @@ def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             broken.append(InputError(f"cannot be read as YAML: {' '.join(str(error).split())}", "mend that line", path))
             continue
-        if isinstance(content, dict) and "names" in content:
+        if isinstance(content, dict) and ("names" in content or len(files) == 1):
             found.append((content, path))
     if not found:
-        for error in broken:
-            raise error
+        for unread in broken:
+            raise unread
         return {}, None
     other = next((path for content, path in found if content != found[0][0]), None)
     if other is not None:

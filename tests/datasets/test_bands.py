@@ -131,6 +131,18 @@ def test_masks_in_tiff_keep_their_ids(tmp_path, compression, dtype):
     np.testing.assert_array_equal(read, ids)
 
 
+@pytest.mark.parametrize("fourth", [0, 255, None])
+def test_a_fourth_band_of_bmp_is_dropped_only_where_it_says_nothing(tmp_path, fourth):
+    pixels = bands(0, 4)
+    pixels[..., 3] = pixels[..., 3] if fourth is None else fourth
+    path = write_png(tmp_path / "a.bmp", pixels)
+    if fourth is not None:
+        np.testing.assert_array_equal(read_image(path), pixels[..., 2::-1])
+        return
+    with pytest.raises(InputError, match=r"a\.bmp: has 4 bands"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("read", [read_mask, read_image])
 def test_every_changed_byte_of_deflate_is_seen(tmp_path, read, tile):

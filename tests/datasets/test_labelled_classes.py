@@ -92,6 +92,14 @@ def test_a_pattern_may_be_a_path_of_the_file(pattern):
     assert masks.tolist() == [[True, False], [True, True], [True, True]]
 
 
+def test_the_file_is_found_in_american_spelling(tmp_path):
+    """It was passed over, and all images taken to label all classes."""
+    root = merged_tree(tmp_path)
+    (root / "labelled_classes.csv").rename(root / "labeled_classes.csv")
+    dataset = build_dataset("folder", root, "train")
+    assert dataset.labelled is not None and "(labeled_classes.csv)" in dataset.found.form
+
+
 @pytest.mark.parametrize("header", ["images,classes", "Image,Class", "pattern;labelled_classes", "file,labels"])
 def test_the_header_may_be_called_anything(tmp_path, header):
     assert read_labelled_classes(file_of(tmp_path, f"{header}\nA*,wall\n"), NAMES) == (("A*", (0,)),)
