@@ -392,6 +392,7 @@ class Header(NamedTuple):
         dtype: of the stored numbers.
         alpha: the last band is opacity.
         gaps: pixels may hold nothing: GDAL's nodata value or a mask is given, or numbers may be NaN.
+        nodata: that value, as it is written; nothing where there is none.
     """
 
     height: int
@@ -401,6 +402,7 @@ class Header(NamedTuple):
     dtype: str = "uint8"
     alpha: bool = False
     gaps: bool = False
+    nodata: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -439,8 +441,9 @@ def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
         alpha = bool({*tags.get(338, ())} & {1, 2})
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path) from error
-    gaps = 42113 in tags or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
-    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, gaps)
+    nodata = str(tags.get(42113, "")).strip("\0 ")
+    gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
+    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, gaps, nodata)
 
 
 def is_deep(path: Path) -> bool:

@@ -65,6 +65,7 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
         facts = SplitFacts(dataset, places, list(progress(results, count) if progress else results))
         others = [place for place in sorted({*range(len(dataset))} - {*places}) if dataset.pairs[place][0].is_file()]
         facts.header_faults = [f for some in pool.map(partial(_faults_of_headers, dataset), others) for f in some]
+        facts.header_faults += _without_nodata(dataset)
         return facts
     finally:
         pool.shutdown(cancel_futures=True)
@@ -183,6 +184,18 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
         found = [*_faults_of_header(image, dataset.bands)]
         return [*found, *(_faults_of_palette(dataset, mask, read_mask(mask)) if mask and palette else ())]
     return []
+
+
+def _without_nodata(dataset: SegmentationDataset) -> Iterator[Fault]:
+    """Images that name no nodata value where most do, as the headers of all say: what it stands for is read as data."""
+    headers = {} if dataset.made_up or dataset.bands.is_rgb else dataset.headers()
+    named = [header.nodata for header in headers.values() if header.nodata]
+    for path, header in headers.items() if 2 * len(named) > len(headers) else ():
+        if not header.nodata:
+            fault = InputError(
+                f"names no nodata value, most images do ({named[0]})", "set it if it has such pixels", path
+            )
+            yield Fault("nodata", fault, "warning")
 
 
 def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> None:

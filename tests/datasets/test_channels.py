@@ -22,6 +22,7 @@ from segloss.datasets.images import image_size, read_header, read_image
 from segloss.datasets.masks import read_mask
 from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
+from segloss.doctor import examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, load_or_count
 from segloss.training.data import training_data
@@ -310,6 +311,21 @@ def test_a_nodata_value_that_no_pixel_has_changes_nothing(tmp_path, nodata):
     image, empty = read_bands(path, Bands(4, "uint16"))
     assert empty is None
     np.testing.assert_array_equal(image, pixels)
+
+
+def test_an_image_that_alone_names_no_nodata_value_is_warned_of(tmp_path):
+    """Its -9999 are data; headers tell, of the files outside the sample too."""
+    root = band_tree(tmp_path, (("train", 40),), nodata=-9999, dtype="int16")
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    assert not [found for found in examine([dataset], "sample")[0] if "nodata" in str(found)]
+    pixels, _ = scene(0, dtype="int16")
+    write_geotiff(root / "images/train/0.tif", pixels)
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    (found,) = [found for found in examine([dataset], "sample")[0] if "nodata" in str(found)]
+    assert (found.severity, found.fault.where) == ("warning", root / "images/train/0.tif")
+    assert found.fault.what == "names no nodata value, most images do (-9999)"
 
 
 def test_a_nodata_value_that_is_no_number_is_refused(tmp_path):
