@@ -31,7 +31,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         predict(config)
         return
 
-    from segloss.doctor.examine import check_before
+    from segloss.doctor.examine import check_scored
     from segloss.errors import refuse_errors
     from segloss.evaluation.comparison import compare, on_common_images
     from segloss.evaluation.extremes import MOST_RUNS, extremes
@@ -48,7 +48,7 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     folder = here().from_first(partial(output_folder, config))
     say = partial(console.print, soft_wrap=True)
-    runs = sources_of_runs(config, folder, say, progress_bar, check_before) if config.checkpoint else []
+    runs = sources_of_runs(config, folder, say, progress_bar, check_scored) if config.checkpoint else []
     sources = runs or sources_of_masks(config, folder, say, progress_bar)
     for source in sources if config.by else ():
         require_parts(source.names, str(config.by))

@@ -18,6 +18,7 @@ from segloss.datasets.images import (
     read_header,
     read_image,
     require_whole,
+    tiff_gaps,
     tiff_header,
     tiff_pixels,
     tiff_tags,
@@ -39,7 +40,7 @@ class Bands:
     Attributes:
         count: N.
         dtype: of the numbers in the files; arrays are uint8, uint16 or else float32.
-        gaps: pixels may hold nothing: NaN, or GDAL's nodata value.
+        gaps: pixels may hold nothing: NaN, GDAL's nodata value, or what its mask leaves out.
         mean, std: over the training pixels of each band, in the files' units; None: not counted, or 8-bit RGB, which is
             normalised as its encoder was pretrained.
         shown: the bands of pictures, from 1: three as red, green and blue, or one; none: the first three.
@@ -149,16 +150,21 @@ def read_gappy(path: Path, bands: Bands) -> tuple[np.ndarray, np.ndarray | None]
     Raises:
         InputError: the file is damaged, or holds other bands.
     """
-    tags, nodata = tiff_tags(path), None
+    tags, nodata, gaps = tiff_tags(path), None, None
     bands.require(read_header(path) if tags is None else tiff_header(path, tags), path)
     if tags is not None:
-        pixels, nodata = tiff_pixels(path, tags), tags.get(42113)
+        pixels, nodata, gaps = tiff_pixels(path, tags), tags.get(42113), tiff_gaps(path, tags)
     elif path.suffix.lower() == ARRAYS:
         pixels = npy_pixels(path)
     else:
         pixels = _decoded(path, bands.count)
     empty = np.logical_not(np.isfinite(pixels) & (nodata is None or pixels != _nodata(nodata, path)))
-    return pixels.astype(bands.array_dtype), np.asarray(empty) if empty.any() else None
+    if gaps is not None:
+        if gaps.shape[:2] != pixels.shape[:2]:
+            raise InputError("has a mask of another size", "make the mask anew, or remove it", path)
+        empty = empty | gaps
+    with np.errstate(over="ignore"):  # of the numbers that mean nothing
+        return pixels.astype(bands.array_dtype), np.asarray(empty) if empty.any() else None
 
 
 def _nodata(text: str, path: Path) -> float:

@@ -220,6 +220,7 @@ class SegmentationDataset(Dataset[Sample]):
             if not has_end(image):
                 self.read_image(index)  # decoded only if the end is not where it mostly is
             if mask is not None and image_size(mask) != size:
+                read_mask(mask)  # says what else is wrong with it, a turn by EXIF for instance
                 raise size_mismatch(mask, image_size(mask), image, size)
 
     def __getitem__(self, key: int | tuple[int, ...]) -> Sample:

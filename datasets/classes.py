@@ -168,9 +168,12 @@ def read_class_file(path: Path) -> ClassTable:
         if not isinstance(content["classes"], list):
             raise KeyError  # the letters of a text or the keys of a mapping would be taken for names
         _require_keys(content, {"classes", "ignore"})
-        entries = [_entry(e) for e in content["classes"]]
+        entries = _without_labelmes([_entry(e) for e in content["classes"]])
         ignored = content.get("ignore")
-        ignored = ignored if isinstance(ignored, list) else [] if ignored is None else [ignored]
+        ignored = [*ignored] if isinstance(ignored, list) else [] if ignored is None else [ignored]
+        void = [e for e in entries if e.get("id") == IGNORE_INDEX and e["name"].lower() in IGNORED_NAMES]
+        entries = [e for e in entries if e not in void]
+        ignored += [part for e in void for part in (e["id"], e.get("color")) if part is not None]
         ignored_colors = [_color(i) for i in ignored if isinstance(i, list)]
         has_categories = any("category" in e for e in entries)
         return ClassTable(
@@ -192,39 +195,27 @@ def read_class_file(path: Path) -> ClassTable:
 
 
 HEADERS = {
-    "id",
-    "ids",
-    "index",
-    "value",
-    "name",
-    "names",
-    "class",
-    "classes",
-    "label",
-    "labels",
-    "class_name",
-    "r",
-    "g",
-    "b",
+    *("id", "ids", "index", "value", "r", "g", "b", "color", "colour"),
+    *(f"{part}{end}" for part in ("name", "class", "label", "categor") for end in ("", "s", "es", "y", "ies")),
+    *(f"{part}{between}name{end}" for part in ("class", "label") for between in ("", "_", "-") for end in ("", "s")),
 }
 LABELME_IGNORED = "__ignore__"  # labelme's first row; it has the id -1, stored as 255
 CVAT_ROW = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*:.*:.*")  # label:color_rgb:parts:actions
 COLOR_ROW = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
 NAME_COLOR = re.compile(r"(.*\D)[\s:=,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)")
-ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(\d+)")
+ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(-?\d+)")
 
 
 def _read_text(text: str) -> dict[str, Any]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if lines and {*filter(None, re.split(r"[\s,;:]+", lines[0].lower()))} <= HEADERS:
+        lines = lines[1:]
     if all(line.startswith("- ") for line in lines):  # a list of YAML
         lines = [line[2:].strip() for line in lines]
-    lines = [re.sub(r"^([\"'])(.+)\1$", r"\2", line) for line in lines]
-    if lines and {*re.split(r"[\s,;:]+", lines[0].lower())} <= HEADERS:
-        lines = lines[1:]
-    if lines and lines[0] == LABELME_IGNORED:
-        lines = lines[1:]
-    if LABELME_IGNORED in lines:
-        raise InputError(f"{LABELME_IGNORED} is not the first line", "put it first, or write ids into classes.yaml")
+    lines = [re.sub(r"^([\"'])(.+)\1$", r"\2", line.rstrip(",; \t")) for line in lines]
+    odd = next((line for line in lines if re.match(r"(\d+[\s,;]+){4}|.*\D([\s,;]+\d+){4}$", line)), None)
+    if odd is not None:
+        raise InputError(f"line {odd!r} has more than three numbers", "write ids and colors into classes.yaml")
     colored = [row for row in map(COLOR_ROW.fullmatch, lines) if row]
     cvat = [row for row in map(CVAT_ROW.fullmatch, lines) if row]
     numbered = [row for row in map(ID_ROW.fullmatch, lines) if row]
@@ -250,6 +241,16 @@ def _read_text(text: str) -> dict[str, Any]:
     return {"classes": lines}
 
 
+def _without_labelmes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The classes without labelme's first row, which the others are not counted from."""
+    if entries and entries[0]["name"] == LABELME_IGNORED and "id" not in entries[0]:
+        entries = entries[1:]
+    if any(e["name"] == LABELME_IGNORED for e in entries):
+        cure = "put it first and leave out its id, or write its id under ignore in classes.yaml"
+        raise InputError(f"{LABELME_IGNORED} is not the first line, or has an id", cure)
+    return entries
+
+
 def ends_in_ids(path: Path) -> bool:
     """Whether the numbers at the ends of a text file's lines are read as ids, and not as parts of the names."""
     if path.suffix != ".txt":
@@ -266,6 +267,8 @@ def _read_csv(text: str) -> dict[str, Any]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t|", key=first.count))
     columns = [CSV_NAMES.get(key, key) for key in (str(key).strip().lower() for key in reader.fieldnames or ())]
+    if not {*columns} & {"name", "label"}:
+        raise InputError(f"begins with {first.strip()!r}, which names no columns", "write name,r,g,b above the rows")
     twice = next((key for key in columns if columns.count(key) > 1), None)
     if twice is not None:
         raise InputError(f"has two columns {twice!r}", "keep one of them")
@@ -281,6 +284,7 @@ def _read_csv(text: str) -> dict[str, Any]:
 
 def _split_ignored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows named void are ignored; the others keep their id, or their row's number, as index masks have it."""
+    rows = _without_labelmes(rows)
     entries = [{"id": place, **row} for place, row in enumerate(rows)]
     ignored = [e for e in entries if e["name"].lower() in IGNORED_NAMES]
     kept = [e for e in entries if e not in ignored]

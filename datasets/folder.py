@@ -28,21 +28,11 @@ from segloss.errors import InputError, unknown_name
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
 OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "class_names.txt", "classes.csv")  # CVAT's, labelme's
-IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages", "image", "imgs", "img", "Images", "Image")
+IMAGE_FOLDERS = ("images", "img_dir", "JPEGImages", "image", "imgs", "img")
+IMAGE_NAMES = frozenset(name.lower() for name in IMAGE_FOLDERS)  # of which any capitals are meant too
 MASK_FOLDERS = (
-    *(
-        "masks",
-        "labels",
-        "annotations",
-        "ann_dir",
-        "SegmentationClassPNG",
-        "SegmentationClass",
-        "mask",
-        "label",
-        "gt",
-        "gts",
-    ),
-    *("Masks", "Mask", "Labels", "Label", "Annotations", "annotation", "GT", "groundtruth", "SegmentationClassRaw"),
+    *("masks", "labels", "annotations", "ann_dir", "SegmentationClassPNG", "SegmentationClass", "mask", "label", "gt"),
+    *("gts", "annotation", "groundtruth", "ground_truth", "SegmentationClassRaw"),
 )
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
@@ -85,7 +75,7 @@ def folder(
 def _refuse_outlines(root: Path) -> None:
     """NoDataError where files of outlines lie and no mask does."""
     places = [root, *(path for path in root.glob("*") if path.is_dir())]
-    kinds = [path for place in places for name in MASK_FOLDERS if (path := place / name).is_dir()]
+    kinds = [kind for place in places if (kind := _kind_folder(place, MASK_FOLDERS)) is not None]
     if not any(True for kind in kinds for _ in image_files(kind)) and (outlines := outlines_instead_of_masks(root)):
         raise NoDataError(*outlines.args)
 
@@ -145,6 +135,9 @@ def _list_file(root: Path, split: str, images: Path) -> Path | None:
     """The file that lists a split; None where the data has no lists. InputError if only this one is missing."""
     for place in LIST_FOLDERS:
         paths = {s: root / place / f"{s}.txt" for s in (*SPLIT_NAMES, split)}
+        for path in paths.values():
+            if path.is_symlink() and not path.exists():
+                raise InputError("is a link to a file that is not there", "mend the link or remove it", path)
         if paths[split].is_file():
             return paths[split]
         if paths["train"].is_file():
@@ -277,8 +270,10 @@ def unique_names(root: Path, images: list[Path]) -> list[str]:
 
 
 def _kind_folder(place: Path, names: Sequence[str]) -> Path | None:
-    """The first of these folders that holds an image, else the first there is."""
-    there = [place / name for name in names if (place / name).is_dir()]
+    """The first of these folders, in capitals or not, that holds an image, else the first there is."""
+    entries = sorted(os.scandir(place), key=lambda entry: entry.name) if place.is_dir() else []
+    folders = [Path(entry.path) for entry in entries if _is_folder(entry)]
+    there = [folder for name in names for folder in folders if folder.name.lower() == name.lower()]
     return next((folder for folder in there if any(image_files(folder))), there[0] if there else None)
 
 
@@ -304,8 +299,15 @@ def _masks_of(folder: Path | None, split: str) -> dict[str, Path] | None:
 def _split_folder(folder: Path, split: str) -> Path | None:
     """The folder of a split by any of its names, in capitals or not."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
-    there = {entry.name.lower(): Path(entry.path) for entry in entries if _is_folder(entry)}
-    return next((there[name] for name in SPLIT_NAMES.get(split, (split.lower(),)) if name in there), None)
+    names = SPLIT_NAMES.get(split, (split.lower(),))
+    there = [
+        Path(entry.path) for name in names for entry in entries if entry.name.lower() == name and _is_folder(entry)
+    ]
+    filled = [path for path in there if any(True for _ in image_files(path))]
+    if len(filled) > 1:
+        what = f"has the folders {filled[0].name} and {filled[1].name}, both of {split}"
+        raise InputError(what, "join them, or rename one", folder)
+    return next(iter(filled or there), None)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

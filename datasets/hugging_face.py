@@ -60,6 +60,9 @@ def hugging_face(
         MissingSplitError: no such split.
         InputError: a column is missing.
     """
+    if image_column == label_column:
+        what = f"--image-column and --label-column are both {image_column}"
+        raise InputError(what, "give the column of the masks", root)
     load = _stream if streaming else _load
     tables = load(root, subset, (image_column, label_column))
     alone = split in ("train", "val") and _key_of(tables, "val") is None and _key_of(tables, "train")
@@ -70,6 +73,8 @@ def hugging_face(
     table = tables[key]
     classes, told = _classes(root, class_file, table.features.get(label_column))
     found = table.pairing(f"{root}/{key}", image_column, label_column)
+    if alone and len(found.pairs) + len(found.lonely_images) < 2:
+        raise InputError("is the only sample", "a training and a validation image are needed", f"{root}/{key}")
     if alone and len(found.pairs) > 1:
         chosen = {found.names[place] for place in hash_split(found.names, val_share)[split]}
         found = found.only(chosen.__contains__)
@@ -129,6 +134,8 @@ class Table:
 
     def pairing(self, place: str, image: str, label: str) -> Pairing:
         """Samples with a mask as pairs, those without as lonely images; a split without any mask has none."""
+        if not self.length:
+            raise InputError("holds no rows", "choose another split, or write it anew", place)
         if image not in self.columns:
             raise unknown_name("--image-column", image, self.columns, place)
         if label not in self.columns and not place.lower().endswith(tuple(SPLIT_NAMES["test"])):
@@ -183,6 +190,8 @@ def _load(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, Ta
 
 
 def _not_opened(root: str, error: Exception) -> NoDataError:
+    while (cause := error.__cause__) is not None and isinstance(cause, Exception):  # of "an error occurred"
+        error = cause
     lines = [line for line in str(error).splitlines() if line.strip()]
     what = f"cannot be opened by Hugging Face's datasets: {lines[0].strip() if lines else type(error).__name__}"
     return NoDataError(what, "give a name on the hub, a folder of save_to_disk, or Parquet or tar files", root)

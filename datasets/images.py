@@ -33,8 +33,11 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_FRAMES, PNG_END = b"\x89PNG\r\n\x1a\n", b"acTL", b"IEND"
 WEBP_STARTS = (b"RIFF", b"WEBP")  # with the length of the rest in between
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
+BMP_OF_FOUR = (b"BM", b" \0")  # with the bits of a pixel, 32
 NPY_START = b"\x93NUMPY"
 FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orientation: axes; from 5 on transposed first
+MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
 ENDING = 1024  # bytes at a file's end in which its end mark mostly lies; some cameras write a little behind it
 
 
@@ -106,11 +109,21 @@ def damaged(path: Path, how: str) -> InputError:
     return InputError(how, "replace the file or remove it with its partner", path)
 
 
-def read_file(path: Path, flags: int) -> np.ndarray:
-    """Decoded by OpenCV; InputError for what is no image, cut off or, as far as the format can tell, damaged."""
+def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
+    """Decoded by OpenCV; InputError for what is no image, cut off or, as far as the format can tell, damaged.
+
+    With ``upright`` also for what is turned by its EXIF orientation.
+    """
     data = read_bytes(path)
     require_whole(path, data)
-    alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data)
+    if (
+        upright
+        and (b"eXIf" in data or (is_webp(data) and b"EXIF" in webp_chunks(data)))
+        and read_header(path).turn != 1
+    ):
+        raise InputError("is turned by its EXIF orientation", "save it upright, as PNG without that tag", path)
+    bmp = (data[:2], data[28:30]) == BMP_OF_FOUR
+    alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data) or bmp
     alpha = alpha and flags == cv2.IMREAD_COLOR
     try:
         decoded = (
@@ -118,6 +131,8 @@ def read_file(path: Path, flags: int) -> np.ndarray:
         )
     except cv2.error as error:  # more pixels than it takes
         raise too_large(path, "OpenCV decodes") from error
+    if bmp and alpha and decoded is not None and (decoded[..., 3:] == decoded[:1, :1, 3:]).all():
+        return np.ascontiguousarray(decoded[..., :3])  # the fourth is most often unused
     if alpha and decoded is not None and decoded.shape[2:] != (3,):
         return _without_alpha(decoded, path)
     if decoded is None:
@@ -168,6 +183,7 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
         from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
         pages: list[dict[int, Any]] = []
+        masks: list[int] = []
         try:
             ifd: Any = ImageFileDirectory_v2(start if b"+" in start[2:4] else start[:8])
             seen: set[int] = set()
@@ -177,8 +193,11 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what is damaged is refused
                     ifd.load(file)
-                if not int(ifd.get(254, 0)) & 5 or not pages:  # neither a smaller copy nor a transparency mask
+                kind = int(ifd.get(254, 0)) & 5
+                if not kind or not pages:  # neither a smaller copy nor a transparency mask
                     pages.append(dict(ifd))
+                elif kind == 4:
+                    masks.append(len(seen) - 1)
         except Exception as error:  # whatever Pillow meets in a damaged file
             raise unreadable(path) from error
     if not pages:
@@ -186,7 +205,7 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
     if len(pages) > 1:
         cure = "save each page as a file of its own, or all as bands of one page"
         raise InputError(f"has {len(pages)} pages, of which one is read", cure, path)
-    return pages[0]
+    return pages[0] | ({MASK_PAGE: masks[0]} if masks else {})
 
 
 def _read_tiff(path: Path, tags: dict[int, Any]) -> np.ndarray:
@@ -206,6 +225,7 @@ def _read_tiff(path: Path, tags: dict[int, Any]) -> np.ndarray:
         if pixels.dtype != np.uint8:
             raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
         return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    require_checksums(path, tags)
     with opened(path) as picture:
         four = np.asarray(picture) if picture.mode in ("RGBA", "RGBX") else None
         if bands == 4 and picture.mode == "RGB":  # of which Pillow drops the fourth
@@ -219,8 +239,25 @@ def _is_deep_tiff(tags: dict[int, Any]) -> bool:
     return bool(max(tags.get(258, (1,))) > 8)
 
 
-def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
-    """``(H, W, N)`` upright, in the file's own dtype; InputError for damaged data, or what tifffile cannot decode."""
+def require_checksums(path: Path, tags: dict[int, Any]) -> None:
+    """InputError where a strip or tile of deflate has a wrong checksum, which Pillow does not look at."""
+    if tags.get(259) not in DEFLATE:
+        return
+    starts, lengths = (np.atleast_1d(tags.get(tag, tags.get(tiled, ()))) for tag, tiled in ((273, 324), (279, 325)))
+    with open_file(path) as file:
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
+            file.seek(start)
+            try:
+                zlib.decompress(file.read(length))
+            except zlib.error as error:
+                raise damaged(path, "is damaged (a checksum of deflate is wrong)") from error
+
+
+def tiff_pixels(path: Path, tags: dict[int, Any], place: int = 0) -> np.ndarray:
+    """``(H, W, N)`` upright, in the file's own dtype; InputError for damaged data, or what tifffile cannot decode.
+
+    ``place`` is that of the page, ``tags`` are its own.
+    """
     try:
         import tifffile
     except ImportError as error:
@@ -228,7 +265,7 @@ def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every tag that it does not know
     try:
         with open_file(path) as content, tifffile.TiffFile(content) as file:
-            page: Any = file.pages[0]
+            page: Any = file.pages[place]
             if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
                 raise damaged(path, "is damaged (strips are missing)")
             pixels = np.asarray(page.asarray(maxworkers=1))
@@ -246,6 +283,21 @@ def tiff_pixels(path: Path, tags: dict[int, Any]) -> np.ndarray:
     turn = int(tags.get(274, 1))
     pixels = np.flip(pixels.swapaxes(0, 1) if turn >= 5 else pixels, FLIPS.get(turn, ()))
     return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
+
+
+def tiff_gaps(path: Path, tags: dict[int, Any]) -> np.ndarray | None:
+    """Where GDAL's mask of an image, a page of it or ``NAME.tif.msk``, says that there is nothing, ``(H, W, 1)``."""
+    if MASK_PAGE in tags:
+        return np.logical_not(tiff_pixels(path, {}, tags[MASK_PAGE]).any(2, keepdims=True))
+    if (beside := mask_beside(path)) is not None:
+        return np.logical_not(tiff_pixels(beside, {}).any(2, keepdims=True))
+    return None
+
+
+def mask_beside(path: Path) -> Path | None:
+    """GDAL's mask file of an image, if there is one."""
+    beside = Path(f"{path}.msk")
+    return beside if beside.is_file() else None
 
 
 def npy_pixels(path: Path) -> np.ndarray:
@@ -339,7 +391,8 @@ class Header(NamedTuple):
         bands: how many; of a palette or CMYK the three that it stands for.
         dtype: of the stored numbers.
         alpha: the last band is opacity.
-        gaps: pixels may hold nothing: GDAL's nodata value is given, or numbers may be NaN.
+        gaps: pixels may hold nothing: GDAL's nodata value or a mask is given, or numbers may be NaN.
+        nodata: that value, as it is written; nothing where there is none.
     """
 
     height: int
@@ -349,6 +402,7 @@ class Header(NamedTuple):
     dtype: str = "uint8"
     alpha: bool = False
     gaps: bool = False
+    nodata: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -387,7 +441,9 @@ def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
         alpha = bool({*tags.get(338, ())} & {1, 2})
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path) from error
-    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, 42113 in tags or form == 3)
+    nodata = str(tags.get(42113, "")).strip("\0 ")
+    gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
+    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, gaps, nodata)
 
 
 def is_deep(path: Path) -> bool:
@@ -407,7 +463,7 @@ def opened(path: Path, *, decode: bool = True) -> "Iterator[Image]":
         read_bytes(path)  # says why
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are no attack here
+            warnings.simplefilter("ignore")  # large pictures are no attack here; what is damaged is refused
             with path.open("rb") as file, (Image.open if decode else _header)(file) as picture:
                 yield picture
     except InputError:  # of the caller's

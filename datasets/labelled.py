@@ -13,16 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
+from segloss.datasets.folder import IMAGE_NAMES
+from segloss.datasets.images import without_suffix
 from segloss.datasets.listing import read_list
 from segloss.errors import InputError, unknown_name
 
 FILE = "labelled_classes.csv"
+AMERICAN = "labeled_classes.csv"  # the same file, as others spell it
+HEADERS = ("classes", "class", "labels", "labelled_classes")  # above the second column
 Rows = tuple[tuple[str, tuple[int, ...]], ...]  # pattern of names, class numbers
 
 
@@ -41,7 +45,7 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
     except (OSError, csv.Error) as error:
         raise InputError(f"cannot be read: {error}", "see docs/data.md for its form", path) from error
     cells = [[part.strip() for cell in row for part in re.split(r"[;|\t]", cell) if part.strip()] for row in table]
-    if cells and [cell.lower() for cell in cells[0]] == ["images", "classes"]:
+    if cells and len(cells[0]) == 2 and cells[0][1].lower() in HEADERS and cells[0][1] not in class_names:
         cells = cells[1:]
     rows: dict[str, tuple[int, ...]] = {}
     for pattern, *names in (row for row in cells if row):
@@ -56,13 +60,23 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a pattern is that of an image, by its name or by the end of its path from a folder on."""
+    """Whether a pattern is that of an image, by its name or by the end of its path from a folder on.
+
+    The pattern may have the ending of the file, and stand behind the folder of the images.
+
+    >>> fits("images/night_*.png", "night_1"), fits("night_*", "day/night_1"), fits("night_1", "night_12")
+    (True, True, False)
+    """
     return _regex(pattern).match(name) is not None
 
 
 @lru_cache(maxsize=1024)
 def _regex(pattern: str) -> "re.Pattern[str]":
-    return re.compile(f"(?:.*/)?{translate(pattern)}")
+    plain = PureWindowsPath(pattern).as_posix()
+    parts = plain.split("/")
+    inside = "/".join(parts[1:]) if len(parts) > 1 and parts[0].lower() in IMAGE_NAMES else plain
+    forms = dict.fromkeys(form for path in (plain, inside) for form in (path, without_suffix(path)))
+    return re.compile("|".join(f"(?:.*/)?{translate(form)}" for form in forms))
 
 
 def class_masks(rows: Rows, names: Sequence[str], num_classes: int) -> np.ndarray:
@@ -117,7 +131,8 @@ def find_labelled(folders: Sequence[Path], names: Sequence[str], class_names: Se
     Raises:
         InputError: as :func:`read_labelled_classes`.
     """
-    path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    places = (folder / name for folder in folders for name in (FILE, AMERICAN))
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None
     rows = read_labelled_classes(path, class_names)

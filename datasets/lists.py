@@ -15,15 +15,17 @@ from segloss.errors import InputError
 SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
 TABLES = (".xlsx", ".xls", ".ods", ".mat", ".pkl", ".pickle", ".npy", ".npz", ".parquet", ".feather")
 NAMED_LIST = re.compile(
-    r"(train|training|val|valid|validation|test|testing|trainval|splits?)"
+    r"(train|training|val|valid|validation|test|testing|trainval|splits?|folds?|partitions?)"
     r"([ _-]?(list|ids?|idx|ind(ex|ices)|split|set|data|images?|files?|names?))?"
 )
 OF_LISTS = re.compile(r"(?i)(image)?(sets?|splits?|lists?|folds?|partitions?|cv)")  # a folder
 OF_FOLDS = re.compile(r"(?i)(fold|split|set|part|subset|cv)?[ _-]?\d+")  # a file
 UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-WORDS |= {"test": "test", "testing": "test"}
+WORDS |= {"test": "test", "testing": "test", "trn": "train", "tst": "test", "eval": "val", "holdout": "test"}
+OF_SPLITS = re.compile(r"is_?(train|val|valid|test)(ing|ation)?|(split|subset|partition|fold|phase)s?(_?(id|idx|no))?")
 HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
+RUN_FILES = ("config.yaml", "used.yaml")  # of every run folder
 MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
 
 
@@ -110,6 +112,9 @@ def _files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
         place = Path(parent)
         deep = len(place.relative_to(root).parts)
         kind = place in (images, masks)
+        if {*RUN_FILES} <= {*files}:  # a run that was trained into the data folder
+            folders[:] = []
+            continue
         folders[:] = [] if deep == 3 or kind else sorted(name for name in folders if not name.startswith("."))
         some = [Path(parent, name) for name in sorted(files) if _may_list(name.lower())]
         some = [path for path in some if not path.name.startswith(".") and (not kind or splits_of(path.stem))]
@@ -150,10 +155,16 @@ CELLS = re.compile(r"[\t,;|{}\[\]\"':]+|\s{2,}")
 
 
 def _has_column_of_splits(path: Path) -> bool:
-    """Whether most lines have a cell that is the name of a split, or a JSON or YAML file has two such keys."""
+    """Whether most lines have a cell that is the name of a split, or the first calls a column so (``is_train``).
+
+    Of a JSON or YAML file: whether it has two such names, or one and is called after splits itself.
+    """
     lines = [[cell.strip().lower() for cell in re.split(r"[\s,;|{}\[\]\"':]+", line)] for line in _head(path)]
     if path.suffix.lower() in UNREAD:
-        return len({WORDS[cell] for line in lines for cell in line if cell in WORDS}) > 1
+        named = {WORDS[cell] for line in lines for cell in line if cell in WORDS}
+        return len(named) > 1 or bool(named and NAMED_LIST.fullmatch(path.stem.lower()))
+    if lines and len(lines[0]) > 1 and any(OF_SPLITS.fullmatch(cell) for cell in lines[0]):
+        return True
     return bool(lines) and 2 * sum(any(cell in WORDS for cell in line) for line in lines) > len(lines)
 
 

@@ -16,6 +16,7 @@ from segloss.datasets.images import (
     opened,
     read_bytes,
     read_file,
+    require_checksums,
     tiff_tags,
     webp_chunks,
 )
@@ -32,8 +33,8 @@ def read_mask(path: Path) -> np.ndarray:
     """
     mask = _read_npy_ids(path) if path.suffix.lower() == ARRAYS else _read_tiff_ids(path)
     if mask is not None:
-        return mask if mask.ndim == 2 else mask[..., :3]
-    mask = read_file(path, cv2.IMREAD_UNCHANGED)
+        return mask if mask.ndim == 2 else without_opacity(mask, path)
+    mask = read_file(path, cv2.IMREAD_UNCHANGED, upright=True)
     if _png_header(path) is None:
         plain = _by_pillow(path)
         if plain is not None:
@@ -64,11 +65,17 @@ def _read_tiff_ids(path: Path) -> np.ndarray | None:
     if tags is None:
         return None
     require_ids(tags, path)
+    require_checksums(path, tags)
     with opened(path) as picture:
-        if picture.mode not in ("1", "L", "P", "RGB", "RGBA") and not picture.mode.startswith("I;16"):
+        known = picture.mode in ("1", "L", "P", "RGB", "RGBA") or picture.mode.startswith("I;16")
+        bands, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
+        if not known or bands != (1 if picture.mode not in ("RGB", "RGBA") else len(picture.mode)):
             what = f"mask has pixels of kind {picture.mode}, {tags.get(277, 1)} bands"
             raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
-        return np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+        ids = np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+        if max(tags.get(339, (1,))) == 2 and (ids >> (bits - 1)).any():
+            raise InputError("mask holds negative numbers", "save class ids from 0 on", path)
+        return ids // (255 // (2**bits - 1)) if picture.mode == "L" and bits < 8 else ids  # which fill 0..255
 
 
 def require_ids(tags: "dict[int, Any]", path: Path) -> None:
@@ -109,7 +116,18 @@ def _rgb(mask: np.ndarray, path: Path) -> np.ndarray:
     if mask.dtype != np.uint8 or mask.shape[2] < 3:
         what = f"mask has {mask.shape[2]} channels of {mask.dtype}"
         raise InputError(what, "save it as 8-bit RGB or as ids", path)
-    return cv2.cvtColor(mask, cv2.COLOR_BGR2RGB if mask.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    return without_opacity(cv2.cvtColor(mask, cv2.COLOR_BGR2RGB if mask.shape[2] == 3 else cv2.COLOR_BGRA2RGBA), path)
+
+
+def without_opacity(mask: np.ndarray, path: Path) -> np.ndarray:
+    """Red, green and blue of a colour mask; InputError where a fourth band tells apart what these do not."""
+    if mask.shape[2] == 3 or (mask[..., 3] == mask[0, 0, 3]).all():
+        return np.ascontiguousarray(mask[..., :3])
+    four = np.unique(np.ascontiguousarray(mask).view("<u4"))
+    if len(four) != len(np.unique(four & 0xFFFFFF)):
+        what = "its opacity tells apart pixels that are of one colour"
+        raise InputError(what, "save it as 8-bit RGB or as ids, without opacity", path)
+    return np.ascontiguousarray(mask[..., :3])
 
 
 def _png_header(path: Path) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from segloss.datasets.images import (
     require_whole,
     tiff_tags,
 )
-from segloss.datasets.masks import jpeg_mask, read_mask, require_ids
+from segloss.datasets.masks import jpeg_mask, read_mask, require_ids, without_opacity
 from segloss.errors import InputError
 
 Rows = Callable[[int, int], np.ndarray]  # first row and the one behind the last -> these rows, in the file's order
@@ -81,8 +81,12 @@ def mask_rows(path: Path) -> Rows:
     if file.count not in (1, 3, 4) or file.dtypes[0] not in ("uint8", "uint16")[: 2 if file.count == 1 else 1]:
         what = f"mask has {file.count} channels of {file.dtypes[0]}"
         raise InputError(what, "save it as 8-bit RGB or as ids", path)
-    ids = file.count == 1
-    return lambda top, bottom: _read(file, path, top, bottom)[..., 0 if ids else slice(3)]
+
+    def read(top: int, bottom: int) -> np.ndarray:
+        rows = _read(file, path, top, bottom)
+        return rows[..., 0] if rows.shape[2] == 1 else without_opacity(rows, path)
+
+    return read
 
 
 def sliced(pixels: np.ndarray) -> Rows:

@@ -25,7 +25,7 @@ from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
 from segloss.losses.reduction import IGNORE_INDEX
-from segloss.pixel_counts import available_cores
+from segloss.pixel_counts import available_cores, image_histograms
 from segloss.progress import Progress
 from segloss.ranks import here
 
@@ -70,7 +70,8 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
         found = here().whole(list(progress(results, len(share)) if progress else results), count)
         others = [place for place in sorted({*range(len(dataset))} - {*places}) if dataset.pairs[place][0].is_file()]
         faults = here().whole([*pool.map(partial(_faults_of_headers, dataset), here().share(others))], len(others))
-        return SplitFacts(dataset, places, found, [fault for some in faults for fault in some])
+        header_faults = [*(fault for some in faults for fault in some), *_without_nodata(dataset)]
+        return SplitFacts(dataset, places, found, header_faults)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -190,6 +191,18 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
     return []
 
 
+def _without_nodata(dataset: SegmentationDataset) -> Iterator[Fault]:
+    """Images that name no nodata value where most do, as the headers of all say: what it stands for is read as data."""
+    headers = {} if dataset.made_up or dataset.bands.is_rgb else dataset.headers()
+    named = [header.nodata for header in headers.values() if header.nodata]
+    for path, header in headers.items() if 2 * len(named) > len(headers) else ():
+        if not header.nodata:
+            fault = InputError(
+                f"names no nodata value, most images do ({named[0]})", "set it if it has such pixels", path
+            )
+            yield Fault("nodata", fault, "warning")
+
+
 def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> None:
     """InputError where masks of two classes are 0 and 255 among masks of 0 and 1, as the counts of all show.
 
@@ -198,16 +211,23 @@ def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> No
         histograms: pixels of each class in each image, ``(images, C + 1)``, the ignored ones last.
     """
     classes = dataset.classes
-    if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
-        return
-    if dataset.labelled is not None:  # the ignored pixels may be of a class that the image does not label
+    if not _may_be_black_and_white(dataset):
         return
     zero = classes.ids.index(0)
     second, ignored = histograms[:, 1 - zero] > 0, histograms[:, -1] > 0
     suspects = (histograms[:, zero] > 0) & ~second & ignored
-    if suspects.any() and second.any() and not (ignored & ~suspects).any():
+    elsewhere = ignored & ~suspects & histograms[:, :-1].any(1)  # not of what is 255 all over
+    if suspects.any() and second.any() and not elsewhere.any():
         files = [dataset.pairs[place][1] for place in np.flatnonzero(suspects)]
         raise _black_and_white_error(files, f"0 and {classes.ids[1 - zero]}")
+
+
+def _may_be_black_and_white(dataset: SegmentationDataset) -> bool:
+    """Whether 255 may be meant as the second class of some masks, by the class table."""
+    classes = dataset.classes
+    if len(classes) != 2 or 0 not in classes.ids or classes.ignore_ids != (IGNORE_INDEX,):
+        return False
+    return dataset.labelled is None  # else ignored pixels may be of a class that the image does not label
 
 
 def _black_and_white_error(files: list[Path | None], listed: str) -> InputError:
@@ -333,6 +353,18 @@ def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
         what = f"{seen} hold 255 and no {last}: these look like ids reduced to 0..149, every class one off"
         cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
         yield Finding("warning", facts.dataset.split, InputError(what, cure))
+
+
+def check_scored(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:
+    """The first step of evaluation: as :func:`check_before` and, where the class table leaves that doubt, every mask.
+
+    Raises:
+        InputError: as :func:`check_before` and :func:`check_histograms`.
+    """
+    check_before(datasets, check, say)
+    for dataset in datasets if check != "off" else ():
+        if dataset.has_labels and _may_be_black_and_white(dataset):
+            check_histograms(dataset, image_histograms(dataset)[0].numpy())
 
 
 def check_before(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:

@@ -28,6 +28,8 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
         split = split_of(path, root)
         of_image: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         known = {_id(entry) for entry in content["images"]}
+        if len(known) < len(content["images"]):
+            raise InputError("gives an image no id, or two images one", "number the images", path)
         for place, entry in enumerate(content["annotations"]):
             where = f"annotation {_id(entry) or f'number {place}'}"
             if (image := _id(entry, "image_id")) not in known:
@@ -71,9 +73,11 @@ def _categories(content: dict[str, Any], path: Path, source: Source) -> dict[str
     """Names by id, in the order of the ids; without a group that only holds the others, as Roboflow writes one."""
     try:
         named = {int(entry["id"]): entry for entry in content["categories"]}
-        names = {str(number): str(named[number]["name"]).strip() for number in sorted(named)}
+        names = {str(number): _name(named[number]["name"]) for number in sorted(named)}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("a category has no id and name", "write both for each", path) from error
+    if len(named) < len(content["categories"]):
+        raise InputError("gives two categories one id", "number the categories", path)
     used = {_id(entry, "category_id") for entry in content["annotations"]}
     holders = {entry.get("supercategory") for entry in named.values()}
     for number, name in [*names.items()]:
@@ -83,11 +87,24 @@ def _categories(content: dict[str, Any], path: Path, source: Source) -> dict[str
     return names
 
 
+def _name(value: Any) -> str:
+    """ValueError for what is no name."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError("has no name")
+    return str(value).strip()
+
+
+def _is_crowd(value: Any) -> bool:
+    if str(value) not in ("0", "1", "True", "False", "None"):
+        raise ValueError(f"has iscrowd {value!r}, neither 0 nor 1")
+    return str(value) in ("1", "True")
+
+
 def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: bool) -> Item:
     number = _id(entry, "category_id")
     if number not in names:
         raise ValueError(f"is of category {number or None}, which is not listed")
-    return Item(where, names[number], _region(entry, fill_boxes), crowd=bool(entry.get("iscrowd")))
+    return Item(where, names[number], _region(entry, fill_boxes), crowd=_is_crowd(entry.get("iscrowd")))
 
 
 def _region(entry: dict[str, Any], fill_boxes: bool) -> Region:

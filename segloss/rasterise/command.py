@@ -57,8 +57,9 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
     for name, count in Counter(name.lower() for name in source.classes).items():
         if count > 1:
             source.notes.append(f"{config.source}: class {name!r} is written in capitals and not: several classes")
-    if not source.classes:
+    if not any(picture.items for picture in source.pictures):
         _report(source, config, say)
+        raise InputError("holds no annotation that can be drawn", "check SOURCE and --format", config.source)
     legend = legend_of(source.classes, config.unlabelled, table)
     places = _places(source, root)
     with _whole(out) as folder:

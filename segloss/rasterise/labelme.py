@@ -44,7 +44,7 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
 
 
 def _item(where: str, shape: dict[str, Any]) -> Item:
-    label = str(shape["label"]).strip()
+    label = "" if shape["label"] is None else str(shape["label"]).strip()
     if not label:
         raise ValueError("has no label")
     return Item(f"{where} ({label})", label, _region(shape))
@@ -53,7 +53,7 @@ def _item(where: str, shape: dict[str, Any]) -> Item:
 def _region(shape: dict[str, Any]) -> Region:
     kind = shape.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in shape["points"]]
-    if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
+    if kind == "polygon" or (kind in ("rectangle", "rotation") and len(points) == 4):  # the last: X-AnyLabeling's
         return polygons([ring_of([number for point in points for number in point])])
     if kind not in ("rectangle", "circle", "mask"):
         raise ValueError(f"is a {kind}, which has no area")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.folder import IMAGE_FOLDERS
+from segloss.datasets.folder import IMAGE_NAMES
 from segloss.datasets.images import IMAGE_SUFFIXES, image_files
 from segloss.datasets.lists import splits_of
 from segloss.errors import InputError
@@ -133,7 +133,7 @@ def _plain(text: str) -> str:
 
 def named_split(text: str) -> str:
     """The split that a name speaks of; nothing where it speaks of none or of several."""
-    spoken = [] if text in IMAGE_FOLDERS else splits_of(text)
+    spoken = [] if text.lower() in IMAGE_NAMES else splits_of(text)
     return spoken[0] if len(spoken) == 1 else ""
 
 

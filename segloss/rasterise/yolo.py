@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from segloss.datasets.classes import read_yaml
-from segloss.datasets.folder import IMAGE_FOLDERS, SPLIT_NAMES
+from segloss.datasets.folder import IMAGE_NAMES, SPLIT_NAMES
 from segloss.datasets.images import image_files
 from segloss.datasets.listing import read_list
 from segloss.errors import InputError
@@ -45,6 +45,8 @@ def read_yolo(
     if not known:
         raise InputError("holds no class names", "write classes.txt, one name a line, or give --class-table", root)
     source.add_classes(known)
+    if isinstance(count := config.get("nc"), int) and count != len(known):
+        source.notes.append(f"{place}: nc is {count}, but there are {len(known)} names")
     empty = 0
     for image, split in _chosen(config, root, images, source):
         path = _labels_of(image)
@@ -66,7 +68,7 @@ def read_yolo(
 
 
 def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
-    """What the file with names says, and which it is; nothing where there is none."""
+    """What the file with names, or the only one, says, and which it is; nothing where there is none."""
     found, broken = [], []
     for path in files:
         try:
@@ -74,7 +76,7 @@ def _config(files: Sequence[Path]) -> tuple[dict[str, Any], Path | None]:
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             broken.append(InputError(f"cannot be read as YAML: {' '.join(str(error).split())}", "mend that line", path))
             continue
-        if isinstance(content, dict) and "names" in content:
+        if isinstance(content, dict) and ("names" in content or len(files) == 1):
             found.append((content, path))
     if not found:
         if broken:
@@ -106,7 +108,7 @@ def _listed_names(root: Path) -> list[str]:
 def _labels_of(image: Path) -> Path:
     """``labels`` for the last folder of images in its path; beside it where there is none."""
     parts = [*image.parts]
-    at = next((place for place in range(len(parts) - 2, -1, -1) if parts[place] in IMAGE_FOLDERS), None)
+    at = next((place for place in range(len(parts) - 2, -1, -1) if parts[place].lower() in IMAGE_NAMES), None)
     if at is not None:
         parts[at] = LABELS
     return Path(*parts).with_suffix(".txt")

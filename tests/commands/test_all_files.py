@@ -11,7 +11,7 @@ from PIL import Image
 
 from segloss.datasets import build_dataset
 from segloss.datasets.bands import choose_bands
-from segloss.doctor.examine import check_histograms, examine
+from segloss.doctor.examine import check_histograms, check_scored, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, count_images, require_two_classes
 from segloss.resume import check_same_counts
@@ -64,7 +64,9 @@ def test_a_palette_of_another_order_outside_the_sample_is_an_error(tree):
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_masks_of_0_and_255_among_others_are_seen_in_the_counts(tree, count):
+def test_masks_of_0_and_255_among_others_are_seen_in_the_counts(tree, count, monkeypatch):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tree / "cache"))
+    said: list[str] = []
     dataset = build_dataset("folder", tree, "train")
     check_histograms(dataset, count_images(dataset).numpy())
     for _, path in dataset.pairs[:count]:
@@ -74,6 +76,12 @@ def test_masks_of_0_and_255_among_others_are_seen_in_the_counts(tree, count):
         check_histograms(dataset, count_images(dataset).numpy())
     assert refusal.value.where == dataset.pairs[0][1]
     assert refusal.value.what == f"holds 0 and 255 alone{more}, while other masks hold 0 and 1"
+    with pytest.raises(InputError, match="holds 0 and 255 alone"):
+        check_scored([dataset], "sample", said.append)
+    check_scored([dataset], "off", said.append)
+    write_png(dataset.pairs[-2][1], np.full(SIZE, 255, np.uint8))  # says nothing of what 255 means
+    with pytest.raises(InputError, match="holds 0 and 255 alone"):
+        check_histograms(dataset, count_images(dataset).numpy())
     write_png(dataset.pairs[-1][1], random_mask(1, SIZE, (0, 1, 255)))
     check_histograms(dataset, count_images(dataset).numpy())  # 255 is ignored elsewhere too
 

@@ -177,6 +177,7 @@ def test_a_crowd_is_ignored_where_nothing_else_lies(tmp_path):
         ({"segmentation": SQUARE, "category_id": 9}, "is of category 9, which is not listed"),
         ({"segmentation": SQUARE, "category_id": [1]}, "is of category [1], which is not listed"),
         ({"segmentation": SQUARE, "image_id": 7}, "is of image_id 7, which is not listed"),
+        ({"segmentation": SQUARE, "iscrowd": "no"}, "has iscrowd 'no', neither 0 nor 1"),
     ],
 )
 def test_an_annotation_that_cannot_be_used_is_named_and_nothing_is_written(tmp_path, capsys, entry, told):
@@ -776,6 +777,44 @@ def test_masks_with_outlines_beside_them_are_read_as_before(tmp_path):
     assert len(build_dataset("folder", root, "train")) == 4
     with pytest.raises(InputError, match="split 'val' is missing"):
         build_dataset("folder", root, "val")
+
+
+@pytest.mark.parametrize("value", ["0", 0, False, None])
+def test_what_says_that_it_is_no_crowd_is_drawn(tmp_path, value):
+    """The text "0" was taken for a crowd, and ignored."""
+    assert drawn(coco_tree(tmp_path / "s", outlines({"segmentation": SQUARE, "iscrowd": value}))).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "told"),
+    [
+        ("categories", {}, "gives two categories one id; number the categories"),
+        ("images", {"file_name": "b.png"}, "gives an image no id, or two images one; number the images"),
+    ],
+)
+def test_ids_given_twice_are_refused(tmp_path, key, change, told):
+    content = outlines({"segmentation": SQUARE})
+    content[key] = [*content[key], {**content[key][0], **change}]
+    assert told in refused(coco_tree(tmp_path / "s", content))
+
+
+def test_a_class_without_a_name_is_refused(tmp_path, capsys):
+    content = outlines({"segmentation": SQUARE})
+    content["categories"][0]["name"] = None
+    assert "a category has no id and name" in refused(coco_tree(tmp_path / "s", content))
+    refused(labelme_tree(tmp_path / "t", {**LABELME["polygon"], "label": None}))
+    assert "a.json: shape 0: has no label" in capsys.readouterr().out
+
+
+def test_nothing_to_draw_is_said(tmp_path):
+    content = outlines({"segmentation": SQUARE}) | {"annotations": []}
+    assert "holds no annotation that can be drawn" in refused(coco_tree(tmp_path / "s", content))
+    assert "holds no annotation that can be drawn" in refused(labelme_tree(tmp_path / "t"))
+
+
+def test_yolo_with_another_number_of_names_is_warned_of(tmp_path, capsys):
+    drawn(yolo_tree(tmp_path / "s", f"0 {SHARES}", "names: [crack]"), place="train/a")
+    assert "data.yaml: nc is 2, but there are 1 names" in capsys.readouterr().out
 
 
 def test_coco_is_known_by_its_lists_whatever_its_first_key(tmp_path):

@@ -131,6 +131,87 @@ def test_masks_in_tiff_keep_their_ids(tmp_path, compression, dtype):
     np.testing.assert_array_equal(read, ids)
 
 
+@pytest.mark.parametrize("fourth", [0, 255, None])
+def test_a_fourth_band_of_bmp_is_dropped_only_where_it_says_nothing(tmp_path, fourth):
+    pixels = bands(0, 4)
+    pixels[..., 3] = pixels[..., 3] if fourth is None else fourth
+    path = write_png(tmp_path / "a.bmp", pixels)
+    if fourth is not None:
+        np.testing.assert_array_equal(read_image(path), pixels[..., 2::-1])
+        return
+    with pytest.raises(InputError, match=r"a\.bmp: has 4 bands"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("read", [read_mask, read_image])
+def test_every_changed_byte_of_deflate_is_seen(tmp_path, read, tile):
+    """Pillow stops where the picture is full, before the checksum: two changed bytes in five gave other ids."""
+    ids = np.kron(random_mask(3, (12, 12), (0, 1, 2)), np.ones((8, 8), np.uint8))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ids, compression="deflate", tile=tile)
+    whole, expected = path.read_bytes(), read(path)
+    with tifffile.TiffFile(path) as file:
+        places = [*zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True)]
+    for place in range(60):
+        start, length = places[place % len(places)]
+        content = bytearray(whole)
+        content[start + place * 7919 % length] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            np.testing.assert_array_equal(read(path), expected)
+        except InputError:
+            continue
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_tiff_mask_of_few_bits_keeps_its_ids(tmp_path, bits):
+    """Pillow spreads them over 0..255: id 1 of 4 bits was read as 17, which may be a class."""
+    ids = random_mask(0, SIZE, (0, 1, 3))
+    tifffile.imwrite(tmp_path / "a.tif", ids, bitspersample=bits)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), ids)
+
+
+def test_a_tiff_mask_of_two_bands_or_negative_numbers_is_refused(tmp_path):
+    ids = random_mask(0, SIZE, (0, 1))
+    tifffile.imwrite(tmp_path / "a.tif", np.dstack([ids, ids]), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match="2 bands; save class ids"):
+        read_mask(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", ids.astype(np.int8))
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.tif"), ids)
+    tifffile.imwrite(tmp_path / "b.tif", -ids.astype(np.int8))
+    with pytest.raises(InputError, match=r"b\.tif: mask holds negative numbers"):
+        read_mask(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_opacity_that_tells_apart_what_colours_do_not_is_refused(tmp_path, name):
+    """A mask drawn in opacity alone was read as one class everywhere."""
+    ids = random_mask(0, SIZE, (0, 1))
+    colours = np.repeat(ids[..., None] * np.uint8(200), 3, 2)
+    for opacity in (ids * 255, np.full_like(ids, 9), 255 - ids):
+        Image.fromarray(np.dstack([colours, opacity])).save(tmp_path / name)
+        np.testing.assert_array_equal(read_mask(tmp_path / name), colours)
+    Image.fromarray(np.dstack([0 * colours, ids * 255])).save(tmp_path / name)
+    with pytest.raises(InputError, match="its opacity tells apart pixels that are of one colour"):
+        read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_a_mask_that_exif_turns_is_refused(tmp_path, name, turn):
+    """Its image is turned as it is read: a mask of 180 degrees lay upside down."""
+    exif = Image.Exif()
+    exif[274] = turn
+    colours = np.repeat(random_mask(0, SIZE, (0, 200))[..., None], 3, 2)
+    Image.fromarray(colours).save(tmp_path / name, exif=exif, lossless=True)
+    if turn == 1:
+        np.testing.assert_array_equal(read_mask(tmp_path / name), colours)
+        return
+    with pytest.raises(InputError, match=rf"{name}: is turned by its EXIF orientation; save it upright"):
+        read_mask(tmp_path / name)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
 @pytest.mark.parametrize("read", [read_mask, read_image])
 def test_a_damaged_tiff_is_no_half_picture(tmp_path, compression, read):
@@ -233,6 +314,14 @@ CLASSES = {
     "a list of yaml in a text file": ("classes.txt", "- wall\n- \"floor\"\n", ("wall", "floor"), (0, 1)),
     "name=id in quotes": ("classes.txt", '"wall=4"\n"floor=2"\n', ("wall", "floor"), (4, 2)),
     "colours behind names": ("classes.txt", "sky 0 0 128\nroad,128,0,5\n", ("sky", "road"), (0, 1)),
+    "labelme in yaml": ("classes.yaml", "- __ignore__\n- _background_\n- car\n", ("_background_", "car"), (0, 1)),
+    "labelme in csv": ("class_dict.csv", "name,r,g,b\n__ignore__,0,0,0\na,1,2,3\nb,4,5,6\n", ("a", "b"), (0, 1)),
+    "a header of category": ("classes.txt", "Category\nwall\nfloor\n", ("wall", "floor"), (0, 1)),
+    "a header of two words": ("classes.txt", "Class Names:\nwall\nfloor\n", ("wall", "floor"), (0, 1)),
+    "a key above a list": ("classes.txt", "names:\n- wall\n- floor\n", ("wall", "floor"), (0, 1)),
+    "commas behind names": ("classes.txt", "wall,\n'floor',\n", ("wall", "floor"), (0, 1)),
+    "void of 255": ("classes.txt", "wall 0\nfloor 1\nvoid 255\n", ("wall", "floor"), (0, 1)),
+    "void of 255 in yaml": ("classes.yaml", "wall: 0\nunlabeled: 255\nfloor: 2\n", ("wall", "floor"), (0, 2)),
     "numbered names": ("classes.txt", "zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
 }  # fmt: skip
 
@@ -256,6 +345,12 @@ def test_colours_behind_names_are_those_of_colour_masks(tmp_path):
     ("name", "text", "message"),
     [
         ("classes.txt", "wall\n__ignore__\nfloor\n", "__ignore__ is not the first line"),
+        ("classes.yaml", "- wall\n- __ignore__\n- floor\n", "__ignore__ is not the first line"),
+        ("classes.yaml", "- {name: __ignore__, id: 0}\n- floor\n- wall\n", "__ignore__ is not the first line, or has"),
+        ("label_colors.txt", "0 128 64 128 road\n1 1 2 3 sky\n", "'0 128 64 128 road' has more than three numbers"),
+        ("classes.txt", "road 0 128 64 128\nsky 1 1 2 3\n", "'road 0 128 64 128' has more than three numbers"),
+        ("classes.txt", "void -1\nroad 0\n", "class ids must be in 0..65535"),
+        ("class_dict.csv", "wall,0,0,0\nfloor,1,1,1\n", "begins with 'wall,0,0,0', which names no columns"),
         ("classes.txt", "wall\nfloor,3\n", "'floor,3' ends with a number, other lines do not"),
         ("classes.yaml", "- {name: a, name: b}\n- c\n", "has the key 'name' twice"),
         ("classes.json", '{"a": 0, "b": 1, "a": 2}', "has the key 'a' twice"),

@@ -1,6 +1,7 @@
 """Images of other bands than 8-bit RGB: found out from the headers, read without loss, gaps ignored."""
 
 import doctest
+import warnings
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from segloss.datasets.images import image_size, read_header, read_image
 from segloss.datasets.masks import read_mask
 from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
+from segloss.doctor import examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, load_or_count
 from segloss.training.data import training_data
@@ -269,6 +271,28 @@ def test_pixels_without_data_are_ignored_and_filled(tmp_path, dtype, nodata):
     assert count_dataset(dataset).ignored_pixels == 10 * 64 * len(dataset)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_gdals_mask_leaves_out_is_ignored_and_filled(tmp_path, inside):
+    rasterio = pytest.importorskip("rasterio")
+    root = band_tree(tmp_path, (("train", 2),))
+    for path in sorted(root.rglob("*.tif")):
+        pixels = tifffile.imread(path)
+        path.unlink()
+        mask = np.full(pixels.shape[:2], 255, np.uint8)
+        mask[:, :10] = 0
+        size = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 4, "dtype": "uint16"}
+        with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
+            warnings.simplefilter("ignore")  # it lies nowhere on earth
+            with rasterio.open(path, "w", driver="GTiff", **size) as file:
+                file.write(np.moveaxis(pixels, 2, 0))
+                file.write_mask(mask)
+        assert path.with_name(f"{path.name}.msk").is_file() != inside
+    dataset = build_dataset("folder", root, "train")
+    assert choose_bands([dataset]).gaps
+    image, labels = dataset.read_pair(0)
+    assert (labels[:, :10] == 255).all() and (labels[:, 10:] != 255).all() and (image[:, :10] == 0).all()
+
+
 def test_a_gap_in_one_band_is_filled_and_its_label_kept(tmp_path):
     pixels = numbers(0, 3, "float32")
     pixels[0, 0, 1], pixels[1, 1], pixels[2, 2, 0] = np.nan, np.nan, np.inf
@@ -287,6 +311,21 @@ def test_a_nodata_value_that_no_pixel_has_changes_nothing(tmp_path, nodata):
     image, empty = read_bands(path, Bands(4, "uint16"))
     assert empty is None
     np.testing.assert_array_equal(image, pixels)
+
+
+def test_an_image_that_alone_names_no_nodata_value_is_warned_of(tmp_path):
+    """Its -9999 are data; headers tell, of the files outside the sample too."""
+    root = band_tree(tmp_path, (("train", 40),), nodata=-9999, dtype="int16")
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    assert not [found for found in examine([dataset], "sample")[0] if "nodata" in str(found)]
+    pixels, _ = scene(0, dtype="int16")
+    write_geotiff(root / "images/train/0.tif", pixels)
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    (found,) = [found for found in examine([dataset], "sample")[0] if "nodata" in str(found)]
+    assert (found.severity, found.fault.where) == ("warning", root / "images/train/0.tif")
+    assert found.fault.what == "names no nodata value, most images do (-9999)"
 
 
 def test_a_nodata_value_that_is_no_number_is_refused(tmp_path):

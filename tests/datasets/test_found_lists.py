@@ -103,7 +103,11 @@ def test_words_of_images_and_of_masks_are_taken_off(tmp_path, image, mask):
 
 
 @pytest.mark.parametrize(
-    "names", [("image", "label"), ("imgs", "masks"), ("Images", "Masks"), ("images", "gt"), ("img", "mask")]
+    "names",
+    [
+        *(("image", "label"), ("imgs", "masks"), ("Images", "Masks"), ("images", "gt"), ("img", "mask")),
+        *(("IMAGES", "MASKS"), ("Imgs", "GroundTruth"), ("jpegimages", "ground_truth")),
+    ],
 )
 def test_other_usual_folders(tmp_path, names):
     tree(tmp_path, "abcd", "abcd", *names)
@@ -212,6 +216,12 @@ def test_the_header_of_a_csv_is_no_image(tmp_path, header):
         ({"trainval": "a\nb\nc", "test": "d"}, "trainval"),
         ({"splits/1.txt": "a\nb\nc", "splits/2.txt": "d\ne"}, "1.txt: lists a part of the images, and its name"),
         ({"ImageSets/night.txt": "a.png\nb.png"}, "night.txt: lists a part"),
+        ({"split.yaml": "train: [a, b, c]"}, "split.yaml"),
+        ({"data.csv": "name,is_train\na,1\nb,1\nc,1\nd,0\ne,0"}, "data.csv: lists images of several splits"),
+        ({"meta.csv": "image;Fold\na.png;0\nb.png;1\nc.png;2\nd.png;0\ne.png;1"}, "meta.csv: lists images of several"),
+        ({"holdout.txt": "d\ne"}, "holdout.txt: is a list, but there is none of train"),
+        ({"tst.csv": "d\ne"}, "tst.csv: is a list, but there is none of train"),
+        ({"partition.pkl": ""}, "partition.pkl: may list"),
         ({"fold_0.lst": "a\nb"}, "fold_0.lst: lists a part"),
     ],
 )
@@ -235,6 +245,47 @@ def test_files_that_list_no_split_are_no_obstacle(tmp_path, name):
     tree(tmp_path, "abcde", "abcde")
     (tmp_path / name).write_text("made by hand\nepoch 1 loss 0.3\n")
     assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tags.json", '{"a.png": ["train", "car"], "b.png": ["car"]}'),
+        ("present.csv", "image,car,train\na.png,1,0\nb.png,0,1\nc.png,1,1\nd.png,1,0\ne.png,0,1\n"),
+    ],
+)
+def test_a_class_called_train_is_no_split(tmp_path, name, text):
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / name).write_text(text)
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+def test_a_run_in_the_data_folder_lists_nothing(tmp_path):
+    """The metrics of a run name images of val: it could not be resumed."""
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / "run/eval-val").mkdir(parents=True)
+    for name in ("config.yaml", "used.yaml", "val_metrics.json", "eval-val/val.csv"):
+        (tmp_path / "run" / name).write_text(
+            '{"images": ["a", "b"], "split": "val"}' if "json" in name else "a,1\nb,2\n"
+        )
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+def test_a_list_that_is_a_dead_link_is_named(tmp_path):
+    """It was passed over, and the images split by a hash."""
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / "train.txt").symlink_to(tmp_path / "gone/train.txt")
+    with pytest.raises(InputError, match=r"train\.txt: is a link to a file that is not there"):
+        build_dataset("folder", tmp_path, "train")
+
+
+@pytest.mark.parametrize("twins", [("train", "Train"), ("val", "valid")])
+def test_two_folders_of_one_split_are_named(tmp_path, twins):
+    for place, split in enumerate(("train", "val", *twins)):
+        tree(tmp_path, [f"{split}{place}"], [f"{split}{place}"], f"images/{split}", f"masks/{split}")
+    first, second = sorted(twins) if twins[0] == "train" else twins
+    with pytest.raises(InputError, match=f"has the folders {first} and {second}, both of {twins[0]}; join them"):
+        build_dataset("folder", tmp_path, twins[0])
 
 
 @pytest.mark.parametrize("name", ["lists/all.txt", "everything.txt", "part_1.txt"])

@@ -84,6 +84,27 @@ def test_the_first_row_that_fits_counts_and_no_row_means_all_classes():
     assert class_masks(rows[:1], ["b", "xcity/a1"], 3).all()
 
 
+@pytest.mark.parametrize(
+    "pattern", ["A_1.png", "images/A_1", "Images/A_1.JPG", "images\\A_*", "./A_1", "A_*.tif", "images/train/A_1.png"]
+)
+def test_a_pattern_may_be_a_path_of_the_file(pattern):
+    masks = class_masks(((pattern, (0,)),), ["A_1" if "train" not in pattern else "train/A_1", "B_1", "AA_12"], 2)
+    assert masks.tolist() == [[True, False], [True, True], [True, True]]
+
+
+def test_the_file_is_found_in_american_spelling(tmp_path):
+    """It was passed over, and all images taken to label all classes."""
+    root = merged_tree(tmp_path)
+    (root / "labelled_classes.csv").rename(root / "labeled_classes.csv")
+    dataset = build_dataset("folder", root, "train")
+    assert dataset.labelled is not None and "(labeled_classes.csv)" in dataset.found.form
+
+
+@pytest.mark.parametrize("header", ["images,classes", "Image,Class", "pattern;labelled_classes", "file,labels"])
+def test_the_header_may_be_called_anything(tmp_path, header):
+    assert read_labelled_classes(file_of(tmp_path, f"{header}\nA*,wall\n"), NAMES) == (("A*", (0,)),)
+
+
 def test_pixels_of_unlabelled_classes_are_ignored_and_each_sample_says_which_are_labelled(tmp_path):
     plain = build_dataset("folder", merged_tree(tmp_path / "plain", rows=None), "train")
     part = build_dataset("folder", merged_tree(tmp_path / "part"), "train")
