@@ -164,8 +164,8 @@ def fetched(name: str) -> Path:
     try:
         folder = snapshot_download(parts[1], revision=parts[2], allow_patterns=[WEIGHTS, CONFIG, CARD])
     except Exception as error:  # its own kinds and those of what it sends requests with
-        said = str(error).strip().splitlines() or [""]
-        what = f"cannot be fetched from the hub ({type(error).__name__}: {said[0][:160]})"
+        said = re.split(r"\.\s|\n", str(error).strip())[0][:200]  # its first sentence
+        what = f"cannot be fetched from the hub ({type(error).__name__}: {said})"
         raise InputError(what, "check name and network, or give a folder that holds it", name) from error
     if not is_given(Path(folder)):
         raise InputError(f"holds no {WEIGHTS} with {CONFIG}, so it is no model of segloss", "check the name", name)

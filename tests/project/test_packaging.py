@@ -83,7 +83,9 @@ def test_no_top_level_package_called_datasets_is_installed(clean_python, archive
 
 
 def test_package_data_is_in_the_wheel(archives):
-    assert "segloss/py.typed" in zipfile.ZipFile(archives[1]).namelist()
+    names = {*zipfile.ZipFile(archives[1]).namelist()}
+    page = {f"segloss/demo/page/{path.name}" for path in (ROOT / "segloss/demo/page").iterdir()}
+    assert len(page) == 4 and {"segloss/py.typed", *page} <= names
 
 
 def test_the_sdist_holds_what_it_takes_to_test(archives):
