@@ -114,10 +114,10 @@ def sweep(
 
     With ``--choose-metric`` the best one goes into the run's folder.
     """
+    from segloss.evaluation.chosen import chosen_images
     from segloss.evaluation.map_source import MapSource
     from segloss.evaluation.run_source import RunSource
     from segloss.evaluation.score import totals_of_some
-    from segloss.evaluation.sources import chosen_images
     from segloss.evaluation.sweep import choose, gain, point_text, sweep_table, to_keep
     from segloss.metrics import class_groups
     from segloss.report.terminal import console

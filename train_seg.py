@@ -25,7 +25,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     config.require_place()
 
     from lightning.pytorch.utilities import rank_zero_only
-    from torch.multiprocessing import ProcessRaisedException
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
     from segloss.band_statistics import load_or_count_bands
     from segloss.doctor.examine import check_before, check_histograms
@@ -34,6 +34,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.losses import class_prior
     from segloss.models import require_batch_statistics, start_bias
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
+    from segloss.ranks import share_no_more
     from segloss.report.terminal import console, progress_bar
     from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
     from segloss.run_folder import Used, choose_run_folder, open_run_folder
@@ -106,10 +107,16 @@ def train(argv: Sequence[str] | None = None) -> None:
         announce(config, splits, counts, source, criterion, model, trainer, folder)
     content = checkpoint_content(config, used, classes, counts, model, bands)
     task = SegmentationTask(model, criterion, config, content)
+    share_no_more()
     try:
         trainer.fit(task, SegmentationData(splits, config, machine.workers), ckpt_path=run.path if run else None)
     except SystemExit as stop:  # Lightning's answer to SIGTERM and Ctrl-C, after its callbacks have said how to go on
         sys.exit(143 if type(stop).__name__ == "SIGTERMException" else 130)
+    except ProcessExitedException as error:  # a forked one was killed; the others are ended by torch
+        if error.exit_code in (130, 143):
+            sys.exit(error.exit_code)
+        what = f"process {error.error_index} of {config.devices} has ended before its work was done"
+        raise InputError(what, f"go on with --resume --output-dir {folder}") from error
     except ProcessRaisedException as error:  # of a forked process, as the text of its traceback
         name, _, message = str(error).strip().splitlines()[-1].partition("InputError: ")
         if name != "segloss.errors.":
@@ -178,8 +185,9 @@ def main() -> None:
     # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from segloss.errors import exit_on_input_error
+    from segloss.ranks import together
 
-    exit_on_input_error(train)
+    exit_on_input_error(partial(together, train))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from segloss.files import write_bytes, write_json, write_text
 from segloss.flags import from_plain_dict, read_options_file, to_plain_dict
 from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
+from segloss.ranks import here
 
 LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
 BEST, SHARED = Path("checkpoints/best.ckpt"), Path("checkpoints/best.safetensors")
@@ -87,14 +88,20 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def choose_run_folder(config: TrainConfig) -> Path:
-    """Where the run goes; InputError if that folder already holds something and the run is not to be resumed."""
-    if "LOCAL_RANK" in os.environ:  # one of several processes, started by Lightning or by torchrun
+    """Where the run goes; InputError if that folder already holds something and the run is not to be resumed.
+
+    Of the processes of a job (:mod:`segloss.ranks`) the first chooses.
+    """
+    return here().from_first(lambda: _choose(config))
+
+
+def _choose(config: TrainConfig) -> Path:
+    if here().size == 1 and int(os.environ.get("LOCAL_RANK", 0)) > 0:  # started by Lightning in the first one's midst
         if FOLDER_VARIABLE in os.environ:
             return Path(os.environ[FOLDER_VARIABLE])
         if config.output_dir is None:
-            raise InputError("--output-dir is needed under torchrun: its processes start at different times")
-        if int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) > 0:
-            return Path(config.output_dir)
+            raise InputError("--output-dir is needed where LOCAL_RANK is set and RANK is not", "start it by torchrun")
+        return Path(config.output_dir)
     name = f"{config.dataset}-{config.arch}-{config.loss.replace('*', '')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(config.output_dir) if config.output_dir else Path("runs") / name
     if folder.exists() and not folder.is_dir():

@@ -60,9 +60,11 @@ def places_of(source: Source, shard: tuple[int, int] | None = None, done: Collec
     are not done."""
     k, n = shard or (1, 1)
     job, names = here(), source.names
-    of_job = [place for batch in source.batches(range(len(source)))[k - 1 :: n] for place in batch]
+    of_job: Sequence[int] = range(len(source))
+    if n > 1:
+        of_job = [place for batch in source.batches(of_job)[k - 1 :: n] for place in batch]
     left = [place for place in of_job if names[place] not in done]
-    return [place for batch in job.share(source.batches(left)) for place in batch]
+    return left if job.size == 1 else [place for batch in job.share(source.batches(left)) for place in batch]
 
 
 def _require_alike(source: Source) -> None:

@@ -20,6 +20,7 @@ from segloss.training.checkpoints import WholeCheckpoints, checkpoint_callbacks
 from segloss.training.early_stop import EarlyStop
 from segloss.training.lightning_options import REFUSED, check_trainer_options, profiler_into
 from segloss.training.pictures import Pictures
+from segloss.training.processes import EndTogether
 from segloss.training.records import build_loggers
 from segloss.training.watch import StopAtNonFinite
 
@@ -64,6 +65,7 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
         return L.Trainer(
             **{**options, **own, "plugins": [WholeCheckpoints(), *_listed(config.trainer.get("plugins"))]},
             callbacks=[
+                EndTogether(),
                 StopAtNonFinite(folder),
                 History(folder, config.monitor, say),
                 Pictures(),

@@ -7,9 +7,10 @@ import time
 import pytest
 from launched import ended, started
 
-import segloss.ranks
+import segloss.launchers
 from segloss.errors import InputError
-from segloss.ranks import Ranks, here, join, meeting_point, place_in, together
+from segloss.launchers import join, meeting_point, place_in
+from segloss.ranks import Ranks, here, together
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
@@ -17,7 +18,7 @@ STEP = {"SLURM_STEP_NODELIST": "gpu[03-04]", "SLURM_JOB_ID": "40007", "SLURM_STE
 
 
 def test_examples_give_what_they_say():
-    assert doctest.testmod(segloss.ranks).failed == 0
+    assert doctest.testmod(segloss.launchers).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The house from the ground up: a room imports what stands in its own row or in a lower one.
 ROWS = [
-    {"errors", "files", "options", "progress", "ranks", "synonyms"},
+    {"errors", "files", "launchers", "options", "progress", "ranks", "synonyms"},
     # the core: torch alone
     {
         *("losses", "metrics", "decisions", "pixel_counts", "adapters"),
