@@ -8,7 +8,8 @@ import numpy as np
 from segloss.config import DoctorConfig
 from segloss.doctor.findings import Finding, more_files
 from segloss.errors import InputError
-from segloss.evaluation.mask_source import MaskSource, class_table
+from segloss.evaluation.mask_source import MaskSource
+from segloss.evaluation.matching import class_table
 from segloss.evaluation.results import Totals
 from segloss.evaluation.score import measure_together
 from segloss.evaluation.sources import distinct_names

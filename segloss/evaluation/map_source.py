@@ -16,7 +16,8 @@ from segloss.datasets.masks import map_mask, read_mask
 from segloss.decisions import Decision, decide
 from segloss.errors import InputError
 from segloss.evaluation.fitting import PIXELS, SAMPLE_MIB, plain_tilt
-from segloss.evaluation.mask_source import MaskSource, Triple, in_order
+from segloss.evaluation.mask_source import MaskSource, in_order
+from segloss.evaluation.matching import Triple
 from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior, files_of, list_maps, read_map
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.run_source import Measures, OnSample, Sample, image_result

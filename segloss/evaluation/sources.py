@@ -23,7 +23,8 @@ from segloss.evaluation.comparison import common_images
 from segloss.evaluation.ensemble import ensemble_of
 from segloss.evaluation.fitting import fit, images_to_fit_on
 from segloss.evaluation.map_source import MapSource, decision_of_maps
-from segloss.evaluation.mask_source import MaskSource, class_table
+from segloss.evaluation.mask_source import MaskSource
+from segloss.evaluation.matching import class_table
 from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample

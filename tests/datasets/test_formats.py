@@ -38,7 +38,7 @@ from pathlib import Path
 from segloss.config import TrainConfig, EvalConfig
 from segloss.datasets import build_dataset
 from segloss.doctor.command import main
-from segloss.evaluation.mask_source import class_table
+from segloss.evaluation.matching import class_table
 from segloss.flags import parse_config
 
 config = parse_config(TrainConfig, "train_seg.py", ["--dataset", "noise", "--data-path", "here"])

@@ -17,7 +17,8 @@ from segloss.datasets.classes import ClassTable
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError
 from segloss.evaluation import mask_source
-from segloss.evaluation.mask_source import MaskSource, class_table, match
+from segloss.evaluation.mask_source import MaskSource
+from segloss.evaluation.matching import class_table, match
 from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.results import Totals
 from segloss.evaluation.store import ResultStore

@@ -15,7 +15,8 @@ from street_trees import TINY, street_tree
 import eval_seg
 import train_seg
 from segloss.errors import InputError
-from segloss.evaluation.mask_source import MaskSource, class_table
+from segloss.evaluation.mask_source import MaskSource
+from segloss.evaluation.matching import class_table
 from segloss.evaluation.store import ResultStore, row_of
 
 COUNT = 11

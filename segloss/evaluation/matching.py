@@ -1,0 +1,164 @@
+"""Which prediction belongs to which label, by the names of their files; and what the ids of both mean."""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segloss.datasets import TABLES
+from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.folder import CLASS_FILES
+from segloss.datasets.images import list_images
+from segloss.datasets.naming import learn_naming
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind
+from segloss.errors import InputError, unknown_name
+
+ENDINGS = tuple(LABEL_ENDINGS.values())
+FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
+SHOWN = 5  # names in the message on files without partner
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One image: its name, the predicted mask and the true one."""
+
+    name: str
+    predicted: Path
+    true: Path
+
+
+def class_table(choice: str | None, labels: Path) -> ClassTable:
+    """A built-in table, a class file, or the one beside the labels; Cityscapes is known by its file names.
+
+    Raises:
+        InputError: nothing says what the ids mean.
+    """
+    if choice in TABLES:
+        return TABLES[choice]
+    if choice is not None:
+        if not Path(choice).is_file():
+            raise unknown_name("--class-table", choice, (*TABLES, "a class file"))
+        return read_class_file(Path(choice))
+    require_folder(labels, "labels")
+    for folder in (labels, labels.parent, labels.parent.parent):
+        for name in CLASS_FILES:
+            if (folder / name).is_file():
+                return read_class_file(folder / name)
+    if any(name.endswith(ENDINGS) for name in list_images(labels)):
+        return CITYSCAPES
+    raise InputError(
+        "no class file says what the ids mean", f"give --class-table {', '.join(TABLES)} or a class file", labels
+    )
+
+
+def require_folder(path: Path, flag: str) -> Path:
+    if not path.is_dir():
+        raise InputError("is no folder", f"check --{flag}", path)
+    return path
+
+
+def _by_key(files: dict[str, Path], keys: dict[str, str], what: str) -> dict[str, Path]:
+    """Files by the key of their name; InputError for two of one."""
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        if keys[name] in found:
+            raise InputError(f"a second {what} of {keys[name]} beside {found[keys[name]]}", "keep one of the two", path)
+        found[keys[name]] = path
+    return found
+
+
+def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
+    """True masks by name, and the kind of Cityscapes' masks where they are such."""
+    files = list_images(require_folder(folder, "labels"))
+    for kind, ending in LABEL_ENDINGS.items():
+        chosen = {name: path for name, path in files.items() if name.endswith(ending)}
+        if chosen:
+            return chosen, kind
+    if not files:
+        raise InputError("holds no masks", "check --labels", folder)
+    return files, None
+
+
+def _frame(name: str) -> str:
+    found = FRAME.search(name.rsplit("/", 1)[-1])
+    return found[0] if found else name
+
+
+def some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """Under which names predictions and labels can be the same, see :func:`match`; their own where nothing is alike."""
+    for places in (_whole, _below_common_folders, _last):
+        for turned in (False, True):
+            first, second = (predicted, true) if turned else (true, predicted)
+            of_first, of_second = places(first), places(second)
+            images = {of_first[name]: path for name, path in first.items()}
+            masks = {of_second[name]: path for name, path in second.items()}
+            naming = learn_naming(images, masks)
+            keys = {name: naming.key(of_first[name]) for name in first}
+            mask_keys = {name: naming.mask_key(of_second[name]) for name in second}
+            common = len({*keys.values()} & {*mask_keys.values()})
+            if common and (places is _whole or 2 * common > min(len(images), len(masks))):
+                for name in images:
+                    naming.require_one(name, images, masks)
+                return (keys, mask_keys) if turned else (mask_keys, keys)
+    return _whole(predicted), _whole(true)
+
+
+def _whole(names: Collection[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _below_common_folders(names: Collection[str]) -> dict[str, str]:
+    paths = {name: PurePosixPath("/", name) for name in names}
+    above = os.path.commonpath([path.parent for path in paths.values()]) if paths else "/"
+    return {name: path.relative_to(above).as_posix() for name, path in paths.items()}
+
+
+def _last(names: Collection[str]) -> dict[str, str]:
+    return {name: PurePosixPath(name).name for name in names}
+
+
+def match(
+    predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None
+) -> tuple[list[Triple], LabelKind | None, list[str]]:
+    """Every true mask with its prediction, and the kind of the true masks where they are Cityscapes'.
+
+    By CITY_SEQ_FRAME where all labels are Cityscapes', else as images and masks of a data set are brought together
+    (:func:`segloss.datasets.naming.learn_naming`): the same names, an ending of either side (``a_pred``, ``a.jpg.png``,
+    ``a_L``), or words of each (``a_rgb_anon`` and ``a_gt_labelIds``). Below the same folders; else leaving out the
+    folders that all files of a side lie in; else all folders.
+
+    With ``skip_bad`` also a line for each mask without partner, which is left out. ``files``: the predictions by name,
+    where they are no images.
+
+    Raises:
+        InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
+            no prediction has a label. Two predictions, or two labels, are of one name.
+    """
+    true, kind = _labels_of(labels)
+    require_folder(predictions, "predictions")
+    files = list_images(predictions) if files is None else files
+    if kind is not None and any(name.endswith(ENDINGS) for name in files):
+        files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
+    if kind is not None and all(FRAME.search(name) for name in true):
+        of_predicted, of_true = ({name: _frame(name) for name in side} for side in (files, true))
+    else:
+        of_predicted, of_true = _keys(files, true)
+    predicted, labelled = _by_key(files, of_predicted, "prediction"), _by_key(true, of_true, "label")
+    lonely = {
+        f"no prediction in {predictions} for": sorted(set(labelled) - set(predicted)),
+        f"no label in {labels} for": sorted(set(predicted) - set(labelled)),
+    }
+    if any(lonely.values()) and not (skip_bad and set(labelled) & set(predicted)):
+        found = ", and ".join(f"{what} {len(names)}: {some(names)}" for what, names in lonely.items() if names)
+        cure = "masks are matched by what their names share, add them or take out their partners"
+        raise InputError(found, cure if skip_bad else f"{cure} (--skip-bad leaves such images out)")
+    skipped = [f"{name}: {what.removesuffix(' for')}" for what, names in lonely.items() for name in names]
+    both = sorted(set(labelled) & set(predicted))
+    paired = [Triple(name, predicted[name], labelled[name]) for name in both]
+    return paired, kind, skipped
