@@ -34,16 +34,17 @@ def rebased(root: Path, text: str, beside: Path | None = None) -> Path | None:
 
     ``..`` is followed from ``root`` and from the list's folder ``beside``; behind it a bare name is no file of ours.
     """
-    parts = PureWindowsPath(text.strip().strip("\"'")).parts
+    given = PureWindowsPath(text.strip().strip("\"'"))
+    parts = given.parts
     above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
     inside = os.path.normpath(root.absolute())
     for start in (root, beside or root) if above else ():
         path = Path(os.path.normpath(start.absolute().joinpath(*parts)))
         if path.is_file():
             return root / path.relative_to(inside) if path.is_relative_to(inside) else None
-    for first in range(above, len(parts) - bool(above)):
+    for first in range(above or bool(given.anchor), len(parts) - bool(above)):
         path = root.joinpath(*parts[first:])
-        if not PureWindowsPath(*parts[first:]).anchor and path.is_file():
+        if path.is_file():
             return path
     return None
 
