@@ -52,6 +52,24 @@ def test_two_processes_of_two_micro_batches_apply_the_gradient_of_the_whole_batc
         require_same(torch.load(tmp_path / loss / "first.pt", weights_only=True), whole, loss)
 
 
+def test_two_processes_train_what_one_trains(tmp_path):
+    """Six steps of SGD, the valid pixels uneven and the images no multiple of the batch."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, small_training.__file__, str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = torch.load(tmp_path / "two/trained.pt", weights_only=True)
+    one = small_training.several_steps(tmp_path / "one", 1)
+    assert one["steps"] == two["steps"] == 6
+    start = small_training.SmallNet().state_dict()
+    for name, expected in one["parameters"].items():
+        assert distance(two["parameters"][name], expected) < 1e-6, name
+        assert distance(start[name], expected) > 1e-3, name
+    for got, wanted in zip(two["rows"], one["rows"], strict=True):
+        assert got["val_miou"] == wanted["val_miou"] and got["train_loss"] == pytest.approx(wanted["train_loss"], 1e-6)
+
+
 @pytest.mark.slow
 def test_train_seg_applies_it_for_every_loss(tmp_path):
     """In two processes of two micro-batches, from the flags to the optimiser."""
