@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segloss.errors import InputError
 from segloss.losses import IGNORE_INDEX, OutlyingMSELoss, outlying_mse_loss
+from segloss.losses.reduction import NOT_NEGATIVE, require_number
 
 HUGGING_FACE_IGNORED = -100  # the only label that Trainer leaves out when it counts a batch's items
 
@@ -20,6 +21,8 @@ def squeeze_labels(logits: Tensor, labels: Tensor) -> Tensor:
 
     The dimensions of ``logits (N, C, *)`` tell the two apart: an image of height 1 keeps its height.
     """
+    if not all(isinstance(each, Tensor) for each in (logits, labels)):
+        return labels  # the loss says so
     if labels.ndim == logits.ndim and labels.shape[1] == 1:
         return labels.squeeze(1)
     return labels
@@ -40,13 +43,13 @@ class OutputDictLoss(nn.Module):
     def __init__(self, criterion: nn.Module, aux_weight: float = 0.5):
         super().__init__()
         self.criterion = criterion
-        self.aux_weight = aux_weight
+        self.aux_weight = require_number("aux_weight", aux_weight, NOT_NEGATIVE)
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         _require_out(outputs)
         labels = squeeze_labels(outputs["out"], labels)
         loss: Tensor = self.criterion(outputs["out"], labels)
-        if "aux" in outputs:
+        if outputs.get("aux") is not None:
             loss = loss + self.aux_weight * self.criterion(outputs["aux"], labels)
         return loss
 
@@ -63,11 +66,11 @@ class OutputDictLoss(nn.Module):
         return probabilities
 
 
-def _require_out(outputs: Any) -> None:
-    if not isinstance(outputs, Mapping) or "out" not in outputs:
+def _require_out(outputs: Any, key: str = "out", whose: str = "torchvision's networks") -> None:
+    if not isinstance(outputs, Mapping) or key not in outputs:
         got = f"keys {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else type(outputs).__name__
         cure = "give what the network returns, or call the criterion itself on logits"
-        raise InputError(f"outputs must be a mapping with 'out', as torchvision's networks return, got {got}", cure)
+        raise InputError(f"outputs must be a mapping with {key!r}, as {whose} return, got {got}", cure)
 
 
 def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
@@ -106,6 +109,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
     def loss_of_outputs(
         outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
+        _require_out(outputs, "logits", "transformers' networks")
         logits = outputs["logits"]
         loss: Tensor = criterion.to(logits.device)(logits, squeeze_labels(logits, labels))
         if num_items_in_batch is None:

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import ignore_index_of, ignored_label, is_switch_or_complex
+from segloss.losses.reduction import as_map, ignore_index_of, ignored_label, is_switch_or_complex, require_num_classes
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,10 @@ class ConfusionMatrix:
     """
 
     def __init__(self, num_classes: int, ignore_index: int | str | None = "auto"):
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes = num_classes = require_num_classes(num_classes)
         self.ignore_index: int | None = ignore_index_of(num_classes, ignore_index)
         ignored_label(self.ignore_index)
-        self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
+        self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device="cpu")
         self.ignored = 0
         self.images = 0
 
@@ -114,7 +112,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: shapes differ, a dtype is not integer, or a label is outside ``[0, C)`` and not ignored.
         """
-        predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
+        predictions, labels = as_map(predictions), as_map(labels)
         if predictions.shape != labels.shape:
             raise ValueError(
                 f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)} must have the same "
@@ -198,6 +196,7 @@ class Scores:
         """
         if protocol_named(protocol).per_image:
             raise ValueError(f"protocol {protocol} needs the counts of each image: Scores.from_counts")
+        matrix = torch.as_tensor(matrix)
         hits = matrix.diagonal()
         return cls.from_counts(hits, matrix.sum(1), matrix[:, : len(matrix)].sum(0), protocol)
 

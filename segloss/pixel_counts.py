@@ -21,7 +21,14 @@ from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.losses.reduction import ignore_index_of, ignored_label, ignored_words, is_switch_or_complex
+from segloss.losses.reduction import (
+    as_map,
+    ignore_index_of,
+    ignored_label,
+    ignored_words,
+    is_switch_or_complex,
+    require_num_classes,
+)
 from segloss.progress import Progress
 from segloss.ranks import here
 
@@ -140,10 +147,8 @@ def _summarise(
     ``labelled``, bool ``(images, C)``: the classes that each image labels.
     """
     num_classes = len(class_names)
-    pixels = torch.zeros(num_classes + 1, dtype=torch.int64)
-    images = torch.zeros(num_classes, dtype=torch.int64)
-    pixels_of_images = torch.zeros(num_classes, dtype=torch.int64)
-    seen = torch.zeros(num_classes, dtype=torch.int64)
+    pixels = torch.zeros(num_classes + 1, dtype=torch.int64, device="cpu")  # whatever torch.set_default_device says
+    images, pixels_of_images, seen = (torch.zeros_like(pixels[:-1]) for _ in range(3))
     image_count = 0
     for histogram in histograms:
         present = histogram[:-1] > 0
@@ -190,11 +195,12 @@ def _label_tensor(given: Any, place: int) -> Tensor:
     if isinstance(given, tuple | list) and len(given) == 2 and _is_image(given[0]):
         given = given[1]
     if _is_pil(given):
-        import numpy as np
-
+        if len(given.getbands()) > 1:
+            what = f"label image {place} must hold class ids, got colours ({given.mode})"
+            raise InputError(what, "give ids: mode L, P or I;16")
         given = np.array(given)
     try:
-        tensor = torch.as_tensor(given)
+        tensor = as_map(given)
         if tensor.ndim == 0:
             raise ValueError("one number")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -221,24 +227,25 @@ def count_labels(
 
     Args:
         labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``: tensors, numpy arrays, PIL images,
-            nested lists; or what a ``DataLoader`` yields, pairs (images, labels) or dictionaries with ``labels`` (or
-            another of ``LABEL_KEYS``), whose labels are counted. Count whole label maps: random crops give other
-            shares each time.
+            nested lists; one map alone; or what a ``DataLoader`` yields, pairs (images, labels) or dictionaries with
+            ``labels`` (or another of ``LABEL_KEYS``), whose labels are counted. Count whole label maps: random crops
+            give other shares each time.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...
 
     Raises:
         ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
-        InputError: something is no label map of integers.
+        InputError: something is no label map of integers, or an iterator gives none.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}; a binary problem has two classes")
+    num_classes = require_num_classes(num_classes)
     names = class_names or [f"class {c}" for c in range(num_classes)]
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
+    if _is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
+        labels = [labels]
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):
@@ -253,9 +260,12 @@ def count_labels(
                         f"{ignored_words(ignored)}; map the label or ignore it"
                     )
                 counts = torch.bincount(valid, minlength=num_classes).cpu()
-                yield torch.cat([counts, torch.tensor([flat.numel() - valid.numel()])])
+                yield torch.cat([counts, counts.new_tensor([flat.numel() - valid.numel()])])
 
-    return _summarise(histograms(), names)
+    counts = _summarise(histograms(), names)
+    if isinstance(labels, Iterator) and not counts.image_count:
+        raise InputError("labels gave no label map", "a generator that was used up gives nothing more: make a new one")
+    return counts
 
 
 def images_looked_at(

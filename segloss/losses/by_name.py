@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segloss.errors import unknown_name
+from segloss.errors import InputError, unknown_name
 from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read, without_none
 from segloss.losses.label_values import Counts
 from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
@@ -37,6 +37,11 @@ class SumLoss(Criterion):
     def __init__(self, terms: Sequence[tuple[float, Criterion]]):
         if not terms:
             raise ValueError("a sum of losses needs at least one")
+        for term in terms:
+            if not isinstance(term, tuple | list) or len(term) != 2 or not isinstance(term[1], Criterion):
+                got = ", ".join(type(part).__name__ for part in (term if isinstance(term, tuple) else [term]))
+                what = f"a sum of losses is made of pairs (factor, criterion of segloss), got {got}"
+                raise InputError(what, "write (1.0, criterion)")
         criteria = [criterion for _, criterion in terms]
         first = criteria[0]
         for factor, criterion in terms:
@@ -113,6 +118,8 @@ def split_name(name: str) -> list[tuple[float, bool, str]]:
     Raises:
         ValueError: it is no loss.
     """
+    if not isinstance(name, str):
+        raise unknown_name("loss", str(name), [losses_help()])
     terms = []
     for term in name.lower().split("+"):
         match = re.fullmatch(r"\s*(?:([0-9.e-]+)\s*\*)?\s*(\w+)\s*", term)

@@ -129,8 +129,8 @@ class Criterion(nn.Module):
     def __init__(self, *, ignore_index: int | None = IGNORE_INDEX, reduction: str = "mean"):
         super().__init__()
         check_choices(reduction)
-        ignored_label(ignore_index)
-        self.ignore_index = ignore_index
+        ignored = ignored_label(ignore_index)
+        self.ignore_index = None if ignore_index is None else ignored  # of numpy's integers a plain one, to compile
         self.reduction = reduction
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":

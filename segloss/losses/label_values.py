@@ -14,6 +14,7 @@ recipe          :math:`t_c / \alpha`                                 source
 ==============  ===================================================  ===========================================
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -85,8 +86,8 @@ def class_ranks(counts: Counts) -> Tensor:
     tensor([1, 3, 2])
     """
     order = torch.argsort(class_counts(counts), descending=True, stable=True)
-    ranks = torch.empty(len(order), dtype=torch.int64)
-    ranks[order] = torch.arange(1, len(order) + 1)
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(1, len(order) + 1, device=order.device)
     return ranks
 
 
@@ -101,7 +102,7 @@ def effective_number(counts: Tensor, beta: float | None) -> Tensor:
         # 0.9999, Cui's choice for images, saturates at pixel counts: every class would get the same value.
         beta = 1 - 1 / float(counts[counts > 0].median())
     require_number("beta", beta, BELOW_ONE)
-    log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
+    log_beta = math.log(beta) if beta else -math.inf
     return -torch.expm1(counts * log_beta) / (1 - beta)
 
 
@@ -137,6 +138,9 @@ def label_values_from_counts(
     """
     counts = class_counts(counts)
     require_number("alpha", alpha, POSITIVE)
+    require_number("power", power, NOT_NEGATIVE)
+    if beta is not None:
+        require_number("beta", beta, BELOW_ONE)
     label_values = recipe_or_numbers(label_values)
     if not isinstance(label_values, str):
         values = numbers("label_values", label_values, torch.float64, "cpu")
@@ -147,7 +151,6 @@ def label_values_from_counts(
     elif label_values == "uniform":
         values = torch.ones_like(counts)
     elif label_values == "power":
-        require_number("power", power, NOT_NEGATIVE)
         values = fill_empty((counts.max() / counts) ** power, counts)
     elif label_values == "log":
         values = fill_empty(1 + torch.log(counts.max() / counts), counts)

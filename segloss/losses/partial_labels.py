@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import check_device, check_tensor, ignored_label
+from segloss.losses.reduction import check_device, check_labels, check_tensor, ignored_label
 
 
 def only_labelled(
@@ -50,15 +50,19 @@ def only_labelled(
 
 def check_class_mask(class_mask: Tensor, logits: Tensor) -> None:
     """TypeError or ValueError unless it is bool, of shape ``(N, C)``, where the logits are."""
-    check_tensor("class_mask", class_mask)
+    check_switches(class_mask)
     check_device("class_mask", class_mask, logits)
-    if class_mask.dtype != torch.bool:
-        raise TypeError(f"class_mask must be bool, True for labelled classes, got {class_mask.dtype}")
     if class_mask.shape != logits.shape[:2]:
         raise ValueError(
             f"class_mask must have shape {tuple(logits.shape[:2])} to match logits {tuple(logits.shape)}, "
             f"got {tuple(class_mask.shape)}"
         )
+
+
+def check_switches(class_mask: Tensor) -> None:
+    check_tensor("class_mask", class_mask)
+    if class_mask.dtype != torch.bool:
+        raise TypeError(f"class_mask must be bool, True for labelled classes, got {class_mask.dtype}")
 
 
 def ignore_unlabelled(labels: Tensor, class_mask: Tensor | None, ignore_index: int | None) -> Tensor:
@@ -67,8 +71,15 @@ def ignore_unlabelled(labels: Tensor, class_mask: Tensor | None, ignore_index: i
     >>> ignore_unlabelled(torch.tensor([[0, 1]]), torch.tensor([[True, False]]), 255)
     tensor([[  0, 255]])
     """
+    check_labels(labels)
     if class_mask is None:
         return labels
+    check_switches(class_mask)
+    if class_mask.ndim != 2 or len(class_mask) != len(labels):
+        raise ValueError(
+            f"class_mask must have shape ({len(labels)}, C) to match labels {tuple(labels.shape)}, "
+            f"got {tuple(class_mask.shape)}"
+        )
     labels, last = labels.long(), class_mask.shape[1] - 1
     is_class = (labels >= 0) & (labels <= last)
     labelled = class_mask.gather(1, labels.clamp(0, last).reshape(len(labels), -1)).view_as(labels)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ def ignored_label(ignore_index: int | None) -> int:
     if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
         cure = "give one label, as 255, or None to ignore nothing"
         raise InputError(f"ignore_index must be an integer or None, got {ignore_index!r}", cure)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise InputError(f"ignore_index must fit into 64 bits, got {ignore_index}", "give a label that masks can hold")
     return int(ignore_index)
 
 
@@ -99,6 +102,31 @@ def check_class_ids(name: str, tensor: Tensor) -> None:
     """TypeError unless they are integers."""
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
         raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}")
+
+
+def check_labels(labels: Tensor) -> None:
+    """TypeError unless they are a tensor of class ids."""
+    check_tensor("labels", labels)
+    check_class_ids("labels", labels)
+
+
+def require_num_classes(num_classes: int) -> int:
+    """The number; ValueError unless it is an integer of at least 2."""
+    try:
+        number = index(num_classes)
+    except TypeError as error:
+        raise InputError(f"num_classes must be an integer, got {num_classes!r}") from error
+    if number < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}; a binary problem has two classes")
+    return number
+
+
+def as_map(given: Any) -> Tensor:
+    """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy."""
+    flags = getattr(given, "flags", None)  # of an array
+    if flags and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):
+        given = given.astype(given.dtype.newbyteorder("="), order="C")
+    return given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
 
 
 def check_scores(logits: Tensor, num_classes: int | None = None) -> None:
@@ -176,19 +204,28 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
             f"got {tuple(values.shape)}"
         )
-    checkable = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    checkable = values.device.type == "cpu" and not torch.compiler.is_compiling() and not is_traced()
     if positive and checkable and not bool((untransformed(values) > 0).all()):
         raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
 
 
-def is_transformed(*tensors: Any) -> bool:
-    """Whether ``torch.func`` follows the tensors (grad, vjp, jvp, vmap), or forward-mode differentiation does.
+def is_traced() -> bool:
+    """Whether operations are written down (``make_fx``, ``torch.func.linearize``) or done on shapes alone (fake
+    tensors), so that no value can be read; of no use while a graph is compiled.
+    """
+    modes = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.PROXY, modes.FAKE))
 
-    Only plain operations compose then: the roads made by hand are left. While a graph is compiled this is not asked:
-    the compiler steps aside where it meets such a tensor.
+
+def is_transformed(*tensors: Any) -> bool:
+    """Whether ``torch.func`` follows the tensors (grad, vjp, jvp, vmap), forward-mode differentiation, or a trace.
+
+    Only plain operations compose then: the roads made by hand are left.
     """
     if torch.compiler.is_compiling():
-        return False
+        return torch._C._functorch.peek_interpreter_stack() is not None
+    if is_traced():
+        return True
     given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
     functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
     return any(
@@ -211,7 +248,10 @@ def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = Non
     with suppress(TypeError, ValueError, RuntimeError):
         vector = torch.as_tensor(values)
         if not is_switch_or_complex(vector):
-            return torch.as_tensor(values, dtype=dtype, device=device)
+            vector = torch.as_tensor(values, dtype=dtype, device=device)
+            if vector.is_meta and not getattr(values, "is_meta", False):  # in a network made without memory
+                return torch.as_tensor(values, dtype=dtype, device="cpu")
+            return vector
     raise InputError(f"{name} must be numbers, one per class, got {values!r}")
 
 
@@ -248,7 +288,7 @@ def require_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None
     if labels.device.type == "mps" and compiling:  # has no assertions
         return
     labels = labels if compiling else untransformed(labels)
-    if labels.device.type not in ("cpu", "mps") or compiling:
+    if labels.device.type not in ("cpu", "mps") or compiling or is_traced():
         inside = ((labels >= 0) & (labels < num_classes)).all()
         torch._assert_async(inside, f"labels outside [0, {num_classes}) and not {ignored_words(ignore_index)}")
         return
@@ -308,7 +348,7 @@ def check_divisor(divisor: Tensor | float | None, reduction: str) -> None:
 def divide(total: Tensor, divisor: Tensor | float) -> Tensor:
     """A scalar over one number, in its own dtype; not divided where that number is 0: no pixel, so the sum is 0."""
     divisor = torch.as_tensor(divisor, device=total.device).detach().reshape(())
-    return total / torch.where(divisor > 0, divisor, 1).to(total.dtype)
+    return total / torch.where(divisor == 0, 1, divisor).to(total.dtype)  # a NaN shows
 
 
 def share_of(loss: Tensor, own: Tensor, divisor: Tensor | float | None, reduction: str) -> Tensor:

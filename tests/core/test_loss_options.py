@@ -9,7 +9,14 @@ import torch
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, decide, outlying_mse_loss, posterior
 from segloss.errors import InputError
-from segloss.losses import LOSSES, build_criterion, class_weights_from_counts, label_values_from_counts
+from segloss.losses import (
+    LOSSES,
+    CrossEntropyLoss,
+    SumLoss,
+    build_criterion,
+    class_weights_from_counts,
+    label_values_from_counts,
+)
 from segloss.losses.reduction import NOTHING_IGNORED
 from segloss.pixel_sample import PixelSample
 
@@ -211,3 +218,52 @@ def test_shares_of_the_initial_loss_go_as_the_page_says(p, recipe, q):
     shares = torch.stack([loss[labels[0] == c].sum() for c in range(3)])
     expected = torch.tensor(counts).float() ** (1 - q - 2 * p)
     torch.testing.assert_close(shares / shares[0], expected / expected[0], rtol=1e-4, atol=0)
+
+
+def test_an_ignored_label_fits_into_64_bits_and_is_a_plain_integer():
+    with pytest.raises(InputError, match="ignore_index must fit into 64 bits, got 1000"):
+        OutlyingMSELoss(torch.ones(3), ignore_index=10**30)
+    assert type(OutlyingMSELoss(torch.ones(3), ignore_index=np.int64(1)).ignore_index) is int  # so that it compiles
+
+
+@pytest.mark.parametrize("name", ["outlying_mse", "weighted_ce", "ce+0.5*dice"])
+def test_a_divisor_is_of_labels_as_the_loss_takes_them(name):
+    criterion, labels = build_criterion(name, COUNTS), scores_and_labels()[1]
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor, got ndarray"):
+        criterion.divisor(labels.numpy())
+    for dtype in (torch.bool, torch.float32):
+        with pytest.raises(TypeError, match=f"labels must hold integer class ids, got {dtype}"):
+            criterion.divisor(labels.to(dtype))
+    with pytest.raises(
+        ValueError, match=r"class_mask must have shape \(2, C\) to match labels \(2, 4, 5\), got \(3,\)"
+    ):
+        criterion.divisor(labels, class_mask=torch.ones(3).bool())
+    with pytest.raises(TypeError, match=r"class_mask must be a torch\.Tensor, got list"):
+        criterion.divisor(labels, class_mask=[[True] * 3] * 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_divisor_that_is_no_number_shows(name):
+    assert build_criterion(name, COUNTS)(*scores_and_labels(), divisor=torch.tensor(math.nan)).isnan()
+
+
+def test_options_of_another_recipe_are_checked_too():
+    with pytest.raises(InputError, match="power must be >= 0 and finite, got -1"):
+        OutlyingMSELoss.from_counts(COUNTS, power=-1)
+    with pytest.raises(InputError, match=r"beta must be in \[0, 1\), got 1.0"):
+        OutlyingMSELoss.from_counts(COUNTS, beta=1.0)
+
+
+def test_what_is_no_name_and_no_pair():
+    with pytest.raises(InputError, match="unknown loss 'None'; choose one of outlying_mse"):
+        build_criterion(None, COUNTS)
+    for terms in ([CrossEntropyLoss()], [(1.0, torch.nn.CrossEntropyLoss())]):
+        with pytest.raises(InputError, match=r"pairs \(factor, criterion of segloss\), got .*CrossEntropyLoss; write"):
+            SumLoss(terms)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_criterion_made_without_memory_keeps_its_values(name):
+    with torch.device("meta"):
+        criterion = made(name)
+    assert torch.equal(criterion(*scores_and_labels()), made(name)(*scores_and_labels()))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_divisor import COUNTS, NAMES, distance
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from segloss.losses import Criterion, OutlyingMSELoss, build_criterion, outlying_mse_loss
@@ -203,6 +204,30 @@ def test_a_score_that_is_no_number_counts_nowhere_where_ignored(name):
     gradient = torch.func.grad(of_logits(criterion, labels))(logits)
     assert gradient.isfinite().all() and not gradient[0, :, 0, 0].any()
     close(gradient, reference_gradient(criterion, logits, labels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trace_is_of_the_same_derivative(name):
+    criterion, (logits, labels, direction) = build_criterion(name, COUNTS), problem()
+    _, linear = torch.func.linearize(of_logits(criterion, labels), logits)
+    close(linear(direction), (reference_gradient(criterion, logits, labels) * direction).sum())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        leaf = mode.from_tensor(logits).requires_grad_()
+        criterion(leaf, mode.from_tensor(labels)).backward()
+        assert leaf.grad.shape == logits.shape
+
+
+def test_transforms_inside_a_compiled_graph():
+    criterion, (logits, labels, direction) = build_criterion("outlying_mse", COUNTS), problem(torch.float32)
+    loss, expected = of_logits(criterion, labels), reference_gradient(criterion, logits, labels)
+
+    def both(scores: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.func.grad(loss)(scores), torch.func.jvp(loss, (scores,), (direction,))[1]
+
+    torch._dynamo.reset()
+    gradient, slope = torch.compile(both, backend="aot_eager", fullgraph=True)(logits)
+    close(gradient, expected, 1e-6)
+    close(slope, (expected * direction).sum(), 1e-5)
 
 
 def table() -> str:

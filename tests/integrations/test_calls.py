@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
-from segloss.adapters import OutputDictLoss
+from segloss.adapters import OutputDictLoss, compute_loss_func
 from segloss.errors import InputError
 from segloss.losses import LOSSES, build_criterion, class_weights_from_counts
 
@@ -126,3 +126,63 @@ def test_outputs_without_out_are_refused_with_a_cure(outputs):
     for call in (lambda: loss(outputs, LABELS), lambda: loss.decide(outputs), lambda: loss.posterior(outputs)):
         with pytest.raises(InputError, match=r"outputs must be a mapping with 'out'.*; give what"):
             call()
+
+
+def test_arrays_that_torch_does_not_take_are_counted():
+    expected, reversed_rows = count_labels(LABELS, 3), LABELS.numpy()[:, ::-1]
+    read_only = LABELS.numpy().astype(np.uint8)
+    read_only.flags.writeable = False
+    for labels in (reversed_rows, LABELS.numpy().astype(">i4"), read_only):
+        assert count_labels([labels], 3) == expected
+        confusion = ConfusionMatrix(3)
+        confusion.update(labels, labels)
+        assert confusion.matrix.diagonal().tolist() == list(expected.pixels)
+
+
+def test_one_map_is_one_image():
+    image = pytest.importorskip("PIL.Image")
+    expected = count_labels([LABELS[0]], 3)
+    for labels in (LABELS[0], LABELS[0].numpy(), image.fromarray(LABELS[0].numpy().astype(np.uint8))):
+        assert count_labels(labels, 3) == expected
+
+
+def test_colours_are_no_class_ids():
+    image = pytest.importorskip("PIL.Image")
+    with pytest.raises(InputError, match=r"label image 0 must hold class ids, got colours \(RGB\); give ids"):
+        count_labels([image.new("RGB", (2, 2))], 3)
+
+
+def test_a_generator_that_was_used_up_is_named():
+    labels = iter(LABELS)
+    assert count_labels(labels, 3).image_count == 2
+    with pytest.raises(InputError, match="labels gave no label map; a generator that was used up"):
+        count_labels(labels, 3)
+
+
+@pytest.mark.parametrize("num_classes", ["3", 3.0, None])
+def test_a_number_of_classes_is_an_integer(num_classes):
+    for call in (lambda: ConfusionMatrix(num_classes), lambda: count_labels(LABELS, num_classes)):
+        with pytest.raises(InputError, match=f"num_classes must be an integer, got {num_classes!r}"):
+            call()
+
+
+def test_counters_stay_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        assert count_labels(LABELS, 3).pixels == (3, 2, 2)
+        ConfusionMatrix(3).update(LABELS, LABELS)
+
+
+@pytest.mark.parametrize("outputs", [torch.zeros(1, 3, 2, 2), {"out": 1}, (torch.zeros(1, 3, 2, 2),)])
+def test_outputs_without_logits_are_refused_with_a_cure(outputs):
+    with pytest.raises(InputError, match=r"outputs must be a mapping with 'logits'.*; give what"):
+        compute_loss_func(OutlyingMSELoss([1.0, 2.0, 3.0]))(outputs, LABELS)
+
+
+def test_outputs_and_labels_that_are_none():
+    criterion = OutlyingMSELoss([1.0, 2.0, 3.0])
+    outputs = {"out": torch.zeros(2, 3, 2, 2), "aux": None}
+    assert torch.equal(OutputDictLoss(criterion)(outputs, LABELS), criterion(outputs["out"], LABELS))
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor, got NoneType"):
+        OutputDictLoss(criterion)(outputs, None)
+    with pytest.raises(InputError, match="aux_weight must be >= 0 and finite, got nan"):
+        OutputDictLoss(criterion, aux_weight=float("nan"))
