@@ -129,6 +129,8 @@ class PixelCounts:
             counts = cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
             counts._check()
             return counts
+        except FileNotFoundError as error:
+            raise InputError("is missing", "give a run's pixel_counts.json", where=path) from error
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             what = f"cannot be read as pixel counts: {error}"
             raise InputError(what, "delete it to count again", where=path) from error
@@ -242,6 +244,8 @@ def count_labels(
     names = class_names or [f"class {c}" for c in range(num_classes)]
     if len(names) != num_classes:
         raise ValueError(f"class_names must hold {num_classes} names, got {len(names)}")
+    if len({*names}) < num_classes:
+        raise ValueError(f"class_names must differ, got {', '.join(map(str, names))}")
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
     if _is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows

@@ -225,6 +225,22 @@ def test_what_holds_no_counts_is_refused_by_name(tmp_path, content):
         PixelCounts.load(tmp_path / "counts.json")
 
 
+def test_counts_that_are_not_there_are_said_to_be_missing(tmp_path):
+    with pytest.raises(InputError, match=r"counts\.json: is missing; give a run's pixel_counts\.json"):
+        PixelCounts.load(tmp_path / "counts.json")
+
+
+def test_classes_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="class_names must differ, got wall, wall"):
+        count_labels([torch.tensor([[0, 1]])], 2, class_names=["wall", "wall"])
+    counts = count_labels([torch.tensor([[0, 1]])], 2, class_names=["wall", "floor"])
+    counts.save(tmp_path / "counts.json")
+    path = tmp_path / "counts.json"
+    path.write_text(path.read_text().replace("floor", "wall"))
+    with pytest.raises(InputError, match="a class is named twice"):
+        PixelCounts.load(path)
+
+
 def only_file(folder: Path) -> Path:
     (path,) = folder.iterdir()
     return path
