@@ -45,12 +45,13 @@ class OutputDictLoss(nn.Module):
         self.criterion = criterion
         self.aux_weight = require_number("aux_weight", aux_weight, NOT_NEGATIVE)
 
-    def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    def forward(self, outputs: Mapping[str, Tensor], labels: Tensor, **options: Any) -> Tensor:
+        """L; ``options`` are the criterion's, for both terms: ``divisor``, ``class_mask``, ``pixel_weight``."""
         _require_out(outputs)
         labels = squeeze_labels(outputs["out"], labels)
-        loss: Tensor = self.criterion(outputs["out"], labels)
+        loss: Tensor = self.criterion(outputs["out"], labels, **options)
         if outputs.get("aux") is not None:
-            loss = loss + self.aux_weight * self.criterion(outputs["aux"], labels)
+            loss = loss + self.aux_weight * self.criterion(outputs["aux"], labels, **options)
         return loss
 
     def decide(self, outputs: Mapping[str, Tensor], tau: float = 1.0) -> Tensor:

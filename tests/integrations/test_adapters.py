@@ -68,6 +68,15 @@ def test_without_auxiliary_logits_the_loss_is_the_criterions():
     assert torch.equal(OutputDictLoss(criterion)({"out": out}, labels), criterion(out, labels))
 
 
+def test_the_criterions_options_reach_both_terms():
+    out, labels = scores_and_labels(seed=0)
+    aux, _ = scores_and_labels(seed=1)
+    criterion = OutlyingMSELoss.from_counts(COUNTS)
+    loss, whole = OutputDictLoss(criterion), 2 * criterion.divisor(labels)
+    expected = loss({"out": out, "aux": aux}, labels) / 2
+    torch.testing.assert_close(loss({"out": out, "aux": aux}, labels, divisor=whole), expected, **EXACT)
+
+
 # Hugging Face's Trainer: what it adds up over the micro-batches of a step.
 
 
