@@ -109,9 +109,13 @@ def _shifted(matrix: np.ndarray) -> str:
 
 
 def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Finding]:
-    """Classes in another order: each one's pixels go to the next of a ring, and the last one's to the first."""
+    """Classes in another order: each one's pixels go to the next of a ring, and the last one's to the first.
+
+    Also, as of a class that no label holds there is no ring, those that go to one; and the commonest class as another.
+    """
     true, square = matrix.sum(1), matrix[:, : len(matrix)]
     next_of, share = square.argmax(1), square.max(1) / np.maximum(true, 1)
+    told: set[int] = set()
     waiting = {c for c in range(len(matrix)) if true[c] >= FEWEST and share[c] > SWAPPED and next_of[c] != c}
     while waiting:
         ring = [waiting.pop()]
@@ -119,6 +123,7 @@ def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Fin
             ring.append(int(next_of[ring[-1]]))
             waiting.remove(ring[-1])
         if next_of[ring[-1]] == ring[0]:
+            told |= {*ring}
             names = [classes.names[c] for c in ring]
             ways = ", ".join(
                 f"{share[a]:.1%} of {classes.names[a]} as {classes.names[b]}"
@@ -126,10 +131,16 @@ def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Fin
             )
             what = f"{' and '.join(names)} are predicted for one another: {ways}"
             yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
-    into = [c for c in range(len(matrix)) if true[c] >= FEWEST and share[c] > SWAPPED and not true[next_of[c]]]
-    if into and np.count_nonzero(true) > 1:
+    goes = [c for c in range(len(matrix)) if share[c] > SWAPPED and next_of[c] != c and c not in told]
+    alone = square.max(1) > SWAPPED * square.sum(0)[next_of]  # what goes there is of this class
+    into = [c for c in goes if alone[c] and not true[next_of[c]]]
+    if np.count_nonzero(true) > 1 and true[into].sum() > UNKNOWN_SHARE * true.sum():
         named = ", ".join(f"{share[c]:.1%} of {classes.names[c]} as {classes.names[next_of[c]]}" for c in into)
         what = f"predicted as a class that is in no label: {named}"
+        yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
+    elif goes and 2 * true[goes].max() > true.sum() and np.count_nonzero(matrix.sum(0)) > 1:
+        c = max(goes, key=lambda c: int(true[c]))
+        what = f"{share[c]:.1%} of {classes.names[c]}, the commonest class, is predicted as {classes.names[next_of[c]]}"
         yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
 
 

@@ -254,6 +254,14 @@ def test_a_class_predicted_as_one_that_no_label_holds_is_warned_of(tmp_path):
     assert "predicted as a class that is in no label: 100.0% of lamp as door; the ids or colours" in found
 
 
+def test_a_turned_mask_of_a_rare_class_is_warned_of(tmp_path):
+    """No ring shows it where the network misses most of the rare class."""
+    true = [crack(k, 0.02) for k in range(3)]
+    missed = [np.where(crack(k + 9, 0.5) > 0, y, 0).astype(np.uint8) for k, y in enumerate(true)]
+    (found,) = findings(source(tmp_path, true, [1 - y for y in missed], TWO))
+    assert "100.0% of wall, the commonest class, is predicted as crack; the ids or colours" in found
+
+
 def test_one_picture_for_all_images_is_warned_of(tmp_path):
     true = [np.where(crack(k, 0.05 + 0.01 * k) > 0, 1, 0).astype(np.uint8) for k in range(6)]
     (found,) = findings(source(tmp_path, true, true[:1] * 6, TWO))
