@@ -185,7 +185,8 @@ def _one_picture(name: str, totals: Totals, classes: ClassTable) -> Iterator[Fin
     """Predictions of one class alone, or that are the same picture again and again."""
     true, predicted = totals.matrix.sum(1), totals.matrix.sum(0)
     of_images, labels = totals.counts[:, 2], totals.counts[:, 1]
-    if np.count_nonzero(predicted) == 1 and np.count_nonzero(true) > 1 and not predicted[len(true)]:
+    one = np.count_nonzero(predicted) == 1 and not predicted[len(true)]
+    if one and totals.images > 1 and np.count_nonzero(true) > 1:
         what = f"every pixel is predicted as {classes.names[int(predicted.argmax())]}"
         yield Finding("warning", name, InputError(what, "look at a prediction: is it what the network said?"))
     elif (
