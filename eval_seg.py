@@ -34,6 +34,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.doctor.examine import check_scored
     from segloss.errors import refuse_errors
     from segloss.evaluation.comparison import compare, on_common_images
+    from segloss.evaluation.doubts import same_counts
     from segloss.evaluation.extremes import MOST_RUNS, extremes
     from segloss.evaluation.parts import require_parts
     from segloss.evaluation.score import score_all
@@ -72,6 +73,8 @@ def evaluate(argv: list[str] | None = None) -> None:
         print_scores(scores[name], title_of(name, scores[name]))
         for finding in found:
             say(f"warning: {finding}")
+    for finding in same_counts(totals):
+        say(f"warning: {finding}")
     print_parts(scores)
 
     groups: dict[str, list[str]] = {}

@@ -151,6 +151,15 @@ def _grey_step(path: Path) -> int:
     return 255 // (2 ** header[0] - 1) if header is not None and header[0] < 8 else 1
 
 
+def palette_of(path: Path) -> np.ndarray | None:
+    """Colours ``(K, 3)`` of a palette PNG, from its header; None for anything else."""
+    header = _png_header(path)
+    if header is None or header[1] != 3:
+        return None
+    with opened(path) as picture:
+        return np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+
+
 def _palette_indices(path: Path) -> np.ndarray:
     with opened(path) as picture:
         return np.array(picture)  # cv2 hands out a palette's colours, not its indices
@@ -178,8 +187,10 @@ def id_table(classes: ClassTable) -> np.ndarray:
     return _id_table(classes.mask_ids, classes.stray)
 
 
-def _packed(mask: np.ndarray) -> np.ndarray:
+def packed(mask: np.ndarray) -> np.ndarray:
     """RGB as one number each, R + 256 G + 65536 B, ``(H, W)``."""
+    if not mask.size:
+        return np.empty(mask.shape[:2], np.uint32)
     wide = cv2.cvtColor(mask, cv2.COLOR_RGB2RGBA)
     wide[..., 3] = 0
     return wide.view("<u4")[..., 0]
@@ -191,7 +202,7 @@ def lookup(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
     uint8, or uint16 of more than 254 classes.
     """
     if mask.ndim == 3:
-        return _color_table(classes.mask_colors, classes.stray).take(_packed(mask), mode="clip")
+        return _color_table(classes.mask_colors, classes.stray).take(packed(mask), mode="clip")
     table = id_table(classes)
     return cv2.LUT(mask, table[:256]) if mask.dtype == np.uint8 else table.take(mask)
 
@@ -292,8 +303,8 @@ def describe_strays(mask: np.ndarray, stray: np.ndarray, classes: ClassTable) ->
         )
     where = f"on {stray.mean():.2%} of its pixels, which the class table does not know"
     if mask.ndim == 3:
-        packed, counts = np.unique(_packed(mask)[stray], return_counts=True)
-        most = packed[counts.argsort(kind="stable")[::-1]]
+        colors, counts = np.unique(packed(mask)[stray], return_counts=True)
+        most = colors[counts.argsort(kind="stable")[::-1]]
         shown = "; ".join(f"{value & 255},{value >> 8 & 255},{value >> 16}" for value in most[:3].tolist())
         shown += f" and {len(most) - 3} more" if len(most) > 3 else ""
         if len(most) > len(classes):

@@ -35,7 +35,7 @@ from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.flags import parse_config
 from segloss.hub import WEIGHTS, give_away, is_given, require_free
-from segloss.kept import entry_of
+from segloss.kept import FILE, entry_of
 from segloss.losses import class_prior
 from segloss.runs import Run, checkpoint_content, load_run
 
@@ -252,18 +252,29 @@ def export_hub(run: Run, folder: Path) -> list[str]:
     return passed_over
 
 
+def _warn_of_other_weights(run: Run) -> None:
+    """Tell that what the folder keeps was fitted to other weights, so that these go without a decision."""
+    if run.kept.others and run.kept.decision is None:
+        what = f"{FILE} is of other weights, once in {', '.join(run.kept.others)}, and not used"
+        print(f"warning: {what}; eval_seg.py --checkpoint {run.path} --decision iou fits it to these")
+
+
 def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.export``."""
     config = parse_config(ExportConfig, "python -m segloss.export", argv)
     if config.hub is not None:
         require_free(Path(config.hub))
-        for line in export_hub(load_run(config.checkpoint), Path(config.hub)):
+        run = load_run(config.checkpoint)
+        _warn_of_other_weights(run)
+        for line in export_hub(run, Path(config.hub)):
             print(f"left out: {line}")
         mib = (Path(config.hub) / WEIGHTS).stat().st_size / 2**20
         print(f"{config.hub}: {mib:.1f} MiB; load_run reads it, hf upload OWNER/NAME {config.hub} gives it away")
         return
     run, path = load_run(config.checkpoint), Path(config.output)
     words = " ".join(config.decision)
+    if words == "auto":
+        _warn_of_other_weights(run)
     decision = run.kept.decision or Decision() if words == "auto" else run.decision_of(words)
     difference = export_onnx(run, path, decision)
     mib = path.stat().st_size / 2**20

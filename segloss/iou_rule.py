@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import per_class
-from segloss.losses.reduction import class_vector, first_largest, working_dtype
+from segloss.losses.reduction import class_vector, first_largest, ignore_index_of, ignored_label, working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
 PRIOR_EXPONENTS = tuple(k / 10 for k in range(1, 13))
@@ -246,7 +246,7 @@ def _ascend(posterior: Tensor, labels: Tensor | None, true: Tensor, rule: Tensor
             best = _Run(rule, score)
         way = counts - mixed
         gain = (terms[0] * way[0] - terms[1] * way[1])[there].mean()  # what a share of 1 promises, to first order
-        settled = abs(float(gain)) <= TOLERANCE
+        settled = abs(float(gain)) <= TOLERANCE or best.score >= 1  # than which nothing is better
         # Of labels the rule need not be the best at its own counts: no share may be better, and half of it is tried.
         mixed = mixed + (_best_share(mixed, way, true) or 0.5) * way
     return _Run(best.rule, best.score, settled, rounds)
@@ -284,6 +284,7 @@ def class_threshold(
     class_index: int,
     *,
     min_recall: float | None = None,
+    ignore_index: int | str | None = "auto",
 ) -> ClassThreshold:
     r"""The probability from which on one class is best decided, exactly: every threshold that differs is tried.
 
@@ -299,18 +300,24 @@ def class_threshold(
 
     Args:
         probabilities: P(class|x), any shape: one channel of a posterior, or of :attr:`PixelSample.posterior`.
-        labels: class ids of that shape, or None: expected counts. Leave ignored pixels out of both.
+        labels: class ids of that shape, or None: expected counts. Arrays too.
         class_index: the class in ``labels``.
         min_recall: take the largest threshold whose recall is at least this, in (0, 1]. None: that of the best IoU, of
             equal ones the largest.
+        ignore_index: pixels with this label are left out; auto: 255, or 65535 where 255 may be a class.
 
     Raises:
         ValueError: shapes differ, a probability or ``min_recall`` is out of range, or the class has no mass.
     """
     if min_recall is not None and not 0 < min_recall <= 1:
         raise ValueError(f"min_recall must be in (0, 1], got {min_recall}")
+    probabilities, labels = torch.as_tensor(probabilities), None if labels is None else torch.as_tensor(labels)
     if labels is not None and labels.shape != probabilities.shape:
         raise ValueError(f"labels must have shape {tuple(probabilities.shape)}, got {tuple(labels.shape)}")
+    ignored = ignored_label(ignore_index_of(class_index + 1, ignore_index))
+    if labels is not None and labels.dtype != torch.bool:
+        valid = labels.long() != ignored
+        probabilities, labels = probabilities[valid], labels[valid]
     if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
         raise ValueError("probabilities must be in [0, 1], got NaN or others; take one channel of a posterior")
     values, order = probabilities.flatten().double().sort(descending=True, stable=True)

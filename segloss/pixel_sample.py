@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import IGNORE_INDEX, ignored_label
+from segloss.losses.reduction import ignore_index_of, ignored_label
 
 Batch = Tensor | tuple[Tensor, Tensor]
 Source = Tensor | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -28,7 +28,8 @@ class PixelSample:
     (tensor([[0.9000, 0.1000]]), tensor([0]))
 
     Args:
-        ignore_index: pixels with this label are left out. Without labels every pixel counts.
+        ignore_index: pixels with this label are left out; auto: 255, or 65535 where 255 is a class. Without labels
+            every pixel counts.
         pixel_stride: of rows and columns (every spatial dim), only each so many-th is looked at.
         max_mib: bound of the posteriors held, in MiB at 4 bytes a value; 256 is 6.1 M pixels of 11 classes or
             0.45 M of 150. Labels and hashes add 16 bytes a pixel.
@@ -38,12 +39,12 @@ class PixelSample:
         level: one pixel in ``2 ** level`` is kept.
     """
 
-    def __init__(self, *, ignore_index: int | None = IGNORE_INDEX, pixel_stride: int = 1, max_mib: float = 256):
+    def __init__(self, *, ignore_index: int | str | None = "auto", pixel_stride: int = 1, max_mib: float = 256):
         if pixel_stride < 1:
             raise ValueError(f"pixel_stride must be at least 1, got {pixel_stride}")
         if not max_mib > 0:
             raise ValueError(f"max_mib must be positive, got {max_mib}")
-        ignored_label(ignore_index)
+        ignored_label(ignore_index_of(2, ignore_index))
         self.ignore_index, self.pixel_stride, self.max_mib = ignore_index, pixel_stride, max_mib
         self.seen = self.level = self.pixels = self._place = 0
         self._held = torch.empty(0, 0)
@@ -52,10 +53,11 @@ class PixelSample:
 
     @classmethod
     def of(cls, source: Source, labels: Tensor | None = None, **options: Any) -> "PixelSample":
-        """Of one posterior ``(N, C, *)`` and its labels, or of an iterable, or a callable that returns one, of
-        posteriors or pairs (posterior, labels); ``options`` as above. Raises as :meth:`update`."""
+        """Of one posterior ``(N, C, *)`` and its labels, arrays too, or of an iterable, or a callable that returns
+        one, of posteriors or pairs (posterior, labels); ``options`` as above. Raises as :meth:`update`."""
         sample = cls(**options)
-        if isinstance(source, Tensor):
+        if isinstance(source, Tensor) or hasattr(source, "__array_interface__"):
+            source, labels = torch.as_tensor(source), None if labels is None else torch.as_tensor(labels)
             sample.update(source, labels)
             return sample
         if labels is not None:
@@ -93,7 +95,7 @@ class PixelSample:
         valid = torch.ones_like(posterior[:, 0], dtype=torch.bool)
         if labels is not None:
             labels = labels[looked_at[1:]].to(posterior.device).long()
-            valid = labels != ignored_label(self.ignore_index)
+            valid = labels != ignored_label(ignore_index_of(posterior.shape[1], self.ignore_index))
         _check_values(posterior, labels, valid)
         self.seen += int(valid.sum())
         hashes = _scattered(torch.arange(self._place, self._place + valid.numel(), device=valid.device))

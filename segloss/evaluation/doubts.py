@@ -1,6 +1,7 @@
 """What makes the scores of masks doubtful though every file can be read: judged by what was counted of all of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 
@@ -9,13 +10,15 @@ from segloss.datasets.masks import ranges, turned_grey
 from segloss.datasets.tables import look_like_train_ids
 from segloss.errors import Finding, InputError
 from segloss.evaluation.results import Totals
-from segloss.evaluation.written import BLACK_AND_WHITE, Written
+from segloss.evaluation.written import BLACK_AND_WHITE, COLOR, Written
 from segloss.losses.reduction import IGNORE_INDEX
 
 UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 SWAPPED = 2 / 3  # of a class's pixels that go to one other, and of that one's back; chance is 1 / C
 WRITTEN_FOR = 0.25  # of a class's pixels under an id that is no class; above it that id stands for the class
 FEWEST = 10  # pixels that are no accident
+ANOTHER_ORDER = "the ids or colours of predictions and labels seem to be in another order; check --class-table"
+IMAGES = 6  # whose predictions hold the same counts, which is no accident
 
 
 def label_findings(name: str, totals: Totals) -> Iterator[Finding]:
@@ -56,6 +59,7 @@ def mask_findings(
         found.append(Finding("warning", name, InputError(shifted, cure)))
     else:
         found += [*_swapped(name, totals.matrix, classes), *_unknown(name, totals, predicted_classes)]
+    found += [*_one_picture(name, totals, classes), *_palettes(name, written, classes)]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
@@ -105,9 +109,13 @@ def _shifted(matrix: np.ndarray) -> str:
 
 
 def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Finding]:
-    """Classes in another order: each one's pixels go to the next of a ring, and the last one's to the first."""
+    """Classes in another order: each one's pixels go to the next of a ring, and the last one's to the first.
+
+    Also, as of a class that no label holds there is no ring, those that go to one; and the commonest class as another.
+    """
     true, square = matrix.sum(1), matrix[:, : len(matrix)]
     next_of, share = square.argmax(1), square.max(1) / np.maximum(true, 1)
+    told: set[int] = set()
     waiting = {c for c in range(len(matrix)) if true[c] >= FEWEST and share[c] > SWAPPED and next_of[c] != c}
     while waiting:
         ring = [waiting.pop()]
@@ -115,30 +123,43 @@ def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Fin
             ring.append(int(next_of[ring[-1]]))
             waiting.remove(ring[-1])
         if next_of[ring[-1]] == ring[0]:
+            told |= {*ring}
             names = [classes.names[c] for c in ring]
             ways = ", ".join(
                 f"{share[a]:.1%} of {classes.names[a]} as {classes.names[b]}"
                 for a, b in zip(ring, [*ring[1:], ring[0]], strict=True)
             )
             what = f"{' and '.join(names)} are predicted for one another: {ways}"
-            cure = "the ids or colours of predictions and labels seem to be in another order; check --class-table"
-            yield Finding("warning", name, InputError(what, cure))
+            yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
+    goes = [c for c in range(len(matrix)) if share[c] > SWAPPED and next_of[c] != c and c not in told]
+    alone = square.max(1) > SWAPPED * square.sum(0)[next_of]  # what goes there is of this class
+    into = [c for c in goes if alone[c] and not true[next_of[c]]]
+    if np.count_nonzero(true) > 1 and true[into].sum() > UNKNOWN_SHARE * true.sum():
+        named = ", ".join(f"{share[c]:.1%} of {classes.names[c]} as {classes.names[next_of[c]]}" for c in into)
+        what = f"predicted as a class that is in no label: {named}"
+        yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
+    elif goes and 2 * true[goes].max() > true.sum() and np.count_nonzero(matrix.sum(0)) > 1:
+        c = max(goes, key=lambda c: int(true[c]))
+        what = f"{share[c]:.1%} of {classes.names[c]}, the commonest class, is predicted as {classes.names[next_of[c]]}"
+        yield Finding("warning", name, InputError(what, ANOTHER_ORDER))
 
 
 def _unknown(name: str, totals: Totals, classes: ClassTable) -> Iterator[Finding]:
     """Predicted ids that are no class: many, or few that stand where one class is."""
-    matrix, unknown = totals.matrix, {value for _, value in totals.written.unknown}
+    matrix, noted = totals.matrix, {value for _, value in totals.written.unknown}
+    unknown = {value for value in noted if value < COLOR}
     values = {classes.ids[c] for c in np.flatnonzero(matrix.sum(0)[: len(matrix)])} | unknown
     stands_for, share = _stands_for(totals, classes), matrix[:, len(matrix) :].sum() / max(1, matrix.sum())
     cause = turned_grey(sorted(values), classes) if unknown - BLACK_AND_WHITE else ""
     cause = cause or cause_of_unknown(values - {classes.ignored}, classes)
     if share > UNKNOWN_SHARE:
         strange = f"ids that are no class: {ranges(sorted(unknown)[:20])}" if unknown else "colours that are no class"
+        strange += "" if unknown else f": {'; '.join(map(_value, sorted(noted)[:3]))}"
         plain = f"{strange}; check --class-table against the ids that were written"
         cause = cause or (f"{plain}: {stands_for}" if stands_for else plain)
         yield Finding("warning", name, InputError(f"{share:.1%} of the pixels are predicted as no class", cause))
     elif stands_for:
-        yield Finding("warning", name, InputError(stands_for, cause or "save each class under its own id"))
+        yield Finding("warning", name, InputError(stands_for, cause or "save each class under its own id or colour"))
 
 
 def _stands_for(totals: Totals, classes: ClassTable) -> str:
@@ -150,8 +171,66 @@ def _stands_for(totals: Totals, classes: ClassTable) -> str:
         own = totals.matrix[c, c] / true[c]
         if share > max(own, WRITTEN_FOR, 2 * elsewhere / max(1, true.sum() - true[c])):
             whole = f"the pixels of {classes.names[c]} ({true[c] / true.sum():.2%} of all)"
-            return f"{share:.1%} of {whole} are written as {value}, {own:.1%} by its own id {classes.ids[c]}"
+            by = f"id {classes.ids[c]}" if value < COLOR else "colour"
+            return f"{share:.1%} of {whole} are written as {_value(value)}, {own:.1%} by its own {by}"
     return ""
+
+
+def _value(value: int) -> str:
+    """An id, or a colour as ``R,G,B``."""
+    return str(value) if value < COLOR else f"{value & 255},{value >> 8 & 255},{value >> 16 & 255}"
+
+
+def _one_picture(name: str, totals: Totals, classes: ClassTable) -> Iterator[Finding]:
+    """Predictions of one class alone, or that are the same picture again and again."""
+    true, predicted = totals.matrix.sum(1), totals.matrix.sum(0)
+    of_images, labels = totals.counts[:, 2], totals.counts[:, 1]
+    one = np.count_nonzero(predicted) == 1 and not predicted[len(true)]
+    if one and totals.images > 1 and np.count_nonzero(true) > 1:
+        what = f"every pixel is predicted as {classes.names[int(predicted.argmax())]}"
+        yield Finding("warning", name, InputError(what, "look at a prediction: is it what the network said?"))
+    elif (
+        totals.images >= IMAGES
+        and np.count_nonzero(of_images[0]) > 1
+        and (of_images == of_images[0]).all()
+        and (labels != labels[0]).any()
+    ):
+        what = f"all {totals.images} predictions hold the same number of pixels of each class"
+        yield Finding("warning", name, InputError(what, "are they one picture?"))
+
+
+def _palettes(name: str, written: Written, classes: ClassTable) -> Iterator[Finding]:
+    """Palettes that differ from file to file, so that an index does not mean the same in all; or from the class file.
+
+    An error where the class file has the colours of palettes that differ: some of the indices are wrong for sure.
+    """
+    ids, colors = dict(classes.mask_ids), dict(classes.mask_colors)
+    for side, masks in enumerate(("labels", "predictions")):
+        found: dict[int, list[int]] = {}
+        for (of, value, color), pixels in written.palettes.most_common():
+            if of == side and pixels >= FEWEST:
+                found.setdefault(value, []).append(color)
+        meant = [(v, colors.get((c & 255, c >> 8 & 255, c >> 16))) for v, several in found.items() for c in several]
+        known = bool(colors) and all(label is not None for _, label in meant)
+        apart = next((value for value, several in found.items() if len(several) > 1), None)
+        if apart is not None:
+            first, second = (_value(color + COLOR) for color in found[apart][:2])
+            what = f"palettes of {masks} differ: index {apart} is {first} in one file, {second} in another"
+            cure = "indices are what is read; save ids by one palette, or the colours as RGB with a class file"
+            yield Finding("error" if known else "warning", name, InputError(what, cure))
+        elif known and any(label != ids.get(value) for value, label in meant):
+            what = f"palettes of {masks} show other classes than their indices, which are what is read"
+            yield Finding("warning", name, InputError(what, "give each class its id in the class file"))
+
+
+def same_counts(totals: Mapping[str, Totals]) -> Iterator[Finding]:
+    """Runs or folders that are right and wrong by the same counts in each image: one given twice."""
+    for a, b in combinations(totals, 2):
+        first, second = totals[a].counts, totals[b].counts
+        wrong = bool((first[:, 0] != first[:, 1]).any())  # two may well be without fault
+        if wrong and len(first) > 1 and first.shape == second.shape and (first == second).all():
+            what = f"has the counts of {a} in each image: the same predictions twice?"
+            yield Finding("warning", b, InputError(what, "as two seeds of a setting they make its interval too short"))
 
 
 def cause_of_unknown(values: Collection[int], classes: ClassTable) -> str:

@@ -23,7 +23,7 @@ from segloss.evaluation.doubts import mask_findings
 from segloss.evaluation.matching import Triple, match, some
 from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
-from segloss.evaluation.written import noted_in_histogram, noted_in_maps
+from segloss.evaluation.written import noted_in_histogram, noted_in_maps, noted_of_palettes
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
@@ -183,7 +183,12 @@ class MaskSource:
 
     def findings(self, totals: Totals) -> list[Finding]:
         """What is doubtful in what was counted, errors first; :mod:`segloss.evaluation.doubts`."""
-        return mask_findings(self.name, totals, self.classes, self.predicted_classes, label_ids=self.label_ids)
+        found = mask_findings(self.name, totals, self.classes, self.predicted_classes, label_ids=self.label_ids)
+        own = sum(triple.predicted.samefile(triple.true) for triple in self.triples)
+        if own:
+            what = f"{own} of {len(self)} predictions are the label's own file: {self.predictions}"
+            found.append(Finding("warning", self.name, InputError(what, "check --predictions and --labels")))
+        return found
 
     def identity(self) -> dict[str, Any]:
         files = [(t.name, path.suffix, file_length(path)) for t in self.triples for path in self._files_of(t)]
@@ -246,7 +251,9 @@ class MaskSource:
                 raise describe_strays(predicted, every, self.predicted_classes).error(triple.predicted)
         except InputError as error:
             return error
-        return self._counts(place, triple, true, predicted)
+        result = self._counts(place, triple, true, predicted)
+        result.noted["palette"] = noted_of_palettes((triple.true, true), (triple.predicted, predicted))
+        return result
 
     def _result_by_rows(self, place: int, triple: Triple) -> ImageResult | InputError:
         """Of masks too large to be held; measures that look at neighbours need them whole, a byte a pixel."""

@@ -6,6 +6,7 @@ training pixels, the chosen point. Maps of others do without it.
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,15 @@ def holds_maps(folder: Path, form: str) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """That a map is made of."""
-    return sorted(path.glob("*.png")) if path.is_dir() else [path]
+    """That a map is made of; pictures in the order of the numbers that their names end in, 2 before 10."""
+    if not path.is_dir():
+        return [path]
+    return sorted(path.glob("*.png"), key=lambda file: (_number_of(file), file.name))
+
+
+def _number_of(file: Path) -> int:
+    found = re.search(r"\d+$", file.stem)
+    return int(found[0]) if found else -1
 
 
 def read_map(path: Path, num_classes: int, valid: np.ndarray) -> Tensor:
@@ -195,7 +203,12 @@ def _read_array(path: Path) -> np.ndarray:
 
 def _read_pictures(path: Path) -> tuple[np.ndarray, float]:
     """All channels in 0..1, and the step between two values."""
-    channels = [read_file(file, cv2.IMREAD_UNCHANGED) for file in files_of(path)]
+    files = files_of(path)
+    numbers = [_number_of(file) for file in files]
+    if numbers and (numbers[0] not in (0, 1) or numbers != [*range(numbers[0], numbers[0] + len(numbers))]):
+        what = f"its names do not number the classes: {', '.join(file.name for file in files[:4])}"
+        raise InputError(what, "call them 000.png, 001.png ... in the order of the class table", path)
+    channels = [read_file(file, cv2.IMREAD_UNCHANGED) for file in files]
     forms = {(channel.shape, channel.dtype) for channel in channels}
     if len(forms) != 1 or channels[0].ndim != 2 or channels[0].dtype not in (np.uint8, np.uint16):
         raise InputError("holds pictures of several sizes or kinds", "save one grey PNG for each class", path)

@@ -3,13 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.masks import id_histogram, id_table
+from segloss.datasets.masks import id_histogram, id_table, packed, palette_of
 
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
+COLOR = 2**24  # added to R + 256 G + 65536 B, to tell a colour from an id
+MOST_COLORS = 16  # of an image that are no class; of all images:
+MOST_KEYS = 2**12
 Noted = dict[str, np.ndarray]  # of one image, int64: see the attributes of Written, the pixels in the last column
 
 
@@ -19,10 +23,11 @@ class Written:
 
     Attributes:
         labels: value in the label files -> pixels; colours are not noted.
-        unknown: true class and predicted value that is no class -> pixels.
+        unknown: true class and predicted id, or colour plus ``COLOR``, that is no class -> pixels.
         ignored: predicted class -> pixels whose label is ignored.
         black_and_white: label files that hold 0 and 255 alone; ``first`` is the name of one.
         others: the values of all other label files.
+        palettes: of palette images whether they are predictions (0, 1), index and its colour -> pixels.
     """
 
     labels: Counter[int] = field(default_factory=Counter)
@@ -31,15 +36,20 @@ class Written:
     black_and_white: int = 0
     first: str = ""
     others: set[int] = field(default_factory=set)
+    palettes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
 
     def add(self, name: str, noted: Mapping[str, np.ndarray]) -> None:
         """The facts of one more image, its name that of the label file."""
         for value, pixels in noted["labels"].tolist():
             self.labels[value] += pixels
         for true, value, pixels in noted["unknown"].tolist():
-            self.unknown[true, value] += pixels
+            if value < COLOR or (true, value) in self.unknown or len(self.unknown) < MOST_KEYS:
+                self.unknown[true, value] += pixels
         for predicted, pixels in noted["ignored"].tolist():
             self.ignored[predicted] += pixels
+        for side, value, color, pixels in noted["palette"].tolist():
+            if (side, value, color) in self.palettes or len(self.palettes) < MOST_KEYS:
+                self.palettes[side, value, color] += pixels
         values = {*noted["labels"][:, 0].tolist()}
         if values == BLACK_AND_WHITE:
             self.black_and_white, self.first = self.black_and_white + 1, self.first or name
@@ -59,26 +69,42 @@ def noted_in_histogram(raw: np.ndarray, classes: ClassTable, predicted_classes: 
         "labels": _counted(raw.sum(1)),
         "unknown": np.stack([true, values, pixels], 1)[unknown],
         "ignored": np.stack([predicted, pixels], 1)[ignored],
+        "palette": np.empty((0, 4), np.int64),
     }
 
 
 def noted_in_maps(
     true: np.ndarray, predicted: np.ndarray, labels: np.ndarray, decided: np.ndarray, classes: ClassTable
 ) -> Noted:
-    """Of both files as they were read, and as class numbers ``labels`` and ``decided``; of colours only ``ignored``."""
+    """Of both files as they were read, and as class numbers; of colours in labels only ``ignored``."""
     num_classes = len(classes)
+    unknown = (labels < num_classes) & (decided >= num_classes)
+    values = packed(predicted[unknown][None])[0] + np.int64(COLOR) if predicted.ndim == 3 else predicted[unknown]
+    pairs, pixels = np.unique(labels[unknown] * np.int64(2**32) + values, return_counts=True)
+    if predicted.ndim == 3:
+        most = np.sort(pixels.argsort(kind="stable")[::-1][:MOST_COLORS])
+        pairs, pixels = pairs[most], pixels[most]
     noted = {
         "labels": np.empty((0, 2), np.int64),
-        "unknown": np.empty((0, 3), np.int64),
+        "unknown": np.stack([pairs >> 32, pairs & (2**32 - 1), pixels], 1),
+        "palette": np.empty((0, 4), np.int64),
         "ignored": _counted(np.bincount(decided[labels == classes.ignored], minlength=num_classes)[:num_classes]),
     }
     if true.ndim == 2:
         noted["labels"] = _counted(id_histogram(true) if true.dtype == np.uint8 else np.bincount(true.ravel()))
-    if predicted.ndim == 2:
-        unknown = (labels < num_classes) & (decided >= num_classes)
-        pairs, pixels = np.unique(labels[unknown] * np.int64(2**16) + predicted[unknown], return_counts=True)
-        noted["unknown"] = np.stack([pairs >> 16, pairs & 0xFFFF, pixels], 1)
     return noted
+
+
+def noted_of_palettes(*masks: tuple[Path, np.ndarray]) -> np.ndarray:
+    """Rows of what ``palette`` notes, of the label and the prediction; none of what has no palette."""
+    rows = [np.empty((0, 4), np.int64)]
+    for side, (path, ids) in enumerate(masks):
+        palette = palette_of(path)
+        if palette is not None:
+            found = _counted(id_histogram(ids)[: len(palette)])
+            colors = packed(palette[found[:, 0]][None])[0]
+            rows.append(np.column_stack([np.full(len(found), side), found[:, 0], colors, found[:, 1]]))
+    return np.concatenate(rows).astype(np.int64)
 
 
 def noted_together(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> Noted:

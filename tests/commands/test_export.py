@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,6 +201,16 @@ def test_the_command(run, tmp_path):
     assert done.stdout.startswith(f"{tmp_path}/x.onnx: ") and "largest difference from the model" in done.stdout
     done = subprocess.run([sys.executable, "-m", "segloss.export"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and "--checkpoint" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_decision_of_other_weights_is_told(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "x.onnx"
+    kept = Kept(others=("best.ckpt",))
+    monkeypatch.setattr(export, "load_run", lambda _: SimpleNamespace(kept=kept, path=Path("run")))
+    monkeypatch.setattr(export, "export_onnx", lambda *_: float(path.write_bytes(b"")))
+    export.main(["--checkpoint", "run", "--output", str(path)])
+    said = "warning: decision.json is of other weights, once in best.ckpt, and not used; eval_seg.py --checkpoint run"
+    assert capsys.readouterr().out.startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,33 @@ def test_callables_and_iterables_are_read():
     assert iou_decision([posterior]) == iou_decision(posterior)
 
 
+def test_label_255_is_a_class_of_300_and_ignored_of_fewer():
+    posterior = torch.eye(300)[torch.tensor([255, 3, 255])]
+    labels = torch.tensor([255, 3, 255])
+    assert PixelSample.of(posterior, labels).pixels == 3
+    assert PixelSample.of(posterior, labels, ignore_index=255).pixels == 1
+    assert PixelSample.of(posterior[:, :4] + torch.eye(4)[0] * (labels == 255)[:, None], labels).pixels == 1
+
+
+def test_ignored_pixels_are_left_out_of_a_class_threshold():
+    probabilities, labels = torch.tensor([0.1, 0.6, 0.7, 0.65]), torch.tensor([0, 1, 1, 255])
+    assert class_threshold(probabilities, labels, 1).iou == 1
+    assert class_threshold(probabilities, labels, 1, ignore_index=None).iou == pytest.approx(2 / 3)
+    assert class_threshold(probabilities, labels, 255).recall == 1
+
+
+def test_arrays_are_taken_as_tensors():
+    posterior, labels = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]]), torch.tensor([0, 1, 1])
+    assert iou_decision(posterior.numpy(), labels.numpy()) == iou_decision(posterior, labels)
+    assert class_threshold(posterior[:, 1].numpy(), labels.numpy(), 1) == class_threshold(posterior[:, 1], labels, 1)
+
+
+def test_a_score_of_1_has_settled():
+    posterior = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    rule = iou_decision(posterior, posterior.argmax(1))
+    assert rule.score == 1 and rule.settled
+
+
 def test_nan_at_ignored_pixels_is_no_matter():
     posterior, labels = (tensor.clone() for tensor in images())
     clean = iou_decision(posterior, labels)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from data_trees import random_mask, write_png
+from PIL import Image
 
 import eval_seg
 from segloss.datasets.classes import ClassTable
@@ -15,6 +16,7 @@ from segloss.datasets.tables import ADE20K, CITYSCAPES, VOC
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
 from segloss.evaluation import mask_source
+from segloss.evaluation.doubts import same_counts
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.score import measure
@@ -238,7 +240,98 @@ def test_a_weak_model_is_not_taken_for_another_order(tmp_path, weak):
         "chance": [random_mask(k, SIZE, (0, 1)) for k in range(3)],
         "half of two": [np.where(crack(k, 0.5) > 0, y, 1 - y).astype(np.uint8) for k, y in enumerate(true)],
     }[weak]
-    assert findings(source(tmp_path, true, predicted, TWO)) == []
+    found = findings(source(tmp_path, true, predicted, TWO))
+    assert found == [
+        "warning: p: every pixel is predicted as crack; look at a prediction: is it what the network said?"
+    ] * (weak == "one class")
+
+
+def test_a_class_predicted_as_one_that_no_label_holds_is_warned_of(tmp_path):
+    """No ring shows another order where the last class is in no label."""
+    true = [blobs(k, 3) for k in range(2)]
+    classes = ClassTable((*THREE.names, "door"))
+    (found,) = findings(source(tmp_path, true, [np.array([0, 2, 3], np.uint8)[y] for y in true], classes))
+    assert "predicted as a class that is in no label: 100.0% of lamp as door; the ids or colours" in found
+
+
+def test_a_turned_mask_of_a_rare_class_is_warned_of(tmp_path):
+    """No ring shows it where the network misses most of the rare class."""
+    true = [crack(k, 0.02) for k in range(3)]
+    missed = [np.where(crack(k + 9, 0.5) > 0, y, 0).astype(np.uint8) for k, y in enumerate(true)]
+    (found,) = findings(source(tmp_path, true, [1 - y for y in missed], TWO))
+    assert "100.0% of wall, the commonest class, is predicted as crack; the ids or colours" in found
+
+
+def test_one_picture_for_all_images_is_warned_of(tmp_path):
+    true = [np.where(crack(k, 0.05 + 0.01 * k) > 0, 1, 0).astype(np.uint8) for k in range(6)]
+    (found,) = findings(source(tmp_path, true, true[:1] * 6, TWO))
+    assert "all 6 predictions hold the same number of pixels of each class; are they one picture?" in found
+
+
+def test_a_rare_class_written_in_a_colour_of_none_is_warned_of(tmp_path):
+    classes = ClassTable(TWO.names, colors=((0, 0, 0), (200, 0, 0)))
+    true = [crack(k, 0.005) for k in range(3)]
+    white = [np.repeat(255 * y[..., None], 3, 2) for y in true]
+    (found,) = findings(source(tmp_path, true, white, classes))
+    assert "of all) are written as 255,255,255, 0.0% by its own colour" in found
+
+
+# Palettes, and files given twice.
+
+COLORS = ((10, 20, 30), (200, 0, 0), (0, 0, 200))
+
+
+def write_palette(path: Path, ids: np.ndarray, colors) -> None:
+    picture = Image.fromarray(ids, mode="P")
+    picture.putpalette([part for color in colors for part in color])
+    picture.save(path)
+
+
+@pytest.mark.parametrize("folder", ["pred", "true"])
+@pytest.mark.parametrize("colored", [True, False])
+def test_palettes_that_differ_from_file_to_file_are_seen(tmp_path, folder, colored):
+    """As of a program that orders the palette of each picture by what is most in it."""
+    mask_colors = tuple(zip(COLORS, range(3), strict=True)) if colored else ()
+    true = [blobs(k, 3) for k in range(4)]
+    of = source(tmp_path, true, [noisy(y, 3) for y in true], ClassTable(THREE.names, mask_colors=mask_colors))
+    for k, order in enumerate([[0, 1, 2], [0, 1, 2], [0, 1, 2], [1, 0, 2]]):
+        write_palette(tmp_path / folder / f"{k}.png", np.array(order, np.uint8)[true[k]], [COLORS[c] for c in order])
+    found = findings(of)
+    side = "predictions" if folder == "pred" else "labels"
+    said = (
+        f"{'error' if colored else 'warning'}: p: palettes of {side} differ: index 0 is 10,20,30 in one file, 200,0,0"
+    )
+    assert any(line.startswith(said) for line in found)
+
+
+def test_one_palette_is_no_fault_and_that_of_other_classes_is_told(tmp_path):
+    true, classes = (
+        [blobs(k, 3) for k in range(2)],
+        ClassTable(THREE.names, mask_colors=tuple(zip(COLORS, range(3), strict=True))),
+    )
+    of = source(tmp_path, true, true, classes)
+    for colors, said in ((COLORS, []), (COLORS[::-1], ["palettes of predictions show other classes than their"])):
+        for k, ids in enumerate(true):
+            write_palette(tmp_path / f"pred/{k}.png", noisy(ids, 3), colors)
+        found = findings(of)
+        assert len(found) == len(said) and all(text in line for text, line in zip(said, found, strict=True))
+
+
+def test_labels_given_as_predictions_are_told(tmp_path):
+    source(tmp_path, [blobs(k, 3) for k in range(2)], [blobs(k, 3) for k in range(2)], THREE)
+    of = MaskSource("p", tmp_path / "true", tmp_path / "true", THREE, workers=1)
+    (found,) = findings(of)
+    assert found.startswith("warning: p: 2 of 2 predictions are the label's own file")
+
+
+def test_one_folder_given_as_two_is_told(tmp_path):
+    true = [blobs(k, 3) for k in range(2)]
+    totals = measure(source(tmp_path, true, [noisy(y, 3) for y in true], THREE))
+    other = measure(source(tmp_path, true, [noisy(y, 3, 0.2) for y in true], THREE))
+    (found,) = same_counts({"a": totals, "b": other, "c": totals})
+    assert str(found).startswith("c: has the counts of a in each image: the same predictions twice?")
+    perfect = measure(source(tmp_path, true, true, THREE))
+    assert not [*same_counts({"a": perfect, "b": perfect})]
 
 
 # Labels without a valid pixel.

@@ -341,6 +341,20 @@ def test_pictures_of_more_classes_than_bits_are_refused(tmp_path):
     PredictionWriter(tmp_path, most, ["probability_png"], None)
 
 
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+    """Class 2 before class 10, from 0 or 1 on; names that are no such numbers say no order."""
+    valid = np.ones((12, 2), bool)
+    for first in (0, 1):
+        for c in range(12):
+            channel = np.zeros((12, 2), np.uint8)
+            channel[c] = 255
+            write_png(tmp_path / f"{first}/prob_{c + first}.png", channel)
+        np.testing.assert_array_equal(read_map(tmp_path / str(first), 12, valid).argmax(0)[:, 0], range(12))
+    (tmp_path / "0/prob_3.png").rename(tmp_path / "0/car.png")
+    with pytest.raises(InputError, match=r"its names do not number the classes: car.png, prob_0.png.*000.png"):
+        read_map(tmp_path / "0", 12, valid)
+
+
 def test_calibration_and_tilt_of_maps_undo_each_other():
     """Plain argmax of u p, and of its calibrated form read back."""
     generator = torch.Generator().manual_seed(0)
