@@ -38,12 +38,13 @@ def measure_together(source: Source, store: Path | None, progress: Progress | No
     if store is None:
         with TemporaryDirectory() as folder:
             return measure_together(source, Path(folder) / "results.sqlite", progress)
-    rank, stem = here().rank, store.name.removesuffix(".sqlite")
-    own = store.with_name(f"{stem}.rank{rank}.sqlite") if rank else store
+    rank = here().rank
+    own = store.with_name(f"{store.name}.rank{rank}") if rank else store  # no other source's, whatever its name is
     with ResultStore(own, source.key()) as kept:
         fill(source, kept, progress)
         totals = None if rank else Totals.of(kept)
-    for path in (own,) if rank else store.parent.glob(f"{escape(stem)}.rank*.sqlite"):
+    left = [path for path in store.parent.glob(f"{escape(store.name)}.rank*") if path.suffix[5:].isdigit()]
+    for path in (own,) if rank else left:
         with suppress(OSError):
             path.unlink()
     return totals

@@ -89,7 +89,7 @@ def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | Non
 def score_share(source: Source, folder: Path, shard: tuple[int, int], progress: Progress | None = None) -> str:
     """Score the k-th of n shares of a source into a store of its own for :func:`merge`; a line that says so."""
     place, job = f"{source.name}.{shard[0]}-of-{shard[1]}", here()
-    path = folder / (f"{place}.rank{job.rank}.sqlite" if job.rank else f"{place}.sqlite")
+    path = folder / (f"{place}.sqlite.rank{job.rank}" if job.rank else f"{place}.sqlite")
     with ResultStore(path, source.key()) as kept:
         fill(source, kept, progress, shard)
         names = source.names

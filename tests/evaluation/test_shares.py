@@ -124,7 +124,7 @@ def test_what_killed_processes_left_is_not_scored_again(masks, tmp_path):
     """Also where they were of another number: their results are doubled here, and so seen in the scores."""
     source = MaskSource("good", masks / "good", masks / "true", class_table(None, masks / "true"))
     for rank, places in ((0, [1]), (1, [4, 5])):
-        name = f"good.rank{rank}.sqlite" if rank else "good.sqlite"
+        name = f"good.sqlite.rank{rank}" if rank else "good.sqlite"
         with ResultStore(tmp_path / "o" / name, source.key()) as kept:
             for place, result in source.results():
                 if place in places:
