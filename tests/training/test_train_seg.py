@@ -113,7 +113,7 @@ def test_metrics_follow_the_documented_schema(finished):
             *("dataset", "split", "images", "ignored_pixels", "protocol", "decision_tau"),
             *("miou", "mean_accuracy", "pixel_accuracy", "classes_averaged", "classes"),
             *("frequency_weighted_iou", "groups", "worst_class", "calibration", "decision", "confusions"),
-            *("unknown_predictions", "checkpoint", "views", "image_scale", "precision"),
+            *("unknown_predictions", "checkpoint", "weights", "views", "image_scale", "precision"),
         }
         assert (metrics["split"], metrics["images"], metrics["decision_tau"]) == (split, images, 1.0)
         assert [row["name"] for row in metrics["classes"]][:3] == ["sky", "building", "pole"]
