@@ -222,8 +222,8 @@ def is_transformed(*tensors: Any) -> bool:
 
     Only plain operations compose then: the roads made by hand are left.
     """
-    if torch.compiler.is_compiling():
-        return torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.compiler.is_compiling():  # of other transforms it cannot be asked there; the operators refuse them
+        return torch.autograd.forward_ad._current_level >= 0
     if is_traced():
         return True
     given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
