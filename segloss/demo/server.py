@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -46,11 +47,12 @@ class DemoServer(ThreadingHTTPServer):
         InputError: the address is not one of this machine, or the port is taken.
     """
 
-    daemon_threads = True
+    daemon_threads = False  # a thread that the interpreter ends on its way out may abort the process
     allow_reuse_port = False  # of two on one port either would get some of the requests
 
     def __init__(self, answers: Answers, host: str = "127.0.0.1", port: int = 8000):
         self.answers, self.host = answers, host
+        self._open: set[socket.socket] = set()
         page = files("segloss.demo") / "page"
         self.pages = {path: (kind, (page / name).read_bytes()) for path, (name, kind) in PAGES.items()}
         try:
@@ -71,6 +73,22 @@ class DemoServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Without the look-up of the machine's name that HTTPServer makes here, which may take seconds."""
         TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, as its base has it; the connection is known from here on."""
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Close, and wait for what is being answered; who asks nothing is hung up on."""
+        for request in tuple(self._open):
+            with suppress(OSError):  # it has hung up itself
+                request.shutdown(socket.SHUT_RD)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who hangs up is no fault of ours."""

@@ -305,6 +305,33 @@ def test_the_command_serves_until_it_is_interrupted(folder):
     assert (process.returncode, said, faults) == (0, "ended\n", "")
 
 
+def test_closing_waits_for_an_answer_and_for_nobody_who_asks_nothing(run, monkeypatch):
+    begun, may_go_on = threading.Event(), threading.Event()
+    facts = Answers.facts
+
+    def slow(self):
+        begun.set()
+        assert may_go_on.wait(30)
+        return facts(self)
+
+    monkeypatch.setattr(Answers, "facts", slow)
+    monkeypatch.setattr(server.DemoHandler, "timeout", None)
+    before, answered = threading.active_count(), []
+    with serving(Answers(run)) as demo:
+        silent = [socket.create_connection(demo.server_address[:2]) for _ in range(3)]
+        asking = threading.Thread(target=lambda: answered.append(asked(demo, "/run.json")[0]))
+        asking.start()
+        assert begun.wait(30)
+        timer = threading.Timer(0.2, may_go_on.set)
+        timer.start()
+    asking.join(30)
+    timer.join(30)
+    assert answered == [200] and threading.active_count() == before
+    for connection in silent:
+        assert connection.recv(1) == b""
+        connection.close()
+
+
 # ---- the page
 
 
