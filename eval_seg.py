@@ -6,7 +6,6 @@ python eval_seg.py --predictions masks/A masks/B --labels masks/true
 Started by torchrun or another launcher, each process scores a share of the images, and the first writes.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -62,7 +61,10 @@ def evaluate(argv: list[str] | None = None) -> None:
         make_folder(folder)
         clear_results(folder, [source.name for source in sources])
     how: dict[str, Any] = {"protocol": config.protocol, "by": config.by, "progress": progress_bar}
-    scores, totals = score_all(sources, folder, merged=merged, **how)
+    try:
+        scores, totals = score_all(sources, folder, merged=merged, **how)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; what was scored is kept: go on with --output-dir {folder}") from stop
     if here().rank:
         return
     findings = {source.name: source.findings(totals[source.name]) for source in sources}
@@ -155,18 +157,15 @@ def output_folder(config: "EvalConfig") -> Path:
 
     run = Path(config.checkpoint[0]) if len(config.checkpoint) == 1 else None
     if run is not None and run.is_dir() and not is_given(run):  # which is to stay as it was given
-        decision = "" if config.decision == ("plain",) else f"-{''.join(config.decision).replace(' ', '')}"
+        decision = "" if config.scored_by == ("plain",) else f"-{''.join(config.scored_by).replace(' ', '')}"
         return run / f"eval-{config.split}{decision}"
     return Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def main() -> None:
-    # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from segloss.errors import exit_on_input_error
-    from segloss.ranks import together
+    from segloss.commands import run_command
 
-    exit_on_input_error(partial(together, evaluate))
+    run_command("eval")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -137,10 +136,11 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     """Fit the decision of the best weights on val; score them there and, where it has labels, on test; draw them."""
     from segloss.errors import InputError
     from segloss.evaluation.fitting import fit
-    from segloss.evaluation.predictions import KeepSome
-    from segloss.evaluation.run_source import Measures, RunSource
+    from segloss.evaluation.predictions import CountByRule, KeepSome
+    from segloss.evaluation.run_source import Measures, RunSource, all_of
     from segloss.evaluation.score import score
     from segloss.files import write_json
+    from segloss.report.alarms import gain_by_rule, not_found
     from segloss.report.plots import draw_run
     from segloss.report.terminal import console, print_scores, progress_bar
     from segloss.runs import load_run, share_weights
@@ -148,6 +148,7 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     run = load_run(folder)
     share_weights(run.path)
     how: dict[str, Any] = {"device": machine.device, "batch_size": config.batch_size, "workers": machine.workers}
+    partly_labelled = bool(run.counts.labelled_images)
     bar = progress_bar("fitting the decision")
     try:
         for line in fit(
@@ -164,30 +165,27 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
         console.print(f"warning: no decision was fitted: {error}", soft_wrap=True)
     for dataset in splits.all[1:]:
         kept = KeepSome(dataset, 4)
-        source = RunSource(
-            run.name,
-            run,
-            dataset,
-            Measures(calibration=True),
-            **how,
-            on_sample=kept,
-        )
+        by_rule = CountByRule(run.kept.rule, len(run.classes)) if run.kept.rule and not partly_labelled else None
+        looks = all_of(kept, by_rule)
+        source = RunSource(run.name, run, dataset, Measures(calibration=True), **how, on_sample=looks)
         scores, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))
         write_json(folder / f"{dataset.split}_metrics.json", scores.to_json())
     draw_run(folder, scores, run.classes, kept.samples)
     print_scores(scores, f"{dataset.name} {dataset.split}: {scores.images} images, {run.path.name}")
+    counted = by_rule.confusion.compute() if by_rule else None
+    for line in [gain_by_rule(scores, counted)] if counted else []:
+        console.print(line, soft_wrap=True)
+    for line in not_found(scores, counted):
+        console.print(f"warning: {line}", soft_wrap=True)
     if splits.test is None:
         console.print("no test split with labels: test_metrics.json is not written")
     console.print(f"run folder: {folder}", soft_wrap=True)
 
 
 def main() -> None:
-    # Before torch is loaded: OpenMP's threads spin while they wait, on a busy machine for most of the time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from segloss.errors import exit_on_input_error
-    from segloss.ranks import together
+    from segloss.commands import run_command
 
-    exit_on_input_error(partial(together, train))
+    run_command("train")
 
 
 if __name__ == "__main__":

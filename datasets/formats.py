@@ -90,6 +90,12 @@ def build_dataset(
     return dataset
 
 
+def missing_place(form: Format) -> NoDataError:
+    """For a data set of which nothing says where it lies."""
+    also = f" (or ${form.variable})" if form.variable else ""
+    return NoDataError(f"data set {form.name!r} needs --data-path{also}", "give the folder that holds it")
+
+
 def data_place(name: str, root: str | Path | None) -> Path | str | None:
     """Where a data set's files lie: as given, else as its environment variable says; None of one that is made up.
 
@@ -99,8 +105,7 @@ def data_place(name: str, root: str | Path | None) -> Path | str | None:
     form = FORMATS[name]
     if form.made_up:
         return None
-    place = root or os.environ.get(form.variable or "")
+    place = root or os.environ.get(form.variable or "") or None
     if place is None:
-        also = f" (or ${form.variable})" if form.variable else ""
-        raise NoDataError(f"data set {form.name!r} needs --data-path{also}", "give the folder that holds it")
+        raise missing_place(form)
     return str(place) if form.anywhere else Path(place)

@@ -103,7 +103,7 @@ def told(error: BaseException) -> tuple[str, int]:
     ('error: a.png: is cut off; replace the file', 2)
     """
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130
+        return str(error) or "interrupted", 130
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 2

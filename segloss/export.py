@@ -283,6 +283,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from segloss.errors import exit_on_input_error
+    from segloss.commands import run_command
 
-    exit_on_input_error(main)
+    run_command("export")

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
+import segloss
 from segloss.errors import InputError, unknown_name
 from segloss.options import Option
 from segloss.synonyms import meant_flag, meant_value
@@ -298,7 +299,39 @@ def parse_config(
     Raises:
         InputError: an unknown flag, a value of the wrong type or out of range.
     """
-    parser, keys = build_parser(kind, prog), keys_of(kind)
+    keys = keys_of(kind)
+    given = read_words(build_parser(keys, prog, kind.__doc__ or ""), keys, argv)
+    layers = [_read(kind, start or {}, None)]
+    layers += [_read(kind, read_options_file(path, where), where) for where, path in given.files.items()]
+    layers += [_read(kind, given.values, None), *given.parts]
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            values[name] = Frozen({**values.get(name, {}), **value}) if isinstance(value, Mapping) else value
+    config = _assembled(kind, values)
+    if given.printed:
+        print(yaml.safe_dump(to_plain_dict(config), sort_keys=False), end="")
+        raise SystemExit(0)
+    config.validate()
+    return config
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command line holds: values by name, not yet fitted; parts of mappings; files of options."""
+
+    values: dict[str, Any]
+    parts: list[dict[str, Frozen]]
+    files: dict[str, Path]
+    printed: bool
+
+
+def read_words(parser: ArgumentParser, keys: Sequence[Key], argv: Sequence[str] | None = None) -> Given:
+    """A command line taken apart; of ``--help`` the process ends.
+
+    Raises:
+        InputError: an unknown flag, or too many or too few words for one.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     heads = {f"{key.flag}.": key.name for key in keys if key.kind is Mapping}
     for flag in {word.partition("=")[0] for word in words if word.startswith(tuple(heads))}:
@@ -306,7 +339,7 @@ def parse_config(
     try:
         found, unknown = parser.parse_known_args(words)
     except ArgumentError as error:
-        raise InputError(error.message, f"see {prog} --help", error.argument_name) from error
+        raise InputError(error.message, f"see {parser.prog} --help", error.argument_name) from error
     given, bare = vars(found), [key.name for key in keys if key.form.get("bare")]
     while unknown and bare and not unknown[0].startswith("-"):
         given[bare.pop(0)] = unknown.pop(0)
@@ -318,46 +351,36 @@ def parse_config(
             raise InputError(what, f"it is {named[meant].flag} here: {_help_of(named[meant]).replace('%%', '%')}")
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
-        raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {prog} --help")
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {parser.prog} --help")
     files = {f"--config {file}": Path(file) for file in given.pop("config", ())}
     printed = given.pop("print_config", False)
-    dotted = {flag: given.pop(flag) for flag in [*given] if flag.startswith("--")}
-    layers = [_read(kind, start or {}, None)]
-    layers += [_read(kind, read_options_file(path, where), where) for where, path in files.items()]
-    layers += [_read(kind, given, None)]
-    for flag, text in dotted.items():
+    parts = []
+    for flag in [word for word in given if word.startswith("--")]:
         head, _, part = flag.partition(".")
-        layers.append({heads[f"{head}."]: Frozen({part: yaml_value(text, flag)})})
-    values: dict[str, Any] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            values[name] = Frozen({**values.get(name, {}), **value}) if isinstance(value, Mapping) else value
-    config = _assembled(kind, values)
-    if printed:
-        print(yaml.safe_dump(to_plain_dict(config), sort_keys=False), end="")
-        raise SystemExit(0)
-    config.validate()
-    return config
+        parts.append({heads[f"{head}."]: Frozen({part: yaml_value(given.pop(flag), flag)})})
+    return Given(given, parts, files, printed)
 
 
-def build_parser(kind: type[Options], prog: str) -> ArgumentParser:
-    """The command line of a class: a flag per key, a group per class it inherits; it leaves out what is not given."""
-    bare = [key.form["metavar"] for key in keys_of(kind) if key.form.get("bare")]
+def build_parser(keys: Sequence[Key], prog: str, doc: str) -> ArgumentParser:
+    """The command line of keys: a flag each, a group per class that declares them; it leaves out what is not given."""
+    bare = [key.form["metavar"] for key in keys if key.form.get("bare")]
     parser = ArgumentParser(
         prog=prog,
         usage=" ".join([prog, *bare, "[options]"]),
-        description=(kind.__doc__ or "").partition("\n")[0].replace("``", ""),
+        description=doc.partition("\n")[0].replace("``", ""),
         allow_abbrev=False,
         exit_on_error=False,
         argument_default=SUPPRESS,
     )
     parser.add_argument("--config", action="append", metavar="FILE", help="YAML file with any of these options")
     parser.add_argument("--print_config", action="store_true", help="write all options as such a file, and stop")
+    parser.add_argument("--version", action="version", version=f"segloss {segloss.__version__}")
     groups: dict[type, Any] = {}
-    for key in keys_of(kind):
+    for key in keys:
         if key.group not in groups:
-            heading, _, example = (key.group.__doc__ or "").partition(": ")
-            told = (heading, f"example: {example}") if key.group is not kind else ("this command", None)
+            own = key.group.__doc__ or ""
+            heading, _, example = own.partition(": ")
+            told = (heading, f"example: {example}") if own != doc else ("this command", None)
             groups[key.group] = parser.add_argument_group(*told)
         form: dict[str, Any] = {"nargs": key.many, "metavar": key.form.get("metavar", METAVARS.get(key.kind))}
         form = {"action": BooleanOptionalAction} if key.kind is bool else form

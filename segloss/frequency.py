@@ -6,7 +6,6 @@ Started by torchrun or another launcher, each process reads a share of the masks
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from segloss.config import FrequencyConfig
 from segloss.datasets.bands import choose_bands
-from segloss.errors import InputError, exit_on_input_error
+from segloss.errors import InputError
 from segloss.files import write_json
 from segloss.flags import parse_config
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_ranks, class_weights_from_counts, label_values_from_counts
 from segloss.pixel_counts import PixelCounts, counts_of, image_histograms
-from segloss.ranks import here, together
+from segloss.ranks import here
 
 
 def cooccurrence(histograms: Tensor) -> Tensor:
@@ -142,4 +141,6 @@ def _write_outputs(
 
 
 if __name__ == "__main__":
-    exit_on_input_error(partial(together, main))
+    from segloss.commands import run_command
+
+    run_command("frequency")

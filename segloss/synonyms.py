@@ -26,7 +26,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "image-scale": ("img-size", "imgsz", "image-size", "input-size", "resize", "size", "img-scale"),
     "crop-size": ("crop", "patch-size", "crop-shape"),
     "precision": ("amp", "fp16", "bf16", "half", "mixed-precision", "use-amp"),
-    "loss": ("criterion", "loss-fn", "loss-type", "objective"),
+    "loss": ("criterion", "loss-fn", "loss-type", "loss-name", "objective"),
     "decision": ("tau", "threshold", "temperature", "conf", "prior-adjustment"),
     "tta-flip": ("tta", "aug-test", "augment", "use-tta", "flip"),
     "save": ("save-predictions", "save-masks", "save-pred", "show"),

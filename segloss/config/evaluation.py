@@ -135,17 +135,23 @@ class ComparisonOptions(Options):
 class OperatingPointOptions(Options):
     """Operating point: --split val --sweep-tau --choose-metric miou"""
 
-    decision: tuple[str, ...] = option(
-        ("plain",),
+    decision: tuple[str, ...] | None = option(
+        None,
         f"{WORDS}: argmax of the scores; u^VALUE P, 0: highest pixel accuracy; P / prior^VALUE; the rule for mean IoU, "
         "fitted first where the run has none; what the run holds, a chosen point before the rule. Of "
-        "probability maps the rule is fitted to them",
+        "probability maps the rule is fitted to them. Default: plain; of --images auto, where the run holds something",
         canonical=str.lower,
         metavar="RULE",
         expected=WORDS,
         fits=is_decision,
         was={"decision_tau": "--decision tau VALUE (1 is plain) or --decision auto"},
     )
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """The words of ``--decision``, with its default for what is scored."""
+        return self.decision or ("plain",)
+
     calibrate: bool = option(False, f"{CALIBRATE_HELP}, where the run has none", of=SEEN)
     sweep_tau: bool = option(False, "score a grid of operating points in the same pass", of=SCORED)
     choose_metric: ChosenMetric | None = option(None, "choose the operating point for", of=RUNS)

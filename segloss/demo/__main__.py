@@ -1,6 +1,5 @@
 """``python -m segloss.demo``."""
 
-from segloss.demo.command import main
-from segloss.errors import exit_on_input_error
+from segloss.commands import run_command
 
-exit_on_input_error(main)
+run_command("demo")

@@ -1,9 +1,5 @@
 """``python -m segloss.doctor``; started by torchrun or another launcher, each process looks at a share of the files."""
 
-from functools import partial
+from segloss.commands import run_command
 
-from segloss.doctor.command import main
-from segloss.errors import exit_on_input_error
-from segloss.ranks import together
-
-exit_on_input_error(partial(together, main))
+run_command("doctor")

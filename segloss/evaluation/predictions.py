@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segloss.datasets import ClassTable, SegmentationDataset
-from segloss.datasets.classes import map_dtype
+from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.evaluation.png_rows import PngRows
@@ -21,6 +21,8 @@ from segloss.evaluation.posterior_maps import (
     write_pictures,
 )
 from segloss.files import write_bytes
+from segloss.iou_rule import IoUDecision
+from segloss.metrics import ConfusionMatrix
 
 OF_POSTERIOR = ("probability", "probability_png", "confidence")
 
@@ -113,6 +115,22 @@ class PredictionWriter:
         if top == 0:
             self._image = self.dataset.picture_rows(self.dataset.names.index(sample["name"]))
         return overlay(self._image(top, top + len(class_map)), class_map, self.classes.colors)
+
+
+class CountByRule:
+    """A callback for :func:`evaluate` that counts what the IoU rule decides, beside the decision that is scored.
+
+    Attributes:
+        confusion: of all images so far.
+    """
+
+    def __init__(self, rule: IoUDecision, num_classes: int):
+        self.rule = rule
+        self.confusion = ConfusionMatrix(num_classes, ignore_index=ignored_in(num_classes))
+
+    def __call__(self, sample: dict[str, Any], _: Tensor, posterior: Tensor | None = None) -> None:
+        assert posterior is not None  # calibration is counted too
+        self.confusion.update(self.rule.decide(posterior).cpu(), sample["labels"][None].long())
 
 
 class KeepSome:

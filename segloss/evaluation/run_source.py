@@ -34,6 +34,17 @@ OnSample = Callable[[Sample, Tensor, Tensor | None], None]
 PICTURE = 2**21  # pixels to which large images are thinned out to be looked at
 
 
+def all_of(*given: OnSample | None) -> OnSample | None:
+    """Calls each of them; None where there is none."""
+    callbacks = [callback for callback in given if callback is not None]
+
+    def on_sample(sample: Sample, predicted: Tensor, posterior: Tensor | None) -> None:
+        for callback in callbacks:
+            callback(sample, predicted, posterior)
+
+    return on_sample if callbacks else None
+
+
 @dataclass(frozen=True)
 class Measures:
     """What is counted beside the confusion matrix, and how classes are decided on.

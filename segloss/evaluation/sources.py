@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
@@ -27,7 +26,7 @@ from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.matching import class_table
 from segloss.evaluation.posterior_maps import MapIndex, holds_maps
 from segloss.evaluation.predictions import PredictionWriter
-from segloss.evaluation.run_source import Measures, OnSample, RunSource, Sample
+from segloss.evaluation.run_source import Measures, RunSource, all_of
 from segloss.evaluation.shares import places_of
 from segloss.evaluation.suspects import Suspects
 from segloss.inference import Machine, Views, ends, find_machine
@@ -86,20 +85,9 @@ def sources_of_runs(
         if config.save_predictions:
             place = folder / "predictions" / name
             save = PredictionWriter(place, dataset.classes, config.save, dataset, MapIndex.of(run))
-        sources.append(build(name, run, dataset, measures, on_sample=_all_of(save, suspects)))
+        sources.append(build(name, run, dataset, measures, on_sample=all_of(save, suspects)))
         sources[-1].suspects = suspects
     return sources
-
-
-def _all_of(*given: OnSample | None) -> OnSample | None:
-    """Calls each of them; None where there is none."""
-    callbacks = [callback for callback in given if callback is not None]
-
-    def on_sample(sample: Sample, predicted: Tensor, posterior: Tensor | None) -> None:
-        for callback in callbacks:
-            callback(sample, predicted, posterior)
-
-    return on_sample if callbacks else None
 
 
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:
@@ -150,8 +138,10 @@ def predict_images(
         dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
         show_bands([dataset], run.bands, config.show_bands)
         dataset.check_files()
-        source = build(name, run, dataset, Measures(decision_of(config, run, name, say, progress)))
-        written.append(folder / "predictions" / name)
+        decision = decision_of(config, run, name, say, progress)
+        say(f"{name}: decided by {decision}")
+        source = build(name, run, dataset, Measures(decision))
+        written.append(folder / name if len(runs) > 1 else folder)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
         places = places_of(source, config.share)
         for _ in progress(f"predicting by {name}")(_saved(source, save, places), len(places)):
@@ -183,7 +173,7 @@ def decision_of(
 def _fitted(
     config: EvalConfig, run: Run, name: str, say: Callable[[str], None], progress: Callable[[str], Progress]
 ) -> Decision:
-    kept, asked = run.kept, read_decision(config.decision)
+    kept, asked = run.kept, read_decision(config.scored_by)
     calibrate = config.calibrate and kept.calibration is None
     if calibrate or (asked == "iou" and kept.rule is None):
         if kept.others:
@@ -212,7 +202,9 @@ def _fitted(
             f"warning: {name}: {FILE} is of other weights, once in {', '.join(kept.others)}, and not used; "
             "--decision iou fits it to these"
         )
-    return run.decision_of(" ".join(config.decision))
+    if config.images and config.decision is None:
+        return run.kept.decision or Decision()
+    return run.decision_of(" ".join(config.scored_by))
 
 
 def counted_of(config: EvalConfig) -> tuple[str, ...]:
@@ -231,7 +223,7 @@ def sources_of_masks(
     labels = Path(str(config.labels))
     of_maps = [holds_maps(Path(path), config.prediction_form) for path in config.predictions]
     for flag, given in (
-        ("decision", config.decision != ("plain",)),
+        ("decision", config.scored_by != ("plain",)),
         ("sweep-tau", config.sweep_tau),
         ("suspects", config.suspects),
     ):
@@ -260,7 +252,7 @@ def _source_of_maps(
     bar = progress(f"fitting the decision of {source.name}")
 
     def fitted() -> tuple[Decision, IoUDecision | None]:
-        decision = decision_of_maps(source, read_decision(config.decision), bar)
+        decision = decision_of_maps(source, read_decision(config.scored_by), bar)
         return decision, decision.terms or (source.fit(bar) if config.sweep_tau else None)
 
     decision, rule = here().from_first(fitted)

@@ -1,6 +1,5 @@
 """``python -m segloss.rasterise``."""
 
-from segloss.errors import exit_on_input_error
-from segloss.rasterise.command import main
+from segloss.commands import run_command
 
-exit_on_input_error(main)
+run_command("rasterise")

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ HISTORY_COLUMNS = (
     "val_miou",
     "val_mean_accuracy",
     "val_pixel_accuracy",
-    "seconds",
 )
+LINE = 80  # columns of a terminal
+RAREST_TOLD = 3  # classes whose IoU stands beside the mean
 
 
 class History(Callback):
@@ -41,7 +42,7 @@ class History(Callback):
 
     def __init__(self, folder: Path, monitor: str = "miou", say: Callable[[str], None] = print):
         self.path = folder / "history.csv"
-        self.columns = (*dict.fromkeys((*HISTORY_COLUMNS, f"val_{monitor}")),)
+        self.columns = (*dict.fromkeys((*HISTORY_COLUMNS, f"val_{monitor}")), "seconds")
         self.say = say
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
@@ -82,6 +83,8 @@ class History(Callback):
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
+        of_classes = [f"val_iou/{name}" for name in task.class_names]
+        self.columns = (*dict.fromkeys((*self.columns[:-1], *of_classes)), self.columns[-1])
         self.began = time.monotonic()
         done = trainer.global_step
         self.saved_step = done or self.saved_step
@@ -120,10 +123,8 @@ class History(Callback):
             noticed["wait_share"] = sum(self.waits) / (time.monotonic() - self.started)
         noticed["flat_images"] = self.flat_names + named(self.flat)
         if task.val_scores:
-            names = task.checkpoint_content["classes"]["names"]
-            noticed["never_predicted"] = [
-                name for name, never in zip(names, task.never_predicted, strict=True) if never
-            ]
+            never = zip(task.class_names, task.never_predicted, strict=True)
+            noticed["never_predicted"] = [name for name, is_so in never if is_so]
             if task.label_values is not None:
                 noticed["score_share"] = task.mean_score_share()
         return noticed
@@ -158,7 +159,7 @@ class History(Callback):
             logger.log_metrics({"train_loss": row["train_loss"], "lr": row["lr"], **speed}, step=row["step"])
         if trainer.is_global_zero:
             write_csv(self.path, self.columns, ([row.get(c, "") for c in self.columns] for row in self.rows))
-            self.say(describe_epoch(row, int(trainer.max_epochs or 0)))
+            self.say(describe_epoch(row, int(trainer.max_epochs or 0), task.rarest_first()))
             self.say(describe_speed(speed))
             for line in doubts(self.rows):
                 self.say(f"warning: {line}")
@@ -175,14 +176,25 @@ def forget_events(trainer: L.Trainer, step: int) -> None:
                 logger.experiment.file_writer.add_event(event)
 
 
-def describe_epoch(row: dict[str, Any], epochs: int) -> str:
-    """One line of at most 80 columns; percent for people."""
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
-        f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"
-        f"  mean acc {100 * row.get('val_mean_accuracy', math.nan):5.1f}"
-        f"  pixel acc {100 * row.get('val_pixel_accuracy', math.nan):5.1f}  {row['seconds']:4.0f} s"
-    )
+def describe_epoch(row: Mapping[str, Any], epochs: int, rarest_first: Sequence[str] = ()) -> str:
+    """One line of at most 80 columns, with the IoU of the rarest classes of the validation; percent for people.
+
+    >>> row = {"epoch": 7, "train_loss": 0.51, "val_miou": 0.55, "val_iou/pole": 0.17, "seconds": 9.0}
+    >>> describe_epoch(row, 60, ["pole"])
+    'epoch  7/60  loss 0.5100  val mIoU  55.0  pole  17.0     9 s'
+    """
+    head = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
+    told = [f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"]
+    tail = f"  {row['seconds']:4.0f} s"
+    for name in rarest_first:
+        iou = row.get(f"val_iou/{name}", math.nan)
+        part = f"  {name} {100 * iou:5.1f}"
+        if math.isnan(iou):
+            continue
+        if len(head + "".join(told) + part + tail) > LINE or len(told) > RAREST_TOLD:
+            break
+        told.append(part)
+    return head + "".join(told) + tail
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -185,8 +185,18 @@ class SegmentationTask(L.LightningModule):
         counts = self.checkpoint_content.get("counts")
         return None if counts is None else PixelCounts.from_dict(counts).complete.pixels
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        names: Sequence[str] = self.checkpoint_content["classes"]["names"]
+        return names
+
+    def rarest_first(self) -> list[str]:
+        """The classes by their training pixels, where these are known."""
+        pixels = self.training_pixels or [0] * len(self.class_names)
+        return [name for _, name in sorted(zip(pixels, self.class_names, strict=True), key=lambda pair: pair[0])]
+
     def _reported(self, scores: Scores) -> dict[str, float]:
-        names, pixels = self.checkpoint_content["classes"]["names"], self.training_pixels or scores.pixels.tolist()
+        names, pixels = self.class_names, self.training_pixels or scores.pixels.tolist()
         of_rule = self.config.monitor == "rule_miou"
         rule = {"rule_miou": rule_miou(self.sample, self.criterion.tilt)} if of_rule else {}
         return {**reported(scores, names, pixels), **rule}

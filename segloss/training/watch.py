@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segloss.errors import InputError
 from segloss.files import write_bytes
+from segloss.report.alarms import NOT_FOUND_CURE
 from segloss.training.task import NON_FINITE_CURE
 
 BAD_BATCH = "non_finite_batch.pt"
@@ -128,10 +129,7 @@ def _doubts(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
         return found
     if never := [name for name in last[0]["never_predicted"] if all(name in row["never_predicted"] for row in last)]:
         key = ("never", *never)
-        found[key] = (
-            f"{', '.join(never)}: never predicted in the last three validations; train longer, or more strongly for "
-            "rare classes (--label-values power, --loss weighted_ce)"
-        )
+        found[key] = f"{', '.join(never)}: never predicted in the last three validations; {NOT_FOUND_CURE}"
     if all(row.get("score_share", 1) < 0.5 for row in last):
         found["scores",] = (
             f"the scores reach only {100 * last[-1]['score_share']:.0f} % of their label values; "

@@ -548,7 +548,7 @@ def test_warnings_are_said_and_training_goes_on(tree):
         (["--dataset", "synthetic"], "synthetic: made-up data has no files to examine; choose another --dataset"),
         (["--dataset", "folder", "--data-path", "nowhere"], "nowhere: data folder is missing"),
         (["--check", "some"], "choose one of all, sample"),
-        (["--overlays", "-1"], "--overlays must be 0 or more"),
+        (["--dataset", "synthetic", "--overlays", "-1"], "--overlays must be 0 or more"),
     ],
 )
 def test_bad_flags_are_one_line_and_status_2(flags, message):

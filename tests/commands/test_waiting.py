@@ -17,7 +17,7 @@ def test_threads_do_not_spin_while_they_wait(command, given, policy):
     """Beside a second training a step took 16 s instead of 1."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
-        [sys.executable, str(ROOT / command), "--workers", "-1"],
+        [sys.executable, str(ROOT / command), "--workers", "-1", "--dataset", "synthetic"],
         capture_output=True,
         text=True,
         env={**environment, **given, "OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT)},

@@ -236,7 +236,7 @@ def test_saved_predictions_and_folders_of_images_are_decided_by_the_rule(run, tm
     ]
     eval_seg.evaluate(["--checkpoint", str(run), *flags, "--workers", "0"])
     for file in (tmp_path / "a/predictions/run").iterdir():
-        assert (tmp_path / "images/predictions/run" / file.name).read_bytes() == file.read_bytes()
+        assert (tmp_path / "images" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_a_rule_cannot_be_fitted_where_the_data_is_gone(run, tmp_path):

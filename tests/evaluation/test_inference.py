@@ -142,12 +142,14 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
     flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), "--workers", "0"]
     eval_seg.evaluate([*flags, "--save", "ids", "color", "overlay", "--output-dir", str(tmp_path / "out")])
     loaded = segloss.load_run(run)
+    by_default = loaded.kept.decision  # what the run holds
+    assert by_default is not None
     for name, size in (("a b", (64, 96)), ("sub/ü", (50, 70))):
         read = {}
         for kind in ("ids", "color", "overlay"):
-            content = (tmp_path / f"out/predictions/run/{kind}/{name}.png").read_bytes()
+            content = (tmp_path / f"out/{kind}/{name}.png").read_bytes()
             read[kind] = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        expected = loaded.predict(random_image(1, size)[..., ::-1])
+        expected = loaded.predict(random_image(1, size)[..., ::-1], by_default)
         np.testing.assert_array_equal(read["ids"], np.array(loaded.classes.ids)[expected])
         np.testing.assert_array_equal(read["color"][..., ::-1], np.array(loaded.classes.colors, np.uint8)[expected])
         assert read["overlay"].shape == (*size, 3)
@@ -157,7 +159,19 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
     with pytest.raises(InputError, match=r"b\.png: cannot be made: .*; choose another --output-dir"):
         eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "images/a b.png")])
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "one")])
-    assert (tmp_path / "one/predictions/run/a b.png").is_file()
+    assert (tmp_path / "one/a b.png").is_file()
+
+
+def test_several_runs_write_into_a_folder_each_and_plain_is_what_it_says(run, tmp_path, capsys):
+    write_png(tmp_path / "images/a.png", random_image(1, (64, 96)))
+    flags = ["--images", str(tmp_path / "images"), "--workers", "0", "--decision", "plain", "--names", "one", "two"]
+    eval_seg.evaluate(["--checkpoint", str(run), str(run), *flags, "--output-dir", str(tmp_path / "out")])
+    loaded = segloss.load_run(run)
+    expected = np.array(loaded.classes.ids)[loaded.predict(random_image(1, (64, 96))[..., ::-1], 1.0)]
+    for name in ("one", "two"):
+        read = cv2.imread(str(tmp_path / f"out/{name}/a.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(read, expected)
+    assert "one: decided by tau 1" in capsys.readouterr().out
 
 
 def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, tmp_path):

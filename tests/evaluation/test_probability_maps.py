@@ -148,7 +148,7 @@ def test_confidence_is_the_largest_probability(saved):
 def test_maps_of_images_without_labels_are_those_of_the_split(run, saved, tmp_path):
     flags = ["--checkpoint", str(run), "--images", str(run.parent / "data/test"), "--save", "probability", *VIEWS]
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path), "--workers", "0"])
-    written = tmp_path / "predictions/run"
+    written = tmp_path
     assert json.loads((written / "probability.json").read_text())["tilt"] is not None
     for name, path in list_maps(saved / "probability").items():
         np.testing.assert_array_equal(
@@ -164,7 +164,7 @@ def test_maps_are_the_calibrated_posterior_in_half_precision(run, tmp_path):
     with torch.inference_mode():
         logits = loaded.model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
     expected = loaded.kept.calibration.apply(loaded.criterion.posterior(logits))[0]
-    with np.load(tmp_path / "predictions/run/test_0.npz") as file:
+    with np.load(tmp_path / "test_0.npz") as file:
         assert file["probability"].dtype == np.float16
         np.testing.assert_allclose(file["probability"], expected.numpy(), atol=5e-4)  # half a step of float16 below 1
 

@@ -322,10 +322,10 @@ def test_images_are_predicted_alike_by_two_processes_and_two_jobs(trained, tmp_p
     assert [status for status, *_ in found] == [0, 0] and "predictions: " in found[0][1]
     for k in ("1/2", "2/2"):
         eval_seg.evaluate(words("jobs", "--shard", k))
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "one/predictions/run").iterdir()}
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert len(expected) == 7
     for out in ("two", "jobs"):
-        assert {path.name: path.read_bytes() for path in (tmp_path / out / "predictions/run").iterdir()} == expected
+        assert {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} == expected
 
 
 def test_probability_maps_are_fitted_once_and_scored_alike(trained, tmp_path):

@@ -241,7 +241,7 @@ def test_an_image_read_by_rows_is_predicted_in_every_form_as_a_decoded_one(run, 
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "by rows")])
     for name in ("a", "sub/b"):
         for kind in ("ids", "color", "overlay"):
-            path = f"predictions/run/{kind}/{name}.png"
+            path = f"{kind}/{name}.png"
             pixels = [cv2.imread(str(tmp_path / out / path), cv2.IMREAD_UNCHANGED) for out in ("decoded", "by rows")]
             np.testing.assert_array_equal(*pixels)
     left = [path.name for path in (tmp_path / "by rows").rglob("*") if path.name.startswith(".")]
@@ -256,8 +256,8 @@ def test_what_is_made_of_posteriors_is_whole_though_windows_come_in_pieces(run, 
         monkeypatch.setattr(inference, "PIECE", pixels)
         out = tmp_path / str(pixels)
         eval_seg.evaluate([*flags, "--save", "probability", "confidence", "--output-dir", str(out)])
-        with np.load(out / "predictions/run/probability/a.npz") as arrays:
-            confidence = cv2.imread(str(out / "predictions/run/confidence/a.png"), cv2.IMREAD_UNCHANGED)
+        with np.load(out / "probability/a.npz") as arrays:
+            confidence = cv2.imread(str(out / "confidence/a.png"), cv2.IMREAD_UNCHANGED)
             found.append((arrays["probability"], confidence))
     assert found[0][0].shape == (11, 130, 170)
     for one, pieces in zip(*found, strict=True):

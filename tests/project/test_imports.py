@@ -22,6 +22,7 @@ ROWS = [
         *("schema", "pixel_sample", "iou_rule", "calibration"),
     },
     {"datasets", "flags", "measures"},
+    {"early", "completion", "commands"},
     {"config", "models", "band_statistics"},
     {"inference", "kept", "hub", "run_folder", "runs", "resume"},
     {"report"},
@@ -30,6 +31,7 @@ ROWS = [
     {"plan"},
     {"training"},
     {"frequency", "export", "rasterise", "demo"},
+    {"described"},
 ]
 
 
@@ -87,7 +89,7 @@ def upward_imports(room: str, source: str) -> set[str]:
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for path in sorted((ROOT / "segloss").glob("**/*.py"))
-    if path.parent != ROOT / "segloss" or path.stem != "__init__"
+    if path.parent != ROOT / "segloss" or path.stem not in ("__init__", "__main__")
 } | {f"segloss.datasets.{path.stem}": path for path in sorted((ROOT / "datasets").glob("*.py"))}
 
 
@@ -117,9 +119,9 @@ def test_no_two_modules_import_each_other_in_a_circle():
     assert not arrows, f"among these is a circle: {sorted(arrows)}"
 
 
-def test_the_package_itself_imports_the_core_alone():
+def test_the_package_itself_imports_nothing():
     imported = imported_by((ROOT / "segloss/__init__.py").read_text(encoding="utf-8"))
-    assert {row_of(room_of(module)) for module in imported} == {0, 1}
+    assert imported == set()  # but for readers of types: what is asked for is imported then
 
 
 def test_data_sets_know_only_errors_and_the_ignored_label():

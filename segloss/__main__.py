@@ -1,0 +1,5 @@
+"""``python -m segloss``."""
+
+from segloss.commands import main
+
+main()

@@ -1,0 +1,55 @@
+"""What a person must not overlook in the scores of a network: classes that it does not find."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segloss.report.wording import percent
+from segloss.schema import RunScores
+
+if TYPE_CHECKING:
+    from segloss.metrics import Scores
+
+TOLD = 4  # rarest classes
+
+NOT_FOUND = 0.01  # recall below which a class counts as not found
+NOT_FOUND_CURE = (
+    "train longer, show it more often (--guided-crops 0.5) or weigh it more (--label-values power, --loss weighted_ce)"
+)
+
+
+def gain_by_rule(scores: RunScores, by_rule: "Scores") -> str:
+    """What the IoU rule makes of the same scores of the network: the mean, and the rarest classes.
+
+    Args:
+        scores: of the plain decision. by_rule: of the rule, with the protocol of ``scores``.
+    """
+    there = [place for place, row in enumerate(scores.classes) if row.pixels]
+    rarest = sorted(there, key=lambda place: scores.classes[place].pixels)[:TOLD]
+    classes = ", ".join(
+        f"{scores.classes[c].name} {percent(scores.classes[c].iou)} -> {percent(float(by_rule.iou[c]))}" for c in rarest
+    )
+    means = f"mIoU {percent(scores.miou)} -> {percent(by_rule.miou)}"
+    return f"decided for mean IoU (--decision iou): {means}; IoU of the rarest: {classes}"
+
+
+def not_found(scores: RunScores, by_rule: "Scores | None" = None) -> list[str]:
+    """A line on each kind of classes that have pixels and of whose pixels fewer than 1 % are found.
+
+    Args:
+        by_rule: under the IoU rule, where that is known: what it finds needs another decision, not another training.
+    """
+    recall_by_rule: Sequence[float] | None = None if by_rule is None else by_rule.recall.tolist()
+    lost = [
+        place
+        for place, row in enumerate(scores.classes)
+        if row.pixels and row.recall is not None and row.recall < NOT_FOUND
+    ]
+    saved = [place for place in lost if recall_by_rule is not None and recall_by_rule[place] >= NOT_FOUND]
+    lines = []
+    if recall_by_rule is not None and saved:
+        found = ", ".join(f"{scores.classes[c].name} ({percent(recall_by_rule[c])} % of its pixels)" for c in saved)
+        lines.append(f"found by the decision for mean IoU alone: {found}; use --decision iou")
+    if gone := [scores.classes[c].name for c in lost if c not in saved]:
+        cure = f"{NOT_FOUND_CURE}; python -m segloss.plan tells what the data can give"
+        lines.append(f"not found, with fewer than 1 % of the pixels recalled: {', '.join(gone)}; {cure}")
+    return lines
