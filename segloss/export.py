@@ -35,7 +35,7 @@ from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.flags import parse_config
 from segloss.hub import WEIGHTS, give_away, is_given, require_free
-from segloss.kept import FILE, entry_of
+from segloss.kept import FILE, entry_of, fingerprint
 from segloss.losses import class_prior
 from segloss.runs import Run, checkpoint_content, load_run
 
@@ -232,11 +232,15 @@ def check_onnx(run: Run, path: Path, decision: Decision | None = None) -> float:
     return worst
 
 
-def export_hub(run: Run, folder: Path) -> list[str]:
+def export_hub(run: Run, folder: Path, half: bool = False) -> list[str]:
     """Write the run as a folder to give away, whole or not at all; a line for each file of scores that is not in it.
 
+    Args:
+        half: weights of the network in float16, half the size; who loads them has float32 of these values. What was
+            fitted to the run goes with them.
+
     Raises:
-        InputError: it is such a folder already, or the place is not free.
+        InputError: it is such a folder already, the place is not free, or a weight is too large for float16.
     """
     from segloss.report.kept_scores import kept_scores
     from segloss.report.model_card import model_card
@@ -245,11 +249,32 @@ def export_hub(run: Run, folder: Path) -> list[str]:
         raise InputError("was given away already", "copy it", run.folder)
     content = checkpoint_content(run.config, run.used, run.classes, run.counts, run.model, run.bands)
     modules = {"model": run.model, "criterion": run.criterion}
-    state = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
     scores, passed_over = kept_scores(run)
     card = model_card(run, scores, run.name)
-    give_away(folder, content, state, run.weights, entry_of(run.folder, run.weights), card)
+    entry, weights = entry_of(run.folder, run.weights), run.weights
+    if half:
+        weights = _round_to_half(run)
+        card += "\nThe weights are float16: rounded after what stands here was fitted and measured.\n"
+    state = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    if half:
+        state |= {f"model.{name}": as_half(tensor) for name, tensor in run.model.state_dict().items()}
+    give_away(folder, content, state, weights, entry, card)
     return passed_over
+
+
+def as_half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+@torch.no_grad()
+def _round_to_half(run: Run) -> str:
+    """Give the network the values of its weights in float16; the fingerprint of these."""
+    for name, tensor in run.model.state_dict().items():
+        rounded = as_half(tensor)
+        if not bool(rounded.isfinite().all()):
+            raise InputError(f"{name} holds values beyond those of float16", "leave --half out", run.path)
+        tensor.copy_(rounded)
+    return fingerprint(run.model, run.criterion)
 
 
 def _warn_of_other_weights(run: Run) -> None:
@@ -266,7 +291,7 @@ def main(argv: list[str] | None = None) -> None:
         require_free(Path(config.hub))
         run = load_run(config.checkpoint)
         _warn_of_other_weights(run)
-        for line in export_hub(run, Path(config.hub)):
+        for line in export_hub(run, Path(config.hub), config.half):
             print(f"left out: {line}")
         mib = (Path(config.hub) / WEIGHTS).stat().st_size / 2**20
         print(f"{config.hub}: {mib:.1f} MiB; load_run reads it, hf upload OWNER/NAME {config.hub} gives it away")

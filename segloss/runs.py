@@ -29,6 +29,7 @@ from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import BEST, FOLDER_VARIABLE, LAST, SHARED, Used
 
 CHECKPOINT_FORMAT = 1
+SHIPPED = Path(__file__).with_name("shipped") / "demo"
 Asked = Decision | IoUDecision | str | float
 
 
@@ -210,7 +211,7 @@ def load_run(path: str | Path) -> Run:
     """The model of a run folder (its best.ckpt, else best.safetensors or last.ckpt) or of one of these files.
 
     A folder that ``python -m segloss.export --hub`` wrote is read too, and ``hf:OWNER/NAME`` from Hugging Face's hub:
-    of such only numbers and text, no pickle.
+    of such only numbers and text, no pickle. ``demo``, where there is no such folder, is the small model that ships.
 
     >>> run = segloss.load_run("runs/demo")  # doctest: +SKIP
     >>> class_map = run.predict(image)       # doctest: +SKIP
@@ -218,7 +219,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
-    file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else _checkpoint_file(Path(path))
+    file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else _checkpoint_file(_shipped(Path(path)))
     own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
     if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)
@@ -265,6 +266,11 @@ def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str
     """Put the state of a training task back into its model and criterion, strictly."""
     for prefix, module in (("model.", model), ("criterion.", criterion)):
         module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _shipped(path: Path) -> Path:
+    """The folder of a model that ships, where its name is meant and nothing else is called so."""
+    return SHIPPED if path == Path(SHIPPED.name) and not path.exists() else path
 
 
 def _checkpoint_file(path: Path) -> Path:

@@ -57,7 +57,9 @@ class ScoredOptions(Options):
     """What to score or predict, and on which data: --checkpoint runs/A runs/B --split test"""
 
     checkpoint: tuple[str, ...] = option(
-        (), "run folders, checkpoint files, folders that were given away, or hf:OWNER/NAME", metavar="RUN"
+        (),
+        "run folders, checkpoint files, folders that were given away, hf:OWNER/NAME, or demo, which ships",
+        metavar="RUN",
     )
     predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
     images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")

@@ -21,7 +21,10 @@ from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses.label_values import OUTLYING_OPTIONS
 from segloss.losses.reduction import NOT_NEGATIVE, POSITIVE
 
-RUN_HELP = "run folder, checkpoint file, folder that was given away, or hf:OWNER/NAME on Hugging Face's hub"
+RUN_HELP = (
+    "run folder, checkpoint file, folder that was given away, hf:OWNER/NAME on Hugging Face's hub, or demo, the small "
+    "model that ships"
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class ExportConfig(Options):
         "write a folder to give away instead: safetensors, JSON and a model card, as Hugging Face's hub takes them",
         metavar="FOLDER",
     )
+    half: bool = option(False, "of --hub: weights in float16, half the size")
     decision: tuple[str, ...] = option(
         ("auto",),
         f"of the output classes: {WORDS}; auto: what the run holds, else plain",
@@ -122,6 +126,8 @@ class ExportConfig(Options):
         for key in keys_of(ExportConfig):
             if self.hub is not None and key.name in ("output", "decision") and key.of(self) != key.option.default:
                 raise InputError(f"{key.flag} does nothing with --hub, which keeps all the run has", "leave it out")
+        if self.half and self.hub is None:
+            raise InputError("--half does nothing without --hub", "leave it out")
 
 
 @dataclass(frozen=True)

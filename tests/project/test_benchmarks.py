@@ -66,6 +66,7 @@ def test_bad_options_end_with_status_2(options):
             ("--seconds", "0.1", "--ways", "OMP_NUM_THREADS=1", "--beside", "one busy process"),
             "busy process",
         ),
+        ("start", ("--repeats", "1"), "train_seg.py --help"),
         ("windows", ("--side", "500", "--tile", "64", "--bands", "1"), "peak"),
     ],
 )
