@@ -393,3 +393,63 @@ def test_names_that_would_be_markup_are_text(run):
     assert len(rows[0]) == 8
     assert huggingface_hub.ModelCard(card).data.to_dict()["library_name"] == "segloss"
     assert "model-index" not in front_matter(ours, [], nasty) and "None came with the run." in card
+
+
+# ---- half the size
+
+
+def test_in_half_precision_values_are_rounded_once_and_all_else_stays(folder, given, tmp_path):
+    own = segloss.load_run(folder)
+    export.export_hub(own, tmp_path / "half", half=True)
+    whole, half = segloss.load_run(given), segloss.load_run(tmp_path / "half")
+    for name, tensor in whole.model.state_dict().items():
+        rounded = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert (
+            torch.equal(half.model.state_dict()[name], rounded) and half.model.state_dict()[name].dtype == tensor.dtype
+        )
+    for name, tensor in whole.criterion.state_dict().items():
+        assert torch.equal(half.criterion.state_dict()[name], tensor)
+    assert half.weights != whole.weights and half.kept.rule == whole.kept.rule
+    assert np.mean(half.predict(IMAGE, "iou") == whole.predict(IMAGE, "iou")) > 0.9
+    sizes = [(place / "model.safetensors").stat().st_size for place in (tmp_path / "half", given)]
+    assert 0.5 <= sizes[0] / sizes[1] < 0.51
+    assert "The weights are float16" in (tmp_path / "half/README.md").read_text()
+
+
+def test_a_weight_beyond_float16_is_refused(folder, tmp_path):
+    own = segloss.load_run(folder)
+    with torch.no_grad():
+        next(own.model.parameters())[0, 0, 0, 0] = 1e5
+    with pytest.raises(InputError, match=r"holds values beyond those of float16; leave --half out"):
+        export.export_hub(own, tmp_path / "half", half=True)
+    assert not (tmp_path / "half").exists()
+
+
+def test_half_wants_a_folder_to_give_away():
+    with pytest.raises(InputError, match="--half does nothing without --hub"):
+        parse_config(ExportConfig, "export", ["--checkpoint", "a", "--half"])
+
+
+# ---- the model that ships
+
+
+def test_the_model_that_ships_finds_rare_classes_and_is_small():
+    from segloss.datasets.street_scenes import render_street
+
+    run = segloss.load_run("demo")
+    assert run.name == "demo" and (run.path.stat().st_size / 2**20) < 3
+    scores = {}
+    for decision in ("plain", "iou"):
+        confusion = segloss.ConfusionMatrix(len(run.classes))
+        for index in range(8):
+            image, labels = render_street(0, "test", index)
+            confusion.update(run.predict(image, decision), labels)
+        scores[decision] = confusion.compute()
+    assert scores["iou"].miou > scores["plain"].miou > 0.4
+    assert float(scores["iou"].iou[run.classes.names.index("pole")]) > 0.1
+
+
+def test_a_folder_called_demo_comes_before_the_model_that_ships(given, tmp_path, monkeypatch):
+    shutil.copytree(given, tmp_path / "demo")
+    monkeypatch.chdir(tmp_path)
+    assert segloss.load_run("demo").weights == segloss.load_run(given).weights

@@ -329,6 +329,22 @@ def test_a_killed_evaluation_writes_no_metrics_and_goes_on(tmp_path):
     assert sum(row["pixels"] for row in metrics["classes"]) == sum(int((mask < 255).sum()) for mask in truth)
 
 
+def test_an_evaluation_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    write_png(tmp_path / "true/a.png", random_mask(1, (40, 50)))
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segloss.evaluation.score.score_all", stopped)
+    folders = ["--predictions", str(tmp_path / "true"), "--labels", str(tmp_path / "true")]
+    monkeypatch.setattr(sys, "argv", ["eval_seg.py", *folders, "--output-dir", str(tmp_path / "o")])
+    with pytest.raises(SystemExit) as stop:
+        eval_seg.main()
+    said = f"interrupted; what was scored is kept: go on with --output-dir {tmp_path / 'o'}\n"
+    assert stop.value.code == 130 and capsys.readouterr().err == said
+
+
 MEASURED = """
 import resource, sys
 import eval_seg
