@@ -164,13 +164,13 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     except InputError as error:
         console.print(f"warning: no decision was fitted: {error}", soft_wrap=True)
     for dataset in splits.all[1:]:
-        kept = KeepSome(dataset, 4)
+        kept = KeepSome(dataset, 4, run.kept.rule)
         by_rule = CountByRule(run.kept.rule, len(run.classes)) if run.kept.rule and not partly_labelled else None
         looks = all_of(kept, by_rule)
         source = RunSource(run.name, run, dataset, Measures(calibration=True), **how, on_sample=looks)
         scores, _ = score(source, progress=progress_bar(f"scoring {dataset.split}"))
         write_json(folder / f"{dataset.split}_metrics.json", scores.to_json())
-    draw_run(folder, scores, run.classes, kept.samples)
+    draw_run(folder, scores, run.classes, kept.samples, kept.by_rule)
     print_scores(scores, f"{dataset.name} {dataset.split}: {scores.images} images, {run.path.name}")
     counted = by_rule.confusion.compute() if by_rule else None
     for line in [gain_by_rule(scores, counted)] if counted else []:

@@ -136,21 +136,29 @@ class CountByRule:
 class KeepSome:
     """A callback for :func:`evaluate` that keeps evenly spaced samples for a picture.
 
+    Args:
+        rule: where given, what it decides is kept too; the evaluation has to count calibration then.
+
     Attributes:
         samples: (name, image, labels, predicted) at the label's own resolution.
+        by_rule: of each of these what the rule decides; empty without one.
     """
 
-    def __init__(self, dataset: SegmentationDataset, count: int):
-        self.dataset = dataset
+    def __init__(self, dataset: SegmentationDataset, count: int, rule: IoUDecision | None = None):
+        self.dataset, self.rule = dataset, rule
+        self.by_rule: list[np.ndarray] = []
         count = min(count, len(dataset))
         self.wanted = {(2 * place + 1) * len(dataset) // (2 * count) for place in range(count)}
         self.seen = 0
         self.samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def __call__(self, sample: dict[str, Any], predicted: Tensor, _: Tensor | None = None) -> None:
+    def __call__(self, sample: dict[str, Any], predicted: Tensor, posterior: Tensor | None = None) -> None:
         if self.seen in self.wanted:
             labels = sample["labels"].numpy()
             image = self.dataset.read_picture(self.seen)
             kind = map_dtype(len(self.dataset.classes))
             self.samples.append((sample["name"], image, labels.astype(kind), predicted.numpy().astype(kind)))
+            if self.rule is not None:
+                assert posterior is not None
+                self.by_rule.append(self.rule.decide(posterior)[0].cpu().numpy().astype(kind))
         self.seen += 1

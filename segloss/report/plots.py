@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from segloss.datasets import ClassTable
 
+RAREST_DRAWN = 5  # classes whose IoU over the epochs is drawn
 MOST_CLASSES = 40  # of a confusion matrix as a picture or a table; a side is half an inch a class
 
 Colors = Sequence[Sequence[int]]  # RGB, 0..255
@@ -29,14 +30,17 @@ def draw_run(
     scores: RunScores,
     classes: "ClassTable",
     samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    by_rule: Sequence[np.ndarray] = (),
 ) -> None:
-    """curves.png, per_class_iou.png and predictions.png of a run folder."""
+    """curves.png, per_class_iou.png and predictions.png of a run folder; ``by_rule`` as :func:`plot_predictions`."""
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    plot_history(rows, folder / "curves.png")
+    there = [row for row in scores.classes if row.pixels]
+    rarest = [row.name for row in sorted(there, key=lambda row: row.pixels)[:RAREST_DRAWN]]
+    plot_history(rows, folder / "curves.png", rarest)
     title = title_of(folder.name, scores)
     plot_class_iou(scores, classes.colors, title, folder / "per_class_iou.png")
-    plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png")
+    plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png", by_rule)
 
 
 def plot_reliability(bins: Mapping[str, Sequence[Bin]], path: Path) -> None:
@@ -145,7 +149,9 @@ def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float],
     height = 0.3 * len(names) + 1.2
     figure, (left, middle, right) = _figure(9 + height, max(height, 2.5), ncols=3, width_ratios=[3, 2.4, 0.9 * height])
     paint = [_bar_colors(colors)[c] for c in order]
-    left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
+    bars = left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
+    left.bar_label(bars, [f"{100 * first['share'][c]:.2g}" for c in order], padding=10, fontsize=8)
+    left.margins(x=0.15)
     for (name, other), marker in zip([item for item in splits.items() if item[0] != split], "o^s", strict=False):
         shares = [100 * other["share"][c] or np.nan for c in order]
         left.plot(
@@ -171,10 +177,12 @@ def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float],
     _save(figure, path)
 
 
-def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Losses and validation scores over the epochs."""
+def plot_history(rows: Sequence[Mapping[str, float]], path: Path, rarest: Sequence[str] = ()) -> None:
+    """Losses, validation scores and the IoU of the rarest classes over the epochs; legends below the panels."""
     epochs = [row["epoch"] for row in rows]
-    figure, (left, right) = _figure(10, 3.8, ncols=2)
+    told = [name for name in rarest if any(f"val_iou/{name}" in row for row in rows)]
+    figure, panels = _figure(13 if told else 10, 4.2, ncols=3 if told else 2)
+    left, right = panels[:2]
     for key, name in (("train_loss", "training (crops)"), ("val_loss", "validation")):
         left.plot(epochs, [row.get(key, np.nan) for row in rows], label=name, marker=".")
     left.set_ylabel("loss")
@@ -182,11 +190,15 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     for key, name in (("miou", "mIoU"), ("mean_accuracy", "mean accuracy"), ("pixel_accuracy", "pixel accuracy")):
         right.plot(epochs, [100 * row.get(f"val_{key}", np.nan) for row in rows], label=name, marker=".")
     right.set_ylabel("validation score (%)")
-    right.set_ylim(0, 100)
-    for axes in (left, right):
+    for name in told:
+        panels[2].plot(epochs, [100 * row.get(f"val_iou/{name}", np.nan) for row in rows], label=name, marker=".")
+        panels[2].set_ylabel("validation IoU of the rarest classes (%)")
+    for axes in panels[1:]:
+        axes.set_ylim(0, 100)
+    for axes in panels:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
@@ -245,29 +257,39 @@ def plot_predictions(
     class_names: Sequence[str],
     colors: Colors,
     path: Path,
+    by_rule: Sequence[np.ndarray] = (),
 ) -> None:
-    """A grid, one row per sample (name, image, labels, predicted): image, truth, prediction, errors; a legend below."""
+    """A grid, one row per sample (name, image, labels, predicted): image, truth, prediction, errors; a legend below.
+
+    ``by_rule``: of each sample what the IoU rule decides, a column more, whose errors are shown then.
+    """
     from matplotlib.patches import Patch
+
+    columns = 5 if by_rule else 4
 
     height, width = samples[0][1].shape[:2]
     cell = 3.0
     legend_rows = -(-(len(class_names) + 3) // 7)
     figure, grid = _figure(
-        4 * cell,
+        columns * cell,
         len(samples) * cell * height / width + 0.5 + 0.28 * legend_rows,
         nrows=len(samples),
-        ncols=4,
+        ncols=columns,
         squeeze=False,
     )
-    for axes, (name, image, labels, predicted) in zip(grid, samples, strict=True):
-        accuracy = (predicted == labels)[labels < len(class_names)]
-        right = f"errors ({percent(accuracy.mean() if accuracy.size else None)} % right)"
-        panels = (
+    for place, (axes, (name, image, labels, predicted)) in enumerate(zip(grid, samples, strict=True)):
+        ruled = by_rule[place] if by_rule else None
+        last = predicted if ruled is None else ruled
+        accuracy = (last == labels)[labels < len(class_names)]
+        share = percent(accuracy.mean() if accuracy.size else None)
+        right = f"errors{'' if ruled is None else ' of that'} ({share} % right)"
+        panels = [
             (name, image),
             ("truth", paint(labels, colors)),
-            ("prediction", paint(predicted, colors)),
-            (right, paint_errors(predicted, labels, len(class_names))),
-        )
+            ("prediction" if ruled is None else "plain argmax", paint(predicted, colors)),
+            *([] if ruled is None else [("decided for mean IoU", paint(ruled, colors))]),
+            (right, paint_errors(last, labels, len(class_names))),
+        ]
         for ax, (title, picture) in zip(axes, panels, strict=True):
             ax.imshow(picture, interpolation="nearest")
             ax.set_title(title, fontsize=9)
