@@ -119,6 +119,30 @@ def test_metrics_say_how_far_the_posterior_was_off_before(trained):
         assert section["classwise_ece"] == pytest.approx(np.mean(entry[other]["classwise_ece"]), abs=1e-4)
 
 
+def test_the_rule_counts_by_labels_where_there_are_enough_of_every_class(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fitting, "LABELLED_IMAGES", 0)
+    scores(without_decision(run), tmp_path / "a", "--decision", "iou")
+    assert ", with labels), " in capsys.readouterr().out
+    fitted, on = segloss.load_run(run).kept, kept(run)["rule"]["miou"]
+    assert fitted.rule.counts == "labels" and on["iou"] >= on["plain"] and not fitted.plain_better
+    assert on["iou"] == pytest.approx(fitted.rule.score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("split", "labelled", "images", "found"),
+    [
+        ("val", True, (9, 5, 0), "labels"),  # the last is in no training image either
+        ("val", True, (9, 4, 9), "posterior"),
+        ("val", False, (0, 0, 0), "posterior"),
+        ("train", True, (9, 9, 9), "posterior"),
+    ],
+)
+def test_labels_of_a_class_in_hardly_any_image_are_not_counted_by(split, labelled, images, found, monkeypatch):
+    monkeypatch.setattr(fitting, "load_or_count", lambda dataset: (SimpleNamespace(images=images), "counted"))
+    run = SimpleNamespace(counts=SimpleNamespace(pixels=(900, 10, 0)))
+    assert fitting.counted_by(run, SimpleNamespace(split=split, has_labels=labelled)) == found
+
+
 def test_a_continued_run_drops_what_no_longer_fits(run, capsys, monkeypatch):
     monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
     before = segloss.load_run(run).weights

@@ -103,7 +103,7 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(finished):
         str(folder),
     ):
         assert expected in printed
-    assert max(map(len, printed.replace(str(folder), "").splitlines())) <= 130
+    assert max(map(len, printed.replace(str(folder), "").splitlines())) <= 150
 
 
 def test_metrics_follow_the_documented_schema(finished):
