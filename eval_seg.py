@@ -7,6 +7,8 @@ Started by torchrun or another launcher, each process scores a share of the imag
 """
 
 import os
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from segloss.evaluation.mask_source import MaskSource
     from segloss.evaluation.results import Totals
     from segloss.evaluation.run_source import RunSource
+    from segloss.report.pages import Made
     from segloss.schema import SweepPoint
 
 
@@ -27,7 +30,7 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
-    if config.images:
+    if config.only_predicts:
         predict(config)
         return
 
@@ -88,8 +91,9 @@ def evaluate(argv: list[str] | None = None) -> None:
     sweeps, chosen = sweep(config, sources, totals, folder) if config.sweep_tau else ({}, {})
     classes, matrices = sources[0].classes, {name: total.matrix for name, total in totals.items()}
     plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps, chosen)
-    shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
-    write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
+    shown = {source.name: extremes(source, totals[source.name], config.page_images) for source in sources[:MOST_RUNS]}
+    made = made_by(config, argv, folder)
+    write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown, made)
     for source in sources:
         if source.suspects is not None:
             best, title = source.suspects.best, f"{title_of(source.name, scores[source.name])}: suspicious labels"
@@ -97,6 +101,22 @@ def evaluate(argv: list[str] | None = None) -> None:
             page = write_suspects(folder, source.name, title, classes, best, ranked, source.image)
             say(f"{source.name}: {len(best)} regions in {len(ranked)} images whose label is suspicious: {page}")
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
+
+
+def made_by(config: "EvalConfig", argv: list[str] | None, folder: Path) -> "Made":
+    """What the page says of its own making."""
+    import segloss
+    from segloss.report.pages import Made
+
+    folders = {"results": str(folder)}
+    if config.predictions:
+        folders |= {"predictions": " ".join(config.predictions), "labels": str(config.labels)}
+        folders |= {"images": config.images} if config.images else {}
+    else:
+        folders |= {"runs": " ".join(config.checkpoint)}
+        folders |= {"data": config.data_path} if config.data_path else {}
+    command = shlex.join(["eval_seg.py", *(sys.argv[1:] if argv is None else argv)])
+    return Made(time.strftime("%Y-%m-%d %H:%M"), segloss.__version__, command, folders)
 
 
 def predict(config: "EvalConfig") -> None:
@@ -149,7 +169,7 @@ def output_folder(config: "EvalConfig") -> Path:
     """--output-dir, else a folder inside the one run, else one for the comparison."""
     if config.output_dir:
         return Path(config.output_dir)
-    if config.images:
+    if config.only_predicts:
         return Path("runs") / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
     from segloss.hub import is_given
 
