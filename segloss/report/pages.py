@@ -40,6 +40,7 @@ from segloss.schema import Comparison, CountTable, Interval, RunOrigin, RunScore
 # Of bars, a run after the other; each has a contrast of 3 with the light page and with the dark one.
 RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#c0699b", "#8c6d1f", "#737373")
 
+MOST_CONFUSED = 10  # sentences on confusions above a matrix
 Runs = Mapping[str, RunScores]
 
 
@@ -99,6 +100,7 @@ def write_report(
     source = interval_source(comparison)
     intervals = f"{source[0].upper()}{source[1:]}."
     grouped = f"by the classes' pixels in {first.groups.by_pixels_of}"
+    most_words = MOST_CONFUSED if len(classes) <= MOST_CLASSES else None  # where no matrix says the rest, all
     cards = {name: [card(one, classes.names, colors) for one in images] for name, images in shown.items()}
     write_page(
         path,
@@ -125,7 +127,7 @@ def write_report(
         most_classes=MOST_CLASSES,
         plots={title: png_picture(picture) for title, picture in plots.items()},
         confusion=[
-            {"name": name, "words": [confused_text(row) for row in runs[name].confusions or ()]}
+            {"name": name, "words": [confused_text(row) for row in (runs[name].confusions or ())[:most_words]]}
             | (_heat_map(matrix, classes.names, order) if len(classes) <= MOST_CLASSES else {"rows": []})
             for name, matrix in matrices.items()
         ],
@@ -133,7 +135,7 @@ def write_report(
         images=[{"name": name, "cards": found} for name, found in cards.items()],
         images_of=f"Of the first {len(shown)} of {len(runs)} runs." if len(shown) < len(runs) else "",
         kinds=KINDS,
-        colors=[{"number": c, "name": classes.names[c], "color": colors[c], "clear": c == clear} for c in order],
+        colors=[{"number": c, "name": classes.names[c], "color": colors[c], "painted": c != clear} for c in order],
         own_colors=colors == tuple(classes.colors),
         error_colors=dict(zip(PLACES, ERROR_COLORS, strict=True)),
         correct_color=CORRECT_COLOR,
