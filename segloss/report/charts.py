@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segloss.report.color_vision import Color
 from segloss.report.wording import own_intervals
 from segloss.schema import Comparison, Interval, RankedSetting, RunScores
 
@@ -63,9 +64,9 @@ def _places(mean: Interval, axis: Axis) -> dict[str, float | None]:
 
 
 def class_chart(
-    runs: Mapping[str, RunScores], comparison: Comparison, order: Sequence[int], colors: Sequence[Sequence[int]]
+    runs: Mapping[str, RunScores], comparison: Comparison, order: Sequence[int], colors: Sequence[Color | None]
 ) -> list[dict[str, Any]]:
-    """Of each class, in this order, the IoU of every run, with its interval where the run has one of its own."""
+    """Of each class, in this order, its colour if it is painted and the IoU of every run, with its own interval."""
     own = own_intervals(runs, comparison)
     alone = {row.members[0]: row.classes for row in comparison.ranking if row.members[0] in own and row.runs == 1}
     rows = []

@@ -25,11 +25,18 @@ VISIONS = {
 XYZ = np.array([[0.41246, 0.35758, 0.18044], [0.21267, 0.71515, 0.07217], [0.01933, 0.11919, 0.95030]])
 
 APART = 8.0  # CIEDE2000; patches that are not side by side can be told apart
-# Found by a search for the largest smallest distance in all visions, of each other 12.3, of ERROR_COLORS 12.7.
-PALETTE = (
-    *((210, 195, 120), (120, 120, 120), (150, 165, 255), (135, 30, 0), (0, 0, 150), (225, 120, 0), (165, 135, 105)),
-    *((90, 60, 60), (90, 105, 135), (180, 165, 180), (0, 0, 60), (135, 135, 180), (135, 90, 75), (210, 210, 255)),
-    *((15, 75, 90), (255, 255, 165), (255, 255, 225), (60, 15, 0), (210, 180, 165), (15, 75, 165)),
+# Found by a search for colours far apart in all visions: the 8 by 14.5, the 20 by 12.3, and from ERROR_COLORS by 12.
+PALETTES: tuple[tuple[Color, ...], ...] = (
+    (
+        *((230, 159, 0), (204, 121, 167), (0, 150, 110), (60, 200, 150), (0, 60, 140), (120, 200, 255)),
+        *((120, 20, 20), (0, 100, 80)),
+    ),
+    (
+        *((210, 195, 120), (120, 120, 120), (150, 165, 255), (135, 30, 0), (0, 0, 150), (225, 120, 0)),
+        *((165, 135, 105), (90, 60, 60), (90, 105, 135), (180, 165, 180), (0, 0, 60), (135, 135, 180)),
+        *((135, 90, 75), (210, 210, 255), (15, 75, 90), (255, 255, 165), (255, 255, 225), (60, 15, 0)),
+        *((210, 180, 165), (15, 75, 165)),
+    ),
 )
 CORRECT_COLOR = (225, 225, 225)
 IGNORED_COLOR = (0, 0, 0)
@@ -87,19 +94,20 @@ def nearest(colors: Colors, others: Colors | None = None) -> float:
 
 
 def shown_colors(colors: Colors) -> tuple[Color, ...]:
-    """The classes' own colours where everybody can tell them apart, else of :data:`PALETTE` those that are most alike.
+    """The classes' own colours where everybody can tell them apart, else those of a palette that are most alike.
 
-    More classes than the palette has keep their own: there are not so many colours that far apart.
+    More than 20 classes keep their own: there are not so many colours that far apart.
 
     >>> shown_colors([(230, 159, 0), (0, 114, 178)])  # far apart
     ((230, 159, 0), (0, 114, 178))
     >>> shown_colors([(128, 0, 0), (128, 64, 0)])  # to those who see no red a shade of one colour
-    ((135, 30, 0), (135, 90, 75))
+    ((120, 20, 20), (230, 159, 0))
     """
     own = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
-    if len(own) > len(PALETTE) or nearest(own) >= APART:
+    enough = [palette for palette in PALETTES if len(palette) >= len(own)]
+    if not enough or nearest(own) >= APART:
         return own
-    left, found = list(PALETTE), []
+    left, found = list(enough[0]), []
     for color in own:
         distances = ciede2000(lab([color]), lab(left))
         found.append(left.pop(int(distances.argmin())))

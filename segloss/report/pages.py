@@ -120,7 +120,7 @@ def write_report(
         intervals=intervals,
         names=list(runs),
         run_colors=RUN_COLORS,
-        classes=class_chart(runs, comparison, order, colors),
+        classes=class_chart(runs, comparison, order, [None if c == clear else color for c, color in enumerate(colors)]),
         details=[_details(name, scores, order) for name, scores in runs.items()],
         categories=_categories(runs),
         parts_of=part_table(runs)[1],

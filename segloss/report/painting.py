@@ -86,7 +86,7 @@ def _at_most(picture: np.ndarray, most: int, how: int) -> np.ndarray:
 
 
 def _png(picture: np.ndarray) -> Picture:
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
     return _picture("png", encoded.tobytes(), picture)
 
 

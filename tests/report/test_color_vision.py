@@ -13,7 +13,7 @@ from segloss.report.color_vision import (
     CORRECT_COLOR,
     ERROR_COLORS,
     IGNORED_COLOR,
-    PALETTE,
+    PALETTES,
     VISIONS,
     ciede2000,
     lab,
@@ -74,12 +74,13 @@ def test_the_colours_of_errors_are_apart_from_each_other_and_from_all_that_is_be
     assert nearest(ERROR_COLORS) > 30 and nearest(ERROR_COLORS, beside) > 29
 
 
-def test_any_two_colours_of_the_palette_are_apart():
-    assert nearest(PALETTE) > 12 and nearest(PALETTE, ERROR_COLORS) > 12 and len(set(PALETTE)) == 20
-    assert nearest(PALETTE, [(246, 248, 250), (21, 27, 35)]) > 10  # the card that background lets through
+@pytest.mark.parametrize(("palette", "count", "least"), [(PALETTES[0], 8, 14), (PALETTES[1], 20, 12)])
+def test_any_two_colours_of_a_palette_are_apart(palette, count, least):
+    assert nearest(palette) > least and nearest(palette, ERROR_COLORS) > 12 and len(set(palette)) == count
+    assert nearest(palette, [(246, 248, 250), (21, 27, 35)]) > 10  # the card that background lets through
 
 
-@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if len(table) <= len(PALETTE)])
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if len(table) <= len(PALETTES[-1])])
 def test_built_in_tables_of_few_classes_are_apart_on_the_page(name):
     assert nearest(TABLES[name].colors) < 4 < APART < nearest(shown_colors(TABLES[name].colors))
 
