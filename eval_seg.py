@@ -6,6 +6,8 @@ python eval_seg.py --predictions masks/A masks/B --labels masks/true
 Started by torchrun or another launcher, each process scores a share of the images, and the first writes.
 """
 
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from segloss.evaluation.mask_source import MaskSource
     from segloss.evaluation.results import Totals
     from segloss.evaluation.run_source import RunSource
+    from segloss.report.pages import Made
     from segloss.schema import SweepPoint
 
 
@@ -26,7 +29,7 @@ def evaluate(argv: list[str] | None = None) -> None:
 
     config = parse_config(EvalConfig, "eval_seg.py", argv)
 
-    if config.images:
+    if config.only_predicts:
         predict(config)
         return
 
@@ -40,6 +43,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.evaluation.shares import score_share, stores_of
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.ranks import here
+    from segloss.report.alarms import not_found
     from segloss.report.pages import write_report
     from segloss.report.suspects import write_suspects
     from segloss.report.tables import clear_results, make_folder, write_evaluation
@@ -73,7 +77,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         refuse_errors([found for each in findings.values() for found in each], listed_by)
     for name, found in findings.items():
         print_scores(scores[name], title_of(name, scores[name]))
-        for finding in found:
+        for finding in [*found, *(not_found(scores[name]) if config.checkpoint else [])]:
             say(f"warning: {finding}")
     for finding in same_counts(totals):
         say(f"warning: {finding}")
@@ -90,8 +94,9 @@ def evaluate(argv: list[str] | None = None) -> None:
     sweeps, chosen = sweep(config, sources, totals, folder) if config.sweep_tau else ({}, {})
     classes, matrices = sources[0].classes, {name: total.matrix for name, total in totals.items()}
     plots = write_evaluation(folder, classes.names, scores, matrices, comparison, sweeps, chosen)
-    shown = {source.name: extremes(source, totals[source.name]) for source in sources[:MOST_RUNS]}
-    write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown)
+    shown = {source.name: extremes(source, totals[source.name], config.page_images) for source in sources[:MOST_RUNS]}
+    made = made_by(config, argv, folder)
+    write_report(folder / "report.html", classes, scores, matrices, comparison, plots, shown, made)
     for source in sources:
         if source.suspects is not None:
             best, title = source.suspects.best, f"{title_of(source.name, scores[source.name])}: suspicious labels"
@@ -99,6 +104,22 @@ def evaluate(argv: list[str] | None = None) -> None:
             page = write_suspects(folder, source.name, title, classes, best, ranked, source.image)
             say(f"{source.name}: {len(best)} regions in {len(ranked)} images whose label is suspicious: {page}")
     console.print(f"results: {folder}, page: {folder / 'report.html'}", soft_wrap=True)
+
+
+def made_by(config: "EvalConfig", argv: list[str] | None, folder: Path) -> "Made":
+    """What the page says of its own making."""
+    import segloss
+    from segloss.report.pages import Made
+
+    folders = {"results": str(folder)}
+    if config.predictions:
+        folders |= {"predictions": " ".join(config.predictions), "labels": str(config.labels)}
+        folders |= {"images": config.images} if config.images else {}
+    else:
+        folders |= {"runs": " ".join(config.checkpoint)}
+        folders |= {"data": config.data_path} if config.data_path else {}
+    command = shlex.join(["eval_seg.py", *(sys.argv[1:] if argv is None else argv)])
+    return Made(time.strftime("%Y-%m-%d %H:%M"), segloss.__version__, command, folders)
 
 
 def predict(config: "EvalConfig") -> None:
@@ -151,7 +172,7 @@ def output_folder(config: "EvalConfig") -> Path:
     """--output-dir, else a folder inside the one run, else one for the comparison."""
     if config.output_dir:
         return Path(config.output_dir)
-    if config.images:
+    if config.only_predicts:
         return Path("runs") / f"predictions-{time.strftime('%Y%m%d-%H%M%S')}"
     from segloss.hub import is_given
 

@@ -62,7 +62,12 @@ class ScoredOptions(Options):
         metavar="RUN",
     )
     predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
-    images: str | None = option(None, "predict a folder of images instead of scoring", metavar="DIR")
+    images: str | None = option(
+        None,
+        "of --checkpoint: predict a folder of images instead of scoring; of --predictions: the photographs that their "
+        "masks are of, to show on the page",
+        metavar="DIR",
+    )
     ensemble: bool = option(False, "the runs together: the mean of their posteriors", of=SEEN)
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
@@ -203,6 +208,9 @@ class OutputOptions(Options):
         *COUNT,
         of=SCORED,
     )
+    page_images: int = option(
+        3, "images on the page of each kind (worst, rarest class, best)", *AT_LEAST_ONE, of=SCORED
+    )
     output_dir: str | None = option(
         None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
     )
@@ -211,6 +219,11 @@ class OutputOptions(Options):
 @dataclass(frozen=True)
 class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOptions, SightOptions, OutputOptions):
     """``eval_seg.py``: score trained runs, or folders of predicted masks, and compare them."""
+
+    @property
+    def only_predicts(self) -> bool:
+        """Whether there is nothing to score: ``--checkpoint RUN --images DIR``."""
+        return self.images is not None and bool(self.checkpoint)
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -222,8 +235,6 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
             raise InputError("give either --checkpoint, run folders or .ckpt files, or --predictions, folders of masks")
         if self.predictions and self.labels is None:
             raise InputError(LABELS_MISSING)
-        if self.images is not None and not self.checkpoint:
-            raise InputError("--images needs --checkpoint, the run that predicts them")
         self._check_mode()
         if self.ensemble:
             require(len(self.checkpoint) > 1, "ensemble", "given with several --checkpoint", " ".join(self.checkpoint))
@@ -244,7 +255,7 @@ class EvalConfig(ScoredOptions, MaskOptions, ComparisonOptions, OperatingPointOp
 
     def _check_mode(self) -> None:
         """InputError for an option that the way of evaluating would pass over in silence."""
-        mode = "--predictions" if self.predictions else "--images" if self.images is not None else "--checkpoint"
+        mode = "--predictions" if self.predictions else "--images" if self.only_predicts else "--checkpoint"
         for key in keys_of(EvalConfig):
             modes = key.form.get("of", mode)
             if mode not in modes and key.of(self) != key.option.default:

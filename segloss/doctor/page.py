@@ -6,20 +6,18 @@ from segloss.config import DoctorConfig
 from segloss.doctor.findings import Finding, SplitFacts
 from segloss.errors import InputError
 
-BACKGROUND = ("background", "bg", "_background_")  # where there is nothing: its pixels are shown as they are
-
 
 def write_doctor_page(
     path: Path, config: DoctorConfig, findings: list[Finding], rows: list[dict], splits: list[SplitFacts]
 ) -> None:
     """The findings, the table of splits, and labels painted over some images of each."""
     from segloss.report.pages import write_page
-    from segloss.report.painting import data_uri, overlay
+    from segloss.report.painting import clear_class, jpeg, overlay
 
     pictures = []
     tables = [facts.dataset.classes for facts in splits[:1]]  # none where no split can be read
     names = tables[0].names if tables else ()
-    clear = next((place for place, name in enumerate(names) if name.lower() in BACKGROUND), None)
+    clear = clear_class(names)
     for facts in splits if config.overlays else ():
         dataset = facts.dataset
         for place in facts.places[:: max(1, len(facts.places) // config.overlays)][: config.overlays]:
@@ -28,8 +26,8 @@ def write_doctor_page(
             except InputError:
                 continue  # among the findings
             if labels is not None:
-                uri = data_uri(overlay(dataset.bands.picture(image), labels, dataset.classes.colors, clear=clear))
-                pictures.append({"uri": uri, "name": dataset.names[place], "split": dataset.split})
+                picture = jpeg(overlay(dataset.bands.picture(image), labels, dataset.classes.colors, clear=clear))
+                pictures.append({"picture": picture, "name": dataset.names[place], "split": dataset.split})
     try:
         write_page(
             path,

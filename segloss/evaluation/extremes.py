@@ -7,18 +7,18 @@ import numpy as np
 from segloss.evaluation.results import Totals
 from segloss.evaluation.source import Source
 from segloss.metrics import class_groups
-from segloss.report.pages import ShownImage
+from segloss.report.image_cards import ShownImage
 
-EXTREMES = 3  # images of each kind, of each run
+EXTREMES = 3  # images of each kind, of each run, unless more are asked for
 MOST_RUNS = 4  # whose images are shown
 
 
-def extremes(source: Source, totals: Totals) -> list[ShownImage]:
+def extremes(source: Source, totals: Totals, most: int = EXTREMES) -> list[ShownImage]:
     """The worst images of a run by wrong pixels and by the rarest class, and the best that hold a rare class.
 
     Pixels are counted, not averaged over classes, so that one false pixel makes no image the worst. The rarest class is
     the one of fewest training pixels (or, where these are not known, true ones) that some image holds; the rare ones
-    are the tail's. An image is shown once. The network runs once more on them.
+    are the tail's. An image is shown once, and ``most`` of each kind. The network runs once more on them.
     """
     hits, true, predicted = np.moveaxis(totals.counts, 1, 0)
     pixels = true.sum(1)
@@ -29,7 +29,7 @@ def extremes(source: Source, totals: Totals) -> list[ShownImage]:
 
     def take(kind: str, places: Iterable[int], said: dict[int, str]) -> None:
         new = [place for place in places if place in said and place not in found]
-        found.update((place, (kind, said[place])) for place in new[:EXTREMES])
+        found.update((place, (kind, said[place])) for place in new[:most])
 
     counted = {k: f"{wrong[k]:,} ({100 * wrong[k] / pixels[k]:.1f} %)" for k in np.flatnonzero(wrong).tolist()}
     take("most wrong pixels", np.argsort(-wrong, kind="stable").tolist(), counted)

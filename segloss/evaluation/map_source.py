@@ -32,8 +32,9 @@ class MapSource(MaskSource):
     """A folder of probability maps against a folder of labels: decided on and calibrated as a run's own posterior.
 
     Args:
-        name, predictions, labels, classes, skip_bad, workers, training_pixels: as of :class:`MaskSource`; training
-            pixels also give the prior, and are those of the maps' run where they are not given.
+        name, predictions, labels, classes, skip_bad, workers, training_pixels, images: as of
+            :class:`MaskSource`; training pixels also give the prior, and are those of the maps' run where they are not
+            given.
         measures: what to count, and the decision; its ``rule`` is one more point of the sweep.
         on_sample: as of :class:`segloss.evaluation.run_source.RunSource`, but from several threads.
 
@@ -52,6 +53,7 @@ class MapSource(MaskSource):
         skip_bad: bool = False,
         workers: int | None = None,
         training_pixels: tuple[int, ...] | None = None,
+        images: Path | None = None,
         on_sample: OnSample | None = None,
     ):
         self.index = MapIndex.load(predictions)
@@ -70,6 +72,7 @@ class MapSource(MaskSource):
             skip_bad=skip_bad,
             workers=workers,
             training_pixels=training_pixels or self.index.training_pixels,
+            images=images,
         )
 
     @property
@@ -139,14 +142,14 @@ class MapSource(MaskSource):
     def _files_of(self, triple: Triple) -> list[Path]:
         return [*files_of(triple.predicted), triple.true]
 
-    def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
-        """No image; labels and the class numbers decided on, of one sample."""
+    def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """The photograph, if there is one, labels and the class numbers decided on, of one sample."""
         seen, posterior = self.read(next(triple for triple in self.triples if triple.name == name))
         labels = seen["labels"].numpy()
         assert isinstance(posterior, Tensor)  # it has been counted
         predicted = decide(self.reader, posterior, self.prior, self.measures.decision)[0]
         kind = map_dtype(len(self.classes))
-        return None, labels.astype(kind), predicted.numpy().astype(kind)
+        return self.image(name), labels.astype(kind), predicted.numpy().astype(kind)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         seen, posterior = self.read(item[1])

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 
 from segloss.datasets.base import file_length, file_state
 from segloss.datasets.classes import STRAY, ClassTable
-from segloss.datasets.images import image_size, read_header
+from segloss.datasets.images import image_size, read_header, read_image
 from segloss.datasets.labelled import find_labelled
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
 from segloss.datasets.rows import LARGE, mask_rows
@@ -20,7 +21,7 @@ from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, has_train_ids, in
 from segloss.errors import Finding, InputError
 from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.doubts import mask_findings
-from segloss.evaluation.matching import Triple, match, some
+from segloss.evaluation.matching import Triple, match, match_images, some
 from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.written import noted_in_histogram, noted_in_maps, noted_of_palettes
@@ -79,6 +80,7 @@ class MaskSource:
             is noted in ``skipped``.
         workers: threads, at least 1; default: one per core.
         training_pixels: of each class, where known: they order head, middle and tail.
+        images: folder of the photographs, to look at; it may lack some.
 
     Raises:
         InputError: files do not match.
@@ -97,6 +99,7 @@ class MaskSource:
         skip_bad: bool = False,
         workers: int | None = None,
         training_pixels: tuple[int, ...] | None = None,
+        images: Path | None = None,
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
@@ -126,6 +129,8 @@ class MaskSource:
         self.bad: dict[int, str] = {}
         self.suspects: Suspects | None = None
         self._large = self._require_sizes()
+        true = {triple.name: triple.true for triple in self.triples}
+        self.images = {} if images is None else match_images(images, true)
 
     @property
     def sees_all(self) -> bool:
@@ -212,17 +217,24 @@ class MaskSource:
         """Those whose change makes an earlier result void."""
         return [triple.predicted, triple.true]
 
-    def image(self, name: str) -> None:
-        """There is none beside the masks."""
+    def image(self, name: str) -> np.ndarray | None:
+        """RGB ``(H, W, 3)`` of one sample at the size of its label; None where no photograph was given."""
+        if name not in self.images:
+            return None
+        height, width = image_size(self.triples[self.names.index(name)].true)
+        image = read_image(self.images[name])
+        if image.shape[:2] != (height, width):
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+        return image
 
-    def picture(self, name: str) -> tuple[None, np.ndarray, np.ndarray]:
-        """No image; labels and predicted class numbers of one sample."""
+    def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """The photograph, if there is one, labels and predicted class numbers of one sample."""
         place = self.names.index(name)
         triple = self.triples[place]
         labels = map_mask(read_mask(triple.true), self.classes, triple.true)
         if self.labelled is not None:
             labels = self.labelled.of_image(labels, place)
-        return None, labels, lookup(read_mask(triple.predicted), self.predicted_classes)
+        return self.image(name), labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         self.bad = {}

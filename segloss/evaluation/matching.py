@@ -109,6 +109,25 @@ def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> tuple[dict[str, 
     return _whole(predicted), _whole(true)
 
 
+def match_images(folder: Path, labels: dict[str, Path]) -> dict[str, Path]:
+    """Photographs by the names of the labels that they belong to, brought together as :func:`match` does it.
+
+    Raises:
+        InputError: none belongs to a label, or two are of one name.
+    """
+    files = list_images(require_folder(folder, "images"))
+    if all(FRAME.search(name) for name in labels):
+        of_image, of_label = ({name: _frame(name) for name in side} for side in (files, labels))
+    else:
+        of_image, of_label = _keys(files, labels)
+    found = _by_key(files, of_image, "image")
+    matched = {name: found[of_label[name]] for name in labels if of_label[name] in found}
+    if not matched:
+        what = f"holds no image of the labels: {some(sorted(files))}" if files else "holds no images"
+        raise InputError(what, f"check --images, the photographs of {some(sorted(labels))}", folder)
+    return matched
+
+
 def _whole(names: Collection[str]) -> dict[str, str]:
     return {name: name for name in names}
 

@@ -235,6 +235,7 @@ def sources_of_masks(
     counts = training_pixels_of(config.training_counts, classes)
     names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
     how: dict[str, Any] = {"skip_bad": config.skip_bad, "workers": config.workers, "training_pixels": counts}
+    how["images"] = None if config.images is None else Path(config.images)
     ids: dict[str, Any] = {"prediction_ids": config.prediction_ids, "label_ids": config.label_ids}
     ids["counted"] = counted_of(config)
     return [

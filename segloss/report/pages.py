@@ -1,8 +1,9 @@
 """Self-contained HTML pages: pictures inside, no network, every name escaped."""
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import numpy as np
 
 from segloss.datasets import ClassTable
 from segloss.files import write_text
-from segloss.report.painting import PICTURE_WIDTH, data_uri, paint, paint_errors
+from segloss.measures.error_places import COLUMNS, MEASURE, PLACES
+from segloss.report.charts import class_chart, interval_chart
+from segloss.report.color_vision import CORRECT_COLOR, ERROR_COLORS
+from segloss.report.image_cards import KINDS, ShownImage, card, page_colors
+from segloss.report.painting import Picture, clear_class
 from segloss.report.plots import MOST_CLASSES
 from segloss.report.tables import run_row
 from segloss.report.wording import (
     answer,
     class_ratios,
     classes_in_mean,
-    confusion_text,
+    confused_text,
     counted_in,
     interval_source,
     is_level,
@@ -25,13 +30,17 @@ from segloss.report.wording import (
     p_text,
     part_table,
     percent,
+    place_shares,
     title_of,
     unknown_share,
     unknown_text,
 )
-from segloss.schema import Comparison, Interval, RunOrigin, RunScores
+from segloss.schema import Comparison, CountTable, Interval, RunOrigin, RunScores
 
-Colors = Sequence[Sequence[int]]  # RGB, 0..255
+# Of bars, a run after the other; each has a contrast of 3 with the light page and with the dark one.
+RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#c0699b", "#8c6d1f", "#737373")
+
+MOST_CONFUSED = 10  # sentences on confusions above a matrix
 Runs = Mapping[str, RunScores]
 
 
@@ -45,28 +54,21 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     write_text(path, environment.get_template(template).render(**content))
 
 
-def png_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def png_picture(path: Path) -> Picture:
+    """A PNG file inside the page; its size stands in bytes 16 to 23."""
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])
+    return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height)
 
 
 @dataclass(frozen=True)
-class ShownImage:
-    """One image of a run on the page.
+class Made:
+    """How the page came about: date and time, version, command as a shell takes it, and folders by what they hold."""
 
-    Attributes:
-        kind: why it is shown, such as ``"most wrong pixels"``.
-        name: of the image.
-        said: the number it was chosen by, in words.
-        image: RGB ``(H, W, 3)`` uint8, None where there is none beside the masks.
-        labels, predicted: class numbers ``(H, W)`` uint8.
-    """
-
-    kind: str
-    name: str
-    said: str
-    image: np.ndarray | None
-    labels: np.ndarray
-    predicted: np.ndarray
+    date: str
+    version: str
+    command: str
+    folders: Mapping[str, str]
 
 
 def write_report(
@@ -77,8 +79,11 @@ def write_report(
     comparison: Comparison,
     plots: Mapping[str, Path],
     shown: Mapping[str, Sequence[ShownImage]],
+    made: Made | None = None,
 ) -> None:
     """The page of an evaluation: who is best, by how much, on which classes, and what it looks like.
+
+    All that is told of classes begins with the one that has most pixels in the first run.
 
     Args:
         path: of the HTML file.
@@ -87,18 +92,26 @@ def write_report(
         comparison: of :func:`segloss.evaluation.comparison.compare`.
         plots: title -> PNG file.
         shown: by name of the run: images to look at; of some runs only.
+        made: where it came from; None: not said.
     """
     first = next(iter(runs.values()))
+    order = sorted(range(len(classes)), key=lambda c: -first.classes[c].pixels)
+    colors, clear = page_colors(classes.names, classes.colors), clear_class(classes.names)
     source = interval_source(comparison)
     intervals = f"{source[0].upper()}{source[1:]}."
     grouped = f"by the classes' pixels in {first.groups.by_pixels_of}"
+    most_words = MOST_CONFUSED if len(classes) <= MOST_CLASSES else None  # where no matrix says the rest, all
+    cards = {name: [card(one, classes.names, colors) for one in images] for name, images in shown.items()}
     write_page(
         path,
         "report.html",
         title=_title(runs, comparison),
         answer=answer(comparison),
         how=f"Protocol {first.protocol}; head, middle and tail {grouped}. {intervals}",
+        made=made,
         left_out=_left_out(runs, comparison),
+        chart=interval_chart(comparison.ranking),
+        level=f"{100 * comparison.level:.0f} %",
         ranking=_ranking(comparison),
         grouped=any(row.members != (row.name,) for row in comparison.ranking),
         runs=_runs(runs, own_intervals(runs, comparison)),
@@ -106,20 +119,26 @@ def write_report(
         standing=lambda pair: "level" if is_level(pair) else p_text(pair) or "–",
         intervals=intervals,
         names=list(runs),
-        classes=_classes(runs, classes.colors),
-        details=[_details(name, scores, classes.colors) for name, scores in runs.items()],
+        run_colors=RUN_COLORS,
+        classes=class_chart(runs, comparison, order, [None if c == clear else color for c, color in enumerate(colors)]),
+        details=[_details(name, scores, order) for name, scores in runs.items()],
         categories=_categories(runs),
-        parts=part_table(runs)[1],
+        parts_of=part_table(runs)[1],
         most_classes=MOST_CLASSES,
-        plots={title: png_uri(picture) for title, picture in plots.items()},
+        plots={title: png_picture(picture) for title, picture in plots.items()},
         confusion=[
-            {"name": name, "words": [confusion_text(row) for row in runs[name].confusions or ()]}
-            | (_heat_map(matrix, classes.names) if len(classes) <= MOST_CLASSES else {"rows": []})
+            {"name": name, "words": [confused_text(row) for row in (runs[name].confusions or ())[:most_words]]}
+            | (_heat_map(matrix, classes.names, order) if len(classes) <= MOST_CLASSES else {"rows": []})
             for name, matrix in matrices.items()
         ],
-        images=[_pictures(name, images, classes.colors) for name, images in shown.items()],
+        errors=_errors(runs, cards),
+        images=[{"name": name, "cards": found} for name, found in cards.items()],
         images_of=f"Of the first {len(shown)} of {len(runs)} runs." if len(shown) < len(runs) else "",
-        colors=list(zip(classes.names, classes.colors, strict=True)),
+        kinds=KINDS,
+        colors=[{"number": c, "name": classes.names[c], "color": colors[c], "painted": c != clear} for c in order],
+        own_colors=colors == tuple(classes.colors),
+        error_colors=dict(zip(PLACES, ERROR_COLORS, strict=True)),
+        correct_color=CORRECT_COLOR,
     )
 
 
@@ -196,17 +215,7 @@ def _runs(runs: Runs, intervals: Mapping[str, Interval]) -> dict[str, Any]:
     return {"columns": list(columns), "rows": rows, "how": how, "unknown": any(row["unknown"] for row in rows)}
 
 
-def _classes(runs: Runs, colors: Colors) -> list[dict[str, Any]]:
-    """IoU of each class in every run, the class of most pixels first; pixels and images are the first run's."""
-    of_each = zip(*(scores.classes for scores in runs.values()), strict=True)
-    rows = [
-        {"of": every[0], "ious": [row.iou for row in every], "color": color}
-        for every, color in zip(of_each, colors, strict=True)
-    ]
-    return sorted(rows, key=lambda row: -row["of"].pixels)
-
-
-def _details(name: str, scores: RunScores, colors: Colors) -> dict[str, Any]:
+def _details(name: str, scores: RunScores, order: Sequence[int]) -> dict[str, Any]:
     """All that was counted of each class in one run."""
     measures, origin = counted_in([scores]), scores.origin
     place = origin.checkpoint if isinstance(origin, RunOrigin) else origin.predictions
@@ -215,9 +224,17 @@ def _details(name: str, scores: RunScores, colors: Colors) -> dict[str, Any]:
         "name": name,
         "lines": [line for line in (title_of(name, scores), place, unknown_text(scores)) if line],
         "columns": ["IoU", "recall", "precision", "F1", *(measure.of_class.title for measure in measures)],
-        "rows": sorted(rows, key=lambda row: -row["of"].pixels),
-        "tables": scores.tables or (),
+        "rows": [rows[c] for c in order],
+        "tables": [_in_order(table, [scores.classes[c].name for c in order]) for table in scores.tables or ()],
     }
+
+
+def _in_order(table: CountTable, names: Sequence[str]) -> CountTable:
+    """Its rows in the order of the classes, where classes are what its rows begin with."""
+    if table.columns[0] != "class":
+        return table
+    places = {name: place for place, name in enumerate(names)}
+    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: places[str(row[0])])))
 
 
 def _categories(runs: Runs) -> dict[str, list[float | None]]:
@@ -226,24 +243,41 @@ def _categories(runs: Runs) -> dict[str, list[float | None]]:
     return {name: [ious.get(name) for ious in found] for name in next(filter(None, found), {})}
 
 
-def _heat_map(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def _heat_map(matrix: np.ndarray, class_names: Sequence[str], order: Sequence[int]) -> dict[str, Any]:
+    """Share of each true class's pixels that went to each class, both in the order given, and to none."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    columns = [*class_names, *(["no class"] if matrix[:, -1].any() else [])]
-    rows = zip(class_names, shares[:, : len(columns)].tolist(), strict=True)
-    return {"columns": columns, "rows": [{"name": true, "shares": row} for true, row in rows]}
+    columns = [*order, *([-1] if matrix[:, -1].any() else [])]
+    names = [class_names[c] for c in order]
+    cells = shares[np.ix_(order, columns)].tolist()
+    rows = [{"name": name, "shares": row} for name, row in zip(names, cells, strict=True)]
+    return {"columns": [*names, "no class"][: len(columns)], "rows": rows}
 
 
-def _pictures(name: str, shown: Sequence[ShownImage], colors: Colors) -> dict[str, Any]:
-    """Images of a run as image, truth, prediction and errors side by side."""
-    pictures = []
-    for one in shown:
-        panels = {
-            "truth": paint(one.labels, colors),
-            "prediction": paint(one.predicted, colors),
-            "errors": paint_errors(one.predicted, one.labels, len(colors)),
+def _errors(runs: Runs, cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Wrong pixels of each run by place: over all images where they were counted, else over the images shown."""
+    tables = {
+        name: table for name, scores in runs.items() for table in scores.tables or () if table.name == MEASURE.name
+    }
+    if tables:
+        of_runs = {name: _wrong_at(table) for name, table in tables.items()}
+        return {"of": "all images", "all": True, "rows": _error_rows(of_runs)}
+    of_runs = {name: {place: sum(one["at"][place] for one in of) for place in PLACES} for name, of in cards.items()}
+    return {"of": "the images below, among them the worst", "all": False, "rows": _error_rows(of_runs)}
+
+
+def _wrong_at(table: CountTable) -> dict[str, int]:
+    place, wrong = COLUMNS.index("place"), COLUMNS.index("wrong")
+    return {name: sum(int(row[wrong]) for row in table.rows if row[place] == name) for name in PLACES}
+
+
+def _error_rows(of_runs: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """Of each run that is wrong somewhere the shares of the places, and the same in words."""
+    return [
+        {
+            "name": name,
+            "shares": {place: pixels / sum(at.values()) for place, pixels in at.items()},
+            "text": place_shares(at),
         }
-        if one.image is not None:
-            panels = {"image": one.image, **panels}
-        uri = data_uri(np.concatenate(list(panels.values()), axis=1), len(panels) * PICTURE_WIDTH * 3 // 4)
-        pictures.append({"uri": uri, "name": one.name, "kind": one.kind, "said": one.said, "panels": list(panels)})
-    return {"name": name, "pictures": pictures}
+        for name, at in of_runs.items()
+        if sum(at.values())
+    ]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segloss.files import write_bytes
-from segloss.report.painting import CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR, paint, paint_errors
+from segloss.measures.error_places import PLACES
+from segloss.report.color_vision import CORRECT_COLOR, ERROR_COLORS, IGNORED_COLOR
+from segloss.report.painting import paint, paint_errors
 from segloss.report.wording import percent, title_of
 from segloss.schema import Bin, Confusion, RunScores, SweepPoint
 
@@ -269,7 +271,7 @@ def plot_predictions(
 
     height, width = samples[0][1].shape[:2]
     cell = 3.0
-    legend_rows = -(-(len(class_names) + 3) // 7)
+    legend_rows = -(-(len(class_names) + len(PLACES) + 2) // 7)
     figure, grid = _figure(
         columns * cell,
         len(samples) * cell * height / width + 0.5 + 0.28 * legend_rows,
@@ -297,8 +299,8 @@ def plot_predictions(
     entries = [
         *zip(class_names, _bar_colors(colors), strict=True),
         *zip(
-            ("right", "wrong", "ignored"),
-            _bar_colors((CORRECT_COLOR, ERROR_COLOR, IGNORED_COLOR)),
+            ("right", *(f"wrong {place}" for place in PLACES), "ignored"),
+            _bar_colors((CORRECT_COLOR, *ERROR_COLORS, IGNORED_COLOR)),
             strict=True,
         ),
     ]

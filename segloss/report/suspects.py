@@ -11,7 +11,7 @@ import numpy as np
 from segloss.datasets import ClassTable
 from segloss.files import write_csv
 from segloss.report.pages import write_page
-from segloss.report.painting import data_uri, paint
+from segloss.report.painting import jpeg, paint
 
 BOX_COLOR = (255, 255, 255)
 PANEL = 240  # pixels, the larger side of a crop on the page
@@ -112,6 +112,6 @@ def _shown(suspect: Suspect, classes: ClassTable, image: np.ndarray | None) -> d
         "of": suspect,
         "labelled": classes.names[suspect.labelled],
         "predicted": classes.names[suspect.predicted],
-        "uri": data_uri(strip, strip.shape[1]),
+        "picture": jpeg(strip, strip.shape[1]),
         "panels": list(panels),
     }

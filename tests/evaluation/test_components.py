@@ -153,7 +153,7 @@ def test_tables_are_in_json_csv_terminal_and_page(tmp_path, capsys):
     assert rows[1] == ["pred", "'=back", *map(str, expected[0][1:])]
     printed, page = capsys.readouterr().out, (tmp_path / "out/report.html").read_text()
     assert "Connected components" in printed and "mean component F1" in printed
-    assert "<h3>Connected components</h3>" in page and '<th class="number">invented</th>' in page
+    assert "<h3>Connected components</h3>" in page and '<th class="number" scope="col">invented</th>' in page
     eval_seg.evaluate([*folders[:-1], "--output-dir", str(tmp_path / "out")])
     assert not (tmp_path / "out/components.csv").exists()
     assert "tables" not in json.loads((tmp_path / "out/metrics.json").read_text())["runs"]["pred"]
