@@ -1,6 +1,7 @@
 # make demo   train and score a small model on made-up streets; needs Python 3.10 or newer, nothing else
 # make test   the tests; make test-core: those of the losses and scores alone
 # make lint   style and types
+# make docs   the site, into build/site; a broken link or reference ends it
 # make test-floor   the core's tests with the oldest torch it allows
 # make test-mmseg   the loss in mmsegmentation, and the protocol of its metric
 # make test-camvid test-browser   those with the real data, and those of the pages in Chromium
@@ -15,7 +16,7 @@ CORE := $(if $(wildcard $(INSTALLED)),.venv,.venv-core)
 # Without those of the GPU kernels, which run in Triton's interpreter and want the Triton of today.
 CORE_TESTS := tests/core tests/peers tests/integrations/test_adapters.py --ignore tests/core/test_outlying_triton.py
 
-.PHONY: demo test test-core test-camvid test-browser test-floor test-mmseg lint clean
+.PHONY: demo docs test test-core test-camvid test-browser test-floor test-mmseg lint clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -45,6 +46,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-core $(FLOOR) $(MMSEG) build dist *.egg-info
