@@ -14,7 +14,14 @@ import segloss
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = [path for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
 PARTS = ["test", "lint", "docs", "floor", "mmseg", "camvid"]
-TARGETS = {"test": "test", "lint": "lint", "docs": "docs", "floor": "test-floor", "mmseg": "test-mmseg", "camvid": "test-camvid"}
+TARGETS = {
+    "test": "test",
+    "lint": "lint",
+    "docs": "docs",
+    "floor": "test-floor",
+    "mmseg": "test-mmseg",
+    "camvid": "test-camvid",
+}
 
 
 def read(name: str) -> dict:
