@@ -79,11 +79,13 @@ $(FLOOR)/.installed: setup.cfg pyproject.toml
 	$(FLOOR)/bin/python -m pip install --quiet --editable ".[test]" --constraint $(FLOOR)/floors.txt
 	touch $@
 
-# Made anew, as pip would leave what it holds already; torch's wheel comes out of pip's cache.
+# Made anew, as pip would leave what it holds already; torch's wheel comes out of pip's cache. torchvision, which smp
+# brings, is the one of that torch: pip would find it by trying all that came after.
 $(FLOOR_TRAIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv --clear $(FLOOR_TRAIN)
 	$(PYTHON) tests/support/floors.py > $(FLOOR_TRAIN)/floors.txt
-	$(FLOOR_TRAIN)/bin/python -m pip install --quiet --editable ".[train,test]" --constraint $(FLOOR_TRAIN)/floors.txt
+	$(FLOOR_TRAIN)/bin/python -m pip install --quiet --editable ".[train,test]" "torchvision==0.19.1" \
+		--constraint $(FLOOR_TRAIN)/floors.txt
 	touch $@
 
 # An environment of its own: mmsegmentation wants opencv-python, which overwrites the headless wheel of the extra train.
