@@ -159,7 +159,9 @@ def _package() -> Any:
     try:
         package = import_module("datasets")
     except ImportError as error:
-        raise NoDataError("Hugging Face's package datasets is missing", 'pip install "segloss[hf]"') from error
+        raise NoDataError(
+            "Hugging Face's package datasets is missing", 'pip install "segloss-imbalanced[hf]"'
+        ) from error
     if not sys.stderr.isatty():
         package.disable_progress_bars()
     return package

@@ -23,7 +23,7 @@ def _tools() -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise InputError("pycocotools is missing", 'pip install "segloss[rasterise]"') from error
+        raise InputError("pycocotools is missing", 'pip install "segloss-imbalanced[rasterise]"') from error
     return mask
 
 

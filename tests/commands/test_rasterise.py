@@ -734,7 +734,10 @@ def test_without_pycocotools_there_is_one_line(tmp_path):
         f"exit_on_input_error(lambda: main([{str(source)!r}, {str(tmp_path / 'out')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, 'error: pycocotools is missing; pip install "segloss[rasterise]"\n')
+    assert (done.returncode, done.stderr) == (
+        2,
+        'error: pycocotools is missing; pip install "segloss-imbalanced[rasterise]"\n',
+    )
 
 
 # ---- what --dataset folder says

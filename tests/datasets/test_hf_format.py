@@ -454,7 +454,7 @@ def test_without_the_package_there_is_one_line(tmp_path):
         "exit_on_input_error(lambda: main(['--dataset', 'hf', '--data-path', 'x']))"
     )
     done = command(tmp_path, "-c", code)
-    told = 'error: Hugging Face\'s package datasets is missing; pip install "segloss[hf]"\n'
+    told = 'error: Hugging Face\'s package datasets is missing; pip install "segloss-imbalanced[hf]"\n'
     assert (done.returncode, done.stderr) == (2, told)
 
 

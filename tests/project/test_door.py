@@ -13,8 +13,16 @@ import segloss
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = [path for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
-PARTS = ["test", "lint", "floor", "mmseg", "camvid"]
-TARGETS = {"test": "test", "lint": "lint", "floor": "test-floor", "mmseg": "test-mmseg", "camvid": "test-camvid"}
+PARTS = ["test", "lint", "docs", "floor", "floor-train", "mmseg", "camvid"]
+TARGETS = {
+    "test": "test",
+    "lint": "lint",
+    "docs": "docs",
+    "floor": "test-floor",
+    "floor-train": "test-floor-train",
+    "mmseg": "test-mmseg",
+    "camvid": "test-camvid",
+}
 
 
 def read(name: str) -> dict:
@@ -40,8 +48,8 @@ def test_there_are_forms_for_bugs_wrong_numbers_and_wishes():
 def test_the_workflow_runs_parts_that_there_are():
     workflow = read(".github/workflows/checks.yml")
     job = workflow["jobs"]["part"]
-    assert [row["part"] for row in job["strategy"]["matrix"]["include"]] == ["lint", "test", "floor", "mmseg"]
-    assert {row["part"] for row in job["strategy"]["matrix"]["include"]} <= {*PARTS}
+    parts = [row["part"] for row in job["strategy"]["matrix"]["include"]]
+    assert parts == ["lint", "docs", "test", "floor", "floor-train", "mmseg"] and {*parts} <= {*PARTS}
     assert job["steps"][-1]["run"] == ".ci/run ${{ matrix.part }}"
     assert workflow["permissions"] == {"contents": "read"}
 

@@ -1,6 +1,8 @@
 """Wheel and sdist, installed in a clean virtual environment away from the checkout."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -88,10 +90,35 @@ def test_package_data_is_in_the_wheel(archives):
     assert len(page) == 4 and {"segloss/py.typed", *page} <= names
 
 
+def test_the_index_would_take_both(archives):
+    """Their metadata are read, and the README is drawn, as the index does it."""
+    done = run([sys.executable, "-m", "twine", "check", "--strict", *archives], archives[0].parent)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_wheel_holds_no_stray_file(archives):
+    """Tests, caches, empty packages, modules beside the package that are not meant to be there."""
+    asked = [Path(sys.executable).with_name("check-wheel-contents"), "--toplevel", "segloss,train_seg.py,eval_seg.py"]
+    done = run([*asked, archives[1]], archives[1].parent)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.strip().endswith("OK")
+
+
+def test_the_version_stands_in_one_place(archives):
+    version = ast.literal_eval(re.search(r"^__version__ = (.*)$", (ROOT / "segloss/__init__.py").read_text(), re.M)[1])
+    assert [path.name for path in archives] == [
+        f"segloss_imbalanced-{version}.tar.gz",
+        f"segloss_imbalanced-{version}-py3-none-any.whl",
+    ]
+
+
 def test_the_sdist_holds_what_it_takes_to_test(archives):
     with tarfile.open(archives[0]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "Makefile", "setup.cfg", "pyproject.toml", "docs/demo.yaml"):
+        assert name in names
+    for name in ("mkdocs.yml", "docs/site/pages.py", "docs/quickstart.ipynb", "Dockerfile", "conda/meta.yaml"):
         assert name in names
     for name in ("CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", ".pre-commit-config.yaml", ".ci/run"):
         assert name in names
