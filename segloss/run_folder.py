@@ -33,8 +33,6 @@ from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
 from segloss.ranks import here
 
-LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
-BEST, SHARED = Path("checkpoints/best.ckpt"), Path("checkpoints/best.safetensors")
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
 KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"
 FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segloss.files import write_durably
-from segloss.run_folder import BEST, LAST, PREVIOUS
 from segloss.training.reported import best_is_least
+from segloss.weight_files import BEST, LAST, PREVIOUS
 
 
 class WholeCheckpoints(TorchCheckpointIO):
