@@ -72,7 +72,7 @@ def check_trainer_options(config: TrainConfig) -> None:
             raise unknown_name("option of --trainer", name, known)
         expected, fits = ALLOWED.get(name, ("", lambda _: True))
         if value is not None and not fits(value):
-            raise InputError(f"--trainer.{name} must be {expected}, got {value}", where=REFUSED)
+            raise InputError(f"must be {expected}, got {value}", where=f"--trainer.{name}")
     if (config.trainer.get("min_epochs") or 0) > config.epochs:
         raise InputError(
             f"--trainer.min_epochs {config.trainer['min_epochs']} is more than --epochs {config.epochs}",
@@ -112,6 +112,9 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
 def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) -> int:
     """Micro-batches of an epoch on one device; InputError where Lightning's limits leave none."""
     share = splits.images_per_epoch // trainer.world_size
+    if not share:
+        what = f"{splits.images_per_epoch} training images are fewer than the {trainer.world_size} devices"
+        raise InputError(what, "take fewer --devices")
     batches = share // max(1, min(config.batch_size, share))
     limit = trainer.limit_train_batches
     planned = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

@@ -1,6 +1,7 @@
 """Options of Lightning's Trainer are answered before there is a run folder, and have an effect or are told of."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 from small_training import FewImages, SmallRun
@@ -52,7 +53,7 @@ def test_a_value_that_cannot_be_is_one_line(name, value):
     with pytest.raises(InputError) as refusal:
         check_trainer_options(config_with({name: value}))
     message = str(refusal.value)
-    assert f": --trainer.{name} must be " in message and message.endswith(f", got {value}")
+    assert message.startswith(f"--trainer.{name}: must be ") and message.endswith(f", got {value}")
     assert "\n" not in message
 
 
@@ -160,6 +161,13 @@ def test_what_the_number_of_batches_forbids_is_refused_before_training(tmp_path,
     with pytest.raises(InputError, match=part):
         batches_of_epoch(run.config, run.data.splits, run.trainer)
     assert not (tmp_path / "run").exists()
+
+
+def test_fewer_images_than_devices_are_refused(tmp_path):
+    run = SmallRun(tmp_path / "run", FewImages(2))
+    trainer = SimpleNamespace(world_size=3)
+    with pytest.raises(InputError, match="2 training images are fewer than the 3 devices; take fewer --devices"):
+        batches_of_epoch(run.config, run.data.splits, trainer)
 
 
 def test_a_profiler_leaves_its_report_in_the_run_folder(tmp_path):
