@@ -58,13 +58,16 @@ def fill(source: Source, kept: ResultStore, progress: Progress | None = None, sh
 def places_of(source: Source, shard: tuple[int, int] | None = None, done: Collection[str] = ()) -> list[int]:
     """The images that this process of the job is to look at: of all, or of a shard of them, its share of those that
     are not done."""
-    k, n = shard or (1, 1)
     job, names = here(), source.names
-    of_job: Sequence[int] = range(len(source))
-    if n > 1:
-        of_job = [place for batch in source.batches(of_job)[k - 1 :: n] for place in batch]
+    of_job = [place for batch in _of_shard(source, shard or (1, 1)) for place in batch]
     left = [place for place in of_job if names[place] not in done]
     return left if job.size == 1 else [place for batch in job.share(source.batches(left)) for place in batch]
+
+
+def _of_shard(source: Source, shard: tuple[int, int]) -> Sequence[Sequence[int]]:
+    """The batches of the k-th of n shares of all images."""
+    k, n = shard
+    return source.batches(range(len(source)))[k - 1 :: n]
 
 
 def _require_alike(source: Source) -> None:
@@ -91,6 +94,7 @@ def score_share(source: Source, folder: Path, shard: tuple[int, int], progress: 
     place, job = f"{source.name}.{shard[0]}-of-{shard[1]}", here()
     path = folder / (f"{place}.sqlite.rank{job.rank}" if job.rank else f"{place}.sqlite")
     with ResultStore(path, source.key()) as kept:
+        kept.keep_places(place for batch in _of_shard(source, shard) for place in batch)
         fill(source, kept, progress, shard)
         names = source.names
         bad = {names[place]: line for place, line in source.bad.items()}
@@ -157,7 +161,9 @@ def merge(source: Source, kept: ResultStore, stores: Sequence[Path]) -> None:
                 for name in sorted(own & theirs):
                     if not _same(results.result(name), kept.result(name)):
                         what = f"counts {name} otherwise than {before}"
-                        raise InputError(what, "score both shares again, on machines of one kind", path)
+                        raise InputError(
+                            what, "score both shares again, with one --batch-size and on machines of one kind", path
+                        )
             for rows in results.batches():
                 kept.add_rows(row_of(places[name], name, content) for _, name, content, _ in rows)
             seen[path] = own
