@@ -83,6 +83,8 @@ class History(Callback):
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
         self.began = time.monotonic()
+        for line in task.anew if trainer.is_global_zero else ():
+            self.say(f"warning: {line}")
         done = trainer.global_step
         self.saved_step = done or self.saved_step
         # Also before the first checkpoint: a process that was killed there had written what it came to.
@@ -177,11 +179,15 @@ def forget_events(trainer: L.Trainer, step: int) -> None:
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:
     """One line of at most 80 columns; percent for people."""
+    scores = "not validated"
+    if "val_miou" in row:
+        scores = (
+            f"val mIoU {100 * row['val_miou']:5.1f}  mean acc {100 * row['val_mean_accuracy']:5.1f}"
+            f"  pixel acc {100 * row['val_pixel_accuracy']:5.1f}"
+        )
     return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
-        f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"
-        f"  mean acc {100 * row.get('val_mean_accuracy', math.nan):5.1f}"
-        f"  pixel acc {100 * row.get('val_pixel_accuracy', math.nan):5.1f}  {row['seconds']:4.0f} s"
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  {scores:<47}"
+        f"  {row['seconds']:4.0f} s"
     )
 
 
