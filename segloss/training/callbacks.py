@@ -92,7 +92,7 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if not trainer.sanity_checking else ():
             logger.log_metrics({**task.val_scores, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:

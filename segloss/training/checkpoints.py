@@ -139,6 +139,8 @@ class LastCheckpoint(MovableCheckpoint):
             self._act(trainer, need)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if trainer.sanity_checking:  # before the first step
+            return
         need = self._need(trainer)
         if need not in (Need.NOTHING, Need.OUT_OF_TIME):
             if not self.cut:

@@ -104,8 +104,11 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
     if config.trainer.get("overfit_batches"):
         nothing |= dict.fromkeys(("limit_train_batches", "limit_val_batches"), "--trainer.overfit_batches is given")
     lines = [f"--trainer.{name} does nothing: {why}" for name, why in nothing.items() if name in given]
+    nothing_validated = "nothing is validated, no best.ckpt kept, no --early-stop"
     if (trainer.check_val_every_n_epoch or 1) > config.epochs:
-        lines.append("--trainer.check_val_every_n_epoch is more than --epochs: nothing is validated, no best.ckpt kept")
+        lines.append(f"--trainer.check_val_every_n_epoch is more than --epochs: {nothing_validated}")
+    if trainer.limit_val_batches == 0:
+        lines.append(f"--trainer.limit_val_batches 0: {nothing_validated}")
     return lines
 
 
@@ -121,7 +124,12 @@ def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) ->
     if planned == 0:
         what = f"--trainer.limit_train_batches {limit} leaves none of {batches} batches"
         raise InputError(what, "take a larger share")
-    every = trainer.val_check_interval
+    own_val = max(1, len(splits.val) // trainer.world_size)
+    val_batches, val_limit = math.ceil(own_val / config.batch_size), trainer.limit_val_batches
+    if isinstance(val_limit, float) and 0 < val_limit * val_batches < 1:
+        what = f"--trainer.limit_val_batches {val_limit} leaves none of {val_batches} validation batches"
+        raise InputError(what, "take a larger share")
+    every = getattr(trainer, "val_check_interval", None)  # else it is a time
     if isinstance(every, int) and every > planned and trainer.check_val_every_n_epoch is not None:
         raise InputError(
             f"--trainer.val_check_interval {every} is more than the {planned} batches of an epoch",

@@ -286,6 +286,15 @@ def test_patience_counts_validations_and_not_epochs(tmp_path):
     assert len(run.rows) == 4
 
 
+def test_a_score_without_a_value_is_no_better_and_no_end(tmp_path):
+    """Lightning stopped at the first, without a word."""
+    net = norm_net()
+    with torch.no_grad():
+        net.network.head.bias[2] = -99.0
+    run = trained(tmp_path, net, early_stop=2, monitor="precision/pole", epochs=9, **STILL)
+    assert len(run.rows) == 2 and "stopped early: no precision/pole in 2 validations; to train on" in run.said
+
+
 def test_with_more_patience_a_run_that_stopped_early_goes_on(tmp_path):
     first = trained(tmp_path, early_stop=1, epochs=9, **STILL)
     assert "in 1 validations; to train on: --resume --override --early-stop 2" in first.said
