@@ -365,11 +365,11 @@ def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _weights_file(path: Path) -> Path:
     """The file itself, or that of a run."""
-    if path.is_dir():
+    try:
         return weights_file(path)
-    if not path.is_file():
-        raise InputError("no such weights file", "--encoder-weights takes none, imagenet, a file or a run folder", path)
-    return path
+    except InputError as error:
+        cure = "--encoder-weights takes none, imagenet, a file or a run folder"
+        raise InputError("no such weights file", cure, path) from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

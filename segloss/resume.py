@@ -34,10 +34,10 @@ _FIXED_ON_RESUME = (
     *("dataset", "classes", "val_share", "image_column", "label_column", "subset", "class_file", "streaming"),
     *("channels", "arch", "encoder", "encoder_weights", "init_from", "bias_init", "auto_batch_size"),
 )
-# Of Lightning's options those that change what is learnt; the others say where and how long.
+# Of Lightning's options those that change what a step learns; the others say where and how long.
 _LEARNT_OF_TRAINER = (
-    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
-    *("limit_train_batches", "limit_val_batches", "overfit_batches", "check_val_every_n_epoch", "val_check_interval"),
+    *("accumulate_grad_batches", "overfit_batches", "sync_batchnorm"),
+    *("gradient_clip_val", "gradient_clip_algorithm"),
 )
 
 
@@ -93,8 +93,6 @@ def _barely_begun(folder: Path) -> bool:
 def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
     folder = Path(str(config.output_dir))
-    if not (folder / CONFIG).exists():
-        raise InputError(f"holds no run: {CONFIG} is missing", "leave out --resume to begin one there", folder)
     begun = read_config_file(folder / CONFIG)
     used = _saved(folder).to_dict()
     saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}

@@ -81,7 +81,7 @@ class Used:
 def read_config_file(path: Path) -> dict[str, Any]:
     """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
     if not path.is_file():
-        raise InputError(f"is missing, so {path.parent} is no run folder", where=path)
+        raise InputError(f"is missing, so {path.parent} is no run folder", "without --resume one begins there", path)
     return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
 
 

@@ -114,18 +114,19 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
 
 def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) -> int:
     """Micro-batches of an epoch on one device; InputError where Lightning's limits leave none."""
+    for images, kind in ((splits.images_per_epoch, "training"), (len(splits.val), "validation")):
+        if images < trainer.world_size:
+            what = f"{images} {kind} images are fewer than the {trainer.world_size} devices"
+            raise InputError(what, "take fewer --devices")
     share = splits.images_per_epoch // trainer.world_size
-    if not share:
-        what = f"{splits.images_per_epoch} training images are fewer than the {trainer.world_size} devices"
-        raise InputError(what, "take fewer --devices")
     batches = share // max(1, min(config.batch_size, share))
     limit = trainer.limit_train_batches
     planned = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if planned == 0:
         what = f"--trainer.limit_train_batches {limit} leaves none of {batches} batches"
         raise InputError(what, "take a larger share")
-    own_val = max(1, len(splits.val) // trainer.world_size)
-    val_batches, val_limit = math.ceil(own_val / config.batch_size), trainer.limit_val_batches
+    val_batches = math.ceil(len(splits.val) // trainer.world_size / config.batch_size)
+    val_limit = trainer.limit_val_batches
     if isinstance(val_limit, float) and 0 < val_limit * val_batches < 1:
         what = f"--trainer.limit_val_batches {val_limit} leaves none of {val_batches} validation batches"
         raise InputError(what, "take a larger share")

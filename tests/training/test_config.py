@@ -654,7 +654,8 @@ def test_of_lightnings_options_those_that_change_what_is_learnt_are_named(run):
 
 
 def test_where_no_run_is_nothing_can_be_gone_on_with(tmp_path):
-    message = f"{tmp_path}: holds no run: config.yaml is missing; leave out --resume to begin one there"
+    what = f"{tmp_path / 'config.yaml'}: is missing, so {tmp_path} is no run folder"
+    message = f"{what}; without --resume one begins there"
     assert refusal(["--resume", "--output-dir", str(tmp_path)]) == message
 
 

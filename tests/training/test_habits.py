@@ -534,7 +534,7 @@ def test_the_encoder_of_a_run_is_the_start_of_another(tmp_path):
         assert other.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     with pytest.raises(InputError, match=r"lacks .* tensors of this encoder"):
         ModelOptions(encoder="resnet34", encoder_weights=str(tmp_path)).build(3)
-    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet or a file, or a run folder"):
+    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet, a file or a run folder"):
         ModelOptions(encoder="resnet18", encoder_weights=str(tmp_path / "checkpoints")).build(3)
 
 

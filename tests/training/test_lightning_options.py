@@ -166,11 +166,18 @@ def test_what_the_number_of_batches_forbids_is_refused_before_training(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_images_than_devices_are_refused(tmp_path):
-    run = SmallRun(tmp_path / "run", FewImages(2))
-    trainer = SimpleNamespace(world_size=3)
-    with pytest.raises(InputError, match="2 training images are fewer than the 3 devices; take fewer --devices"):
-        batches_of_epoch(run.config, run.data.splits, trainer)
+@pytest.mark.parametrize(
+    ("training", "validation", "message"),
+    [
+        (2, 3, "2 training images are fewer than the 3 devices; take fewer --devices"),
+        (3, 2, "2 validation images are fewer than the 3 devices; take fewer --devices"),
+    ],
+)
+def test_fewer_images_than_devices_are_refused(tmp_path, training, validation, message):
+    run = SmallRun(tmp_path / "run", FewImages(3))
+    few = Splits(FewImages(training), FewImages(validation), None, (32, 32))
+    with pytest.raises(InputError, match=message):
+        batches_of_epoch(run.config, few, SimpleNamespace(world_size=3))
 
 
 def test_a_check_of_the_validation_before_training_changes_nothing(tmp_path):

@@ -15,6 +15,7 @@ from killed_runs import WALL_CLOCK, events
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from small_training import FewImages, SmallNet, SmallRun
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from segloss.config import TrainConfig
@@ -100,6 +101,12 @@ def stopped_and_resumed(folder: Path, stops: list[Stop], **options: Any) -> Smal
             run.fit(ckpt_path=folder / LAST if (folder / LAST).is_file() else None)
     run = small(folder, **options)
     return run.fit(ckpt_path=folder / LAST if (folder / LAST).is_file() else None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def events_in_order():
+    """TensorBoard sorts the files of one second and one process by their numbers as words: 10 before 9."""
+    event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 @pytest.fixture(scope="module")
