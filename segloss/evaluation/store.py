@@ -157,14 +157,6 @@ class ResultStore(Results):
         """Keep what the results are of, as JSON, for :attr:`Results.about`."""
         self._write("about VALUES (?, ?)", [(name, json.dumps(content)) for name, content in about.items()])
 
-    def keep_places(self, places: Iterable[int]) -> None:
-        """Drop the results of all other images, as another deal of them has left them."""
-        with self.connection as c:
-            c.execute("CREATE TEMP TABLE kept (place INTEGER PRIMARY KEY)")
-            c.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((place,) for place in places))
-            c.execute("DELETE FROM results WHERE place NOT IN (SELECT place FROM kept)")
-            c.execute("DROP TABLE kept")
-
     def clear(self) -> None:
         with self.connection as c:
             c.execute("DELETE FROM results")
