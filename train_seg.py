@@ -33,7 +33,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.losses import class_prior
     from segloss.models import require_batch_statistics, start_bias
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
-    from segloss.ranks import share_no_more
+    from segloss.ranks import agreed, share_no_more
     from segloss.report.terminal import console, progress_bar
     from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
     from segloss.run_folder import Used, choose_run_folder, open_run_folder
@@ -41,12 +41,14 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
+    from segloss.training.processes import require_processes
     from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
     from segloss.training.trials import fastest_rate, fitting_batch_size
     from segloss.training.warm_start import start_from
 
+    require_processes(config)
     folder = choose_run_folder(config)
     before = used_so_far(config)
     augmentations_file(config)
@@ -88,7 +90,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     if run is None and config.init_from is None and config.bias_init == "prior":
         start_bias(model, criterion.scores_of(class_prior(counts.complete)))
     if config.auto_batch_size and run is None:
-        fitting, most = fitting_batch_size(model, criterion, config, splits, machine)
+        find = partial(fitting_batch_size, model, criterion, config, splits, machine)
+        fitting, most = agreed("BATCH_SIZE", find)
         config = replace(config, batch_size=fitting)
         say(f"batch size: {fitting}, of at most {most}")
     splits = prepare_training(config, splits, counts)

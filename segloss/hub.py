@@ -19,8 +19,9 @@ from torch import Tensor
 
 from segloss.errors import InputError
 from segloss.files import as_json, write_folder
+from segloss.weight_files import WEIGHTS as WEIGHTS
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CONFIG, CARD = "config.json", "README.md"
 CONTENT, DECISION = "segloss", "decision"  # keys of config.json
 ON_HUB = "hf:"
 REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")

@@ -3,7 +3,9 @@
 import copy
 import logging
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, from_plain_dict, option
+from segloss.hub import read_shared
 from segloss.losses.reduction import NOT_NEGATIVE
+from segloss.weight_files import require_whole, weights_file
 
 # Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -360,13 +364,12 @@ def _learnt_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _weights_file(path: Path) -> Path:
-    """The file itself, or the best weights of a run folder."""
-    path = path / "checkpoints/best.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(
-            "no such weights file", "--encoder-weights takes none, imagenet or a file, or a run folder", path
-        )
-    return path
+    """The file itself, or that of a run."""
+    try:
+        return weights_file(path)
+    except InputError as error:
+        cure = "--encoder-weights takes none, imagenet, a file or a run folder"
+        raise InputError("no such weights file", cure, path) from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -375,11 +378,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return read_shared(path).get("state_dict") or load_file(path)
         warn_of_old_torch(path)
+        with suppress(zipfile.BadZipFile):  # torch once wrote other files
+            require_whole(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # zip, pickle and safetensors each raise their own kinds
-        raise InputError(f"cannot be read as weights ({type(error).__name__})", where=path) from error
+        what = f"cannot be read as weights ({type(error).__name__})"
+        raise InputError(what, "use another file", where=path) from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -395,9 +403,9 @@ def warn_of_old_torch(path: Path) -> None:
         print(f"warning: {what}; {cure}", file=sys.stderr)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+def parameter_count(module: nn.Module, trainable: bool = False) -> int:
+    """Number of all parameters, or of those that are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trainable)
 
 
 def require_batch_statistics(

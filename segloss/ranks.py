@@ -5,6 +5,7 @@ ends, however it ends, so that the others know at once and end as well.
 """
 
 import io
+import json
 import os
 import pickle
 import sys
@@ -205,6 +206,22 @@ _here = Ranks()
 def here() -> Ranks:
     """The processes that :func:`together` runs its command in, while they share its work."""
     return _here
+
+
+def agreed(name: str, make: Callable[[], T]) -> T:
+    """What the first process makes of what each may see otherwise (memory, cores), on all: values as JSON has them.
+
+    The processes of a launcher all call ``make``, which may share its work. Those that Lightning starts in the midst of
+    the first run the command anew, and find it in the variable ``SEGLOSS_NAME``.
+    """
+    variable = f"SEGLOSS_{name}"
+    if here().size == 1 and int(os.environ.get("LOCAL_RANK", 0)) > 0 and variable in os.environ:
+        found: T = json.loads(os.environ[variable])
+        return found
+    own = make()
+    made = here().from_first(lambda: own)
+    os.environ[variable] = json.dumps(made)
+    return made
 
 
 def share_no_more() -> None:

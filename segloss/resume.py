@@ -15,24 +15,29 @@ from segloss.run_folder import (
     CONFIG,
     COUNTS,
     KEPT_AUGMENTATIONS,
-    LAST,
     LOCK,
-    PREVIOUS,
     USED,
     Used,
     read_config_file,
 )
 from segloss.runs import Run, load_run
+from segloss.weight_files import LAST, PREVIOUS
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 _FREE_ON_RESUME = (
     *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
     *("accelerator", "devices", "compile", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
 )
-# Other classes, images or networks than the weights and counts of the run are of: not even --override.
+# Other classes, images or networks than the weights and counts of the run are of, or what a run begins with alone: not
+# even --override.
 _FIXED_ON_RESUME = (
     *("dataset", "classes", "val_share", "image_column", "label_column", "subset", "class_file", "streaming"),
-    *("channels", "arch", "encoder", "encoder_weights"),
+    *("channels", "arch", "encoder", "encoder_weights", "init_from", "bias_init", "auto_batch_size"),
+)
+# Of Lightning's options those that change what a step learns; the others say where and how long.
+_LEARNT_OF_TRAINER = (
+    *("accumulate_grad_batches", "overfit_batches", "sync_batchnorm"),
+    *("gradient_clip_val", "gradient_clip_algorithm"),
 )
 
 
@@ -87,8 +92,9 @@ def _barely_begun(folder: Path) -> bool:
 
 def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
-    begun = read_config_file(Path(str(config.output_dir)) / CONFIG)
-    used = _saved(Path(str(config.output_dir))).to_dict()
+    folder = Path(str(config.output_dir))
+    begun = read_config_file(folder / CONFIG)
+    used = _saved(folder).to_dict()
     saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
     now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start={**saved, "resume": True}))
     where = now["output_dir"]
@@ -104,14 +110,24 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
         and value not in (None, "auto", saved[name], used.get(name))
         and (name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name])
     ]
-    fixed = [name for name in changed if name in _FIXED_ON_RESUME]
-    if named := fixed or (not now["override"] and changed):
-        differences = "; ".join(
-            f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in named
-        )
+    new_head = ["auxiliary"] if now["auxiliary"] and not saved["auxiliary"] else []
+    fixed = [name for name in changed if name in (*_FIXED_ON_RESUME, *new_head)]
+    of_trainer = [
+        name for name in _LEARNT_OF_TRAINER if now["trainer"].get(name) not in (None, saved["trainer"].get(name))
+    ]
+    differences = [
+        *(f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in fixed or changed),
+        *(
+            f"--trainer.{name} was {saved['trainer'].get(name, 'not given')} in {where} and is "
+            f"{now['trainer'][name]} now"
+            for name in of_trainer
+            if not fixed
+        ),
+    ]
+    if fixed or (not now["override"] and differences):
         other = "choose another --output-dir" if fixed else "add --override to go on with what is given now"
-        them = "it" if len(named) == 1 else "them"
-        raise InputError(differences, f"leave {them} out to go on with that run, or {other}")
+        them = "it" if len(differences) == 1 else "them"
+        raise InputError("; ".join(differences), f"leave {them} out to go on with that run, or {other}")
     return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in (*_FREE_ON_RESUME, *changed)}})
 
 

@@ -33,8 +33,6 @@ from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
 from segloss.ranks import here
 
-LAST, PREVIOUS = Path("checkpoints/last.ckpt"), Path("checkpoints/last.previous.ckpt")
-BEST, SHARED = Path("checkpoints/best.ckpt"), Path("checkpoints/best.safetensors")
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
 KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"
 FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
@@ -83,7 +81,7 @@ class Used:
 def read_config_file(path: Path) -> dict[str, Any]:
     """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
     if not path.is_file():
-        raise InputError(f"is missing, so {path.parent} is no run folder", where=path)
+        raise InputError(f"is missing, so {path.parent} is no run folder", "without --resume one begins there", path)
     return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
 
 

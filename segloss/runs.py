@@ -1,7 +1,6 @@
 """A trained network and all it takes to use it, read back from a run folder or a checkpoint file."""
 
 import os
-import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +18,17 @@ from segloss.decisions import Decision, decide, read_decision
 from segloss.errors import InputError
 from segloss.files import write_bytes
 from segloss.flags import from_plain_dict, to_plain_dict
-from segloss.hub import WEIGHTS, fetched, is_given, is_on_hub, name_of, read_shared, shared_file
+from segloss.hub import fetched, is_given, is_on_hub, name_of, read_shared, shared_file
 from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
-from segloss.run_folder import BEST, FOLDER_VARIABLE, LAST, SHARED, Used
+from segloss.run_folder import FOLDER_VARIABLE, Used
+from segloss.weight_files import BEST, LAST, SHARED, WEIGHTS, require_whole, weights_file
 
 CHECKPOINT_FORMAT = 1
-SHIPPED = Path(__file__).with_name("shipped") / "demo"
 Asked = Decision | IoUDecision | str | float
 
 
@@ -219,7 +218,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
-    file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else _checkpoint_file(_shipped(Path(path)))
+    file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else weights_file(Path(path))
     own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
     if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)
@@ -268,31 +267,12 @@ def load_weights(model: SegmentationModel, criterion: Criterion, state: dict[str
         module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
-def _shipped(path: Path) -> Path:
-    """The folder of a model that ships, where its name is meant and nothing else is called so."""
-    return SHIPPED if path == Path(SHIPPED.name) and not path.exists() else path
-
-
-def _checkpoint_file(path: Path) -> Path:
-    if path.is_dir():
-        for candidate in (path / WEIGHTS, path / BEST, path / SHARED, path / LAST):
-            if candidate.is_file():
-                return candidate
-        raise InputError(f"holds neither {BEST} nor {WEIGHTS}", "give a run folder or a checkpoint file", where=path)
-    if not path.is_file():
-        raise InputError("no such run folder or checkpoint file", where=path)
-    return path
-
-
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint of this toolkit on the CPU, or what :func:`share_weights` wrote; InputError if it is neither."""
     try:
         if file.suffix == SHARED.suffix:
             return _checked(read_shared(file), file)
-        with zipfile.ZipFile(file) as archive:  # torch writes a checksum of every entry and reads without a look at it
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"is damaged: {damaged} does not match its checksum", "use another one", file)
+        require_whole(file)
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise

@@ -30,6 +30,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "decision": ("tau", "threshold", "temperature", "conf", "prior-adjustment"),
     "tta-flip": ("tta", "aug-test", "augment", "use-tta", "flip"),
     "save": ("save-predictions", "save-masks", "save-pred", "show"),
+    "early-stop": ("patience", "early-stopping", "early-stop-patience"),
     "seed": ("random-seed", "manual-seed"),
     "augmentations": ("augs", "transform", "transforms", "aug"),
     "class-table": ("num-classes", "n-classes", "nc", "class-names", "class-list"),

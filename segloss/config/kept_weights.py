@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from segloss.config.ranges import AT_LEAST_ONE
-from segloss.errors import InputError
+from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, option
 from segloss.losses.reduction import BELOW_ONE
 
@@ -47,7 +47,6 @@ class KeptWeightsOptions(Options):
     def validate(self) -> None:
         super().validate()
         if not is_monitor(self.monitor):
-            cure = f"choose one of {', '.join(MONITORS)}"
-            raise InputError(f"unknown --monitor {self.monitor!r}", cure)
+            raise unknown_name("--monitor", self.monitor, MONITORS)
         if self.ema and self.swa_share:
             raise InputError("--ema and --swa-share are two averages of the same weights", "give one of them")

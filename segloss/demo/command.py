@@ -12,6 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.demo``."""
     config = parse_config(DemoConfig, "python -m segloss.demo", argv)
     device = pick_device(config.accelerator)
+    print(f"loading {config.run}", flush=True)
     run = load_run(config.run)
     run.model.to(device)
     run.criterion.to(device)

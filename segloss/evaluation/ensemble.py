@@ -44,12 +44,12 @@ def ensemble_of(runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -
     first = runs[0]
     for run in runs[1:]:
         for what, ours, theirs in (
-            ("classes", first.classes.names, run.classes.names),
-            ("bands", (first.bands.count, first.bands.dtype), (run.bands.count, run.bands.dtype)),
-            ("image scale", first.config.image_scale, run.config.image_scale),
+            ("other classes", first.classes.names, run.classes.names),
+            ("other bands", (first.bands.count, first.bands.dtype), (run.bands.count, run.bands.dtype)),
+            ("another image scale", first.config.image_scale, run.config.image_scale),
         ):
             if ours != theirs:
-                raise InputError(f"has another {what} than {first.path}", "leave it out of --ensemble", run.path)
+                raise InputError(f"has {what} than {first.path}", "leave it out of --ensemble", run.path)
     say(f"ensemble of {len(runs)}: {', '.join(str(run.path) for run in runs)}")
     if len({run.config.fold for run in runs}) > 1:
         say("warning: members were trained on other folds: some have seen the images of val; score --split test")

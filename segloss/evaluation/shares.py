@@ -4,6 +4,7 @@ Images are dealt in turn, in the batches that one process would see them in, so 
 the last bit. Results are put together in the order of the images, so that sums of them are too.
 """
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -58,13 +59,16 @@ def fill(source: Source, kept: ResultStore, progress: Progress | None = None, sh
 def places_of(source: Source, shard: tuple[int, int] | None = None, done: Collection[str] = ()) -> list[int]:
     """The images that this process of the job is to look at: of all, or of a shard of them, its share of those that
     are not done."""
-    k, n = shard or (1, 1)
     job, names = here(), source.names
-    of_job: Sequence[int] = range(len(source))
-    if n > 1:
-        of_job = [place for batch in source.batches(of_job)[k - 1 :: n] for place in batch]
+    of_job = [place for batch in _of_shard(source, shard or (1, 1)) for place in batch]
     left = [place for place in of_job if names[place] not in done]
     return left if job.size == 1 else [place for batch in job.share(source.batches(left)) for place in batch]
+
+
+def _of_shard(source: Source, shard: tuple[int, int]) -> Sequence[Sequence[int]]:
+    """The batches of the k-th of n shares of all images."""
+    k, n = shard
+    return source.batches(range(len(source)))[k - 1 :: n]
 
 
 def _require_alike(source: Source) -> None:
@@ -90,7 +94,9 @@ def score_share(source: Source, folder: Path, shard: tuple[int, int], progress: 
     """Score the k-th of n shares of a source into a store of its own for :func:`merge`; a line that says so."""
     place, job = f"{source.name}.{shard[0]}-of-{shard[1]}", here()
     path = folder / (f"{place}.sqlite.rank{job.rank}" if job.rank else f"{place}.sqlite")
-    with ResultStore(path, source.key()) as kept:
+    # Scored again in other batches, it begins anew: the last digits of a network's scores depend on them.
+    dealt = hashlib.sha256(repr(_of_shard(source, shard)).encode()).hexdigest()
+    with ResultStore(path, {**source.key(), "dealt": dealt}) as kept:
         fill(source, kept, progress, shard)
         names = source.names
         bad = {names[place]: line for place, line in source.bad.items()}
@@ -157,7 +163,9 @@ def merge(source: Source, kept: ResultStore, stores: Sequence[Path]) -> None:
                 for name in sorted(own & theirs):
                     if not _same(results.result(name), kept.result(name)):
                         what = f"counts {name} otherwise than {before}"
-                        raise InputError(what, "score both shares again, on machines of one kind", path)
+                        raise InputError(
+                            what, "score both shares again, with one --batch-size and on machines of one kind", path
+                        )
             for rows in results.batches():
                 kept.add_rows(row_of(places[name], name, content) for _, name, content, _ in rows)
             seen[path] = own

@@ -11,6 +11,7 @@ from segloss.flags import keys_of, parse_config
 from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
 from segloss.plan.fingerprint import Fingerprint, MachineFacts, fingerprint_of
 from segloss.plan.make import Plan, make_plan
+from segloss.ranks import agreed
 
 
 def look(config: DataOptions, machine: MachineFacts) -> Fingerprint:
@@ -36,11 +37,15 @@ def show(plan: Plan) -> None:
 
 
 def planned(config: TrainConfig) -> dict[str, Any]:
-    """The options of the plan for a run's data on this machine; printed."""
-    plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes of a run come to the same plan
-        show(plan)
-    return plan.options
+    """The options of the plan for a run's data on this machine, of several processes on that of the first; printed."""
+
+    def make() -> dict[str, Any]:
+        plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            show(plan)
+        return plan.options
+
+    return agreed("PLAN", make)
 
 
 def main(argv: list[str] | None = None) -> None:

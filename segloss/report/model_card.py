@@ -95,8 +95,8 @@ image, _ = read_bands(Path("image.png"), run.bands)
 class_map = run.predict(image{decision})  # class numbers (H, W), in the order of the table below
 ```
 
-`pip install "segloss-imbalanced[train]"` brings what it needs. Of this folder `{CONFIG}` and `{WEIGHTS}` are read: text and
-numbers, no pickle, checked against each other by SHA-256. The weights have the fingerprint `{run.weights}`.
+`pip install "segloss-imbalanced[train]"` brings what it needs. Of this folder `{CONFIG}` and `{WEIGHTS}` are read:
+text and numbers, no pickle, checked against each other by SHA-256. The weights have the fingerprint `{run.weights}`.
 `run.scores(image)` gives the scores as they are, `run.posterior(images)` probabilities;
 `python -m segloss.demo FOLDER` is a page to try it on, `python -m segloss.export --checkpoint FOLDER` writes ONNX."""
 

@@ -34,13 +34,15 @@ def announce(
     together = trainer.accumulate_grad_batches * trainer.world_size
     whole = f" ({batch * together} in a step)" if together > 1 else ""
     repeated = f"{splits.images_per_epoch} images with repeats, " if splits.repeat is not None else ""
+    size = f"{parameter_count(model) / 1e6:.1f} M parameters"
+    if (trained := parameter_count(model, trainable=True)) < parameter_count(model):
+        size += f", {trained / 1e6:.1f} M of them trained"
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
         "form": splits.train.found.form,
         **({} if bands.is_rgb else {"bands": f"{bands.describe()}, {bands.told()}"}),
         "loss": f"{config.loss}: {criterion.extra_repr()}",
-        "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), "
-        f"{parameter_count(model) / 1e6:.1f} M parameters",
+        "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), {size}",
         "device": f"{trainer.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}",
         "plan": f"{config.epochs} epochs of {repeated}{steps} steps, batch {batch}{whole}, crop {splits.crop_size[0]}x"
         f"{splits.crop_size[1]} (H x W), image scale {config.image_scale:g}, lr {config.lr:g}",

@@ -41,10 +41,12 @@ class AveragedWeights(Callback):
         self.swapped = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen, "step": self.step}
+        return {"seen": self.seen, "step": self.step, "decay": self.decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seen, self.step = state["seen"], state["step"]
+        self.step = state["step"]
+        if bool(state.get("decay", self.decay)) == bool(self.decay):  # else the mean is of the other kind: begun anew
+            self.seen = state["seen"]
 
     def _tensors(self, task: L.LightningModule) -> dict[str, Tensor]:
         model: Any = task.model

@@ -86,6 +86,8 @@ class History(Callback):
         of_classes = [f"val_iou/{name}" for name in task.class_names]
         self.columns = (*dict.fromkeys((*self.columns[:-1], *of_classes)), self.columns[-1])
         self.began = time.monotonic()
+        for line in task.anew if trainer.is_global_zero else ():
+            self.say(f"warning: {line}")
         done = trainer.global_step
         self.saved_step = done or self.saved_step
         # Also before the first checkpoint: a process that was killed there had written what it came to.
@@ -93,7 +95,7 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if not trainer.sanity_checking else ():
             logger.log_metrics({**task.val_scores, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -184,7 +186,7 @@ def describe_epoch(row: Mapping[str, Any], epochs: int, rarest_first: Sequence[s
     'epoch  7/60  loss 0.5100  val mIoU  55.0  pole  17.0     9 s'
     """
     head = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
-    told = [f"  val mIoU {100 * row.get('val_miou', math.nan):5.1f}"]
+    told = [f"  val mIoU {100 * row['val_miou']:5.1f}" if "val_miou" in row else "  not validated"]
     tail = f"  {row['seconds']:4.0f} s"
     for name in rarest_first:
         iou = row.get(f"val_iou/{name}", math.nan)

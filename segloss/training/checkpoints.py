@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segloss.files import write_durably
-from segloss.run_folder import BEST, LAST, PREVIOUS
 from segloss.training.reported import best_is_least
+from segloss.weight_files import BEST, LAST, PREVIOUS
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -139,6 +139,8 @@ class LastCheckpoint(MovableCheckpoint):
             self._act(trainer, need)
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if trainer.sanity_checking:  # before the first step
+            return
         need = self._need(trainer)
         if need not in (Need.NOTHING, Need.OUT_OF_TIME):
             if not self.cut:

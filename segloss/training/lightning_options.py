@@ -72,7 +72,7 @@ def check_trainer_options(config: TrainConfig) -> None:
             raise unknown_name("option of --trainer", name, known)
         expected, fits = ALLOWED.get(name, ("", lambda _: True))
         if value is not None and not fits(value):
-            raise InputError(f"--trainer.{name} must be {expected}, got {value}", where=REFUSED)
+            raise InputError(f"must be {expected}, got {value}", where=f"--trainer.{name}")
     if (config.trainer.get("min_epochs") or 0) > config.epochs:
         raise InputError(
             f"--trainer.min_epochs {config.trainer['min_epochs']} is more than --epochs {config.epochs}",
@@ -104,13 +104,20 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
     if config.trainer.get("overfit_batches"):
         nothing |= dict.fromkeys(("limit_train_batches", "limit_val_batches"), "--trainer.overfit_batches is given")
     lines = [f"--trainer.{name} does nothing: {why}" for name, why in nothing.items() if name in given]
+    nothing_validated = "nothing is validated, no best.ckpt kept, no --early-stop"
     if (trainer.check_val_every_n_epoch or 1) > config.epochs:
-        lines.append("--trainer.check_val_every_n_epoch is more than --epochs: nothing is validated, no best.ckpt kept")
+        lines.append(f"--trainer.check_val_every_n_epoch is more than --epochs: {nothing_validated}")
+    if trainer.limit_val_batches == 0:
+        lines.append(f"--trainer.limit_val_batches 0: {nothing_validated}")
     return lines
 
 
 def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) -> int:
     """Micro-batches of an epoch on one device; InputError where Lightning's limits leave none."""
+    for images, kind in ((splits.images_per_epoch, "training"), (len(splits.val), "validation")):
+        if images < trainer.world_size:
+            what = f"{images} {kind} images are fewer than the {trainer.world_size} devices"
+            raise InputError(what, "take fewer --devices")
     share = splits.images_per_epoch // trainer.world_size
     batches = share // max(1, min(config.batch_size, share))
     limit = trainer.limit_train_batches
@@ -118,7 +125,12 @@ def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) ->
     if planned == 0:
         what = f"--trainer.limit_train_batches {limit} leaves none of {batches} batches"
         raise InputError(what, "take a larger share")
-    every = trainer.val_check_interval
+    val_batches = math.ceil(len(splits.val) // trainer.world_size / config.batch_size)
+    val_limit = trainer.limit_val_batches
+    if isinstance(val_limit, float) and 0 < val_limit * val_batches < 1:
+        what = f"--trainer.limit_val_batches {val_limit} leaves none of {val_batches} validation batches"
+        raise InputError(what, "take a larger share")
+    every = getattr(trainer, "val_check_interval", None)  # else it is a time
     if isinstance(every, int) and every > planned and trainer.check_val_every_n_epoch is not None:
         raise InputError(
             f"--trainer.val_check_interval {every} is more than the {planned} batches of an epoch",

@@ -49,7 +49,9 @@ class Pictures(Callback):
         assert isinstance(task, SegmentationTask)
         dataset: Any = getattr(getattr(trainer, "datamodule", None), "splits", None)
         dataset = getattr(dataset, "val", None)
-        if not (trainer.is_global_zero and trainer.loggers and isinstance(dataset, SegmentationDataset)):
+        if trainer.sanity_checking or not (
+            trainer.is_global_zero and trainer.loggers and isinstance(dataset, SegmentationDataset)
+        ):
             return
         if not self.shown:
             pixels = task.training_pixels or task.confusion.matrix.sum(1).tolist()

@@ -7,9 +7,19 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from segloss.config import TrainConfig
 from segloss.errors import InputError, told
 from segloss.launchers import meet
-from segloss.ranks import Ranks
+from segloss.ranks import Ranks, here
+
+
+def require_processes(config: TrainConfig) -> None:
+    """InputError where a launcher started another number of processes than the options ask for."""
+    nodes, started = int(config.trainer.get("num_nodes") or 1), here().size
+    if started not in (1, config.devices * nodes):
+        asked = f"--devices {config.devices}" + (f" on each of {nodes} machines" if nodes > 1 else "")
+        cure = "give --devices as many as there are on a machine, and --trainer.num_nodes the number of machines"
+        raise InputError(f"{started} processes were started for {asked}", cure)
 
 
 class EndTogether(Callback):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segloss.config import TrainConfig
 from segloss.errors import InputError
+from segloss.flags import to_plain_dict
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion, OutlyingMSELoss
 from segloss.losses.late_jaccard import late_jaccard_loss
@@ -23,7 +24,7 @@ from segloss.models import SegmentationModel, logits_at_size
 from segloss.pixel_counts import PixelCounts
 from segloss.pixel_sample import PixelSample
 from segloss.training.auxiliary import presence_loss
-from segloss.training.averaging import AveragedWeights
+from segloss.training.averaging import OWN, AveragedWeights
 from segloss.training.compiled import compile_network
 from segloss.training.optimisation import build_optimizer, parameter_groups, rate_factor
 from segloss.training.reported import RULE_MIB, RULE_STRIDE, reported, rule_miou
@@ -71,6 +72,8 @@ class SegmentationTask(L.LightningModule):
         self.never_predicted: list[bool] = []  # by class, in the last validation
         self.score_share = torch.zeros(2)
         self.so_far: dict[str, Any] = {}  # of an epoch that is gone on with
+        self.goes_on = False  # from a checkpoint
+        self.anew: list[str] = []  # what a run that goes on with other options does not take from its checkpoint
 
     def on_fit_start(self) -> None:
         if self.config.compile:
@@ -260,6 +263,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning lets the workers read ahead (to count the steps) before it knows where it goes on.
+        self.goes_on = True
         self.so_far = checkpoint.get("epoch_so_far", {})  # older ones were written at the end of an epoch
         trainer: Any = self.trainer
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -267,14 +271,32 @@ class SegmentationTask(L.LightningModule):
         seen = self.so_far["images"] if unfinished else 0
         together = trainer.datamodule.images_per_batch * trainer.accumulate_grad_batches  # it may be others by now
         trainer.datamodule.begun = epoch, seen - seen % together
-        if self.config.override:  # what the loss is made of may be what changed
-            own = {f"criterion.{name}": value for name, value in self.criterion.state_dict().items()}
-            state = checkpoint["state_dict"].items()
-            checkpoint["state_dict"] = {name: value for name, value in state if not name.startswith("criterion.")} | own
+        if self.config.override:
+            self._leave_what_changed(checkpoint)
+
+    def _leave_what_changed(self, checkpoint: dict[str, Any]) -> None:
+        """Take out of a checkpoint what belongs to options that are others now; ``anew`` tells of it."""
+        trainer: Any = self.trainer
+        own = {f"criterion.{name}": value for name, value in self.criterion.state_dict().items()}
+        state = checkpoint["state_dict"]
+        if not any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks):
+            state = {**state, **checkpoint.get(OWN, {})}
+        checkpoint["state_dict"] = {name: of for name, of in state.items() if not name.startswith("criterion.")} | own
+        now = to_plain_dict(self.config)
+        before = {**now, **checkpoint["segloss"].get("config", {})}
+        groups = [len(group["params"]) for group in parameter_groups(self.model, self.config)]
+        (held,) = checkpoint["optimizer_states"]
+        if any(before[name] != now[name] for name in ("optimizer", "optimizer_options")) or groups != [
+            len(group["params"]) for group in held["param_groups"]
+        ]:
+            checkpoint["optimizer_states"] = []  # Lightning then leaves the new one as it is
+            self.anew.append("the optimiser begins anew: what it has gathered is of other options")
+        if before["monitor"] != now["monitor"]:
+            self.anew.append(f"best.ckpt is chosen anew, by {now['monitor']}")
 
     def on_train_start(self) -> None:
         """Where an epoch is gone on with, what was gathered of it so far."""
-        if self.config.override:
+        if self.goes_on:
             self._take_rates()
         if self.so_far:
             trainer: Any = self.trainer
@@ -287,7 +309,7 @@ class SegmentationTask(L.LightningModule):
             self.val_scores, self.never_predicted = self.so_far["val_scores"], self.so_far["never_predicted"]
 
     def _take_rates(self) -> None:
-        """Learning rates and weight decay of the options instead of those in the checkpoint."""
+        """Rates and weight decay of the options, not of a checkpoint that may be of fewer epochs or less time."""
         (optimizer,), (schedule,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         for group, ours in zip(optimizer.param_groups, parameter_groups(self.model, self.config), strict=True):
             group.update(initial_lr=ours["lr"], weight_decay=ours["weight_decay"])

@@ -102,7 +102,10 @@ def quieten_lightning() -> None:
         ".*number of training batches.*",
         ".*Checkpoint directory.*",
         ".*in eval mode at the start of training.*",  # those that are frozen
-        ".*LeafSpec.*",  # its own use of a deprecated name of torch
+        ".*LeafSpec.*",  # its own use of deprecated names of torch
+        ".*all_gather is deprecated.*",
+        ".*sync_dist=True.*",  # scores are of all processes before they are logged
         ".*your dataloader is not resumable.*",  # the sampler is told where it was
+        ".*callbacks used to create the checkpoint.*",  # with --override, which says what begins anew
     ):
         warnings.filterwarnings("ignore", pattern)

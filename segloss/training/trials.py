@@ -36,10 +36,12 @@ def fitting_batch_size(
     model: SegmentationModel, criterion: Criterion, config: TrainConfig, splits: Splits, machine: Machine
 ) -> tuple[int, int]:
     """What ``--auto-batch-size`` takes: :func:`largest_batch` in free memory; and the most there may be, an eighth of a
-    device's training images."""
-    most = max(1, splits.images_per_epoch // config.devices // 8)
+    device's training images, but two, which batch norms need."""
+    images = splits.images_per_epoch // config.devices
+    most = max(1, min(2, images), images // 8)
     measure = step_bytes(model, criterion, config, splits.crop_size, machine)
-    return largest_batch(measure, free_bytes(machine.device), most), most
+    sharers = 1 if machine.device.type == "cuda" else config.devices
+    return largest_batch(measure, free_bytes(machine.device) // sharers, most), most
 
 
 def batches_forever(splits: Splits, config: TrainConfig, workers: int) -> Iterator[dict[str, Any]]:

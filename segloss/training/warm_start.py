@@ -45,11 +45,14 @@ def start_from(run: Run, model: SegmentationModel, classes: ClassTable) -> str:
         if name not in theirs or name not in ours or theirs[name].shape != ours[name].shape
     ]
     if wrong:
-        config = run.config
+        config, bands = run.config, run.bands.count
+        cure = f"add --arch {config.arch} --encoder {config.encoder}, or give it as --encoder-weights"
+        if model.mean.numel() != bands:
+            cure = f"give images of {bands} bands, or the run as --encoder-weights, fitted to others"
         raise InputError(
-            f"is of {config.arch} with encoder {config.encoder} for {run.bands.count} bands: {len(wrong)} tensors do "
+            f"is of {config.arch} with encoder {config.encoder} for {bands} bands: {len(wrong)} tensors do "
             f"not fit this network (first: {wrong[0]})",
-            f"add --arch {config.arch} --encoder {config.encoder}, or give it as --encoder-weights",
+            cure,
             run.path,
         )
     for name, tensor in ours.items():

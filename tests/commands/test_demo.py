@@ -296,6 +296,7 @@ def test_the_command_serves_until_it_is_interrupted(folder):
     command = [sys.executable, "-m", "segloss.demo", str(folder), "--port", "0", "--accelerator", "cpu"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout.readline() == f"loading {folder}\n"
         line = process.stdout.readline()
         found = re.fullmatch(r"run on cpu: (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
         assert found, line + process.stderr.read()

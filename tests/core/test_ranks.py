@@ -10,7 +10,7 @@ from launched import ended, started
 import segloss.launchers
 from segloss.errors import InputError
 from segloss.launchers import join, meeting_point, place_in
-from segloss.ranks import Ranks, here, together
+from segloss.ranks import Ranks, agreed, here, together
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
@@ -70,7 +70,7 @@ SCRIPT = """
 import numpy as np, os, sys, time
 from functools import partial
 from segloss.errors import InputError, exit_on_input_error
-from segloss.ranks import here, share_no_more, together
+from segloss.ranks import agreed, here, share_no_more, together
 
 def command():
     job = here()
@@ -106,6 +106,18 @@ print(every, streamed, job.gather(job.rank), flush=True)
     (first, *others) = run(tmp_path, 3, body)
     said = "[1, 11, 21, 31, 41, 51, 61] [[1, 0], [2, 0], [2, 1]] [0, 1, 2]\n"
     assert first == (0, said, "") and others == [(0, "", "")] * 2
+
+
+def test_processes_agree_on_what_the_first_makes(tmp_path):
+    body = 'print(agreed("TRY", lambda: {"size": 8 - job.rank}), os.environ["SEGLOSS_TRY"], file=sys.stderr)'
+    assert run(tmp_path, 2, body) == [(0, "", """{'size': 8} {"size": 8}\n""")] * 2
+
+
+def test_a_process_that_lightning_starts_takes_what_the_first_has_made(monkeypatch):
+    monkeypatch.setenv("SEGLOSS_TRY", "old")
+    assert agreed("TRY", lambda: 4) == 4
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert agreed("TRY", lambda: 5) == 4
 
 
 def test_one_process_may_end_before_the_others(tmp_path):

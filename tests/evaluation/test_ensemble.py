@@ -17,8 +17,9 @@ from segloss.flags import from_plain_dict
 from segloss.inference import Views, infer, infer_dataset, reader_of
 from segloss.losses import build_criterion
 from segloss.pixel_counts import count_labels
-from segloss.runs import BEST, Run, Used, checkpoint_content
+from segloss.runs import Run, Used, checkpoint_content
 from segloss.training.checkpoints import WholeCheckpoints
+from segloss.weight_files import BEST
 
 ENCODER = "tu-mobilenetv3_small_050"
 CPU = torch.device("cpu")

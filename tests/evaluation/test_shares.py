@@ -17,7 +17,7 @@ import train_seg
 from segloss.errors import InputError
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.matching import class_table
-from segloss.evaluation.store import ResultStore, row_of
+from segloss.evaluation.store import Results, ResultStore, row_of
 
 COUNT = 11
 
@@ -308,6 +308,21 @@ def test_a_run_is_scored_alike_by_one_process_two_and_two_jobs(trained, tmp_path
         with pytest.raises(InputError, match="was scored with another decision, other measures or other views than"):
             eval_seg.evaluate(other)
     decision.write_bytes(fitted)
+
+
+def test_a_share_that_is_scored_again_in_other_batches_forgets_its_old_images(trained, tmp_path):
+    def words(out: str, size: int, *more: str) -> list[str]:
+        where = ["--checkpoint", str(trained), "--workers", "0", "--output-dir", str(tmp_path / out)]
+        return [*where, "--check", "off", "--batch-size", str(size), *more]
+
+    eval_seg.evaluate(words("jobs", 1, "--shard", "2/2"))
+    for k in (1, 2):
+        eval_seg.evaluate(words("jobs", 3, "--shard", f"{k}/2"))
+    eval_seg.evaluate(words("merged", 3, "--merge", str(tmp_path / "jobs")))
+    with Results(tmp_path / "jobs/run.2-of-2.sqlite") as results:
+        assert results.names() == {"test_3", "test_4", "test_5"}
+    eval_seg.evaluate(words("one", 3))
+    require_same(tmp_path / "merged", tmp_path / "one")
 
 
 def test_images_are_predicted_alike_by_two_processes_and_two_jobs(trained, tmp_path):

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train_seg
-from segloss.run_folder import BEST, CONFIG, LAST, SHARED
+from segloss.run_folder import CONFIG
+from segloss.weight_files import BEST, LAST, SHARED
 
 OPTIONS = (
     "--dataset camvid --arch fpn --encoder tu-mobilenetv3_small_050 --encoder-weights none --precision 32-true "

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from segloss.config import TrainConfig
-from segloss.flags import from_plain_dict
+from segloss.flags import from_plain_dict, to_plain_dict
 from segloss.losses import build_criterion
 from segloss.training import SegmentationData, SegmentationTask, Splits, build_trainer
 
@@ -80,6 +80,7 @@ class SmallRun:
         self.trainer = build_trainer(self.config, "32-true", folder, Console(file=self.output, width=500))
         dataset = FewImages() if dataset is None else dataset
         content = {"classes": {"names": ["road", "car", "pole"]}, "format": 1}
+        content |= {"config": to_plain_dict(self.config), "used": {}}
         self.task = SegmentationTask(net or SmallNet(), build_criterion(loss, COUNTS), self.config, content)
         self.data = SegmentationData(Splits(dataset, dataset, None, (32, 32)), self.config, 0)
         self.gradients = Gradients()

@@ -17,9 +17,10 @@ from segloss.errors import InputError
 from segloss.files import write_durably
 from segloss.flags import to_plain_dict
 from segloss.resume import load_last, parse_train_config, used_so_far
-from segloss.run_folder import BEST, CONFIG, COUNTS, FOLDER_VARIABLE, LAST, PREVIOUS, SHARED
+from segloss.run_folder import CONFIG, COUNTS, FOLDER_VARIABLE
 from segloss.runs import load_run, read_checkpoint, share_weights
 from segloss.training.checkpoints import WholeCheckpoints
+from segloss.weight_files import BEST, LAST, PREVIOUS, SHARED
 
 CONTENT = {"segloss": {"format": 1}, "state_dict": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}
 

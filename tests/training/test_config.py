@@ -632,11 +632,33 @@ def test_with_override_it_goes_on_with_what_is_given(run, words, name, value):
     assert used_so_far(config).crop_size == (tuple(value) if name == "crop_size" else (64, 96))
 
 
-@pytest.mark.parametrize("words", ["--encoder mit_b0", "--arch fpn --lr 0.2", "--dataset folder", "--val-share 0.5"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--encoder mit_b0", "--arch fpn --lr 0.2", "--dataset folder", "--val-share 0.5"),
+        *("--init-from other", "--bias-init prior", "--auto-batch-size", "--auxiliary 0.3"),
+    ],
+)
 def test_another_network_or_other_data_are_another_run_even_so(run, words):
     message = refusal([*run, *words.split(), "--override"])
     assert f"{words.split()[0]} was " in message and "or choose another --output-dir" in message
     assert "--lr" not in message and "--override" not in message
+
+
+def test_of_lightnings_options_those_that_change_what_is_learnt_are_named(run):
+    assert parse_train_config([*run, "--trainer.max_time", "00:01:00:00"]).trainer["max_time"] == "00:01:00:00"
+    words = [*run, "--lr", "0.2", "--trainer.gradient_clip_val", "1"]
+    what = "--lr was 0.1 in {0} and is 0.2 now; --trainer.gradient_clip_val was not given in {0} and is 1 now"
+    assert refusal(words).startswith(
+        f"{what.format(run[-1])}; leave them out to go on with that run, or add --override"
+    )
+    assert parse_train_config([*words, "--override"]).trainer["gradient_clip_val"] == 1
+
+
+def test_where_no_run_is_nothing_can_be_gone_on_with(tmp_path):
+    what = f"{tmp_path / 'config.yaml'}: is missing, so {tmp_path} is no run folder"
+    message = f"{what}; without --resume one begins there"
+    assert refusal(["--resume", "--output-dir", str(tmp_path)]) == message
 
 
 def test_override_alone_is_refused():

@@ -20,10 +20,11 @@ from segloss.flags import from_plain_dict, keys_of
 from segloss.metrics import ConfusionMatrix
 from segloss.models import ModelOptions, SegmentationModel
 from segloss.resume import parse_train_config
-from segloss.runs import BEST, LAST, load_run, read_checkpoint
+from segloss.runs import load_run, read_checkpoint
 from segloss.training.auxiliary import presence_loss
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
 from segloss.training.reported import reported, require_monitored
+from segloss.weight_files import BEST, LAST
 
 State = dict[str, torch.Tensor]
 
@@ -244,6 +245,26 @@ def test_a_checkpoint_written_in_a_validation_knows_which_weights_are_which(tmp_
     assert not same(last["training_weights"], last["state_dict"])
 
 
+def test_a_run_that_leaves_its_average_goes_on_with_the_weights_it_trained(tmp_path):
+    trained(tmp_path, epochs=2, lr=0.01, ema=0.99)
+    weights = read_checkpoint(tmp_path / LAST)["training_weights"]
+    run = SmallRun(tmp_path, net=norm_net(), epochs=3, lr=0.01, resume=True, override=True, output_dir=str(tmp_path))
+    begun: list[State] = []
+    run.gradients.on_train_start = lambda *_: begun.append(state(run))
+    run.fit(ckpt_path=tmp_path / LAST)
+    assert all(torch.equal(begun[0][name.removeprefix("model.")], value) for name, value in weights.items())
+
+
+def test_an_average_of_the_other_kind_begins_anew(tmp_path):
+    trained(tmp_path, epochs=2, lr=0.01, ema=0.9)
+    ends: list[State] = []
+    options = {"epochs": 3, "lr": 0.01, "swa_share": 0.2, "resume": True, "override": True}
+    run = SmallRun(tmp_path, net=norm_net(), output_dir=str(tmp_path), **options)
+    run.gradients.on_train_epoch_end = lambda *_: ends.append(state(run))
+    run.fit(ckpt_path=tmp_path / LAST)
+    assert len(ends) == 1 and same(saved(tmp_path, LAST), ends[0])
+
+
 def test_two_averages_are_refused():
     with pytest.raises(InputError, match=r"--ema and --swa-share are two averages of the same weights; give one"):
         parse_train_config(["--ema", "0.9", "--swa-share", "0.2"])
@@ -263,6 +284,22 @@ def test_patience_counts_validations_and_not_epochs(tmp_path):
     trainer = {"check_val_every_n_epoch": 2}
     run = trained(tmp_path, early_stop=1, epochs=9, **STILL, trainer=trainer)
     assert len(run.rows) == 4
+
+
+def test_a_score_without_a_value_is_no_better_and_no_end(tmp_path):
+    """Lightning stopped at the first, without a word."""
+    net = norm_net()
+    with torch.no_grad():
+        net.network.head.bias[2] = -99.0
+    run = trained(tmp_path, net, early_stop=2, monitor="precision/pole", epochs=9, **STILL)
+    assert len(run.rows) == 2 and "stopped early: no precision/pole in 2 validations; to train on" in run.said
+
+
+def test_with_more_patience_a_run_that_stopped_early_goes_on(tmp_path):
+    first = trained(tmp_path, early_stop=1, epochs=9, **STILL)
+    assert "in 1 validations; to train on: --resume --override --early-stop 2" in first.said
+    again = trained(tmp_path, resume=True, override=True, early_stop=3, epochs=9, **STILL)
+    assert (len(first.rows), len(again.rows)) == (2, 4)
 
 
 def test_a_score_that_rises_goes_on(tmp_path):
@@ -497,7 +534,7 @@ def test_the_encoder_of_a_run_is_the_start_of_another(tmp_path):
         assert other.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     with pytest.raises(InputError, match=r"lacks .* tensors of this encoder"):
         ModelOptions(encoder="resnet34", encoder_weights=str(tmp_path)).build(3)
-    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet or a file, or a run folder"):
+    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet, a file or a run folder"):
         ModelOptions(encoder="resnet18", encoder_weights=str(tmp_path / "checkpoints")).build(3)
 
 

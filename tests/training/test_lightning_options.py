@@ -1,8 +1,10 @@
 """Options of Lightning's Trainer are answered before there is a run folder, and have an effect or are told of."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
+import torch
 from small_training import FewImages, SmallRun
 
 from segloss.config import TrainConfig
@@ -52,7 +54,7 @@ def test_a_value_that_cannot_be_is_one_line(name, value):
     with pytest.raises(InputError) as refusal:
         check_trainer_options(config_with({name: value}))
     message = str(refusal.value)
-    assert f": --trainer.{name} must be " in message and message.endswith(f", got {value}")
+    assert message.startswith(f"--trainer.{name}: must be ") and message.endswith(f", got {value}")
     assert "\n" not in message
 
 
@@ -107,6 +109,7 @@ def test_more_epochs_at_least_than_at_most_are_refused():
 @pytest.mark.parametrize(
     ("trainer", "part"),
     [
+        ({"limit_val_batches": 0}, "limit_val_batches 0: nothing is validated, no best.ckpt kept, no --early-stop"),
         ({"limit_test_batches": 3}, "limit_test_batches does nothing: scores are those of whole splits"),
         ({"limit_predict_batches": 3}, "limit_predict_batches does nothing"),
         ({"gradient_clip_algorithm": "value"}, "does nothing: only with --trainer.gradient_clip_val"),
@@ -151,6 +154,7 @@ def test_the_plan_counts_the_steps_that_are_taken(tmp_path, images, trainer, bat
     ("trainer", "part"),
     [
         ({"limit_train_batches": 0.1}, r"limit_train_batches 0.1 leaves none of 5 batches; take a larger share"),
+        ({"limit_val_batches": 0.1}, r"limit_val_batches 0.1 leaves none of 5 validation batches; take a larger share"),
         ({"val_check_interval": 6}, r"val_check_interval 6 is more than the 5 batches of an epoch; take fewer"),
         ({"val_check_interval": 3, "limit_train_batches": 2}, r"val_check_interval 3 is more than the 2 batches"),
     ],
@@ -160,6 +164,36 @@ def test_what_the_number_of_batches_forbids_is_refused_before_training(tmp_path,
     with pytest.raises(InputError, match=part):
         batches_of_epoch(run.config, run.data.splits, run.trainer)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "message"),
+    [
+        (2, 3, "2 training images are fewer than the 3 devices; take fewer --devices"),
+        (3, 2, "2 validation images are fewer than the 3 devices; take fewer --devices"),
+    ],
+)
+def test_fewer_images_than_devices_are_refused(tmp_path, training, validation, message):
+    run = SmallRun(tmp_path / "run", FewImages(3))
+    few = Splits(FewImages(training), FewImages(validation), None, (32, 32))
+    with pytest.raises(InputError, match=message):
+        batches_of_epoch(run.config, few, SimpleNamespace(world_size=3))
+
+
+def test_a_check_of_the_validation_before_training_changes_nothing(tmp_path):
+    """It wrote a checkpoint of an epoch that had not begun."""
+    plain = SmallRun(tmp_path / "plain").fit()
+    checked = SmallRun(tmp_path / "checked", trainer={"num_sanity_val_steps": 1}).fit()
+    assert torch.equal(plain.task.model.head.weight, checked.task.model.head.weight)
+    of_time = ("seconds", "wait_share")
+    rows = [[{key: row[key] for key in row if key not in of_time} for row in run.rows] for run in (plain, checked)]
+    assert rows[0] == rows[1]
+
+
+def test_validation_after_a_time_is_taken(tmp_path):
+    run = SmallRun(tmp_path, FewImages(10), trainer={"val_check_interval": "00:01:00:00"})
+    assert batches_of_epoch(run.config, run.data.splits, run.trainer) == 5
+    assert run.fit().trainer.global_step == 5
 
 
 def test_a_profiler_leaves_its_report_in_the_run_folder(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from segloss.errors import InputError
+from segloss.hub import shared_file
 from segloss.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -23,6 +24,7 @@ from segloss.models import (
     load_encoder_weights,
     parameter_count,
 )
+from segloss.weight_files import LAST
 
 ARCHITECTURES = (
     *("unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet"),
@@ -157,7 +159,9 @@ def test_a_model_is_in_training_mode_and_its_encoder_can_be_told_apart():
     assert parameter_count(model) == sum(parameter.numel() for parameter in model.parameters())
     for parameter in model.encoder.parameters():
         parameter.requires_grad = False
-    assert parameter_count(model) == sum(p.numel() for p in model.parameters() if id(p) not in encoder)
+    assert parameter_count(model) == sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if id(p) not in encoder)
+    assert parameter_count(model, trainable=True) == trained < parameter_count(model)
 
 
 # ---- names
@@ -267,6 +271,31 @@ def test_weights_inside_a_checkpoint_and_without_batch_counters_fit_too(tmp_path
         assert torch.equal(target.state_dict()[key], value), key
 
 
+def test_a_run_that_was_killed_before_it_had_a_best_gives_its_last_weights(tmp_path):
+    source = encoder_of(NATIVE, seed=1)
+    (tmp_path / "checkpoints").mkdir()
+    save({"state_dict": source.state_dict()}, tmp_path / LAST)
+    target = encoder_of(NATIVE, seed=2)
+    load_encoder_weights(target, tmp_path)
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "shared.safetensors"])
+def test_a_damaged_file_is_refused_by_its_checksum(tmp_path, name):
+    state = encoder_of(NATIVE, seed=1).state_dict()
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        save(state, path)
+    else:
+        path.write_bytes(shared_file({"config": {}, "used": {}}, state))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: is damaged: .* match its checksum; use another one"):
+        load_encoder_weights(encoder_of(NATIVE, seed=2), path)
+
+
 def test_a_file_that_lacks_tensors_is_refused_and_changes_nothing(tmp_path):
     source = encoder_of(NATIVE, seed=1).state_dict()
     del source["conv1.weight"], source["bn1.bias"]
@@ -311,7 +340,7 @@ def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path, content):
 @pytest.mark.parametrize("name", ["imagnet", "gone.pth", "."])
 def test_what_is_no_file_is_answered_with_the_choices(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="no such weights file; --encoder-weights takes none, imagenet or a file"):
+    with pytest.raises(InputError, match=r"no such weights file; .* none, imagenet, a file or a run folder"):
         build_model("unet", NATIVE, 2, encoder_weights=name)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from launched import ROOT, TORCHRUN, ended, free_port, started
 from street_trees import TINY, street_tree
 
 import train_seg
+from segloss.config import TrainConfig
 from segloss.errors import InputError
+from segloss.flags import from_plain_dict
+from segloss.ranks import Ranks
+from segloss.training.processes import require_processes
 
 TWO = ["--devices", "2", "--accelerator", "cpu", "--batch-size", "2"]
 LOST = "error: process {} of 2{} has ended before its work was done"
@@ -119,3 +124,24 @@ def test_fsdp_without_a_gpu_is_refused_in_one_line(data, tmp_path):
         train_seg.train(argv)
     line = str(raised.value)
     assert "`fsdp` requires a GPU accelerator" in line and "\n" not in line and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("started", "asked", "message"),
+    [
+        (2, {}, "2 processes were started for --devices 1; give --devices as many as there are on a machine"),
+        (4, {"devices": 2}, "4 processes were started for --devices 2"),
+        (
+            2,
+            {"devices": 2, "trainer": {"num_nodes": 2}},
+            "2 processes were started for --devices 2 on each of 2 machines",
+        ),
+        (1, {"devices": 2}, None),  # Lightning starts the other
+        (2, {"devices": 2}, None),
+        (4, {"devices": 2, "trainer": {"num_nodes": 2}}, None),
+    ],
+)
+def test_as_many_processes_as_devices(monkeypatch, started, asked, message):
+    monkeypatch.setattr("segloss.training.processes.here", lambda: Ranks(size=started))
+    with nullcontext() if message is None else pytest.raises(InputError, match=message):
+        require_processes(from_plain_dict(TrainConfig, asked))

@@ -15,13 +15,16 @@ from killed_runs import WALL_CLOCK, events
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from small_training import FewImages, SmallNet, SmallRun
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from segloss.config import TrainConfig
 from segloss.datasets.loading import EpochSampler
 from segloss.errors import InputError
-from segloss.run_folder import BEST, LAST, lock_run_folder, open_run_folder
+from segloss.run_folder import lock_run_folder, open_run_folder
 from segloss.training.checkpoints import LastCheckpoint
+from segloss.training.optimisation import rate_factor
+from segloss.weight_files import BEST, LAST
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,6 +101,12 @@ def stopped_and_resumed(folder: Path, stops: list[Stop], **options: Any) -> Smal
             run.fit(ckpt_path=folder / LAST if (folder / LAST).is_file() else None)
     run = small(folder, **options)
     return run.fit(ckpt_path=folder / LAST if (folder / LAST).is_file() else None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def events_in_order():
+    """TensorBoard sorts the files of one second and one process by their numbers as words: 10 before 9."""
+    event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +317,50 @@ def test_override_changes_what_is_learnt(tmp_path):
     assert {decay for _, decay in rates[0]} == {0.5, 0.0}
     kept = torch.load(tmp_path / LAST, weights_only=True)["state_dict"]["criterion.label_values"]
     assert kept.tolist() == [3.0, 6.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": "sgd"}, "warning: the optimiser begins anew: what it has gathered is of other options"),
+        ({"optimizer_options": {"amsgrad": True}}, "warning: the optimiser begins anew"),
+        ({"encoder_lr_factor": 0.0}, "warning: the optimiser begins anew"),
+        ({"monitor": "loss"}, "warning: best.ckpt is chosen anew, by loss"),
+        ({"lr": 1e-3}, ""),
+    ],
+    ids=str,
+)
+def test_what_no_longer_fits_begins_anew_and_is_said(tmp_path, options, said):
+    first = SmallRun(tmp_path, net=Dropping(), epochs=1).fit()
+    steps = first.trainer.global_step
+    again = {"epochs": 2, "resume": True, "override": True, "output_dir": str(tmp_path), **options}
+    net = Dropping()
+    net.encoder.requires_grad_(options.get("encoder_lr_factor", 1.0) > 0)
+    run = SmallRun(tmp_path, net=net, **again)
+    held: list[int] = []
+    run.gradients.on_train_start = lambda trainer, _: held.append(len(trainer.optimizers[0].state))
+    run.fit(ckpt_path=tmp_path / LAST)
+    assert said in run.said and (said or "anew" not in run.said)
+    assert bool(held[0]) == ("optimiser" not in said)
+    assert run.trainer.global_step == 2 * steps
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_more_epochs_have_their_schedule_from_the_first_step_on(tmp_path, epochs):
+    """The checkpoint holds the rate of the step after, by the schedule that was to end here."""
+    options = {"lr": 0.01, "schedule": "cosine", "warmup_share": 0.2}
+    SmallRun(tmp_path, Noisy(10), net=Dropping(), epochs=1, **options).fit()
+    rates: list[float] = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    run = SmallRun(tmp_path, Noisy(10), net=Dropping(), epochs=epochs, **options)
+    run.trainer.callbacks.insert(0, Rates())
+    run.fit(ckpt_path=tmp_path / LAST)
+    steps = 5 * epochs
+    assert rates == [0.01 * rate_factor(step, steps, 0.2, "cosine") for step in range(5, steps)]
 
 
 # ---- one process in a folder

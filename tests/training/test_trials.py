@@ -1,6 +1,7 @@
 """Tries before a run: the learning rate, the size of a batch; and the compiled network."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from segloss.flags import from_plain_dict
 from segloss.inference import Machine
 from segloss.losses import build_criterion
 from segloss.models import ModelOptions, SegmentationModel
+from segloss.training import trials
 from segloss.training.compiled import compile_network
 from segloss.training.data import Splits
 from segloss.training.trials import batches_forever, largest_batch, steepest, step_bytes, try_rates
@@ -88,6 +90,19 @@ def test_the_largest_batch_is_that_whose_step_fits(free, most, expected):
 def test_a_batch_of_two_that_does_not_fit_is_refused():
     with pytest.raises(InputError, match=r"--auto-batch-size: two images need .* GiB, .* are free; take a smaller"):
         largest_batch(lambda n: 100 * n, 150, 8)
+
+
+@pytest.mark.parametrize(("images", "devices", "most"), [(12, 1, 2), (12, 2, 2), (3, 2, 1), (64, 2, 4), (1, 1, 1)])
+def test_a_batch_is_an_eighth_of_the_images_of_a_device_or_two(monkeypatch, images, devices, most):
+    """On a CPU the processes share its memory."""
+    monkeypatch.setattr(trials, "step_bytes", lambda *_: lambda n: 100 * n)
+    monkeypatch.setattr(trials, "free_bytes", lambda _: 10_000)
+    splits = SimpleNamespace(images_per_epoch=images, crop_size=(64, 64))
+    asked = config(devices=devices)
+    assert trials.fitting_batch_size(None, None, asked, splits, CPU) == (most, most)
+    monkeypatch.setattr(trials, "free_bytes", lambda _: 400)
+    splits.images_per_epoch = 800
+    assert trials.fitting_batch_size(None, None, asked, splits, CPU)[0] == 4 // devices
 
 
 def test_what_a_step_takes_grows_with_its_images():

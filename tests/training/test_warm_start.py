@@ -100,6 +100,13 @@ def test_weights_of_another_network_are_refused_with_the_options_that_fit(option
         begun(run_of(OLD, **options), NEW)
 
 
+def test_a_run_of_other_bands_is_refused_with_what_can_be_done():
+    model = ModelOptions(encoder="resnet18").build(3, in_channels=4)
+    cure = "give images of 3 bands, or the run as --encoder-weights"
+    with pytest.raises(InputError, match=f"is of unet with encoder resnet18 for 3 bands: .*; {cure}"):
+        start_from(run_of(OLD), model, classes(NEW))
+
+
 def test_a_run_begins_with_another_and_with_a_fold(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
