@@ -27,8 +27,21 @@ def described_commands() -> dict[str, Any]:
 
 
 def written() -> str:
-    """The text of ``described.json``."""
-    return json.dumps({"sources": sources_digest(), **described_commands()}, indent=1, ensure_ascii=False) + "\n"
+    """The text of ``described.json``: an option a line."""
+
+    def line(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    commands = []
+    for prog, told in described_commands().items():
+        groups = []
+        for group in told.pop("groups"):
+            keys = ",\n   ".join(line(key) for key in group["keys"])
+            groups.append(f'{{"doc": {line(group["doc"])}, "keys": [\n   {keys}]}}')
+        head = line(told).removesuffix("}")
+        between = ",\n  ".join(groups)
+        commands.append(f'{line(prog)}: {head}, "groups": [\n  {between}]}}')
+    return "{" + ",\n ".join([f'"sources": {line(sources_digest())}', *commands]) + "}\n"
 
 
 if __name__ == "__main__":
