@@ -33,7 +33,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         predict(config)
         return
 
-    from segloss.doctor.examine import check_scored
+    from segloss.doctor.examination import check_scored
     from segloss.errors import refuse_errors
     from segloss.evaluation.comparison import compare, on_common_images
     from segloss.evaluation.doubts import same_counts

@@ -27,7 +27,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
     from segloss.band_statistics import load_or_count_bands
-    from segloss.doctor.examine import check_before, check_histograms
+    from segloss.doctor.examination import check_before, check_histograms
     from segloss.errors import InputError
     from segloss.inference import find_machine
     from segloss.losses import class_prior

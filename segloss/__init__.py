@@ -6,6 +6,8 @@
 
 from typing import TYPE_CHECKING
 
+from segloss.lazy import names_from
+
 if TYPE_CHECKING:
     from segloss.datasets import build_dataset
     from segloss.errors import InputError
@@ -32,21 +34,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Imported when they are asked for: of what reads a command line alone torch is not, which takes seconds.
-_HOMES = {
-    "segloss.datasets": ("build_dataset",),
-    "segloss.errors": ("InputError",),
-    "segloss.iou_rule": ("IoUDecision", "class_threshold", "iou_decision"),
-    "segloss.losses": (
-        *("IGNORE_INDEX", "CrossEntropyLoss", "FocalLoss", "OutlyingMSELoss", "class_ranks"),
-        *("class_weights_from_counts", "cross_entropy_loss", "decide", "focal_loss", "label_values_from_counts"),
-        *("outlying_mse_loss", "posterior"),
-    ),
-    "segloss.metrics": ("ConfusionMatrix", "Scores"),
-    "segloss.models": ("build_model",),
-    "segloss.pixel_counts": ("PixelCounts", "count_labels"),
-    "segloss.runs": ("load_run",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__getattr__, __dir__ = names_from(
+    __name__,
+    {
+        "segloss.datasets": ("build_dataset",),
+        "segloss.errors": ("InputError",),
+        "segloss.iou_rule": ("IoUDecision", "class_threshold", "iou_decision"),
+        "segloss.losses": (
+            *("IGNORE_INDEX", "CrossEntropyLoss", "FocalLoss", "OutlyingMSELoss", "class_ranks"),
+            *("class_weights_from_counts", "cross_entropy_loss", "decide", "focal_loss", "label_values_from_counts"),
+            *("outlying_mse_loss", "posterior"),
+        ),
+        "segloss.metrics": ("ConfusionMatrix", "Scores"),
+        "segloss.models": ("build_model",),
+        "segloss.pixel_counts": ("PixelCounts", "count_labels"),
+        "segloss.runs": ("load_run",),
+    },
+)
 
 __all__ = [
     "IGNORE_INDEX",
@@ -73,20 +77,3 @@ __all__ = [
     "outlying_mse_loss",
     "posterior",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """A public name from its module, or a module of the package that nobody has imported yet."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if name in _HOME_OF:
-        found = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-        return found
-    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'segloss' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

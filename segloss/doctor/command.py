@@ -6,7 +6,7 @@ from pathlib import Path
 from segloss.config import DoctorConfig
 from segloss.datasets import MissingSplitError, NoDataError, SegmentationDataset
 from segloss.datasets.bands import choose_bands
-from segloss.doctor.examine import examine
+from segloss.doctor.examination import examine
 from segloss.doctor.findings import Finding, SplitFacts
 from segloss.doctor.page import write_doctor_page
 from segloss.errors import InputError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segloss.datasets import build_dataset
 from segloss.datasets.bands import choose_bands
-from segloss.doctor.examine import check_histograms, check_scored, examine
+from segloss.doctor.examination import check_histograms, check_scored, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, count_images, require_two_classes
 from segloss.resume import check_same_counts

@@ -15,7 +15,7 @@ from PIL import Image
 
 from segloss.datasets import build_dataset
 from segloss.doctor.command import main
-from segloss.doctor.examine import check_before, examine
+from segloss.doctor.examination import check_before, examine
 from segloss.errors import InputError
 from segloss.pixel_counts import PixelCounts, count_dataset, require_two_classes
 from segloss.report.painting import overlay

@@ -17,7 +17,7 @@ from segloss.datasets import build_dataset
 from segloss.datasets.labelled import class_masks, read_labelled_classes
 from segloss.datasets.loading import evaluation_loader, repeat_factors, training_loader
 from segloss.doctor import examine
-from segloss.doctor.examine import check_histograms
+from segloss.doctor.examination import check_histograms
 from segloss.errors import InputError
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.run_source import Measures, image_result

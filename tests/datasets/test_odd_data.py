@@ -20,7 +20,7 @@ from segloss.datasets.classes import read_class_file
 from segloss.datasets.images import list_images, read_image
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.doctor.command import main
-from segloss.doctor.examine import check_before, examine
+from segloss.doctor.examination import check_before, examine
 from segloss.errors import InputError
 
 SIZE = (48, 64)
