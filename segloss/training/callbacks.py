@@ -183,19 +183,17 @@ def describe_epoch(row: Mapping[str, Any], epochs: int, rarest_first: Sequence[s
 
     >>> row = {"epoch": 7, "train_loss": 0.51, "val_miou": 0.55, "val_iou/pole": 0.17, "seconds": 9.0}
     >>> describe_epoch(row, 60, ["pole"])
-    'epoch  7/60  loss 0.5100  val mIoU  55.0  pole  17.0     9 s'
+    'epoch  7/60  loss 0.5100  val mIoU  55.0  pole 17.0  9 s'
     """
     head = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}"
     told = [f"  val mIoU {100 * row['val_miou']:5.1f}" if "val_miou" in row else "  not validated"]
-    tail = f"  {row['seconds']:4.0f} s"
+    tail = f"  {row['seconds']:.0f} s"
     for name in rarest_first:
         iou = row.get(f"val_iou/{name}", math.nan)
-        part = f"  {name} {100 * iou:5.1f}"
-        if math.isnan(iou):
-            continue
-        if len(head + "".join(told) + part + tail) > LINE or len(told) > RAREST_TOLD:
-            break
-        told.append(part)
+        part = f"  {name} {100 * iou:.1f}"
+        fits = len(head + "".join(told) + part + tail) <= LINE and len(told) <= RAREST_TOLD
+        if fits and not math.isnan(iou):
+            told.append(part)
     return head + "".join(told) + tail
 
 
