@@ -126,7 +126,11 @@ def train(argv: Sequence[str] | None = None) -> None:
         raise InputError(message) from error
 
     if trainer.is_global_zero:
-        score_run(folder, splits, config, machine)
+        try:
+            score_run(folder, splits, config, machine)
+        except KeyboardInterrupt as stop:
+            again = f"go on with --resume --output-dir {folder}"
+            raise KeyboardInterrupt(f"interrupted, training is done and only its scores are missing; {again}") from stop
 
 
 def _planned(config: "TrainConfig") -> dict[str, Any]:

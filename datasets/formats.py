@@ -93,7 +93,8 @@ def build_dataset(
 def missing_place(form: Format) -> NoDataError:
     """For a data set of which nothing says where it lies."""
     also = f" (or ${form.variable})" if form.variable else ""
-    return NoDataError(f"data set {form.name!r} needs --data-path{also}", "give the folder that holds it")
+    others = "" if form.name == "folder" else "; for images of your own --dataset folder"
+    return NoDataError(f"data set {form.name!r} needs --data-path{also}", f"give the folder that holds it{others}")
 
 
 def data_place(name: str, root: str | Path | None) -> Path | str | None:

@@ -234,6 +234,7 @@ def over_tilted(sample: PixelSample, tilt: Tensor | None, name: str, split: str)
     if plain - natural <= OVER_TILTED:
         return []
     return [
-        f"warning: {name}: pixel accuracy on {split} falls from {percent(plain)} to {percent(natural)} % where the "
-        "tilt is divided out; add --calibrate (docs/losses.md)"
+        f"warning: {name}: pixel accuracy on {split} is {percent(plain)} % by the plain argmax, {percent(natural)} % "
+        "by the posterior, which divides out more weight of the rare classes than the network has learnt; add "
+        "--calibrate, in training or in eval_seg.py (docs/losses.md)"
     ]

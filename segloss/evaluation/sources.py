@@ -32,11 +32,13 @@ from segloss.evaluation.suspects import Suspects
 from segloss.inference import Machine, Views, ends, find_machine
 from segloss.iou_rule import IoUDecision
 from segloss.kept import FILE, Kept
+from segloss.losses import class_prior
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.ranks import here
+from segloss.report.alarms import TOLD
 from segloss.report.tables import make_folder
-from segloss.report.wording import rule_text
+from segloss.report.wording import percent, rule_text
 from segloss.runs import Run, check_same_classes, load_run
 
 
@@ -144,16 +146,32 @@ def predict_images(
         written.append(folder / name if len(runs) > 1 else folder)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
         places = places_of(source, config.share)
-        for _ in progress(f"predicting by {name}")(_saved(source, save, places), len(places)):
+        pixels = torch.zeros(len(run.classes), dtype=torch.int64)
+        for _ in progress(f"predicting by {name}")(_saved(source, save, places, pixels), len(places)):
             pass
-        here().gather(None)  # all are written
+        of_all = torch.tensor(here().gather(pixels.tolist())).sum(0)  # all are written
+        if here().rank == 0:
+            say(f"{name}: {rarest_of(run.classes.names, of_all, class_prior(run.counts))}")
     return written
 
 
-def _saved(source: RunSource, save: PredictionWriter, places: Sequence[int]) -> Iterator[str]:
-    """Names of the images at these places as they are predicted and written."""
+def rarest_of(names: Sequence[str], pixels: torch.Tensor, prior: torch.Tensor) -> str:
+    """What was predicted of the classes that are rarest in training, beside how often they are there.
+
+    >>> rarest_of(["road", "crack"], torch.tensor([999, 1]), torch.tensor([0.98, 0.02]))
+    'share of the predicted pixels, and in training: crack 0.1 % (2.0 %), road 99.9 % (98.0 %)'
+    """
+    shares = pixels / pixels.sum().clamp(min=1)
+    rarest = prior.argsort(stable=True)[:TOLD].tolist()
+    told = (f"{names[c]} {percent(float(shares[c]))} % ({percent(float(prior[c]))} %)" for c in rarest)
+    return f"share of the predicted pixels, and in training: {', '.join(told)}"
+
+
+def _saved(source: RunSource, save: PredictionWriter, places: Sequence[int], pixels: torch.Tensor) -> Iterator[str]:
+    """Names of the images at these places as they are predicted, counted into ``pixels`` by class, and written."""
     for sample, predicted, posterior in source.decisions(places, posterior=save.of_posterior):
         save(sample, predicted, posterior)
+        pixels += predicted.flatten().long().bincount(minlength=len(pixels))
         if ends(sample, predicted):
             yield sample["name"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from segloss.config import DataOptions, PlanConfig, TrainConfig
 from segloss.datasets.bands import choose_bands
 from segloss.files import write_text
-from segloss.flags import keys_of, parse_config
+from segloss.flags import flag_of, keys_of, parse_config, to_plain_dict
 from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
 from segloss.plan.fingerprint import Fingerprint, MachineFacts, fingerprint_of
 from segloss.plan.make import Plan, make_plan
@@ -36,6 +36,17 @@ def show(plan: Plan) -> None:
     print_advice(rows, plan.shortfalls)
 
 
+def say_kept(config: TrainConfig, plan: Plan) -> None:
+    """A line on the options that were given and therefore are not the plan's."""
+    from segloss.report.terminal import console
+
+    given = {key.name for key in keys_of(TrainConfig) if key.of(config) != key.option.default}
+    held = {name: value for name, value in to_plain_dict(config).items() if name in plan.options and name in given}
+    different = [f"{flag_of(name)} {value}" for name, value in held.items() if value != plan.options[name]]
+    if different:
+        console.print(f"given, and kept in place of the plan's: {', '.join(different)}", soft_wrap=True)
+
+
 def planned(config: TrainConfig) -> dict[str, Any]:
     """The options of the plan for a run's data on this machine, of several processes on that of the first; printed."""
 
@@ -43,6 +54,7 @@ def planned(config: TrainConfig) -> dict[str, Any]:
         plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show(plan)
+            say_kept(config, plan)
         return plan.options
 
     return agreed("PLAN", make)

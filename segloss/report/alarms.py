@@ -1,6 +1,5 @@
 """What a person must not overlook in the scores of a network: classes that it does not find."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segloss.report.wording import percent
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
 TOLD = 4  # rarest classes
 
-NOT_FOUND = 0.01  # recall below which a class counts as not found
+NOT_FOUND = 0.05  # recall below which a class counts as hardly found, and IoU below which the rule does not find it
 NOT_FOUND_CURE = (
     "train longer, show it more often (--guided-crops 0.5) or weigh it more (--label-values power, --loss weighted_ce)"
 )
@@ -33,23 +32,25 @@ def gain_by_rule(scores: RunScores, by_rule: "Scores") -> str:
 
 
 def not_found(scores: RunScores, by_rule: "Scores | None" = None) -> list[str]:
-    """A line on each kind of classes that have pixels and of whose pixels fewer than 1 % are found.
+    """A line on each kind of classes that have pixels and of whose pixels fewer than 5 % are found.
 
     Args:
-        by_rule: under the IoU rule, where that is known: what it finds needs another decision, not another training.
+        by_rule: under the IoU rule, where that is known: what it finds, at an IoU of 5 % or more, needs another
+            decision, not another training.
     """
-    recall_by_rule: Sequence[float] | None = None if by_rule is None else by_rule.recall.tolist()
     lost = [
         place
         for place, row in enumerate(scores.classes)
         if row.pixels and row.recall is not None and row.recall < NOT_FOUND
     ]
-    saved = [place for place in lost if recall_by_rule is not None and recall_by_rule[place] >= NOT_FOUND]
+    saved = [place for place in lost if by_rule is not None and float(by_rule.iou[place]) >= NOT_FOUND]
     lines = []
-    if recall_by_rule is not None and saved:
-        found = ", ".join(f"{scores.classes[c].name} ({percent(recall_by_rule[c])} % of its pixels)" for c in saved)
+    if by_rule is not None and saved:
+        found = ", ".join(
+            f"{scores.classes[c].name} ({percent(float(by_rule.recall[c]))} % of its pixels)" for c in saved
+        )
         lines.append(f"found by the decision for mean IoU alone: {found}; use --decision iou")
     if gone := [scores.classes[c].name for c in lost if c not in saved]:
         cure = f"{NOT_FOUND_CURE}; python -m segloss.plan tells what the data can give"
-        lines.append(f"not found, with fewer than 1 % of the pixels recalled: {', '.join(gone)}; {cure}")
+        lines.append(f"hardly found, with fewer than 5 % of the pixels recalled: {', '.join(gone)}; {cure}")
     return lines

@@ -133,7 +133,7 @@ def _doubts(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
     if all(row.get("score_share", 1) < 0.5 for row in last):
         found["scores",] = (
             f"the scores reach only {100 * last[-1]['score_share']:.0f} % of their label values; "
-            "lower --alpha, or raise --lr"
+            "train longer; then lower --alpha, or raise --lr"
         )
     lowest = min(row["val_loss"] for row in validated)
     if all(row["val_loss"] > max(2 * row["train_loss"], 1.2 * lowest) for row in last):

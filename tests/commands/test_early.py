@@ -95,7 +95,7 @@ def test_every_default_and_a_value_of_each_kind_passes_early(prog):
 @pytest.mark.parametrize(
     ("words", "environ", "said"),
     [
-        ("", {}, "error: data set 'camvid' needs --data-path; give the folder that holds it\n"),
+        ("", {}, "error: data set 'camvid' needs --data-path; give the folder that holds it; for images of your own "),
         ("--dataset cityscapes", {}, "error: data set 'cityscapes' needs --data-path (or $CITYSCAPES_DATASET); give"),
         ("--dataset FOLDER", {}, "error: data set 'folder' needs --data-path; give the folder that holds it\n"),
         ("--lrr 1", {}, "error: unrecognized arguments: --lrr 1; did you mean --lr? see train_seg.py --help\n"),

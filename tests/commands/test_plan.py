@@ -250,12 +250,13 @@ def test_made_up_data_can_be_planned_for():
     assert parse_config(TrainConfig, "train_seg.py", ["--config", "plan.yaml"]).dataset == "synthetic"
 
 
-def test_flags_and_files_stand_over_the_plan(tmp_path):
+def test_flags_and_files_stand_over_the_plan(tmp_path, capsys):
     root = street(tmp_path / "data")
     Path("own.yaml").write_text("batch_size: 3\n")
     words = f"--plan auto --dataset folder --data-path {root} --accelerator cpu --epochs 2 --config own.yaml"
     config = parse_train_config(shlex.split(words), _planned)
     assert (config.epochs, config.batch_size) == (2, 3)
+    assert "given, and kept in place of the plan's: --epochs 2, --batch-size 3\n" in capsys.readouterr().out
     assert (config.encoder, config.loss, config.crop_size) == ("tu-tf_efficientnet_lite0", "weighted_ce", (64, 96))
 
 

@@ -14,7 +14,7 @@ import train_seg
 from segloss.datasets.rows import sliced
 from segloss.errors import InputError
 from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, score_rows, window_starts
-from segloss.losses import OutlyingMSELoss, build_criterion
+from segloss.losses import OutlyingMSELoss, build_criterion, class_prior
 
 COUNTS = (1000, 100, 10)
 
@@ -136,7 +136,7 @@ def run(tmp_path_factory):
     return root / "run"
 
 
-def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
+def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path, capsys):
     for name, size in (("a b", (64, 96)), ("sub/ü", (50, 70))):
         write_png(tmp_path / f"images/{name}.png", random_image(1, size))
     flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), "--workers", "0"]
@@ -144,6 +144,11 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path):
     loaded = segloss.load_run(run)
     by_default = loaded.kept.decision  # what the run holds
     assert by_default is not None
+    ids = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (tmp_path / "out/ids").rglob("*.png")]
+    rarest = int(class_prior(loaded.counts).argmin())
+    share = np.mean(np.concatenate([each.ravel() for each in ids]) == loaded.classes.ids[rarest])
+    told = f"share of the predicted pixels, and in training: {loaded.classes.names[rarest]} {100 * share:.1f} % ("
+    assert told in capsys.readouterr().out
     for name, size in (("a b", (64, 96)), ("sub/ü", (50, 70))):
         read = {}
         for kind in ("ids", "color", "overlay"):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ import segloss
 import train_seg
 from segloss.datasets import build_dataset
 from segloss.datasets.loading import epoch_length, repeat_factors
+from segloss.errors import told
 from segloss.pixel_counts import image_histograms
 from segloss.training.optimisation import rate_factor
 from segloss.training.task import SegmentationTask
@@ -206,6 +208,20 @@ def test_so_does_one_in_two_processes(data, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: training: ") and "Traceback" not in done.stderr
+
+
+def test_one_that_is_interrupted_while_it_is_scored_says_so(data, tmp_path, monkeypatch):
+    folder = tmp_path / "trained"
+    monkeypatch.setattr(train_seg, "score_run", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt, match="training is done") as stop:
+        train_seg.train(arguments(data, folder))
+    assert told(stop.value) == (
+        f"interrupted, training is done and only its scores are missing; go on with --resume --output-dir {folder}",
+        130,
+    )
+    monkeypatch.undo()
+    train_seg.train(["--resume", "--output-dir", str(folder)])
+    assert (folder / "test_metrics.json").exists()
 
 
 def test_a_run_that_is_told_to_end_says_how_to_go_on_and_does(finished, data, tmp_path, monkeypatch, capsys):

@@ -155,7 +155,11 @@ CASES = {
         "the loss has not moved from 1.999 in 3 epochs",
         "raise --lr",
     ),
-    "scores far off": (history(3, score_share=0.1), "reach only 10 % of their label values", "lower --alpha"),
+    "scores far off": (
+        history(3, score_share=0.1),
+        "reach only 10 % of their label values",
+        "train longer; then lower --alpha",
+    ),
     "flat images": (history(1, flat_images=["a", "b"]), "training images of one colour: a, b (2)", "look at them"),
     "many of them": (history(1, flat_images=list("abcdef")), "of one colour: a, b, c, d ... (6);", ""),
     "learnt by heart": (
