@@ -8,7 +8,7 @@ from segloss.schema import RunScores
 if TYPE_CHECKING:
     from segloss.metrics import Scores
 
-TOLD = 4  # rarest classes
+TOLD = 3  # rarest classes
 
 NOT_FOUND = 0.05  # recall below which a class counts as hardly found, and IoU below which the rule does not find it
 NOT_FOUND_CURE = (

@@ -417,7 +417,7 @@ def test_a_bad_flag_is_one_line_with_the_cure_and_leaves_no_run(data, tmp_path, 
         (["--trainer.max_time_travel", "1"], "unknown option of --trainer 'max_time_travel'"),
         (["--trainer.gradient_clip", "1"], "did you mean gradient_clip_val?"),
         (["--trainer.max_epochs", "3"], "use --epochs"),
-        (["--trainer.check_val_every_n_epoch", "often"], "lightning.Trainer refuses its options"),
+        (["--trainer.check_val_every_n_epoch", "often"], "must be a whole number of at least 1, got often"),
         (["--precision", "16-mixed", "--accelerator", "cpu"], "--precision 16-mixed needs a GPU"),
     ],
 )
