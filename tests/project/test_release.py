@@ -54,7 +54,7 @@ def test_the_recipe_of_conda_asks_for_what_setup_cfg_asks_for():
     assert asked == expected
 
 
-def test_the_recipe_of_conda_has_the_two_commands():
+def test_the_recipe_of_conda_has_the_commands():
     commands = re.search(r"console_scripts =\n((?:    .*\n)+)", SETUP.read_text())[1]
     assert recipe()["build"]["entry_points"] == [line.strip() for line in commands.splitlines()]
 
