@@ -302,7 +302,10 @@ def test_the_command_serves_until_it_is_interrupted(folder):
         assert found, line + process.stderr.read()
         assert asked(SimpleNamespace(url=found[1]), "/")[0] == 200
         process.send_signal(signal.SIGINT)
-        said, faults = process.communicate(timeout=20)
+        try:
+            said, faults = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said, faults) == (0, "ended\n", "")
 
 
