@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import Queue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -253,3 +253,14 @@ def together(command: Callable[[], None]) -> None:
         raise
     finally:
         _here = Ranks()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: for what the first does while the others wait for its answer."""
+    global _here
+    joined, _here = _here, Ranks()
+    try:
+        yield
+    finally:
+        _here = joined
