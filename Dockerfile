@@ -2,7 +2,7 @@
 #
 #   docker build -t segloss .                                           # for CPUs and GPUs: torch's wheel has CUDA inside
 #   docker build -t segloss --build-arg BASE=pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime .    # on a base that has torch
-#   docker run --rm --gpus all --shm-size 2g -v "$PWD:/work" segloss segloss-train --dataset synthetic --output-dir runs/a
+#   docker run --rm --gpus all --shm-size 2g -v "$PWD:/data" segloss segloss-train --dataset synthetic --output-dir runs/a
 #
 # --shm-size: loader processes hand batches over in shared memory, of which a container has 64 MiB otherwise.
 ARG BASE=python:3.11-slim-bookworm
@@ -15,14 +15,14 @@ LABEL org.opencontainers.image.title="segloss" \
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    SEGLOSS_CACHE=/work/.cache/segloss
+    SEGLOSS_CACHE=/data/.cache/segloss
 
 COPY . /opt/segloss
 # The base's torch stays where it is new enough.
 RUN python -m pip install --no-cache-dir "/opt/segloss[train,export]" \
     && useradd --create-home --uid 1000 segloss \
-    && install --directory --owner segloss /work
+    && install --directory --owner segloss /data
 
 USER 1000
-WORKDIR /work
+WORKDIR /data
 CMD ["segloss-train", "--help"]

@@ -66,11 +66,12 @@ class Ranks:
         return [own, *(self._inbox[peer].get() for peer in self._peers)]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, on all of them."""
+        """What the first process makes by itself while the others wait, on all of them."""
         if self.rank:
             made: T = self._inbox[0].get()
             return made
-        made = make()
+        with _alone():
+            made = make()
         for peer in self._peers:
             self._send(peer, made)
         return made
@@ -256,8 +257,8 @@ def together(command: Callable[[], None]) -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Inside, this process is the only one: for what the first does while the others wait for its answer."""
+def _alone() -> Iterator[None]:
+    """Inside, nothing is shared: the others do not take part, and would take what is sent for something else."""
     global _here
     joined, _here = _here, Ranks()
     try:

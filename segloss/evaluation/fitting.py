@@ -20,7 +20,6 @@ from segloss.metrics import ConfusionMatrix
 from segloss.pixel_counts import load_or_count
 from segloss.pixel_sample import PixelSample, blocks
 from segloss.progress import Progress
-from segloss.ranks import alone
 from segloss.report.wording import calibration_text, percent, rule_text
 from segloss.runs import Run
 
@@ -153,8 +152,7 @@ def counted_by(run: Run, dataset: SegmentationDataset) -> str:
     """
     if dataset.split == "train" or not dataset.has_labels:
         return "posterior"
-    with alone():  # the first process of a job fits by itself
-        images = load_or_count(dataset)[0].images
+    images = load_or_count(dataset)[0].images
     fewest = min(held for held, pixels in zip(images, run.counts.pixels, strict=True) if pixels)
     return "labels" if fewest >= LABELLED_IMAGES else "posterior"
 

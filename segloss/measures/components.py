@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segloss.measures.measure import Column, Measure
+from segloss.measures.measure import Column, Measure, rows_of
 from segloss.schema import CountTable
 
 SHARE_FOUND = 0.5
@@ -51,14 +51,8 @@ def component_f1(counts: np.ndarray) -> np.ndarray:
 
 def component_table(counts: np.ndarray, names: Sequence[str]) -> CountTable:
     """A row for each class and size of which there are components."""
-    rows = [
-        (name, size, *of_size)
-        for name, of_class in zip(names, counts.tolist(), strict=True)
-        for size, of_size in zip(SIZE_NAMES, of_class, strict=True)
-        if any(of_size)
-    ]
     columns = ("class", "pixels", "found", "missed", "invented")
-    return CountTable("components", "Connected components", columns, tuple(rows))
+    return CountTable("components", "Connected components", columns, rows_of(counts, names, SIZE_NAMES))
 
 
 MEASURE = Measure(

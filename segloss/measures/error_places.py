@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segloss.measures.measure import Column, Measure
+from segloss.measures.measure import Column, Measure, rows_of
 from segloss.schema import CountTable
 
 SHARE = 0.005  # of the image diagonal: pixels so near to another class are at its boundary
@@ -53,13 +53,7 @@ def recall_inside(counts: np.ndarray) -> np.ndarray:
 
 def place_table(counts: np.ndarray, names: Sequence[str]) -> CountTable:
     """A row for each class and place that has pixels."""
-    rows = [
-        (name, place, *of_place)
-        for name, of_class in zip(names, counts.tolist(), strict=True)
-        for place, of_place in zip(PLACES, of_class, strict=True)
-        if any(of_place)
-    ]
-    return CountTable("error_places", "Where the errors lie", COLUMNS, tuple(rows))
+    return CountTable("error_places", "Where the errors lie", COLUMNS, rows_of(counts, names, PLACES))
 
 
 MEASURE = Measure(

@@ -18,6 +18,20 @@ class Column:
     short: str = ""
 
 
+def rows_of(counts: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> tuple[tuple[str | int, ...], ...]:
+    """Of counts ``(C, K, n)`` a row of a table for each class and kind that has any: class, kind, the n counts.
+
+    >>> rows_of(np.array([[[0, 0], [3, 1]]]), ["pole"], ["thin", "thick"])
+    (('pole', 'thick', 3, 1),)
+    """
+    return tuple(
+        (name, kind, *of_kind)
+        for name, of_class in zip(names, counts.tolist(), strict=True)
+        for kind, of_kind in zip(kinds, of_class, strict=True)
+        if any(of_kind)
+    )
+
+
 @dataclass(frozen=True)
 class Measure:
     """What is counted of each image beside the confusion matrix, and the scores read from all images' counts.

@@ -293,7 +293,12 @@ def test_without_a_run_it_says_how():
 
 
 def test_the_command_serves_until_it_is_interrupted(folder):
-    command = [sys.executable, "-m", "segloss.demo", str(folder), "--port", "0", "--accelerator", "cpu"]
+    # Ctrl-C is heeded, though who started the tests in the background may have had it ignored.
+    heeding = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    demo = [sys.executable, "-m", "segloss.demo", str(folder), "--port", "0", "--accelerator", "cpu"]
+    command = [sys.executable, "-c", heeding, *demo]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
         assert process.stdout.readline() == f"loading {folder}\n"
