@@ -8,31 +8,25 @@ over the validation images, once over at most 120 training images, and twice ove
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from evidence import DATA
 from evidence_runs import ROOT, machine, write_row
+from evidence_scores import CPU, Way, best_exponent, counts_of, opened
 from evidence_tables import interval, percent, read_rows, table, with_interval
 
 from segloss.calibration import fit_calibration
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.transforms import EvalTransform
-from segloss.decisions import POINTS, Decision, by_prior, decide
-from segloss.evaluation.fitting import miou_on, plain_tilt, sample_of
-from segloss.inference import CalibratedPosterior, infer_dataset
+from segloss.decisions import POINTS, Decision
+from segloss.evaluation.fitting import plain_tilt, sample_of
+from segloss.inference import CalibratedPosterior
 from segloss.iou_rule import iou_decision
-from segloss.losses import Criterion, class_prior
-from segloss.metrics import ConfusionMatrix
-from segloss.runs import Run, load_run
+from segloss.losses import class_prior
+from segloss.runs import Run
 
 ROWS = ROOT / "docs/evidence/decisions"
-CPU = torch.device("cpu")
-EXPONENTS = tuple(k / 10 for k in range(13))
 TRAINING_IMAGES = 120
 MEANING = {
     "plain": "argmax of the scores",
@@ -48,29 +42,19 @@ MEANING = {
 }
 
 
-@dataclass(frozen=True)
-class Way:
-    """A decision, and the criterion (calibrated or not) whose posterior it decides on."""
-
-    decision: Decision
-    reader: Criterion
-
-
-def ways_of(run: Run, open_split: partial[SegmentationDataset]) -> dict[str, Way]:
+def ways_of(run: Run, open_split: Callable[[str], SegmentationDataset]) -> dict[str, Way]:
     """Every decision of ``MEANING``, fitted."""
     criterion, tilt = run.criterion, run.criterion.tilt
     val, test = (sample_of(run, open_split(split), device=CPU) for split in ("val", "test"))
     training = open_split("train")
     step = -(-len(training) // TRAINING_IMAGES)
     train = sample_of(run, training, device=CPU, places=range(0, len(training), step))
-    prior = class_prior(run.counts)
-    exponents = {s: miou_on(val, partial(by_prior, prior=prior, exponent=s)) for s in EXPONENTS}
     calibration = fit_calibration(val)
     calibrated = iou_decision(val.map(calibration.apply), counts="posterior", tilt=plain_tilt(calibration, tilt))
     ways = {
         "plain": Way(Decision(), criterion),
         "tau 0": Way(Decision(POINTS[0], 0.0), criterion),
-        "prior, val labels": Way(Decision(POINTS[1], max(exponents, key=lambda s: exponents[s])), criterion),
+        "prior, val labels": Way(Decision(POINTS[1], best_exponent(val, class_prior(run.counts))), criterion),
         "iou, val, calibrated": Way(Decision("iou", terms=calibrated), CalibratedPosterior(criterion, calibration)),
     }
     for name, sample in {"val": val, "train": train, "test": test}.items():
@@ -80,25 +64,9 @@ def ways_of(run: Run, open_split: partial[SegmentationDataset]) -> dict[str, Way
     return {name: ways[name] for name in MEANING}
 
 
-def counts_of(run: Run, dataset: SegmentationDataset, ways: Mapping[str, Way]) -> dict[str, np.ndarray]:
-    """Right, true and predicted pixels ``(images, 3, C)`` of the split under each decision, in one pass."""
-    prior, num_classes = class_prior(run.counts), len(dataset.classes)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
-    for sample, scores in infer_dataset(run.model, run.criterion, dataset, device=CPU):
-        for name, way in ways.items():
-            confusion = ConfusionMatrix(num_classes)
-            confusion.update(decide(way.reader, scores, prior, way.decision), sample["labels"][None].long())
-            matrix = confusion.matrix
-            predicted = matrix[:, :num_classes].sum(0)
-            found[name].append(torch.stack([matrix.diagonal(), matrix.sum(1), predicted]).numpy())
-    return {name: np.stack(rows) for name, rows in found.items()}
-
-
 def score(path: Path, dataset: str, root: Path) -> dict:
     """The row of a run."""
-    run = load_run(path)
-    options = replace(run.config, data_path=str(root))
-    open_split = partial(options.open, transform=EvalTransform(run.config.image_scale))
+    run, open_split = opened(path, root)
     ways = ways_of(run, open_split)
     counts = counts_of(run, open_split("test"), ways)
     block = DATA[dataset].block

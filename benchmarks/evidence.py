@@ -7,9 +7,8 @@
     python benchmarks/evidence.py tables
 
 A run is a folder of DIR, outside the repository; its row is docs/evidence/NAME.json. What is complete is never made
-again: a killed training goes on by --resume, and a decision that eval_seg.py has learnt since is scored where it is
-missing. A folder of a job's name that somebody else trained is scored, if its settings are the job's. Several
-processes may work on one DIR: each run has a lock.
+again: a killed training goes on by --resume. A folder of a job's name that somebody else trained is scored, if its
+settings are the job's. Several processes may work on one DIR: each run has a lock.
 """
 
 import argparse
@@ -244,8 +243,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.action == "list":
         for job in jobs:
             state = "trained" if runner.trained(job) else "begun" if (runs / job.name).is_dir() else "-"
-            missing = " ".join(f"{split}:{decision}" for split, decision in runner.missing(job))
-            print(f"{job.priority} {job.name:44} {state:8} {'lacks ' + missing if missing else 'complete'}")
+            print(f"{job.priority} {job.name:44} {state:8} {'complete' if runner.complete(job) else ''}".rstrip())
         return
     runs.mkdir(parents=True, exist_ok=True)
     if "camvid" in args.roots:

@@ -22,28 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import yaml
-from PIL import Image
 
 if TYPE_CHECKING:
     from evidence import Job
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN, EVAL = [sys.executable, str(ROOT / "train_seg.py")], [sys.executable, str(ROOT / "eval_seg.py")]
-# How scores become classes, in the order of scoring. One that eval_seg.py does not know yet is left for a later call.
-DECISIONS = {
-    "plain": "--decision plain",
-    "tau0": "--decision tau 0",
-    "chosen": "--decision auto",  # the point that the pass over val chose, as the row has it
-    "iou": "--decision iou",
-}
-ON_VAL = {"plain": "--decision plain --sweep-tau --choose-metric miou", "iou": "--decision iou"}
+TRAIN = [sys.executable, str(ROOT / "train_seg.py")]
+SCORE = [sys.executable, str(ROOT / "benchmarks" / "evidence_scores.py")]
 QUIET = 600  # seconds without a written file after which a run that somebody else began counts as stopped
 # May differ between a run and its job: where and how fast, not what is learnt.
 PLACE = {"output_dir", "data_path", "encoder_weights"}
 FREE = PLACE | {"workers", "resume", "check", "cache", "precision", "accelerator", "devices"}
-MEANS = ["decision", "images", "classes_averaged", "miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"]
 
 
 class Stopped(Exception):
@@ -74,12 +64,11 @@ class Runner:
 
     def run(self, job: "Job") -> str:
         """Train what is not trained, score what is not scored; a word on what was done."""
-        missing = self.missing(job)
-        if not missing:
+        if self.complete(job):
             return "done before"
         folder, began = self.runs / job.name, self.runs / f"{job.name}.began"
         if not folder.is_dir() and self.row_file(job).is_file():
-            raise Stopped(f"its run folder is gone, so that {', '.join(d for _, d in missing)} cannot be scored")
+            raise Stopped("its run folder is gone, and its row lacks scores")
         if not self.trained(job) and not began.is_file() and time.time() - newest(folder) < QUIET:
             raise Stopped("somebody else seems to train it")
         with held(self.runs / f"{job.name}.lock") as descriptor:
@@ -88,17 +77,15 @@ class Runner:
                 if not began.is_file():
                     began.write_text(json.dumps(machine()))  # of the training, whoever scores it later
                 self.train(job, descriptor)
-            row = self.row(job, adopted=not began.is_file())
-            for split, decision in self.missing(job):
-                self.score(job, row, split, decision, descriptor)
+            self.score(job, self.row(job, adopted=not began.is_file()), descriptor)
         return "trained and scored" if new else "scored"
 
-    def missing(self, job: "Job") -> list[tuple[str, str]]:
-        """(split, decision) of every score that the row lacks and eval_seg.py can give."""
-        file = self.row_file(job)
-        scores = json.loads(file.read_text())["scores"] if file.is_file() else {}
-        wanted = [("val", name) for name in ON_VAL] + [("test", name) for name in DECISIONS if job.test]
-        return [(s, d) for s, d in wanted if d not in scores.get(s, {}) and known(DECISIONS[d].split()[1])]
+    def complete(self, job: "Job") -> bool:
+        """Whether its row has the scores of every split that is to be scored; older rows do not say how."""
+        if not self.row_file(job).is_file():
+            return False
+        row = json.loads(self.row_file(job).read_text())
+        return "auto" in row and ({"val", "test"} if job.test else {"val"}) <= row["scores"].keys()
 
     def trained(self, job: "Job") -> bool:
         """Whether train_seg.py came to its end, where it writes the scores of the last split."""
@@ -160,28 +147,13 @@ class Runner:
         about |= {"command": command, "adopted": adopted, **here, "precision": config["precision"]}
         return about | {"seconds": round(sum(seconds)), "epochs": len(seconds), "scores": {}}
 
-    def score(self, job: "Job", row: dict, split: str, decision: str, descriptor: int) -> None:
-        """Score one decision on one split by eval_seg.py and write the row anew."""
-        folder, flags = self.runs / job.name, (ON_VAL if split == "val" else DECISIONS)[decision]
-        if decision == "chosen":
-            flags = f"--decision {row['scores']['val']['chosen']['decision']}"
-        target = folder / f"evidence-{split}-{decision}"
-        place = ["--data-path", str(self.root(job)), "--split", split, "--output-dir", str(target)]
-        usual = ["--check", "off", "--workers", "0", "--save-predictions"]
-        self.call([*EVAL, "--checkpoint", str(folder), *place, *usual, *flags.split()], job, descriptor)
-        metrics = next(iter(json.loads((target / "metrics.json").read_text())["runs"].values()))
-        row["classes"] = [c["name"] for c in metrics["classes"]]
-        predictions, masks = target / "predictions" / job.name, self.root(job) / job.data.masks.format(split=split)
-        counts = block_counts(predictions, masks, len(row["classes"]), job.data.block if split == "test" else None)
-        of_split = row["scores"].setdefault(split, {})
-        of_split[decision] = scores_of(metrics, counts)
-        if split == "val" and decision == "plain":
-            kept = json.loads((folder / "decision.json").read_text())
-            (point,) = [entry["point"] for entry in kept.values() if "point" in entry]
-            decision = point["rule"] if point["value"] is None else f"{point['rule']} {point['value']:g}"
-            of_split["chosen"] = {"decision": decision, "miou": point["score"]}
-        shutil.rmtree(target / "predictions")
-        write_row(self.row_file(job), row)
+    def score(self, job: "Job", row: dict, descriptor: int) -> None:
+        """Score the run under every decision, and write its row."""
+        folder = self.runs / job.name
+        target = folder / "evidence.json"
+        place = ["--data-path", str(self.root(job)), "--output", str(target), "--block", str(job.data.block)]
+        self.call([*SCORE, str(folder), *place, *(["--test"] if job.test else [])], job, descriptor)
+        write_row(self.row_file(job), row | json.loads(target.read_text()))
 
     def call(self, command: list[str], job: "Job", descriptor: int) -> None:
         """Run a command to its end or to the deadline, its words into the run's log; Stopped if it fails or is late."""
@@ -207,34 +179,6 @@ def newest(folder: Path) -> float:
     return max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
 
 
-def block_counts(predictions: Path, masks: Path, num_classes: int, block: int | None) -> np.ndarray:
-    """Right, true and predicted pixels per class, int64 ``(blocks, 3, C)``, of masks in class ids; None: one block."""
-    rows = []
-    for file in sorted(predictions.iterdir()):
-        predicted, labels = np.asarray(Image.open(file)), np.asarray(Image.open(masks / file.name))
-        valid = labels < num_classes
-        predicted, labels = predicted[valid], labels[valid]
-        three = (labels[labels == predicted], labels, predicted)
-        rows.append([np.bincount(ids, minlength=num_classes)[:num_classes] for ids in three])
-    return np.add.reduceat(np.array(rows), np.arange(0, len(rows), block or len(rows)), axis=0)
-
-
-def scores_of(metrics: dict, blocks: np.ndarray) -> dict:
-    """What a row keeps of eval_seg.py's metrics, and the counts that intervals are made from, which must agree."""
-    right, true, predicted = blocks.sum(0)
-    with np.errstate(invalid="ignore"):
-        counted = right / (true + predicted - right)
-    official = np.array([np.nan if c["iou"] is None else c["iou"] for c in metrics["classes"]])
-    if not np.allclose(counted, official, atol=1e-9, equal_nan=True):
-        raise Stopped(f"IoUs counted from the masks, {counted}, are not those of metrics.json, {official}")
-    found = {key: metrics[key] for key in MEANS} | {g: metrics["groups"][g]["miou"] for g in ("head", "middle", "tail")}
-    found |= {"worst_class": metrics["worst_class"]["name"]} | {
-        key: metrics["calibration"][key] for key in ("ece", "brier")
-    }
-    found |= {key: [c[key] for c in metrics["classes"]] for key in ("iou", "recall", "precision")}
-    return found | {"blocks": blocks.tolist()}
-
-
 def write_row(path: Path, row: dict) -> None:
     """One row as JSON, whole or not at all; lists of numbers on one line, ratios to five digits."""
     text = json.dumps(json.loads(json.dumps(row), parse_float=lambda number: round(float(number), 5)), indent=1)
@@ -248,12 +192,6 @@ def environment() -> dict[str, str]:
     """One core a run unless OMP_NUM_THREADS says otherwise; threads that wait do not spin."""
     usual = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "NO_ALBUMENTATIONS_UPDATE": "1"}
     return usual | os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-
-
-@functools.cache
-def known(word: str) -> bool:
-    """Whether eval_seg.py has this option, or this word for one."""
-    return re.search(rf"(?<![\w-]){word}(?![\w-])", told(*EVAL, "--help")) is not None
 
 
 def told(*command: str) -> str:

@@ -1,6 +1,7 @@
 """benchmarks/evidence.py: names, what is run and what is not, rows, intervals and tables; nothing is trained here."""
 
 import csv
+import dataclasses
 import json
 import sys
 import time
@@ -10,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -21,47 +21,30 @@ import evidence_tables  # noqa: E402
 
 from segloss.evaluation.comparison import block_sums, mean_and_ious  # noqa: E402
 
-CLASSES = ("road", "pole")
-
-# Stands in for train_seg.py and eval_seg.py: notes each call, and writes what they would.
-FAKE = f"""
+# Stands in for train_seg.py and evidence_scores.py: notes each call, and writes what they would.
+FAKE = """
 import json, sys
 from pathlib import Path
-import numpy as np
-from PIL import Image
 
 what, calls, words = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 value = lambda flag: words[words.index(flag) + 1]
 if "--print_config" in words:
-    print(f"loss: {{value('--loss')}}\\nseed: {{value('--seed')}}\\nworkers: 0")
+    print(f"loss: {value('--loss')}\\nseed: {value('--seed')}\\nworkers: 0")
 else:
     with calls.open("a") as file:
         file.write(what + " " + " ".join(words) + "\\n")
+if what == "train" and "--output-dir" in words:
     out = Path(value("--output-dir"))
     out.mkdir(parents=True, exist_ok=True)
-if what == "train" and "--output-dir" in words:
-    if Path(calls.parent / "die").exists():
-        (out / "config.yaml").write_text("loss: ce\\nseed: 0\\nencoder_weights: w\\nprecision: 32-true\\n")
-        sys.exit(1)
     (out / "config.yaml").write_text("loss: ce\\nseed: 0\\nencoder_weights: w\\nprecision: 32-true\\n")
+    if Path(calls.parent / "die").exists():
+        sys.exit(1)
     (out / "history.csv").write_text("epoch,seconds\\n1,2.5\\n2,2.5\\n")
-    (out / "test_metrics.json").write_text("{{}}")
-if what == "eval" and "--output-dir" in words:
-    masks, predicted = Path(value("--data-path"), "masks", value("--split")), out / "predictions" / "crackforest-ce-s0"
-    predicted.mkdir(parents=True)
-    for mask in masks.iterdir():
-        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(predicted / mask.name)
-    if "--choose-metric" in words:
-        point = {{"rule": "prior", "value": 0.5, "score": 0.4}}
-        kept = {{"weights": {{"checkpoint": "best.ckpt", "point": point}}}}
-        Path(value("--checkpoint"), "decision.json").write_text(json.dumps(kept))
-    iou = json.loads((calls.parent / "iou").read_text())
-    classes = [{{"name": n, "iou": i, "recall": 1.0, "precision": None}} for n, i in zip({CLASSES!r}, iou)]
-    means = dict.fromkeys({evidence_runs.MEANS!r}, 0.123456789)
-    groups = dict.fromkeys(("head", "middle", "tail"), {{"miou": None}})
-    run = means | {{"classes": classes, "groups": groups, "worst_class": {{"name": "pole"}}}}
-    run |= {{"calibration": {{"ece": 0.1, "brier": 0.2}}}}
-    (out / "metrics.json").write_text(json.dumps({{"runs": {{"crackforest-ce-s0": run}}}}))
+    (out / "test_metrics.json").write_text("{}")
+if what == "score":
+    splits = ("val", "test") if "--test" in words else ("val",)
+    scores = {split: {"plain": {"miou": 0.5, "blocks": [[[1, 2], [3, 4], [5, 6]]]}} for split in splits}
+    Path(value("--output")).write_text(json.dumps({"classes": ["road", "pole"], "auto": "plain", "scores": scores}))
 """
 
 
@@ -72,21 +55,15 @@ def job() -> evidence.Job:
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch) -> evidence_runs.Runner:
-    """A runner whose commands are the fakes, on two splits of seven images of 2x4 pixels, one of them ignored."""
+    """A runner whose commands are the fakes."""
     (tmp_path / "fake.py").write_text(FAKE)
-    for name, what in (("TRAIN", "train"), ("EVAL", "eval")):
+    for name, what in (("TRAIN", "train"), ("SCORE", "score")):
         monkeypatch.setattr(
             evidence_runs, name, [sys.executable, str(tmp_path / "fake.py"), what, str(tmp_path / "calls")]
         )
-    monkeypatch.setattr(evidence_runs, "known", lambda word: word != "iou")
     monkeypatch.setattr(evidence_runs, "machine", lambda: dict.fromkeys(("commit", "device", "threads", "torch"), "x"))
-    for split in ("val", "test"):
-        place = tmp_path / "data" / "masks" / split
-        place.mkdir(parents=True)
-        for number in range(7):
-            Image.fromarray(np.array([[0, 0, 0, 1], [0, 0, 1, 255]], dtype=np.uint8)).save(place / f"{number}.png")
-    (tmp_path / "iou").write_text(json.dumps([5 / 7, 0.0]))
-    (tmp_path / "runs").mkdir()
+    for folder in ("runs", "data"):
+        (tmp_path / folder).mkdir()
     return evidence_runs.Runner(
         tmp_path / "runs", tmp_path / "rows", {"crackforest": tmp_path / "data"}, tmp_path / "weights"
     )
@@ -125,11 +102,6 @@ def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
         assert config.epochs and config.crop_size
 
 
-def test_eval_seg_is_asked_for_whole_options():
-    assert evidence_runs.known("--decision") and not evidence_runs.known("--decisio")
-    assert all(evidence_runs.known(flags.split()[1]) for flags in evidence_runs.DECISIONS.values())
-
-
 def test_no_sequence_of_camvid_is_in_two_folds(tmp_path):
     names = ["0001TP_1", "0001TP_2", "0006R0_1", "0016E5_1"]
     for split, some in (("train", names), ("val", ["0016E5_2"])):
@@ -156,26 +128,27 @@ def test_no_sequence_of_camvid_is_in_two_folds(tmp_path):
 def test_a_run_is_trained_scored_and_never_made_again(runner, job):
     assert runner.run(job) == "trained and scored"
     done = calls(runner)
-    assert [line.split()[0] for line in done] == ["train", "eval", "eval", "eval", "eval"]
-    assert "--sweep-tau" in done[1] and [line.split()[-1] for line in done[2:]] == ["plain", "0", "0.5"]
+    assert [line.split()[0] for line in done] == ["train", "score"] and "--test" in done[1]
     assert runner.run(job) == "done before" and calls(runner) == done
+
+
+def test_the_test_split_of_an_arm_of_the_search_is_not_looked_at(runner, job):
+    runner.run(dataclasses.replace(job, test=False))
+    assert "--test" not in calls(runner)[1]
+    assert json.loads(runner.row_file(job).read_text())["scores"].keys() == {"val"}
+    assert runner.run(job) == "scored" and "--test" in calls(runner)[2]
 
 
 def test_a_row_has_what_was_run_where_and_every_score(runner, job):
     runner.run(job)
     row = json.loads(runner.row_file(job).read_text())
-    assert row["name"] == "crackforest-ce-s0" and not row["adopted"] and row["classes"] == list(CLASSES)
-    assert {"commit", "device", "threads", "torch", "precision", "protocol", "arm", "seed"} <= row.keys()
+    assert row["name"] == "crackforest-ce-s0" and not row["adopted"] and row["classes"] == ["road", "pole"]
+    assert {"commit", "device", "threads", "torch", "precision", "protocol", "arm", "seed", "auto"} <= row.keys()
     assert (row["seconds"], row["epochs"]) == (5, 2)
     assert "--loss ce --seed 0" in row["command"] and "$SEGLOSS_CRACKFOREST" in row["command"]
     assert str(runner.runs.parent) not in json.dumps(row)  # no path of this machine
-    assert row["scores"]["val"].keys() == {"plain", "chosen"}
-    assert row["scores"]["test"].keys() == {"plain", "tau0", "chosen"}
-    plain = row["scores"]["test"]["plain"]
-    assert plain["miou"] == 0.12346 and plain["iou"] == [0.71429, 0.0] and plain["precision"] == [None, None]
-    assert plain["blocks"] == [[[5, 0], [5, 2], [7, 0]]] * 7
-    assert row["scores"]["val"]["plain"]["blocks"] == [[[35, 0], [35, 14], [49, 0]]]
-    assert max(map(len, runner.row_file(job).read_text().splitlines())) > 100  # numbers stand on one line
+    assert row["scores"]["test"]["plain"] == {"miou": 0.5, "blocks": [[[1, 2], [3, 4], [5, 6]]]}
+    assert '"blocks": [[[1,2],[3,4],[5,6]]]' in runner.row_file(job).read_text()  # numbers stand on one line
 
 
 def test_a_killed_run_is_resumed(runner, job):
@@ -188,12 +161,13 @@ def test_a_killed_run_is_resumed(runner, job):
     assert len(trainings) == 2 and "--resume" in trainings[1] and "--resume" not in trainings[0]
 
 
-def test_a_decision_that_eval_seg_has_learnt_is_scored_alone(runner, job, monkeypatch):
+def test_a_row_of_older_scores_is_scored_anew_not_trained(runner, job):
     runner.run(job)
-    before = len(calls(runner))
-    monkeypatch.setattr(evidence_runs, "known", lambda flag: True)
-    assert runner.run(job) == "scored"
-    assert [line.split()[-2:] for line in calls(runner)[before:]] == [["--decision", "iou"]] * 2
+    row = json.loads(runner.row_file(job).read_text())
+    del row["auto"]
+    evidence_runs.write_row(runner.row_file(job), row | {"scores": {"val": {"chosen": {}}, "test": {"chosen": {}}}})
+    assert runner.run(job) == "scored" and [line.split()[0] for line in calls(runner)] == ["train", "score", "score"]
+    assert "chosen" not in json.loads(runner.row_file(job).read_text())["scores"]["test"]
 
 
 def test_a_row_says_at_which_commit_a_run_was_trained_not_scored(runner, job, monkeypatch):
@@ -257,12 +231,6 @@ def test_time_that_is_over_stops_what_runs_and_begins_nothing(runner, job, capsy
     assert capsys.readouterr().out.count("out of time") == 1
 
 
-def test_counts_that_are_not_those_of_eval_seg_are_refused(runner, job):
-    (runner.runs.parent / "iou").write_text("[0.5, 0.0]")
-    with pytest.raises(evidence.Stopped, match="are not those"):
-        runner.run(job)
-
-
 # ---- Tables -------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +252,7 @@ def made_up(dataset: str, arm: str, seed: int, hits: float, *, test: bool = True
         return means | {"tail": None, "iou": [0.5, None], "blocks": blocks}
 
     said = {"name": f"{dataset}-{arm}-s{seed}", "dataset": dataset, "protocol": "short", "arm": arm, "seed": seed}
+    said["auto"] = "iou"
     found = {"plain": scores(hits), "iou": scores(hits + 0.1)}
     return said | {"classes": ["road", "pole"], "scores": {"val": found, **({"test": found} if test else {})}}
 
@@ -307,13 +276,13 @@ def test_tables_answer_the_questions_from_rows_alone(rows):
     for line in found:
         low = float(line[-1].partition("[")[2].partition(",")[0])
         assert low > 0 and line[4] == "3"
-    assert "(iou): camvid: rank and ce; facade: rank and ce; all: rank and ce." in page
+    assert "(auto): camvid: rank and ce; facade: rank and ce; all: rank and ce." in page
     assert "| rank | iou | 3 |" in page and "### Held-out data" in page and "nan" not in page
 
 
 def test_choices_are_made_on_held_out_rows_alone(rows):
     kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
-    assert kept.best(["camvid"], "short", evidence.RIVALS, "iou") == "ce"
+    assert kept.best(["camvid"], "short", evidence.RIVALS, "auto") == "ce"
     assert kept.best(["camvid"], "short", evidence.OURS, "iou") == "rank"
     only_test = evidence_tables.Rows(row for row in kept.rows if "/" not in row["dataset"])
     assert only_test.best(["camvid"], "short", evidence.OURS, "iou") is None
