@@ -28,10 +28,10 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     from segloss.band_statistics import load_or_count_bands
     from segloss.doctor.examination import check_before, check_histograms
-    from segloss.errors import InputError
+    from segloss.errors import InputError, Terminated, sigterm_interrupts
     from segloss.inference import find_machine
     from segloss.losses import class_prior
-    from segloss.models import require_batch_statistics, start_bias
+    from segloss.models import require_batch_statistics
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.ranks import agreed, share_no_more
     from segloss.report.terminal import console, progress_bar
@@ -40,6 +40,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.runs import check_same_classes, checkpoint_content, criterion_of, load_run
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
+    from segloss.training.last_layer import start_bias
     from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
     from segloss.training.processes import require_processes
     from segloss.training.reported import require_monitored
@@ -127,10 +128,12 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     if trainer.is_global_zero:
         try:
-            score_run(folder, splits, config, machine)
+            with sigterm_interrupts():
+                score_run(folder, splits, config, machine)
         except KeyboardInterrupt as stop:
+            how = "ended by SIGTERM" if isinstance(stop, Terminated) else "interrupted"
             again = f"go on with --resume --output-dir {folder}"
-            raise KeyboardInterrupt(f"interrupted, training is done and only its scores are missing; {again}") from stop
+            raise type(stop)(f"{how}, training is done and only its scores are missing; {again}") from stop
 
 
 def _planned(config: "TrainConfig") -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The one exception for input that a user can mend: commands print it as one line and exit with status 2."""
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 LISTED = 24  # names that a message tells one by one
@@ -94,8 +97,29 @@ def cure_of_black_and_white(names: Sequence[str]) -> str:
     return f"give the second class id: 255 in the class file, classes.yaml: {content}; or save masks as 0 and 1"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where :func:`sigterm_interrupts` is in force."""
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends what is within as Ctrl-C does, by an exception, so that it can say how to go on."""
+
+    def hear(number: int, frame: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def told(error: BaseException) -> tuple[str, int]:
-    """The one line on what a user can mend, and the exit status: 2, of Ctrl-C 130.
+    """The one line on what a user can mend, and the exit status: 2, of Ctrl-C 130, of SIGTERM 143.
 
     An OSError is one: a disk that is full or a folder that may not be written is the user's to mend too.
 
@@ -103,7 +127,7 @@ def told(error: BaseException) -> tuple[str, int]:
     ('error: a.png: is cut off; replace the file', 2)
     """
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "interrupted", 130
+        return str(error) or "interrupted", 143 if isinstance(error, Terminated) else 130
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 2

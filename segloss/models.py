@@ -112,17 +112,6 @@ def forward(depthwise: nn.Conv2d, images: Tensor) -> Tensor:
         return type(depthwise).forward(depthwise, images.float())
 
 
-def start_bias(model: SegmentationModel, scores: Tensor) -> None:
-    """Give the layer that puts out the scores the biases ``(C,)``; InputError where it has none."""
-    of_head = [each for name, each in model.network.named_parameters() if name.startswith("segmentation_head.")]
-    biases = [each for each in of_head if each.shape == scores.shape]
-    if not biases:
-        cure = "leave --bias-init out, or choose --arch unet"
-        raise InputError("the scores of this architecture have no bias to start", cure)
-    with torch.no_grad():
-        biases[-1].copy_(scores)
-
-
 def logits_at_size(model: Callable[[Tensor], Tensor], images: Tensor, size: tuple[int, int]) -> Tensor:
     """float32 logits ``(N, C, *size)`` of images ``(N, 3, h, w)``: resized (bilinear) first, decided on later."""
     logits = model(images).float()

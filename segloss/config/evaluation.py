@@ -64,9 +64,9 @@ class ScoredOptions(Options):
     predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
     images: str | None = option(
         None,
-        "of --checkpoint: predict a folder of images instead of scoring; of --predictions: the photographs that their "
-        "masks are of, to show on the page",
-        metavar="DIR",
+        "of --checkpoint: predict an image or a folder of them instead of scoring; of --predictions: the photographs "
+        "that their masks are of, to show on the page",
+        metavar="DIR|FILE",
     )
     ensemble: bool = option(False, "the runs together: the mean of their posteriors", of=SEEN)
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")

@@ -32,6 +32,10 @@ class LossOptions(Options):
     bias_init: Literal["zero", "prior"] = option(
         "zero", "biases of the scores at the start; prior: those that give each class its share of the pixels"
     )
+    score_units: Literal["one", "label_values"] = option(
+        "one",
+        "in which the last layer learns; label_values: a step changes each class's score by so many times as much",
+    )
 
     def validate(self) -> None:
         super().validate()
@@ -97,6 +101,8 @@ class TrainConfig(
         given = [key for key in keys_of(TrainConfig) if key.of(self) != key.option.default]
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
+        if unused_options(self.loss, ["alpha"]):  # no squared error
+            beside["score_units"] = f"--loss {self.loss}"
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
         if self.init_from is not None:

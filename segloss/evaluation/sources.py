@@ -12,7 +12,7 @@ import torch
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
-from segloss.datasets.images import IMAGE_SUFFIXES, list_images
+from segloss.datasets.images import IMAGE_SUFFIXES, list_images, without_suffix
 from segloss.datasets.pairing import pair
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
@@ -120,7 +120,7 @@ def _tile(config: EvalConfig) -> tuple[int, int] | None:
 def predict_images(
     config: EvalConfig, folder: Path, say: Callable[[str], None], progress: Callable[[str], Progress]
 ) -> list[Path]:
-    """Class maps of a folder of images without labels, for each ``--checkpoint``; the folders they were written to.
+    """Class maps of images without labels, of a folder or one, for each ``--checkpoint``; the folders written to.
 
     Raises:
         InputError: a run cannot be used, or the folder holds no images.
@@ -128,16 +128,17 @@ def predict_images(
     build = _builder(config)
     runs = _runs(config, folder, say)
     place = Path(str(config.images))
-    images = list_images(place)
+    images = {without_suffix(place.name): place} if place.is_file() else list_images(place)
     if not images:
         what = "holds no images" if place.is_dir() else "is no folder"
-        raise InputError(what, f"check --images, a folder of {', '.join(IMAGE_SUFFIXES)}", place)
-    found = pair(images, None, place.name, place, place)
+        raise InputError(what, f"check --images, one of {', '.join(IMAGE_SUFFIXES)} or a folder of them", place)
+    root = place.parent if place.is_file() else place
+    found = pair(images, None, root.name, root, root)
     make_folder(folder)
     written = []
     for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
         scale = run.config.image_scale if config.image_scale is None else config.image_scale
-        dataset = SegmentationDataset("images", place.name, found, run.classes, EvalTransform(scale))
+        dataset = SegmentationDataset("images", root.name, found, run.classes, EvalTransform(scale))
         show_bands([dataset], run.bands, config.show_bands)
         dataset.check_files()
         decision = decision_of(config, run, name, say, progress)

@@ -9,7 +9,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from segloss.config import TrainConfig
+from segloss.errors import InputError
+from segloss.losses import Criterion
 from segloss.models import SegmentationModel
+from segloss.training.last_layer import label_values_of, last_layer, learn_in_units
 
 POLY_POWER = 0.9  # DeepLab's poly schedule
 ONE_CYCLE = (1 / 25, 1 / 25e4)  # where torch's OneCycleLR begins and ends, relative to its peak
@@ -106,7 +109,19 @@ def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict
     ]
 
 
-def build_optimizer(model: SegmentationModel, config: TrainConfig, *, fused: bool) -> Optimizer:
-    """The optimiser asked for, as one kernel where it is one of ``FUSED`` and the caller can have that."""
+def build_optimizer(
+    model: SegmentationModel, config: TrainConfig, criterion: Criterion | None = None, *, fused: bool
+) -> Optimizer:
+    """The optimiser asked for, as one kernel where it is one of ``FUSED`` and the caller can have that.
+
+    The criterion says in which units the last layer learns, where they are asked for.
+    """
     options = {"fused": fused} if config.optimizer in FUSED else {}
-    return config.build_optimizer(parameter_groups(model, config), **options)
+    optimizer = config.build_optimizer(parameter_groups(model, config), **options)
+    units = None if criterion is None or config.score_units == "one" else label_values_of(criterion)
+    if units is not None:
+        layer = last_layer(model, len(units))
+        if not layer:
+            raise InputError("this architecture has no last layer that could be told", "leave --score-units out")
+        learn_in_units(optimizer, layer, units)
+    return optimizer

@@ -15,7 +15,7 @@ from segloss.config import TrainConfig
 from segloss.errors import InputError
 from segloss.flags import to_plain_dict
 from segloss.inference import same_shape_groups
-from segloss.losses import Criterion, OutlyingMSELoss
+from segloss.losses import Criterion
 from segloss.losses.late_jaccard import late_jaccard_loss
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
 from segloss.losses.reduction import wide_dtype
@@ -26,6 +26,7 @@ from segloss.pixel_sample import PixelSample
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import OWN, AveragedWeights
 from segloss.training.compiled import compile_network
+from segloss.training.last_layer import label_values_of
 from segloss.training.optimisation import build_optimizer, parameter_groups, rate_factor
 from segloss.training.reported import RULE_MIB, RULE_STRIDE, reported, rule_miou
 
@@ -166,8 +167,7 @@ class SegmentationTask(L.LightningModule):
 
     @property
     def label_values(self) -> Tensor | None:
-        """t ``(C,)`` of the first squared error, if there is one."""
-        return next((c.label_values for c in self.criterion.modules() if isinstance(c, OutlyingMSELoss)), None)
+        return label_values_of(self.criterion)
 
     def on_validation_epoch_end(self) -> None:
         self._require_finite_scores()
@@ -237,7 +237,7 @@ class SegmentationTask(L.LightningModule):
         mixed = self.trainer.precision != "32-true"
         # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
         fused = self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val)
-        optimizer = build_optimizer(self.model, self.config, fused=fused)
+        optimizer = build_optimizer(self.model, self.config, self.criterion, fused=fused)
         how = (self.total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(max(step, int(self.total_steps * share_of_time(timer))), *how)

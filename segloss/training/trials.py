@@ -69,7 +69,7 @@ def try_rates(
     """
     steps = STEPS if steps is None else steps
     model, criterion = copy.deepcopy(model).to(machine.device), copy.deepcopy(criterion).to(machine.device)
-    optimizer = build_optimizer(model, replace(config, lr=1.0), fused=False)
+    optimizer = build_optimizer(model, replace(config, lr=1.0), criterion, fused=False)
     shares = [group["lr"] for group in optimizer.param_groups]
     found: list[tuple[float, float]] = []
     mean = 0.0

@@ -159,12 +159,17 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path, capsys):
         np.testing.assert_array_equal(read["color"][..., ::-1], np.array(loaded.classes.colors, np.uint8)[expected])
         assert read["overlay"].shape == (*size, 3)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: holds no images; check --images, a folder of \.png"):
+    with pytest.raises(InputError, match=r"empty: holds no images; check --images, one of \.png"):
         eval_seg.evaluate(["--checkpoint", str(run), "--images", str(tmp_path / "empty")])
     with pytest.raises(InputError, match=r"b\.png: cannot be made: .*; choose another --output-dir"):
         eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "images/a b.png")])
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "one")])
     assert (tmp_path / "one/a b.png").is_file()
+    eval_seg.evaluate(
+        [*flags[:2], "--images", str(tmp_path / "images/a b.png"), "--output-dir", str(tmp_path / "single")]
+    )
+    assert [path.name for path in (tmp_path / "single").rglob("*.png")] == ["a b.png"]
+    assert (tmp_path / "single/a b.png").read_bytes() == (tmp_path / "one/a b.png").read_bytes()
 
 
 def test_several_runs_write_into_a_folder_each_and_plain_is_what_it_says(run, tmp_path, capsys):
@@ -202,7 +207,7 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
     ("flags", "message"),
     [
         (["--images", "nowhere"], "nowhere: is no folder; check --images"),
-        (["--images", __file__], "test_inference.py: is no folder; check --images"),
+        (["--images", __file__], "test_inference.py: is not a readable image"),
         (["--save", "pdf"], "choose one of ids, color, overlay, train_ids"),
         (["--save-predictions", "--save", "train_ids"], "--save train_ids are those of Cityscapes"),
         (["--tile", "8", "8"], "--tile must be at least 32 each"),

@@ -9,7 +9,8 @@ from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 from segloss.losses import build_criterion, class_prior
 from segloss.losses.late_jaccard import soft_jaccard_of
-from segloss.models import build_model, start_bias
+from segloss.models import build_model
+from segloss.training.last_layer import start_bias
 
 
 @pytest.mark.parametrize("arch", ["unet", "fpn", "deeplabv3plus"])

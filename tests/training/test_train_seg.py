@@ -225,6 +225,18 @@ def test_one_that_is_interrupted_while_it_is_scored_says_so(data, tmp_path, monk
     assert (folder / "test_metrics.json").exists()
 
 
+def test_sigterm_while_a_run_is_scored_says_how_to_go_on(finished, monkeypatch, capsys):
+    """The training is complete, so that going on with it scores at once."""
+    folder = finished[0]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(train_seg, "score_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        run_main(["--resume", "--output-dir", str(folder)])
+    assert stop.value.code == 143
+    again = f"only its scores are missing; go on with --resume --output-dir {folder}"
+    assert f"ended by SIGTERM, training is done and {again}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_a_run_that_is_told_to_end_says_how_to_go_on_and_does(finished, data, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "ended"
     step = SegmentationTask.training_step
