@@ -100,6 +100,7 @@ EVERY_TRAIN_FLAG = {
     "loss": (["focal"], "focal"),
     "late_jaccard": (["0.33"], 0.33),
     "bias_init": (["prior"], "prior"),
+    "score_units": (["label_values"], "label_values"),
     "true_channel_weight": (["3"], 3.0),
     "class_weights": (["enet"], "enet"),
     "gamma": (["3"], 3.0),
