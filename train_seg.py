@@ -1,6 +1,6 @@
 """Train a semantic segmentation model: flags -> data -> pixel counts -> loss -> model -> fit -> score -> run folder.
 
-python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34 --loss outlying_mse
+python train_seg.py --dataset camvid --data-path DIR --arch unet --encoder resnet34
 """
 
 import sys

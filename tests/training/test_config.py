@@ -817,12 +817,15 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
         ("--loss focal --alpha 0.25", ["--alpha does nothing with --loss focal, only with outlying_mse and mse"]),
         ("--loss ce --class-weights enet", ["--class-weights does nothing with --loss ce, only with weighted_NAME"]),
         (
-            "--label-smoothing 0.1 --adjustment 2",
+            "--loss outlying_mse --label-smoothing 0.1 --adjustment 2",
             [
                 "--label-smoothing does nothing with --loss outlying_mse, only with ce",
                 "--adjustment does nothing with --loss outlying_mse, only with logit_adjusted and vector_scaling",
             ],
         ),
+        ("--label-values power", ["--label-values does nothing with --loss weighted_ce, only with outlying_mse"]),
+        ("--score-units label_values", ["--score-units does nothing with --loss weighted_ce"]),
+        ("--score-units label_values --loss weighted_outlying_mse", []),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
         ("--init-from runs/a --bias-init prior", ["--bias-init does nothing with --init-from"]),
     ],

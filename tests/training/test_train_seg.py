@@ -96,8 +96,7 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(finished):
     metrics = json.loads((folder / "test_metrics.json").read_text())
     for expected in (
         "10 train, 3 val, 3 test images, 11 classes",
-        "outlying_mse",
-        "label value",
+        "weighted_ce",  # the default
         "bicyclist",
         "M parameters",
         "epoch 2/2",
@@ -392,7 +391,7 @@ def test_bad_data_is_one_line_and_leaves_no_run(data, tmp_path, capsys):
         (["--encoder", "resnet19"], "resnet34"),
         (["--loss", "hinge"], "outlying_mse, mse, ce, focal"),
         (["--label-values", "ranks"], "rank, uniform, power, log, effective"),
-        (["--label-values", "1", "2", "3"], "11"),
+        (["--loss", "outlying_mse", "--label-values", "1", "2", "3"], "11"),
         (["--encoder-weights", "missing.pth"], "missing.pth"),
         (["--monitor", "f1"], "miou"),
         (["--lr", "fast"], "lr"),
