@@ -79,3 +79,14 @@ def class_chart(
         first = next(iter(runs.values())).classes[c]
         rows.append({"of": first, "color": colors[c], "bars": bars})
     return rows
+
+
+def without_interval(comparison: Comparison, names: Sequence[str], order: Sequence[int]) -> dict[str, list[str]]:
+    """Reason -> the classes, in this order, that have no interval in some row of the ranking whose mean has one."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.ranking:
+        for c in order if row.miou.low is not None else ():
+            reason = (row.classes[c].why or "").removeprefix("no interval: ")
+            if reason and row.classes[c].estimate is not None:
+                found.setdefault(reason, []).append(names[c])
+    return {reason: list(dict.fromkeys(each)) for reason, each in found.items()}

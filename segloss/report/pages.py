@@ -12,7 +12,7 @@ import numpy as np
 from segloss.datasets import ClassTable
 from segloss.files import write_text
 from segloss.measures.error_places import COLUMNS, MEASURE, PLACES
-from segloss.report.charts import class_chart, interval_chart
+from segloss.report.charts import class_chart, interval_chart, without_interval
 from segloss.report.color_vision import CORRECT_COLOR, ERROR_COLORS
 from segloss.report.image_cards import KINDS, ShownImage, card, page_colors
 from segloss.report.painting import Picture, clear_class
@@ -121,6 +121,7 @@ def write_report(
         names=list(runs),
         run_colors=RUN_COLORS,
         classes=class_chart(runs, comparison, order, [None if c == clear else color for c, color in enumerate(colors)]),
+        without_interval=without_interval(comparison, [each.name for each in first.classes], order),
         details=[_details(name, scores, order) for name, scores in runs.items()],
         categories=_categories(runs),
         parts_of=part_table(runs)[1],

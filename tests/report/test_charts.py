@@ -1,6 +1,7 @@
 """The charts of the page: marks stand where their numbers say."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hand_made_scores import comparison, metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segloss.report.charts import MOST_STEPS, Axis, class_chart, interval_chart
+from segloss.report.charts import MOST_STEPS, Axis, class_chart, interval_chart, without_interval
+from segloss.schema import Interval
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
@@ -43,3 +45,15 @@ def test_bars_are_of_every_run_in_the_order_asked_for_with_intervals_of_their_ow
     assert [bar["of"] is not None for bar in rows[0]["bars"]] == [True, True, False]  # C is in no setting
     assert [bar["iou"] for bar in rows[2]["bars"]] == [None] * 3 and rows[2]["bars"][0]["of"] is None
     assert re.fullmatch("[0-9.]+", str(rows[0]["bars"][0]["of"].low))
+
+
+def test_classes_without_an_interval_are_told_with_the_reason():
+    few, gone = "no interval: too few blocks of images hold the class", "no interval: there is no such score"
+    found = comparison(a=0.5, b=0.4)
+    first, *others = found.ranking
+    lacking = Interval(0.1, None, None, few), first.classes[1], Interval(None, None, None, gone)
+    found = replace(found, ranking=(replace(first, classes=lacking), *others))
+    names = ["lamp", "wall", "ghost"]
+    assert without_interval(found, names, [1, 0, 2]) == {"too few blocks of images hold the class": ["lamp"]}
+    none = replace(found, ranking=(replace(first, miou=Interval(0.5, None, None, few), classes=lacking),))
+    assert without_interval(none, names, [1, 0, 2]) == {}  # the page says it once, of all
