@@ -261,7 +261,6 @@ in the head of `benchmarks/evidence_tables.py`. Where none stands, too few block
 that moves the mean. Arms are chosen on held-out data alone: of CamVid each sequence of train and val in turn, of the
 others the val split; best.ckpt is chosen there too, and decisions are fitted there (for held-out scores on one half of
 the images, and scored on the other).
-
 """
 QUESTIONS = """
 Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
@@ -278,7 +277,7 @@ def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str]) -> 
     rows = Rows(read_rows(folder))
     best = [f"{name}: {' and '.join(a or 'none' for a in arms)}" for name, arms in choices(rows, ours, rivals).items()]
     ways = table(["decision", "what it is"], {**DECISIONS, "auto": AUTO}.items())
-    page = [HEAD, *ways, QUESTIONS, f"Chosen on held-out data, ours and rival ({DECIDED}): {'; '.join(best)}.", ""]
+    page = [HEAD, *ways, QUESTIONS.strip() + "\n", f"Chosen on held-out data, ours and rival ({DECIDED}): {'; '.join(best)}.", ""]
     for protocol in rows.distinct("protocol"):
         page += [f"## Protocol `{protocol}`", ""]
         if draw(rows, protocol, folder / f"{protocol}.png"):
