@@ -277,7 +277,8 @@ def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str]) -> 
     rows = Rows(read_rows(folder))
     best = [f"{name}: {' and '.join(a or 'none' for a in arms)}" for name, arms in choices(rows, ours, rivals).items()]
     ways = table(["decision", "what it is"], {**DECISIONS, "auto": AUTO}.items())
-    page = [HEAD, *ways, QUESTIONS.strip() + "\n", f"Chosen on held-out data, ours and rival ({DECIDED}): {'; '.join(best)}.", ""]
+    chosen = f"Chosen on held-out data, ours and rival ({DECIDED}): {'; '.join(best)}."
+    page = [HEAD, *ways, QUESTIONS.strip(), "", chosen, ""]
     for protocol in rows.distinct("protocol"):
         page += [f"## Protocol `{protocol}`", ""]
         if draw(rows, protocol, folder / f"{protocol}.png"):
