@@ -12,7 +12,8 @@ TOLD = 3  # rarest classes
 
 NOT_FOUND = 0.05  # recall below which a class counts as hardly found, and IoU below which the rule does not find it
 NOT_FOUND_CURE = (
-    "train longer, show it more often (--guided-crops 0.5) or weigh it more (--label-values power, --loss weighted_ce)"
+    "train longer, begin with pretrained weights (--encoder-weights), show it more often (--guided-crops 0.5), or weigh "
+    "it more (--loss weighted_ce, if it is not that already)"
 )
 
 

@@ -142,7 +142,7 @@ CASES = {
     "a class never predicted": (
         history(3, never_predicted=["pole"]),
         "pole: never predicted in the last three",
-        "power",
+        "weigh it more",
     ),
     "two of them": (
         history(3, never_predicted=["pole", "car"]),
