@@ -75,9 +75,10 @@ def evaluate(argv: list[str] | None = None) -> None:
     if config.check != "off":
         listed_by = "python -m segloss.doctor --predictions" if config.predictions else "--check off"
         refuse_errors([found for each in findings.values() for found in each], listed_by)
+    untried = "" if "iou" in config.scored_by or "auto" in config.scored_by else "look at --decision iou first; then "
     for name, found in findings.items():
         print_scores(scores[name], title_of(name, scores[name]))
-        for finding in [*found, *(not_found(scores[name]) if config.checkpoint else [])]:
+        for finding in [*found, *(not_found(scores[name], before=untried) if config.checkpoint else [])]:
             say(f"warning: {finding}")
     for finding in same_counts(totals):
         say(f"warning: {finding}")

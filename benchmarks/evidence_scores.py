@@ -21,7 +21,15 @@ from torch import Tensor
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import POINTS, Decision, by_prior, decide
-from segloss.evaluation.fitting import LABELLED_IMAGES, confusion_on, counted_by, miou_on, sample_of, tilted
+from segloss.evaluation.fitting import (
+    LABELLED_IMAGES,
+    confusion_on,
+    counted_by,
+    miou_on,
+    sample_of,
+    tilted,
+    true_channel_weight_of,
+)
 from segloss.evaluation.summary import mean_of
 from segloss.inference import infer_dataset
 from segloss.iou_rule import iou_decision
@@ -78,7 +86,9 @@ def deciding(run: Run, decision: Decision, sample: PixelSample) -> Callable[[Ten
         return decision.terms.decide
     if decision.rule == POINTS[1]:
         return partial(by_prior, prior=class_prior(run.counts), exponent=decision.value)
-    return tilted(sample, run.criterion.tilt if decision.value else None)
+    if decision.value == 0:
+        return tilted(sample, None)
+    return tilted(sample, run.criterion.tilt, true_channel_weight_of(run))
 
 
 def held_out_scores(run: Run, halves: tuple[PixelSample, PixelSample]) -> dict[str, dict]:

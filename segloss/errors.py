@@ -115,7 +115,7 @@ def sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)  # None: set by what is no Python
 
 
 def told(error: BaseException) -> tuple[str, int]:

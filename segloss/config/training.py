@@ -102,7 +102,7 @@ class TrainConfig(
         of_losses = unused_options(self.loss, [key.name for key in given if key.name in self.loss_options])
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
         if unused_options(self.loss, ["alpha"]):  # no squared error
-            beside["score_units"] = f"--loss {self.loss}"
+            beside["score_units"] = f"--loss {self.loss}, only with outlying_mse"
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
         if self.init_from is not None:

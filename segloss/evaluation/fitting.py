@@ -131,7 +131,8 @@ def fit(
             tilt = plain_tilt(calibration, tilt)
         rule = iou_decision(sample, counts=counted_by(run, dataset), tilt=tilt)
         if sample.labels is not None and sample.pixels and dataset.split != "train":
-            on["miou"] = {"plain": miou_on(sample, tilted(sample, tilt)), "iou": miou_on(sample, rule.decide)}
+            k = 1.0 if calibration else true_channel_weight_of(run)
+            on["miou"] = {"plain": miou_on(sample, tilted(sample, tilt, k)), "iou": miou_on(sample, rule.decide)}
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), where=run.path) from error
     run.keep(alone=alone, **items, rule={"terms": rule.to_dict(), **on})
@@ -165,10 +166,17 @@ def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor |
     return plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
 
 
-def tilted(sample: PixelSample, tilt: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The plain argmax of the scores, from posteriors ``(n, C)``."""
+def tilted(sample: PixelSample, tilt: Tensor | None, true_channel_weight: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """The plain argmax of the scores, from posteriors ``(n, C)``: of u P, of a squared error whose true class counts k
+    times u k P / (1 + (k - 1) P)."""
     u = torch.ones(sample.posterior.shape[1]) if tilt is None else tilt.cpu().float()
-    return lambda posterior: first_largest(posterior * u)
+    more = true_channel_weight - 1
+    return lambda posterior: first_largest(posterior * u / (1 + more * posterior))
+
+
+def true_channel_weight_of(run: Run) -> float:
+    """k of a squared error, 1 of others."""
+    return float(getattr(run.criterion, "true_channel_weight", 1.0))
 
 
 def confusion_on(sample: PixelSample, decide: Callable[[Tensor], Tensor]) -> ConfusionMatrix:

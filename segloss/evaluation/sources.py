@@ -1,6 +1,6 @@
 """What is to be scored or predicted, from the options of ``eval_seg.py``: checked before the first image is."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -130,7 +130,7 @@ def predict_images(
     place = Path(str(config.images))
     images = {without_suffix(place.name): place} if place.is_file() else list_images(place)
     if not images:
-        what = "holds no images" if place.is_dir() else "is no folder"
+        what = "holds no images" if place.is_dir() else "is neither an image nor a folder"
         raise InputError(what, f"check --images, one of {', '.join(IMAGE_SUFFIXES)} or a folder of them", place)
     root = place.parent if place.is_file() else place
     found = pair(images, None, root.name, root, root)
@@ -146,6 +146,7 @@ def predict_images(
         source = build(name, run, dataset, Measures(decision))
         written.append(folder / name if len(runs) > 1 else folder)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
+        _require_apart(images, save.folders.values())
         places = places_of(source, config.share)
         pixels = torch.zeros(len(run.classes), dtype=torch.int64)
         for _ in progress(f"predicting by {name}")(_saved(source, save, places, pixels), len(places)):
@@ -154,6 +155,14 @@ def predict_images(
         if here().rank == 0:
             say(f"{name}: {rarest_of(run.classes.names, of_all, class_prior(run.counts))}")
     return written
+
+
+def _require_apart(images: Mapping[str, Path], folders: Iterable[Path]) -> None:
+    """InputError where a prediction would be written over an image that is predicted."""
+    for folder in folders:
+        for name, path in images.items():
+            if (folder / f"{name}.png").resolve() == path.resolve():
+                raise InputError("would be overwritten by its prediction", "choose another --output-dir", path)
 
 
 def rarest_of(names: Sequence[str], pixels: torch.Tensor, prior: torch.Tensor) -> str:

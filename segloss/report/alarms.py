@@ -12,8 +12,8 @@ TOLD = 3  # rarest classes
 
 NOT_FOUND = 0.05  # recall below which a class counts as hardly found, and IoU below which the rule does not find it
 NOT_FOUND_CURE = (
-    "train longer, begin with pretrained weights (--encoder-weights), show it more often (--guided-crops 0.5), or weigh "
-    "it more (--loss weighted_ce, if it is not that already)"
+    "train longer, begin with pretrained weights (--encoder-weights), show it more often (--guided-crops 0.5), or "
+    "weigh it more (--loss weighted_ce, if it is not that already)"
 )
 
 
@@ -32,10 +32,11 @@ def gain_by_rule(scores: RunScores, by_rule: "Scores") -> str:
     return f"decided for mean IoU (--decision iou): {means}; IoU of the rarest: {classes}"
 
 
-def not_found(scores: RunScores, by_rule: "Scores | None" = None) -> list[str]:
+def not_found(scores: RunScores, by_rule: "Scores | None" = None, *, before: str = "") -> list[str]:
     """A line on each kind of classes that have pixels and of whose pixels fewer than 5 % are found.
 
     Args:
+        before: what to do before anything else.
         by_rule: under the IoU rule, where that is known: what it finds, at an IoU of 5 % or more, needs another
             decision, not another training.
     """
@@ -52,6 +53,6 @@ def not_found(scores: RunScores, by_rule: "Scores | None" = None) -> list[str]:
         )
         lines.append(f"found by the decision for mean IoU alone: {found}; use --decision iou")
     if gone := [scores.classes[c].name for c in lost if c not in saved]:
-        cure = f"{NOT_FOUND_CURE}; python -m segloss.plan tells what the data can give"
+        cure = f"{before}{NOT_FOUND_CURE}; python -m segloss.plan tells what the data can give"
         lines.append(f"hardly found, with fewer than 5 % of the pixels recalled: {', '.join(gone)}; {cure}")
     return lines

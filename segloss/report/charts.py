@@ -82,11 +82,15 @@ def class_chart(
 
 
 def without_interval(comparison: Comparison, names: Sequence[str], order: Sequence[int]) -> dict[str, list[str]]:
-    """Reason -> the classes, in this order, that have no interval in some row of the ranking whose mean has one."""
+    """Reason -> the classes, in this order, that have no interval though the mean has one; where that is not so of all
+    rows of the ranking, ``pole of A``."""
+    rows = [row for row in comparison.ranking if row.miou.low is not None]
     found: dict[str, list[str]] = {}
-    for row in comparison.ranking:
-        for c in order if row.miou.low is not None else ():
-            reason = (row.classes[c].why or "").removeprefix("no interval: ")
-            if reason and row.classes[c].estimate is not None:
-                found.setdefault(reason, []).append(names[c])
-    return {reason: list(dict.fromkeys(each)) for reason, each in found.items()}
+    for c in order:
+        known = [row for row in rows if row.classes[c].estimate is not None]
+        lacking = [(row.name, (row.classes[c].why or "").removeprefix("no interval: ")) for row in known]
+        lacking = [(name, why) for name, why in lacking if why]
+        for why in dict.fromkeys(why for _, why in lacking):
+            of = [name for name, reason in lacking if reason == why]
+            found.setdefault(why, []).append(names[c] if len(of) == len(rows) else f"{names[c]} of {', '.join(of)}")
+    return found

@@ -52,7 +52,7 @@ class Splits:
     def train_evaluated(self) -> SegmentationDataset:
         """The training images as validation sees its own: whole, and as they are."""
         dataset = copy.copy(self.train)
-        dataset.transform = self.val.transform
+        dataset.transform, dataset.mixing = self.val.transform, None
         return dataset
 
     @property

@@ -226,7 +226,7 @@ def test_the_options_mix_training_samples_and_no_others(tmp_path, monkeypatch, k
     splits = prepared(config_of(tmp_path, "--mix", kind, "--mix-share", "0.75"))
     mixer = splits.train.mixing
     assert (mixer.kind, mixer.share, mixer.seed) == (kind, 0.75, 0)
-    assert splits.val.mixing is None and splits.test.mixing is None
+    assert splits.val.mixing is None and splits.test.mixing is None and splits.train_evaluated.mixing is None
     if kind == "paste":
         counts = load_or_count(splits.train)[0].pixels
         rest = [n for c, n in enumerate(counts) if n and c not in mixer.rare]

@@ -206,7 +206,7 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images", "nowhere"], "nowhere: is no folder; check --images"),
+        (["--images", "nowhere"], "nowhere: is neither an image nor a folder; check --images"),
         (["--images", __file__], "test_inference.py: is not a readable image"),
         (["--save", "pdf"], "choose one of ids, color, overlay, train_ids"),
         (["--save-predictions", "--save", "train_ids"], "--save train_ids are those of Cityscapes"),

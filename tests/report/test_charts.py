@@ -54,6 +54,8 @@ def test_classes_without_an_interval_are_told_with_the_reason():
     lacking = Interval(0.1, None, None, few), first.classes[1], Interval(None, None, None, gone)
     found = replace(found, ranking=(replace(first, classes=lacking), *others))
     names = ["lamp", "wall", "ghost"]
-    assert without_interval(found, names, [1, 0, 2]) == {"too few blocks of images hold the class": ["lamp"]}
+    assert without_interval(found, names, [1, 0, 2]) == {"too few blocks of images hold the class": ["lamp of A"]}
+    both = replace(found, ranking=tuple(replace(row, classes=lacking) for row in found.ranking))
+    assert without_interval(both, names, [1, 0, 2]) == {"too few blocks of images hold the class": ["lamp"]}
     none = replace(found, ranking=(replace(first, miou=Interval(0.5, None, None, few), classes=lacking),))
     assert without_interval(none, names, [1, 0, 2]) == {}  # the page says it once, of all

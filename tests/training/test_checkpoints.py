@@ -137,7 +137,7 @@ def run(tmp_path_factory) -> Path:
     from segloss.runs import checkpoint_content
 
     folder = tmp_path_factory.mktemp("run")
-    options = ["--encoder", "tu-mobilenetv3_small_050", "--encoder-weights", "none"]
+    options = ["--encoder", "tu-mobilenetv3_small_050", "--encoder-weights", "none", "--loss", "outlying_mse"]
     config = parse_train_config([*options, "--data-path", str(folder), "--output-dir", str(folder / "run")])
     model = config.build(11)
     counts = segloss.count_labels([torch.arange(11).view(1, 11)], 11)

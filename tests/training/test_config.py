@@ -824,7 +824,7 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
             ],
         ),
         ("--label-values power", ["--label-values does nothing with --loss weighted_ce, only with outlying_mse"]),
-        ("--score-units label_values", ["--score-units does nothing with --loss weighted_ce"]),
+        ("--score-units label_values", ["--score-units does nothing with --loss weighted_ce, only with outlying_mse"]),
         ("--score-units label_values --loss weighted_outlying_mse", []),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
         ("--init-from runs/a --bias-init prior", ["--bias-init does nothing with --init-from"]),
@@ -836,3 +836,9 @@ def test_options_that_change_nothing_are_told(flags, expected):
 
 def test_exponents_without_a_point_are_numbers():
     assert parse_train_config(["--trainer.gradient_clip_val", "1e-1"]).trainer == {"gradient_clip_val": 0.1}
+
+
+def test_a_run_without_flags_weighs_the_classes():
+    """docs/losses.md, "Which loss when"."""
+    config = TrainConfig()
+    assert (config.loss, config.loss_options["class_weights"]) == ("weighted_ce", "median_frequency")

@@ -96,7 +96,8 @@ def test_a_run_says_what_it_will_do_and_what_came_of_it(finished):
     metrics = json.loads((folder / "test_metrics.json").read_text())
     for expected in (
         "10 train, 3 val, 3 test images, 11 classes",
-        "weighted_ce",  # the default
+        "outlying_mse",
+        "label value",
         "bicyclist",
         "M parameters",
         "epoch 2/2",
