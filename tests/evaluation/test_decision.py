@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
         patch.setenv("SEGLOSS_CACHE", str(root / "cache"))
         patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
         flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / "run")]
-        train_seg.train([*flags, "--loss", "weighted_ce", *TINY, "--epochs", "2", "--calibrate"])
+        train_seg.train([*flags, *TINY, "--loss", "weighted_ce", "--epochs", "2", "--calibrate"])
     return root / "run"
 
 
@@ -393,7 +393,7 @@ def test_a_run_that_is_trained_looks_at_its_training_images(monkeypatch, tmp_pat
     monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
     data = street_tree(tmp_path / "data")
     flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(tmp_path / "run")]
-    train_seg.train([*flags, "--loss", "weighted_ce", *TINY, "--epochs", "1"])
+    train_seg.train([*flags, *TINY, "--loss", "weighted_ce", "--epochs", "1"])
     (training,) = seen
     assert training.split == "train" and type(training.transform).__name__ == "EvalTransform"
     assert "told" in capsys.readouterr().out

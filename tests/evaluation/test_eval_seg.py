@@ -31,7 +31,7 @@ def runs(data, tmp_path_factory) -> tuple[Path, Path]:
         for loss in ("outlying_mse", "ce"):
             patch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
             flags = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(root / loss), "--loss", loss]
-            train_seg.train([*flags, *TINY, "--epochs", "1"])
+            train_seg.train([*TINY, *flags, "--epochs", "1"])
     return root / "outlying_mse", root / "ce"
 
 
