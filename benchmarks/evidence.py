@@ -27,10 +27,9 @@ from evidence_tables import write_tables
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where ``train_seg.py`` finds a data set, and what an interval over its test images must know."""
+    """How ``train_seg.py`` reads a data set, and what an interval over its test images must know."""
 
     kind: str  # of --dataset
-    masks: str  # folder of a split's masks below the root
     block: int  # consecutive test images counted as one: frames of a drive; else so many that 25 to 28 blocks are left
     size: str  # of images and crops in the protocols short and long
     epochs: int  # of short
@@ -39,10 +38,10 @@ class DataSet:
 # short: CamVid's is the command of docs/results.md: 15 epochs x 45 steps x 8 crops of 160x224 = 194 M pixels seen. Each
 # other set sees about half as many: 94, 88 and 97 M. Cracks are a few pixels wide, so they are kept at full size.
 DATA = {
-    "camvid": DataSet("camvid", "{split}annot", 20, "--image-scale 0.5 --crop-size 160 224", 15),
-    "facade": DataSet("folder", "masks/{split}", 13, "--image-scale 0.5 --crop-size 160 192", 36),
-    "crackforest": DataSet("folder", "masks/{split}", 1, "--image-scale 1 --crop-size 256 256", 18),
-    "ccp": DataSet("folder", "masks/{split}", 10, "--image-scale 0.5 --crop-size 192 128", 6),
+    "camvid": DataSet("camvid", 20, "--image-scale 0.5 --crop-size 160 224", 15),
+    "facade": DataSet("folder", 13, "--image-scale 0.5 --crop-size 160 192", 36),
+    "crackforest": DataSet("folder", 1, "--image-scale 1 --crop-size 256 256", 18),
+    "ccp": DataSet("folder", 10, "--image-scale 0.5 --crop-size 192 128", 6),
 }
 FOLDS = ("0001TP", "0006R0", "0016E5")  # CamVid's sequences outside its test split; camvid/NAME holds that one out
 

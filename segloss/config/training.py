@@ -34,7 +34,7 @@ class LossOptions(Options):
     )
     score_units: Literal["one", "label_values"] = option(
         "one",
-        "in which the last layer learns; label_values: a step changes each class's score by so many times as much",
+        "of outlying_mse: label_values: a step of the last layer moves each class's score by so many times as much",
     )
 
     def validate(self) -> None:

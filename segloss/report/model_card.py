@@ -22,6 +22,7 @@ FEW_IMAGES = 10  # of a class in training, below which the card says so
 TOLD = (
     *("encoder_weights", "init_from", "image_scale", "crop_size", "epochs", "batch_size", "optimizer", "lr"),
     *("schedule", "ema", "swa_share", "color", "mix", "guided_crops", "repeat_threshold", "late_jaccard"),
+    *("bias_init", "score_units"),
 )
 ALWAYS_TOLD = ("epochs", "batch_size", "lr", "image_scale")
 

@@ -109,16 +109,14 @@ def parameter_groups(model: SegmentationModel, config: TrainConfig) -> list[dict
     ]
 
 
-def build_optimizer(
-    model: SegmentationModel, config: TrainConfig, criterion: Criterion | None = None, *, fused: bool
-) -> Optimizer:
+def build_optimizer(model: SegmentationModel, config: TrainConfig, criterion: Criterion, *, fused: bool) -> Optimizer:
     """The optimiser asked for, as one kernel where it is one of ``FUSED`` and the caller can have that.
 
     The criterion says in which units the last layer learns, where they are asked for.
     """
     options = {"fused": fused} if config.optimizer in FUSED else {}
     optimizer = config.build_optimizer(parameter_groups(model, config), **options)
-    units = None if criterion is None or config.score_units == "one" else label_values_of(criterion)
+    units = None if config.score_units == "one" else label_values_of(criterion)
     if units is not None:
         layer = last_layer(model, len(units))
         if not layer:
