@@ -13,7 +13,7 @@ import segloss
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = [path for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
-PARTS = ["test", "lint", "docs", "floor", "floor-train", "mmseg", "camvid"]
+PARTS = ["test", "lint", "docs", "camvid", "floor", "floor-train", "mmseg"]
 TARGETS = {
     "test": "test",
     "lint": "lint",
@@ -118,6 +118,33 @@ def test_a_part_that_fails_ends_the_run(ci, tmp_path):
     (tmp_path / "bin/make").write_text('#!/bin/sh\necho "make $@"\nexit 3\n')
     done = ci("lint", "floor")
     assert (done.returncode, done.stdout) == (3, "make lint\n")
+
+
+MAKES_ENVIRONMENTS = """#!/bin/sh
+case $1 in test-floor|test-floor-train|test-mmseg) used=.venv-${1#test-} ;; *) used=.venv ;; esac
+mkdir -p $used && touch $used/.installed
+echo $1 with $(ls -d .venv*)
+"""
+
+
+def test_an_environment_made_by_the_run_goes_with_the_last_part_that_needs_it(ci, tmp_path):
+    (tmp_path / "bin/make").write_text(MAKES_ENVIRONMENTS)
+    done = ci(SEGLOSS_CAMVID="somewhere")
+    assert done.stdout.splitlines() == [
+        *(f"{TARGETS[part]} with .venv" for part in ("test", "lint", "docs", "camvid")),
+        *(f"test-{part} with .venv-{part}" for part in ("floor", "floor-train", "mmseg")),
+    ]
+    assert not [*tmp_path.glob(".venv*")]
+    assert ci("lint", "floor", "docs").stdout.splitlines()[1] == "test-floor with .venv .venv-floor"
+
+
+def test_an_environment_that_was_there_stays(ci, tmp_path):
+    (tmp_path / "bin/make").write_text(MAKES_ENVIRONMENTS)
+    for used in (".venv", ".venv-mmseg"):
+        (tmp_path / used).mkdir()
+        (tmp_path / used / ".installed").touch()
+    assert ci(SEGLOSS_CAMVID="somewhere").returncode == 0
+    assert sorted(path.name for path in tmp_path.glob(".venv*")) == [".venv", ".venv-mmseg"]
 
 
 def test_every_target_of_ci_is_one_of_the_makefile():
