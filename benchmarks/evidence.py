@@ -56,7 +56,7 @@ PROTOCOLS = {
 }
 
 POWER075 = "--loss outlying_mse --label-values power --label-power 0.75"
-BIAS, LATE, GUIDED = "--bias-init prior", "--late-jaccard 0.33", "--guided-crops 0.5"
+BIAS, LATE, GUIDED, RULE = "--bias-init prior", "--late-jaccard 0.33", "--guided-crops 0.5", "--monitor rule_miou"
 
 OURS = {
     "rank": "--loss outlying_mse",  # the paper's form
@@ -87,6 +87,7 @@ OURS = {
     "power075-k3-units": f"{POWER075} --true-channel-weight 3 {BIAS} --score-units label_values",
     "power05-k3": "--loss outlying_mse --label-values power --true-channel-weight 3",
     "power05-bias-late-jaccard": f"--loss outlying_mse --label-values power {BIAS} {LATE}",
+    "power075-k3-rule": f"{POWER075} --true-channel-weight 3 {RULE}",  # best.ckpt by what the decision will make of it
     "mse-k10": "--loss mse --true-channel-weight 10",  # Hui & Belkin's own
 }
 RIVALS = {
@@ -109,6 +110,7 @@ RIVALS = {
     # As smp's multiclass example trains (Dice, Adam 2e-4, cosine); network, crops and budget are those of all.
     "smp_recipe": "--loss dice --optimizer adam --lr 2e-4 --schedule cosine --warmup-share 0 --weight-decay 0 "
     "--encoder-lr-factor 1",
+    "weighted_ce-rule": f"--loss weighted_ce {RULE}",
     "weighted_ce-bias": f"--loss weighted_ce {BIAS}",
     "weighted_ce-late-jaccard": f"--loss weighted_ce {LATE}",
     "weighted_ce-bias-late-jaccard": f"--loss weighted_ce {BIAS} {LATE}",
