@@ -160,17 +160,15 @@ class Job:
 
 
 def job_list() -> list[Job]:
-    """All jobs by priority: final arms with one seed, the search, then more seeds, long training; full apart."""
+    """All jobs by priority: final arms with one seed, the search, more seeds, long training, CamVid's folds; full apart."""
     found = []
     for dataset in DATA:
         for arm in FINAL:
             flags = ARMS[arm]
             found += [Job(dataset, arm, flags, s, 1 if s == 0 else 3 if s < 3 else 4, test=True) for s in range(SEEDS)]
             found += [Job(dataset, arm, flags, s, 5, "long", test=True) for s in range(SEEDS)]
-        held_out = [f"camvid/{fold}" for fold in FOLDS] if dataset == "camvid" else [dataset]
-        known = {job.name for job in found}
-        search = [Job(place, arm, flags, 0, 2) for arm, flags in ARMS.items() for place in held_out]
-        found += [job for job in search if job.name not in known]
+        found += [Job(dataset, arm, flags, 0, 2) for arm, flags in ARMS.items() if arm not in FINAL]
+    found += [Job(f"camvid/{fold}", arm, flags, 0, 6) for arm, flags in ARMS.items() for fold in FOLDS]
     full = [(arm, s, protocol) for arm in FINAL for s in range(SEEDS) for protocol in ("full", "full-deeplab")]
     found += [Job("camvid", arm, ARMS[arm], s, 1 + s, protocol, test=True) for arm, s, protocol in full]
     return sorted(found, key=lambda job: job.priority)

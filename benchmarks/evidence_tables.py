@@ -7,6 +7,7 @@ the same ones. With one seed the interval is of the images alone, and the tables
 How often they cover is in docs/metrics.md.
 """
 
+import fnmatch
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,11 +73,10 @@ class Rows:
         self.rows = list(rows)
 
     def of(self, dataset: str, protocol: str, arm: str, split: str, decision: str) -> dict[tuple[str, int], dict]:
-        """(data set, seed) -> an arm's scores under a decision; ``camvid`` on val: of its folds."""
-        folded = dataset == "camvid" and split == "val"
+        """(data set, seed) -> an arm's scores under a decision; ``camvid/*`` are its folds."""
         found = {}
         for row in self.rows:
-            of_set = row["dataset"].startswith("camvid/") if folded else row["dataset"] == dataset
+            of_set = fnmatch.fnmatch(row["dataset"], dataset)
             name = row.get("auto") if decision == "auto" else decision
             if of_set and (row["protocol"], row["arm"]) == (protocol, arm) and name in row["scores"].get(split, {}):
                 found[row["dataset"], row["seed"]] = row["scores"][split][name]
@@ -86,13 +86,13 @@ class Rows:
         """``(S, B, 3, C)``: what intervals are made from."""
         return np.array([scores["blocks"] for scores in self.of(*key).values()])
 
-    def distinct(self, key: str, **fixed: str) -> list[str]:
-        """The values of a key in the rows that have these others, in order of appearance."""
+    def distinct(self, key: str, *, whole: bool = False, **fixed: str) -> list[str]:
+        """The values of a key in the rows that have these others, in order of appearance; ``whole``: but of folds."""
         rows = [row for row in self.rows if all(row[k] == v for k, v in fixed.items())]
-        return list(dict.fromkeys(row[key] for row in rows))
+        return list(dict.fromkeys(row[key] for row in rows if not (whole and "/" in row["dataset"])))
 
     def held_out(self, dataset: str, protocol: str, arm: str, decision: str) -> float:
-        """Mean mIoU on held-out data: CamVid's folds, the val split of the others; NaN without rows."""
+        """Mean mIoU on the val split over the seeds, and over the folds of ``camvid/*``; NaN without rows."""
         found = [scores["miou"] for scores in self.of(dataset, protocol, arm, "val", decision).values()]
         return float(np.mean(found)) if found else float("nan")
 
@@ -108,8 +108,8 @@ class Rows:
 
 def choices(rows: Rows, ours: Iterable[str], rivals: Iterable[str]) -> dict[str, tuple[str | None, ...]]:
     """The best arm of ours and of the rivals on each set's held-out data, and under ``all`` on all sets."""
-    bases = list(dict.fromkeys(d.split("/")[0] for d in rows.distinct("dataset", protocol=CHOSEN_BY)))
-    groups = {**{base: [base] for base in bases}, "all": bases}
+    sets = rows.distinct("dataset", whole=True, protocol=CHOSEN_BY)
+    groups = {**{name: [name] for name in sets}, "all": sets}
     return {
         name: tuple(rows.best(sets, CHOSEN_BY, arms, DECIDED) for arms in (ours, rivals))
         for name, sets in groups.items()
@@ -132,7 +132,7 @@ def comparisons(rows: Rows, protocol: str, ours: Iterable[str], rivals: Iterable
             found.append(said | interval(*counts, same_networks=same))
 
     one, _ = chosen["all"]
-    for dataset in (d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d):
+    for dataset in rows.distinct("dataset", whole=True, protocol=protocol):
         for arm in rows.distinct("arm", protocol=protocol, dataset=dataset):
             for decision in ("iou", DECIDED):
                 add("a", dataset, (arm, decision), (arm, "plain"))
@@ -194,8 +194,9 @@ def class_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
 
 
 def search_table(rows: Rows, protocol: str, arms: Iterable[str]) -> list[str]:
-    """Held-out mIoU of each arm on each set, on which arms are chosen."""
-    sets = list(dict.fromkeys(d.split("/")[0] for d in rows.distinct("dataset", protocol=protocol)))
+    """Held-out mIoU of each arm on each set, on which arms are chosen, and on CamVid's folds."""
+    every = rows.distinct("dataset", protocol=protocol)
+    sets = rows.distinct("dataset", whole=True, protocol=protocol) + sorted({"camvid/*" for d in every if "/" in d})
     decisions = ("plain", "iou", "labels")
     lines = []
     for arm in arms:
@@ -258,9 +259,9 @@ HEAD = """# Evidence
 Made by `python benchmarks/evidence.py tables` from the rows beside this page, one JSON file a run with its command.
 mIoU in percent, mean over the seeds. Intervals (95 %) hold for other images and other seeds; how they are made stands
 in the head of `benchmarks/evidence_tables.py`. Where none stands, too few blocks of images hold the pixels of a class
-that moves the mean. Arms are chosen on held-out data alone: of CamVid each sequence of train and val in turn, of the
-others the val split; best.ckpt is chosen there too, and decisions are fitted there (for held-out scores on one half of
-the images, and scored on the other).
+that moves the mean. Arms are chosen on the val split alone (CamVid's is a part of one drive; `camvid/*` are folds that
+hold out one drive each, where they were run); best.ckpt is chosen there too, and decisions are fitted there (for
+held-out scores on one half of the images, and scored on the other).
 """
 QUESTIONS = """
 Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
@@ -284,7 +285,7 @@ def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str]) -> 
         if draw(rows, protocol, folder / f"{protocol}.png"):
             page += [f"![mIoU of every arm under every decision]({protocol}.png)", ""]
         page += comparison_table(comparisons(rows, protocol, ours, rivals))
-        for dataset in (d for d in rows.distinct("dataset", protocol=protocol) if "/" not in d):
+        for dataset in rows.distinct("dataset", whole=True, protocol=protocol):
             page += test_table(rows, dataset, protocol) + class_table(rows, dataset, protocol)
         page += search_table(rows, protocol, [*ours, *rivals])
     (folder / "README.md").write_text("\n".join(page).rstrip() + "\n")

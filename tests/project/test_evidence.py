@@ -284,8 +284,19 @@ def test_choices_are_made_on_held_out_rows_alone(rows):
     kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
     assert kept.best(["camvid"], "short", evidence.RIVALS, "auto") == "ce"
     assert kept.best(["camvid"], "short", evidence.OURS, "iou") == "rank"
-    only_test = evidence_tables.Rows(row for row in kept.rows if "/" not in row["dataset"])
-    assert only_test.best(["camvid"], "short", evidence.OURS, "iou") is None
+    for row in kept.rows:
+        row["scores"]["test"] = row["scores"].pop("val")
+    assert kept.best(["camvid"], "short", evidence.OURS, "iou") is None
+
+
+def test_folds_are_shown_and_choose_nothing(rows):
+    kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
+    folds = made_up("camvid/0006R0", "ce", 0, 0.8, test=False)
+    with_fold = evidence_tables.Rows([*kept.rows, folds])
+    shown = "\n".join(evidence_tables.search_table(with_fold, "short", evidence.ARMS))
+    assert "camvid/* iou" in shown and "facade iou" in shown
+    choices = [evidence_tables.choices(rows, evidence.OURS, evidence.RIVALS) for rows in (kept, with_fold)]
+    assert choices[0] == choices[1] and "camvid/0006R0" not in choices[0]
 
 
 def runs_of(rng, seeds: int, blocks: int, shift: float = 0.0) -> np.ndarray:
