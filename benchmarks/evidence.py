@@ -160,7 +160,7 @@ class Job:
 
 
 def job_list() -> list[Job]:
-    """All jobs by priority: final arms with one seed, the search, more seeds, long training, CamVid's folds; full apart."""
+    """All jobs by priority: final arms with one seed, search, more seeds, long training, CamVid's folds; full apart."""
     found = []
     for dataset in DATA:
         for arm in FINAL:
