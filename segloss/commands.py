@@ -39,10 +39,10 @@ COMMANDS = {
     "doctor": Command(
         "python -m segloss.doctor", "DoctorConfig", "segloss.doctor.command:main", True, ("predictions", "labels")
     ),
-    "frequency": Command("python -m segloss.frequency", "FrequencyConfig", "segloss.frequency:main", True),
+    "frequency": Command("python -m segloss.frequency", "FrequencyConfig", "segloss.frequency.command:main", True),
     "plan": Command("python -m segloss.plan", "PlanConfig", "segloss.plan.command:main"),
     "rasterise": Command("python -m segloss.rasterise", "RasteriseConfig", "segloss.rasterise.command:main"),
-    "export": Command("python -m segloss.export", "ExportConfig", "segloss.export:main"),
+    "export": Command("python -m segloss.export", "ExportConfig", "segloss.export.command:main"),
     "demo": Command("python -m segloss.demo", "DemoConfig", "segloss.demo.command:main"),
 }
 

@@ -14,10 +14,10 @@ import torch
 from tiny_runs import tiny_run
 
 import segloss
-from segloss import export
 from segloss.calibration import Calibration
 from segloss.decisions import Decision
 from segloss.errors import InputError
+from segloss.export import command as export
 from segloss.kept import Kept
 from segloss.losses import build_criterion
 

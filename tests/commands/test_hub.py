@@ -19,9 +19,10 @@ from tiny_runs import tiny_run
 
 import eval_seg
 import segloss
-from segloss import export, hub
+from segloss import hub
 from segloss.config import EvalConfig, ExportConfig
 from segloss.errors import InputError
+from segloss.export import command as export
 from segloss.flags import parse_config
 from segloss.report.kept_scores import kept_scores
 from segloss.report.model_card import front_matter, model_card

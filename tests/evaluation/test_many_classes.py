@@ -11,7 +11,6 @@ from data_trees import random_image, write_png
 
 import eval_seg
 import segloss
-from segloss import frequency
 from segloss.config import DataOptions
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.classes import MOST_CLASSES, ClassTable, distinct_colors
@@ -21,6 +20,7 @@ from segloss.doctor import command as doctor
 from segloss.errors import InputError
 from segloss.evaluation.counting import confusion_of
 from segloss.evaluation.predictions import PredictionWriter
+from segloss.frequency import command as frequency
 from segloss.losses import build_criterion
 from segloss.measures.boundary import boundary_of
 from segloss.pixel_counts import count_dataset

@@ -14,10 +14,10 @@ from street_trees import TINY
 import eval_seg
 import segloss
 import train_seg
-from segloss import export
 from segloss.datasets.bands import Bands, read_bands
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
+from segloss.export import command as export
 from segloss.models import build_model, require_batch_statistics
 from segloss.resume import continued_bands
 

@@ -1,19 +1,4 @@
-"""A trained run as an ONNX file, checked against the model with onnxruntime, or as a folder to give away.
-
-python -m segloss.export --checkpoint RUN --output model.onnx
-python -m segloss.export --checkpoint RUN --hub FOLDER
-
-The folder is that of :mod:`segloss.hub`. The file:
-
-Input ``images``: float32 RGB in 0..255, ``(N, 3, H, W)``, or ``(N, B, H, W)`` as the files of other ``bands`` are, N to
-16, any H and W; normalisation, padding to the network's stride and cutting back are part of the graph. Outputs
-``logits`` ``(N, C, H, W)`` and ``classes`` ``(N, H, W)``, class numbers decided in the graph, on the calibrated
-posterior where the run is calibrated. The metadata say how to read the logits:
-``classes``, ``ids``, ``loss``, ``posterior`` (``softmax``: P = softmax(z - log u); ``outlying``: P ~ max(z / u, 0);
-``other``: not to be read from these alone), ``tilt`` (u: the plain argmax is argmax u_c P(c|x); null: all 1), ``prior``
-(training shares), ``calibration`` (temperature, bias, floor, or null); ``decision`` and ``iou_rule`` (slope and offset,
-or null) are those of the output ``classes``; ``bands`` (count, dtype, mean, std); all as JSON.
-"""
+"""Writing and checking what :mod:`segloss.export` describes, and its command."""
 
 import json
 import logging
@@ -305,9 +290,3 @@ def main(argv: list[str] | None = None) -> None:
     mib = path.stat().st_size / 2**20
     told = f"largest difference from the model {difference:.1e} of its largest logit; classes by {decision}"
     print(f"{path}: {mib:.1f} MiB, {told}")
-
-
-if __name__ == "__main__":
-    from segloss.commands import run_command
-
-    run_command("export")

@@ -138,9 +138,3 @@ def _write_outputs(
         except OSError as error:
             raise InputError(f"--{flag} {path} cannot be written: {error.strerror}") from error
         print(f"{'statistics' if flag == 'json' else 'picture'}: {path}")
-
-
-if __name__ == "__main__":
-    from segloss.commands import run_command
-
-    run_command("frequency")

@@ -1,0 +1,5 @@
+"""``python -m segloss.frequency``."""
+
+from segloss.commands import run_command
+
+run_command("frequency")
