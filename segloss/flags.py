@@ -316,6 +316,16 @@ def parse_config(
     return config
 
 
+def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -> None:
+    """InputError where a word follows the value of an option that takes one, as of a pattern the shell wrote out."""
+    before = [other for other in words[: words.index(word)] if other.startswith("--")] if word in words else []
+    taken = {key.flag: key for key in keys if not key.many and key.kind not in (bool, Mapping)}
+    if not word.startswith("-") and before and before[-1] in taken:
+        key = taken[before[-1]]
+        cure = f"write one, and no * for the shell to make many of; it is: {_help_of(key)}".replace("%%", "%")
+        raise InputError(f"{key.flag} takes one value, got another: {word}", cure)
+
+
 @dataclass(frozen=True)
 class Given:
     """What a command line holds: values by name, not yet fitted; parts of mappings; files of options."""
@@ -349,6 +359,7 @@ def read_words(parser: ArgumentParser, keys: Sequence[Key], argv: Sequence[str] 
         if meant := meant_flag(unknown[0], named):
             what = f"unrecognized arguments: {' '.join(unknown)}"
             raise InputError(what, f"it is {named[meant].flag} here: {_help_of(named[meant]).replace('%%', '%')}")
+        _refuse_second_value(unknown[0], words, keys)
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {parser.prog} --help")

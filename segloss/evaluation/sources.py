@@ -152,7 +152,9 @@ def predict_images(
         for _ in progress(f"predicting by {name}")(_saved(source, save, places, pixels), len(places)):
             pass
         of_all = torch.tensor(here().gather(pixels.tolist())).sum(0)  # all are written
-        if here().rank == 0:
+        if here().rank == 0 and not of_all.sum():
+            say(f"{name}: none of {len(images)} images is in this share: nothing is written")
+        elif here().rank == 0:
             say(f"{name}: {rarest_of(run.classes.names, of_all, class_prior(run.counts))}")
     return written
 

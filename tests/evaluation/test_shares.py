@@ -352,6 +352,15 @@ def test_images_are_predicted_alike_by_two_processes_and_two_jobs(trained, tmp_p
         assert {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} == expected
 
 
+def test_a_share_that_holds_no_image_says_so(trained, tmp_path, capsys):
+    image = next((trained.parent / "data/test").glob("*.png"))
+    words = ["--checkpoint", str(trained), "--images", str(image), "--workers", "0", "--output-dir", str(tmp_path)]
+    for share, said in (("2/2", "none of 1 images is in this share"), ("1/2", "share of the predicted pixels")):
+        eval_seg.evaluate([*words, "--shard", share])
+        assert said in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [image.name]
+
+
 def test_probability_maps_are_fitted_once_and_scored_alike(trained, tmp_path):
     maps = ["--checkpoint", str(trained), "--save-predictions", "--save", "probability", "--workers", "0"]
     eval_seg.evaluate([*maps, "--output-dir", str(tmp_path / "saved")])

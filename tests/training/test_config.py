@@ -317,6 +317,9 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--epoch 3", ("--epoch", "did you mean --epochs?")),  # no abbreviations: tomorrow's flag may share the start
         ("--nonsense 3", ("unrecognized arguments: --nonsense",)),
         ("extra", ("unrecognized arguments: extra",)),
+        ("--loss ce dice --seed 1", ("--loss takes one value, got another: dice; write one", "sums as ce+0.5*dice")),
+        ("--lr 1 2", ("--lr takes one value, got another: 2",)),
+        ("--label-values 1 2 3 --check off on", ("--check takes one value, got another: on",)),
         ("--epochs many", ("--epochs must be a whole number, got many",)),
         ("--epochs 1.5", ("--epochs must be a whole number, got 1.5",)),
         ("--batch-size many", ("--batch-size must be a whole number, got many",)),
@@ -391,6 +394,7 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("--checkpoint a --workers -2", "--workers must be 0 or more, got -2"),
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
+        ("--checkpoint a --images x.jpg y.jpg", "--images takes one value, got another: y.jpg; write one, and no *"),
         ("--checkpoint a --los ce", "unrecognized arguments: --los"),
         ("--checkpoint a --predictions b --labels c", "give either --checkpoint"),
         ("--images c", "give either --checkpoint"),
