@@ -26,14 +26,14 @@ from segloss.evaluation.fitting import (
     confusion_on,
     counted_by,
     miou_on,
+    plain_argmax,
     sample_of,
-    tilted,
-    true_channel_weight_of,
 )
 from segloss.evaluation.summary import mean_of
 from segloss.inference import infer_dataset
 from segloss.iou_rule import iou_decision
 from segloss.losses import Criterion, class_prior
+from segloss.losses.reduction import first_largest
 from segloss.metrics import ConfusionMatrix, Scores, class_groups, none_if_nan
 from segloss.pixel_sample import PixelSample
 from segloss.runs import Run, load_run
@@ -80,15 +80,15 @@ def fitted(run: Run, sample: PixelSample) -> dict[str, Decision]:
     }
 
 
-def deciding(run: Run, decision: Decision, sample: PixelSample) -> Callable[[Tensor], Tensor]:
+def deciding(run: Run, decision: Decision) -> Callable[[Tensor], Tensor]:
     """A decision as classes of the sample's posteriors ``(n, C)``."""
     if decision.terms is not None:
         return decision.terms.decide
     if decision.rule == POINTS[1]:
         return partial(by_prior, prior=class_prior(run.counts), exponent=decision.value)
     if decision.value == 0:
-        return tilted(sample, None)
-    return tilted(sample, run.criterion.tilt, true_channel_weight_of(run))
+        return first_largest
+    return plain_argmax(run.criterion)
 
 
 def held_out_scores(run: Run, halves: tuple[PixelSample, PixelSample]) -> dict[str, dict]:
@@ -96,7 +96,7 @@ def held_out_scores(run: Run, halves: tuple[PixelSample, PixelSample]) -> dict[s
     totals = {name: ConfusionMatrix(len(run.classes), ignore_index=None) for name in DECISIONS}
     for mine, other in (halves, halves[::-1]):
         for name, decision in fitted(run, other).items():
-            totals[name].merge(confusion_on(mine, deciding(run, decision, mine)))
+            totals[name].merge(confusion_on(mine, deciding(run, decision)))
     found = {name: total.compute() for name, total in totals.items()}
     return {name: {"miou": scores.miou, "iou": numbers(scores.iou)} for name, scores in found.items()}
 
@@ -147,7 +147,7 @@ def score(path: Path, root: Path, block: int, test: bool) -> dict:
     whole = sample_of(run, val, device=CPU)
     decisions = fitted(run, whole)
     rule = "labels" if counted_by(run, val) == "labels" else "iou"
-    miou = {name: miou_on(whole, deciding(run, decisions[name], whole)) for name in ("plain", rule)}
+    miou = {name: miou_on(whole, deciding(run, decisions[name])) for name in ("plain", rule)}
     row |= {
         "auto": max(rule, "plain", key=lambda name: miou[name]),
         "decisions": {name: str(each) for name, each in decisions.items()},

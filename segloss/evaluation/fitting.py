@@ -14,6 +14,7 @@ from segloss.datasets.missing import NoDataError
 from segloss.errors import InputError
 from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.losses.criterion import Criterion
 from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.losses.reduction import first_largest
 from segloss.metrics import ConfusionMatrix
@@ -118,7 +119,7 @@ def fit(
         tilt = run.criterion.tilt
         lines = []
         if not (calibrate or calibration):
-            lines = over_tilted(sample, tilt, run.name, dataset.split)
+            lines = over_tilted(sample, run.criterion, run.name, dataset.split)
             lines += fitted_completely(run, training, **{**how, "progress": None}) if training and not lines else []
         if calibrate:
             calibration = fit_calibration(sample)
@@ -131,8 +132,8 @@ def fit(
             tilt = plain_tilt(calibration, tilt)
         rule = iou_decision(sample, counts=counted_by(run, dataset), tilt=tilt)
         if sample.labels is not None and sample.pixels and dataset.split != "train":
-            k = 1.0 if calibration else true_channel_weight_of(run)
-            on["miou"] = {"plain": miou_on(sample, tilted(sample, tilt, k)), "iou": miou_on(sample, rule.decide)}
+            plain = plain_argmax(run.criterion, calibration)
+            on["miou"] = {"plain": miou_on(sample, plain), "iou": miou_on(sample, rule.decide)}
     except ValueError as error:
         raise error if isinstance(error, InputError) else InputError(str(error), where=run.path) from error
     run.keep(alone=alone, **items, rule={"terms": rule.to_dict(), **on})
@@ -166,17 +167,12 @@ def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor |
     return plain.double() ** (1 / calibration.temperature) * torch.tensor(calibration.bias).double().neg().exp()
 
 
-def tilted(sample: PixelSample, tilt: Tensor | None, true_channel_weight: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """The plain argmax of the scores, from posteriors ``(n, C)``: of u P, of a squared error whose true class counts k
-    times u k P / (1 + (k - 1) P)."""
-    u = torch.ones(sample.posterior.shape[1]) if tilt is None else tilt.cpu().float()
-    more = true_channel_weight - 1
-    return lambda posterior: first_largest(posterior * u / (1 + more * posterior))
-
-
-def true_channel_weight_of(run: Run) -> float:
-    """k of a squared error, 1 of others."""
-    return float(getattr(run.criterion, "true_channel_weight", 1.0))
+def plain_argmax(criterion: Criterion, calibration: Calibration | None = None) -> Callable[[Tensor], Tensor]:
+    """The plain argmax of the scores, from posteriors ``(n, C)``, or from what a calibration makes of them."""
+    tilt = plain_tilt(calibration, criterion.tilt)
+    if calibration is None or tilt is None:
+        return lambda posterior: first_largest(criterion.plain_scores(posterior))
+    return lambda posterior: first_largest(posterior * tilt.to(posterior))
 
 
 def confusion_on(sample: PixelSample, decide: Callable[[Tensor], Tensor]) -> ConfusionMatrix:
@@ -203,7 +199,7 @@ def fitted_completely(run: Run, training: SegmentationDataset, **how: Any) -> li
         return []
     places = range(0, len(training), max(1, len(training) // TRAINING_IMAGES))[:TRAINING_IMAGES]
     sample = sample_of(run, training, places=places, **how)
-    accuracy = confusion_on(sample, tilted(sample, tilt)).compute().mean_accuracy
+    accuracy = confusion_on(sample, plain_argmax(run.criterion)).compute().mean_accuracy
     if not accuracy > FITTED:
         return []
     return [
@@ -227,17 +223,17 @@ def calibration_line(
     return f"{name}: calibrated on {on}: temperature {temperature:.2f}, {told}"
 
 
-def over_tilted(sample: PixelSample, tilt: Tensor | None, name: str, split: str) -> list[str]:
+def over_tilted(sample: PixelSample, criterion: Criterion, name: str, split: str) -> list[str]:
     """A line where the plain argmax is right more often than the posterior's, which a trained tilt rules out.
 
     The posterior divides out what class weights do to the scores. They do nothing to a network that fits its training
     images completely, where every pixel's loss is 0 whatever it weighs.
     """
-    if sample.labels is None or tilt is None or not sample.pixels:
+    if sample.labels is None or criterion.tilt is None or not sample.pixels:
         return []
-    right = torch.zeros(2)
+    right, plain = torch.zeros(2), plain_argmax(criterion)
     for block, labels in blocks(sample.posterior, sample.labels):
-        right += torch.stack([(p.max(0).indices == labels).sum() for p in (block * tilt.cpu().float()[:, None], block)])
+        right += torch.stack([(found == labels).sum() for found in (plain(block.T), block.max(0).indices)])
     plain, natural = (right / sample.pixels).tolist()
     if plain - natural <= OVER_TILTED:
         return []

@@ -100,6 +100,9 @@ class SumLoss(Criterion):
     def scores_of(self, posterior: Tensor) -> Tensor:
         return self._first.scores_of(posterior)
 
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        return self._first.plain_scores(posterior)
+
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         return self._first.decide_at(logits, tau)
 

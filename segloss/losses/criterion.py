@@ -207,6 +207,11 @@ class Criterion(nn.Module):
         scores = posterior.log() if self.tilt is None else (posterior * self.tilt.to(posterior)).log()
         return scores - scores.mean()
 
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        """What has the plain argmax of the scores over its last dimension, at the optimum for posteriors ``(*, C)``:
+        u P."""
+        return posterior if self.tilt is None else posterior * self.tilt.to(posterior)
+
     def decide(self, logits: Tensor, tau: float | PosteriorRule = 1.0) -> Tensor:
         """Class ids ``(N, *)`` int64 at operating point ``tau``, 1: the plain argmax of the logits; or by a rule for
         the posterior, such as that of :func:`segloss.iou_decision`."""

@@ -351,8 +351,12 @@ class OutlyingMSELoss(
     def scores_of(self, posterior: Tensor) -> Tensor:
         r""":math:`z_c = t_c \, k q_c / (1 + (k - 1) q_c)` with :math:`q_c = w_c P_c / \sum_j w_j P_j`, the optimum."""
         share = posterior if self.weight is None else posterior * self.weight.to(posterior)
-        share, k = share / share.sum(), self.true_channel_weight
+        share, k = share / share.sum(-1, keepdim=True), self.true_channel_weight
         return self.label_values.to(share) * k * share / (1 + (k - 1) * share)
+
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        """The scores at the optimum, ``(*, C)``."""
+        return self.scores_of(posterior)
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         self.check_readable(logits, tau)

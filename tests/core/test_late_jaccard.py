@@ -27,6 +27,22 @@ def test_the_scores_of_a_posterior_are_read_back_as_it(name):
     torch.testing.assert_close(read, posterior, rtol=1e-4, atol=1e-5)
 
 
+PLAIN = ("ce", "weighted_ce", "logit_adjusted", "outlying_mse", "weighted_outlying_mse", "weighted_ce+dice")
+
+
+@pytest.mark.parametrize("k", [1.0, 3.0])
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_plain_argmax_is_told_from_posteriors(name, k):
+    """From many at once, as that of the scores at the optimum; a true class that counts k times included."""
+    criterion = build_criterion(name, [9000, 900, 100], true_channel_weight=k)
+    posteriors = torch.distributions.Dirichlet(torch.tensor([1.0, 0.4, 0.2])).sample((500,)).clamp(min=1e-6)
+    posteriors = posteriors / posteriors.sum(1, keepdim=True)
+    scores = torch.stack([criterion.scores_of(posterior) for posterior in posteriors])
+    expected = criterion.decide(scores)
+    assert torch.equal(criterion.plain_scores(posteriors).argmax(1), expected)
+    assert 0 < (expected != posteriors.argmax(1)).sum() or name == "ce"
+
+
 @pytest.mark.parametrize(
     "name", ["ce", "weighted_ce", "logit_adjusted", "vector_scaling", "weighted_outlying_mse", "mse"]
 )

@@ -23,7 +23,7 @@ from segloss.evaluation.counting import likelihood_counts
 from segloss.evaluation.fitting import fitted_completely, over_tilted, sample_of
 from segloss.iou_rule import iou_decision
 from segloss.kept import FILE
-from segloss.losses import build_criterion
+from segloss.losses import CrossEntropyLoss, build_criterion
 from segloss.pixel_sample import PixelSample
 
 
@@ -339,11 +339,13 @@ def test_a_tilt_that_the_scores_do_not_have_is_told(weights, told):
     true = torch.distributions.Dirichlet(torch.tensor([2.0, 0.5, 0.2])).sample((20_000,))
     labels = torch.multinomial(true, 1)[:, 0]
     read = true / u / (true / u).sum(1, keepdim=True)
-    lines = over_tilted(PixelSample.of(read, labels), u, "run", "val")
+    weighted = CrossEntropyLoss(weight=u)
+    lines = over_tilted(PixelSample.of(read, labels), weighted, "run", "val")
     assert bool(lines) == told
     tilted = true * u / (true * u).sum(1, keepdim=True)  # as a loss with these weights trains them
-    assert not over_tilted(PixelSample.of(tilted / u / (tilted / u).sum(1, keepdim=True), labels), u, "run", "val")
-    assert not over_tilted(PixelSample.of(read), u, "run", "val") and not over_tilted(PixelSample(), None, "run", "val")
+    divided = PixelSample.of(tilted / u / (tilted / u).sum(1, keepdim=True), labels)
+    assert not over_tilted(divided, weighted, "run", "val") and not over_tilted(PixelSample(), weighted, "run", "val")
+    assert not over_tilted(PixelSample.of(read), weighted, "run", "val")
 
 
 SURE = 12 * torch.eye(3)[torch.arange(300) % 3]  # scores of 300 pixels of which the largest is that of class i % 3
