@@ -56,6 +56,7 @@ PROTOCOLS = {
 }
 
 POWER075 = "--loss outlying_mse --label-values power --label-power 0.75"
+JACCARD = "--late-jaccard 0.9"  # all but the start, where a posterior of scores about 0 has no gradient
 BIAS, LATE, GUIDED, RULE = "--bias-init prior", "--late-jaccard 0.33", "--guided-crops 0.5", "--monitor rule_miou"
 
 OURS = {
@@ -87,6 +88,9 @@ OURS = {
     "power075-k3-units": f"{POWER075} --true-channel-weight 3 {BIAS} --score-units label_values",
     "power05-k3": "--loss outlying_mse --label-values power --true-channel-weight 3",
     "power05-bias-late-jaccard": f"--loss outlying_mse --label-values power {BIAS} {LATE}",
+    "power025-jaccard": f"--loss outlying_mse --label-values power --label-power 0.25 {BIAS} {JACCARD}",
+    "power05-jaccard": f"--loss outlying_mse --label-values power {BIAS} {JACCARD}",
+    "power075-jaccard": f"{POWER075} {BIAS} {JACCARD}",
     "power075-k3-rule": f"{POWER075} --true-channel-weight 3 {RULE}",  # best.ckpt by what the decision will make of it
     "mse-k10": "--loss mse --true-channel-weight 10",  # Hui & Belkin's own
 }
