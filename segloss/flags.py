@@ -318,7 +318,8 @@ def parse_config(
 
 def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -> None:
     """InputError where a word follows the value of an option that takes one, as of a pattern the shell wrote out."""
-    before = [other for other in words[: words.index(word)] if other.startswith("--")] if word in words else []
+    follows = [i for i in range(2, len(words)) if words[i] == word and not words[i - 1].startswith("--")]
+    before = [other for other in words[: follows[0]] if other.startswith("--")] if follows else []
     taken = {key.flag: key for key in keys if not key.many and key.kind not in (bool, Mapping)}
     if not word.startswith("-") and before and before[-1] in taken:
         key = taken[before[-1]]

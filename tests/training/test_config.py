@@ -318,6 +318,7 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--nonsense 3", ("unrecognized arguments: --nonsense",)),
         ("extra", ("unrecognized arguments: extra",)),
         ("--loss ce dice --seed 1", ("--loss takes one value, got another: dice; write one", "sums as ce+0.5*dice")),
+        ("--dataset folder --loss ce folder", ("--loss takes one value, got another: folder",)),
         ("--lr 1 2", ("--lr takes one value, got another: 2",)),
         ("--label-values 1 2 3 --check off on", ("--check takes one value, got another: on",)),
         ("--epochs many", ("--epochs must be a whole number, got many",)),
