@@ -36,6 +36,7 @@ ARMS = {name: (name, {}) for name in LOSSES} | {
     "weighted_mse": ("weighted_mse", {}),
     "weighted_focal": ("weighted_focal", {}),
     "ce+dice": ("ce+dice", {}),
+    "0.25*weighted_ce+0.75*jaccard": ("0.25*weighted_ce+0.75*jaccard", {}),
 }
 
 

@@ -24,7 +24,7 @@ LoggerName = Literal["wandb", "mlflow", "comet"]
 class LossOptions(Options):
     """Loss, and what it makes of the classes' pixels: --loss outlying_mse --label-values power --alpha 2"""
 
-    loss: str = option("weighted_ce", LOSSES_HELP, canonical=str.lower)
+    loss: str = option("0.25*weighted_ce+0.75*jaccard", LOSSES_HELP, canonical=str.lower)
     loss_options: Mapping[str, Any] = spread(LOSS_OPTIONS, canonical=str.lower)
     late_jaccard: float = option(
         0.0, "last share of the training in which the loss is 0.25 of itself + 0.75 of soft Jaccard; 0: none", *SHARE

@@ -109,6 +109,9 @@ class SumLoss(Criterion):
     def extra_repr(self) -> str:
         return f"factors={list(self.factors)}"
 
+    def told(self) -> str:
+        return ", ".join(f"{type(each).__name__}({each.told()})" for each in self.criteria if isinstance(each, Criterion))
+
 
 def losses_help() -> str:
     """The names, and the forms that can be made of them."""

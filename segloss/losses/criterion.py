@@ -230,6 +230,10 @@ class Criterion(nn.Module):
     def extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
 
+    def told(self) -> str:
+        """What it is made of, in a line."""
+        return self.extra_repr()
+
 
 class WeightedCriterion(Criterion):
     """Base of the softmax losses with class weights; ``weight`` is a buffer and the declared tilt.

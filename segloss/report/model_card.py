@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def _training(run: Run) -> str:
         if (key.name in ALWAYS_TOLD)
         or (key.name in (*TOLD, *LOSS_OPTIONS) and key.of(config) != key.option.default and key.of(config) is not None)
     ]
-    lines.append(f"Options: `--loss {config.loss}` {' '.join(options)}; all of them are in `{CONFIG}`.")
+    lines.append(f"Options: `--loss {shlex.quote(config.loss)}` {' '.join(options)}; all of them are in `{CONFIG}`.")
     if config.dataset == "synthetic":
         lines.append("**Made-up streets, drawn by a program: good for trying things out, never evidence.**")
     return "\n".join(f"- {line}" for line in lines)

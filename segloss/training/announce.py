@@ -41,7 +41,7 @@ def announce(
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
         "form": splits.train.found.form,
         **({} if bands.is_rgb else {"bands": f"{bands.describe()}, {bands.told()}"}),
-        "loss": f"{config.loss}: {criterion.extra_repr()}",
+        "loss": f"{config.loss}: {criterion.told()}",
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), {size}",
         "device": f"{trainer.precision}, {trainer.world_size} x {type(trainer.accelerator).__name__}",
         "plan": f"{config.epochs} epochs of {repeated}{steps} steps, batch {batch}{whole}, crop {splits.crop_size[0]}x"

@@ -162,7 +162,7 @@ def test_balanced_classes_are_not_weighed():
     assert advised(facts(CAR, replace(CAR, name="bus", pixels=170_000)))["loss"][0] == "ce"
     assert "class_weights" not in advised(facts(CAR, replace(CAR, name="bus", pixels=170_000)))
     loss, why = advised(facts(ROAD, POLE))["loss"]
-    assert loss == "weighted_ce" and "100 times the pixels of pole" in why
+    assert loss == TrainConfig().loss and "100 times the pixels of pole" in why
 
 
 def test_images_of_a_rare_class_are_looked_for():
@@ -257,7 +257,7 @@ def test_flags_and_files_stand_over_the_plan(tmp_path, capsys):
     config = parse_train_config(shlex.split(words), _planned)
     assert (config.epochs, config.batch_size) == (2, 3)
     assert "given, and kept in place of the plan's: --epochs 2, --batch-size 3\n" in capsys.readouterr().out
-    assert (config.encoder, config.loss, config.crop_size) == ("tu-tf_efficientnet_lite0", "weighted_ce", (64, 96))
+    assert (config.encoder, config.loss, config.crop_size) == ("tu-tf_efficientnet_lite0", TrainConfig().loss, (64, 96))
 
 
 def test_a_run_that_goes_on_is_not_planned_anew(tmp_path):

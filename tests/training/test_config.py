@@ -36,6 +36,7 @@ KINDS = {
     "python -m segloss.rasterise": RasteriseConfig,
     "python -m segloss.demo": DemoConfig,
 }
+DEFAULT = f"--loss {TrainConfig().loss}"
 
 
 def changed(config) -> dict:
@@ -828,8 +829,8 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
                 "--adjustment does nothing with --loss outlying_mse, only with logit_adjusted and vector_scaling",
             ],
         ),
-        ("--label-values power", ["--label-values does nothing with --loss weighted_ce, only with outlying_mse"]),
-        ("--score-units label_values", ["--score-units does nothing with --loss weighted_ce, only with outlying_mse"]),
+        ("--label-values power", [f"--label-values does nothing with {DEFAULT}, only with outlying_mse"]),
+        ("--score-units label_values", [f"--score-units does nothing with {DEFAULT}, only with outlying_mse"]),
         ("--score-units label_values --loss weighted_outlying_mse", []),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
         ("--init-from runs/a --bias-init prior", ["--bias-init does nothing with --init-from"]),
@@ -846,4 +847,5 @@ def test_exponents_without_a_point_are_numbers():
 def test_a_run_without_flags_weighs_the_classes():
     """docs/losses.md, "Which loss when"."""
     config = TrainConfig()
-    assert (config.loss, config.loss_options["class_weights"]) == ("weighted_ce", "median_frequency")
+    assert config.loss == "0.25*weighted_ce+0.75*jaccard"
+    assert config.loss_options["class_weights"] == "median_frequency"
