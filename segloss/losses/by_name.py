@@ -110,7 +110,9 @@ class SumLoss(Criterion):
         return f"factors={list(self.factors)}"
 
     def told(self) -> str:
-        return ", ".join(f"{type(each).__name__}({each.told()})" for each in self.criteria if isinstance(each, Criterion))
+        return ", ".join(
+            f"{type(each).__name__}({each.told()})" for each in self.criteria if isinstance(each, Criterion)
+        )
 
 
 def losses_help() -> str:
