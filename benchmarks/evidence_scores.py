@@ -23,8 +23,6 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import POINTS, Decision, by_prior, decide
 from segloss.evaluation.fitting import (
     LABELLED_IMAGES,
-    OPEN,
-    better_counts,
     confusion_on,
     counted_by,
     miou_on,
@@ -50,8 +48,8 @@ DECISIONS = {
     "labels": "IoU rule fitted to the labels of val",
 }
 AUTO = (
-    f"what `train_seg.py` does: labels where at least {LABELLED_IMAGES} images of val hold each class, else whichever "
-    "of iou and labels is better on the other half of val; plain where that is better on val"
+    f"what `train_seg.py` does: labels where at least {LABELLED_IMAGES} images of val hold each class, else iou; "
+    "plain where that is better on val"
 )
 
 
@@ -148,8 +146,7 @@ def score(path: Path, root: Path, block: int, test: bool) -> dict:
     scores = {"val": held_out_scores(run, halves)}
     whole = sample_of(run, val, device=CPU)
     decisions = fitted(run, whole)
-    counts = counted_by(run, val)
-    rule = "labels" if (better_counts(halves, run.criterion.tilt) if counts == OPEN else counts) == "labels" else "iou"
+    rule = "labels" if counted_by(run, val) == "labels" else "iou"
     miou = {name: miou_on(whole, deciding(run, decisions[name])) for name in ("plain", rule)}
     row |= {
         "auto": max(rule, "plain", key=lambda name: miou[name]),

@@ -29,8 +29,7 @@ SAMPLE_MIB = 64  # held: 1.5 M pixels of 11 classes
 OVER_TILTED = 0.01  # accuracy that dividing the tilt out may cost before somebody is told
 FITTED = 0.99  # mean accuracy on training images, above which they are fitted completely
 TRAINING_IMAGES = 16  # looked at for that
-OPEN = "open"  # whether a rule counts by labels: images decide
-LABELLED_IMAGES = 5  # of each class, with fewer of which labels must show on other images that they serve the rule
+LABELLED_IMAGES = 5  # of each class, with fewer of which the rule does without labels
 
 
 def images_to_fit_on(open_split: Callable[[str], SegmentationDataset], run: Run) -> SegmentationDataset:
@@ -94,10 +93,10 @@ def fit(
 ) -> list[str]:
     """Fit the IoU rule to a run and keep it in its folder; lines that say what came of it.
 
-    The rule counts by labels or expects its counts from the posterior, as :func:`counted_by` says; where that leaves it
-    open, whichever is better on the other half of the images (:func:`better_counts`). A calibration (needs labels)
-    comes first: the run's own, or with ``calibrate`` a new one. Where the images have labels, the mean IoU of the rule
-    and of the plain argmax on them is kept beside it, and ``--decision auto`` takes the better one.
+    The rule counts by labels where :func:`counted_by` finds enough of them, else it expects its counts from the
+    posterior. A calibration, which needs labels, comes first: the run's own, or with ``calibrate`` a new one. Where the
+    images have labels, the mean IoU of the rule and of the plain argmax on them is kept beside it, and ``--decision
+    auto`` takes the better one.
 
     Args:
         dataset: images that the run was not trained on, read as it needs them.
@@ -115,9 +114,7 @@ def fit(
     on: dict[str, Any] = {"split": dataset.split, "images": len(dataset)}
     items: dict[str, Any] = {}
     try:
-        counts = counted_by(run, dataset)
-        halves = halves_of(run, dataset, **how) if counts == OPEN else ()
-        sample = joined(halves, dataset) if halves else sample_of(run, dataset, **how)
+        sample = sample_of(run, dataset, **how)
         calibration = None if calibrate else run.kept.calibration
         tilt = run.criterion.tilt
         lines = []
@@ -132,10 +129,8 @@ def fit(
             lines.append(calibration_line(run.name, dataset, calibration.temperature, *scores))
         if calibration is not None:
             sample = sample.map(calibration.apply)
-            halves = tuple(half.map(calibration.apply) for half in halves)
             tilt = plain_tilt(calibration, tilt)
-        counts = better_counts(halves, tilt) if halves else counts
-        rule = iou_decision(sample, counts=counts, tilt=tilt)
+        rule = iou_decision(sample, counts=counted_by(run, dataset), tilt=tilt)
         if sample.labels is not None and sample.pixels and dataset.split != "train":
             plain = plain_argmax(run.criterion, calibration)
             on["miou"] = {"plain": miou_on(sample, plain), "iou": miou_on(sample, rule.decide)}
@@ -152,44 +147,16 @@ def fit(
 
 def counted_by(run: Run, dataset: SegmentationDataset) -> str:
     """``"labels"`` where the run was not trained on the images and ``LABELLED_IMAGES`` of them hold each class of the
-    training, ``OPEN`` where fewer do, and ``"posterior"`` without labels of images that are new to the run.
+    training, else ``"posterior"``.
 
     A rule that expects its counts from a posterior is no better than that: on the cracks of docs/results.md it loses
-    seven points of mean IoU, which labels keep. A class in hardly any labelled image may be given up by labels.
+    seven points of mean IoU, which labels keep. A class in hardly any labelled image would be given up by labels.
     """
-    if dataset.split == "train" or not dataset.has_labels or len(dataset) < 2:
+    if dataset.split == "train" or not dataset.has_labels:
         return "posterior"
     images = load_or_count(dataset)[0].images
     fewest = min(held for held, pixels in zip(images, run.counts.pixels, strict=True) if pixels)
-    return "labels" if fewest >= LABELLED_IMAGES else OPEN
-
-
-def halves_of(run: Run, dataset: SegmentationDataset, **how: Any) -> tuple[PixelSample, ...]:
-    """:func:`sample_of` every other image, and of those between."""
-    return tuple(sample_of(run, dataset, places=range(part, len(dataset), 2), **how) for part in (0, 1))
-
-
-def joined(samples: Sequence[PixelSample], dataset: SegmentationDataset) -> PixelSample:
-    """One sample of the pixels of several."""
-    whole = PixelSample(ignore_index=dataset.classes.ignored, max_mib=SAMPLE_MIB)
-    for sample in samples:
-        whole.update(sample.posterior, sample.labels)
-    return whole
-
-
-def held_out(halves: Sequence[PixelSample], counts: str, tilt: Tensor | None) -> ConfusionMatrix:
-    """Counts of each half's labels against the decisions of the IoU rule that is fitted to the other half."""
-    first, second = halves
-    rules = [iou_decision(half, counts=counts, tilt=tilt) for half in halves]
-    return confusion_on(first, rules[1].decide).merge(confusion_on(second, rules[0].decide))
-
-
-def better_counts(halves: Sequence[PixelSample], tilt: Tensor | None) -> str:
-    """``"labels"`` or ``"posterior"``: by which the rule of one half is better on the other; of equals the latter."""
-    if not all(half.pixels for half in halves):
-        return "posterior"
-    ways = ("posterior", "labels")
-    return max(ways, key=lambda counts: held_out(halves, counts, tilt).compute().miou)
+    return "labels" if fewest >= LABELLED_IMAGES else "posterior"
 
 
 def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor | None:

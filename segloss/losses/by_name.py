@@ -110,9 +110,9 @@ class SumLoss(Criterion):
         return f"factors={list(self.factors)}"
 
     def told(self) -> str:
-        return ", ".join(
-            f"{type(each).__name__}({each.told()})" for each in self.criteria if isinstance(each, Criterion)
-        )
+        terms = [each for each in self.criteria if isinstance(each, Criterion)]
+        pairs = zip(self.factors, terms, strict=True)
+        return " + ".join(f"{factor:g} {type(each).__name__}({each.told()})" for factor, each in pairs)
 
 
 def losses_help() -> str:

@@ -13,7 +13,7 @@ TOLD = 3  # rarest classes
 NOT_FOUND = 0.05  # recall below which a class counts as hardly found, and IoU below which the rule does not find it
 NOT_FOUND_CURE = (
     "train longer, begin with pretrained weights (--encoder-weights), show it more often (--guided-crops 0.5), or "
-    "weigh it more (--loss weighted_ce, or the default, which does)"
+    "weigh it more (--loss weighted_ce, unless the loss has class weights already)"
 )
 
 
