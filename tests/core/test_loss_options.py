@@ -254,6 +254,14 @@ def test_options_of_another_recipe_are_checked_too():
         OutlyingMSELoss.from_counts(COUNTS, beta=1.0)
 
 
+def test_a_criterion_tells_in_a_line_what_it_is_made_of():
+    assert build_criterion("weighted_ce", COUNTS).told() == "class weights, ignore_index=255, reduction='mean'"
+    assert build_criterion("0.25*weighted_ce+jaccard", COUNTS).told() == (
+        "0.25 CrossEntropyLoss(class weights, ignore_index=255, reduction='mean') + "
+        "1 JaccardLoss(ignore_index=255, reduction='mean')"
+    )
+
+
 def test_what_is_no_name_and_no_pair():
     with pytest.raises(InputError, match="unknown loss 'None'; choose one of outlying_mse"):
         build_criterion(None, COUNTS)

@@ -91,6 +91,14 @@ def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone()
     assert [job.priority for job in jobs] == sorted(job.priority for job in jobs)
 
 
+def test_the_default_arm_and_the_plan_train_as_train_seg_does_without_loss_flags():
+    from segloss.config import TrainConfig
+
+    flags = f"--loss {TrainConfig().loss}"
+    assert evidence.ARMS[evidence.DEFAULT] == flags and evidence.DEFAULT in evidence.FINAL
+    assert all(planned.startswith(f"{flags} ") for planned in evidence.PLANNED.values())
+
+
 @pytest.mark.parametrize("protocol", evidence.PROTOCOLS)
 def test_train_seg_takes_the_flags_of_every_arm(protocol, monkeypatch):
     from segloss.resume import parse_train_config
@@ -278,6 +286,17 @@ def test_tables_answer_the_questions_from_rows_alone(rows):
         assert low > 0 and line[4] == "3"
     assert "(auto): camvid: rank and ce; facade: rank and ce; all: rank and ce." in page
     assert "| rank | iou | 3 |" in page and "### Held-out data" in page and "nan" not in page
+
+
+def test_the_default_is_compared_with_the_best_argmax_and_the_best_other_arm(rows):
+    kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
+    found = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS, "ce")
+    asked = [(row["dataset"], row["a"], row["b"]) for row in found if row["question"] == "default"]
+    assert asked == [(d, "ce auto", b) for d in ("camvid", "facade") for b in ("rank plain", "ce plain", "rank auto")]
+    behind = next(row for row in found if row["b"] == "rank auto" and row["question"] == "default")
+    assert -0.11 < behind["estimate"] < -0.09 and behind["high"] < 0 and behind["seeds"] == 3
+    without = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS)
+    assert without == [row for row in found if row["question"] != "default"]
 
 
 def test_choices_are_made_on_held_out_rows_alone(rows):
