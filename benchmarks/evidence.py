@@ -123,9 +123,9 @@ RIVALS = {
     "ce-bias-late-jaccard": f"--loss ce {BIAS} {LATE}",
     "logit_adjusted05-late-jaccard": f"--loss logit_adjusted --adjustment 0.5 {LATE}",
 }
+DEFAULT = "weighted_ce_jaccard"  # the arm that `train_seg.py` trains without loss flags
 # What `python -m segloss.plan` says of each set on 2 cores and 24 GiB, its epochs cut to the pixels that short sees. Of
 # cracks that is the default as it stands.
-DEFAULT = "weighted_ce_jaccard"  # the arm that `train_seg.py` trains without loss flags
 RARE = "--guided-crops 0.5 --repeat-threshold 0.05"
 PLANNED = {
     "camvid": "--image-scale 1 --crop-size 256 256 --epochs 8",
