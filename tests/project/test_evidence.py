@@ -299,6 +299,20 @@ def test_the_default_is_compared_with_the_best_argmax_and_the_best_other_arm(row
     assert without == [row for row in found if row["question"] != "default"]
 
 
+def test_the_plan_is_compared_with_the_default_and_both_with_the_recipe_of_smp(rows):
+    for arm in ("plan", "smp_recipe", "weighted_ce"):
+        evidence_runs.write_row(rows / f"facade-{arm}-s0.json", made_up("facade", arm, 0, 0.45))
+    kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
+    found = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS, "ce")
+    asked = [(row["dataset"], row["a"], row["b"]) for row in found if row["question"] == "plan"]
+    rivals = ("ce auto", "weighted_ce auto", "smp_recipe plain")
+    assert asked == [("facade", "plan auto", rival) for rival in rivals]
+    recipe = [row for row in found if row["b"] == "smp_recipe plain" and row["question"] == "default"]
+    assert [(row["dataset"], row["a"]) for row in recipe] == [("facade", "ce auto")]
+    without = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS)
+    assert [row["b"] for row in without if row["question"] == "plan"] == list(rivals[1:])
+
+
 def test_choices_are_made_on_held_out_rows_alone(rows):
     kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
     assert kept.best(["camvid"], "short", evidence.RIVALS, "auto") == "ce"
