@@ -71,8 +71,15 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
 def _shortfalls(fingerprint: Fingerprint, made: Mapping[str, Any]) -> Iterator[str]:
     for row in SHORTFALLS:
         found = [each for each in fingerprint.classes if row.when(each, fingerprint, made)]
+        scale = made["image_scale"]
         texts = [
-            row.each.format(**vars(each), s="" if each.images == 1 else "s", all_images=fingerprint.images)
+            row.each.format(
+                **vars(each),
+                s="" if each.images == 1 else "s",
+                all_images=fingerprint.images,
+                scale=scale,
+                seen_width=each.width * scale,
+            )
             for each in found
         ]
         more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""

@@ -152,6 +152,18 @@ def test_a_thin_class_keeps_the_images_at_full_size_and_is_named():
     assert advised(facts(ROAD, CAR, size=(2000, 3000), machine=CARD))["image_scale"][0] == 0.25
 
 
+@pytest.mark.parametrize(("classes", "scale"), [(2, 1), (4, 1), (5, 0.5), (11, 0.5)])
+def test_half_size_stays_where_less_than_a_quarter_of_the_classes_is_too_thin_for_it(classes, scale):
+    street = (ROAD, *(replace(CAR, name=f"car{i}") for i in range(classes - 2)), POLE)
+    said, why = advised(facts(*street))["image_scale"]
+    assert said == scale and f" 1 of {classes} classes" in why
+    assert advised(facts(*street, machine=CARD))["image_scale"][0] == 1
+    warned = any(
+        line.startswith("pole: 1.4 pixels wide at image_scale 0.5") for line in make_plan(facts(*street)).shortfalls
+    )
+    assert warned == (scale == 0.5)
+
+
 def test_a_thin_class_that_cannot_be_learnt_anyway_decides_nothing():
     ring = ClassFacts("ring", 171, 1e-6, 4, 31.0, 1.2, 1)
     assert advised(facts(ROAD, CAR, ring))["image_scale"][0] == 0.5
@@ -200,7 +212,7 @@ def test_classes_that_will_not_be_learnt_are_told_with_their_pixels_and_images()
     ("each", "said"),
     [
         (ClassFacts("clogs", 0, 0, 0, 0, 0, 0), "clogs: no pixel in train"),
-        (replace(CAR, width=1.2), "car: 1.2 pixels wide: expect little"),
+        (replace(CAR, width=1.2), "car: 1.2 pixels wide at image_scale 1: expect little"),
         (replace(CAR, val_images=0), "car: 80 images in train, none in val"),
         (ROAD, "road: 97.0% of all pixels: look at the IoU of each class"),
     ],

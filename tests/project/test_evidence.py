@@ -86,7 +86,7 @@ def test_names_say_data_set_protocol_arm_and_seed():
 def test_every_job_has_its_own_name_and_the_test_split_is_for_final_arms_alone():
     jobs = evidence.job_list()
     assert len({job.name for job in jobs}) == len(jobs)
-    assert {job.arm for job in jobs if job.test} == {*evidence.FINAL, "plan"}
+    assert {job.arm for job in jobs if job.test} == {*evidence.FINAL, "plan", "full_size", "half_size"}
     assert not any(job.test for job in jobs if "/" in job.dataset)
     assert [job.priority for job in jobs] == sorted(job.priority for job in jobs)
 
@@ -96,7 +96,10 @@ def test_the_default_arm_and_the_plan_train_as_train_seg_does_without_loss_flags
 
     flags = f"--loss {TrainConfig().loss}"
     assert evidence.ARMS[evidence.DEFAULT] == flags and evidence.DEFAULT in evidence.FINAL
-    assert all(planned.startswith(f"{flags} ") for planned in evidence.PLANNED.values())
+    of_default = {"plan", "full_size", "half_size"}
+    planned = [job for job in evidence.job_list() if job.arm in of_default]
+    assert {job.arm for job in planned} == of_default
+    assert all(job.flags.startswith(f"{flags} ") and job.seed == 0 for job in planned)
 
 
 @pytest.mark.parametrize("protocol", evidence.PROTOCOLS)
@@ -311,6 +314,16 @@ def test_the_plan_is_compared_with_the_default_and_both_with_the_recipe_of_smp(r
     assert [(row["dataset"], row["a"]) for row in recipe] == [("facade", "ce auto")]
     without = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS)
     assert [row["b"] for row in without if row["question"] == "plan"] == list(rivals[1:])
+
+
+def test_the_default_at_another_size_is_compared_with_itself(rows):
+    assert {arm for arm, _ in evidence.OTHER_SIZE.values()} == {*evidence_tables.SIZES}
+    evidence_runs.write_row(rows / "facade-half_size-s0.json", made_up("facade", "half_size", 0, 0.3))
+    kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
+    found = evidence_tables.comparisons(kept, "short", evidence.OURS, evidence.RIVALS, "ce")
+    asked = [row for row in found if row["question"] == "size"]
+    assert [(row["dataset"], row["a"], row["b"]) for row in asked] == [("facade", "half_size auto", "ce auto")]
+    assert -0.15 < asked[0]["estimate"] < -0.05
 
 
 def test_choices_are_made_on_held_out_rows_alone(rows):
