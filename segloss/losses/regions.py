@@ -13,6 +13,7 @@ from segloss.losses.reduction import (
     check_class_vector,
     check_divisor,
     check_logits_and_labels,
+    is_transformed,
     require_number,
     select_valid,
     share_of,
@@ -84,12 +85,44 @@ def tversky_loss(
 def soft_counts(probabilities: Tensor, valid: Tensor, safe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """TP, TP + FP and TP + FN of each class ``(C,)``, from probabilities ``(N, C, P)`` and labels ``(N, P)``."""
     wide = wide_dtype(probabilities.device, probabilities.dtype)
+    on_cpu = probabilities.device.type == "cpu"
+    if on_cpu and not torch.compiler.is_compiling() and not is_transformed(probabilities, valid, safe):
+        counts: tuple[Tensor, Tensor, Tensor] = _SoftCounts.apply(probabilities, valid, safe)
+        return counts
     classes = torch.arange(probabilities.shape[1], device=probabilities.device).view(-1, 1)
     is_class = (safe.unsqueeze(1) == classes) & valid.unsqueeze(1)
     # Over one image in the scores' own type, which torch adds up pairwise; over images in a wider one.
     true_positive = torch.where(is_class, probabilities, 0).sum(2).sum(0, dtype=wide)
     predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum(2).sum(0, dtype=wide)
     return true_positive, predicted, is_class.sum(2, dtype=torch.int32).sum(0)
+
+
+class _SoftCounts(torch.autograd.Function):
+    """The same on CPU, where looking a probability up by its label takes a fraction of comparing with all classes."""
+
+    @staticmethod
+    def forward(ctx: Any, probabilities: Tensor, valid: Tensor, safe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(valid, safe)
+        ctx.dtype = probabilities.dtype
+        num_classes, ids = probabilities.shape[1], safe.flatten()
+        looked_up = torch.where(valid, probabilities.gather(1, safe.unsqueeze(1)).squeeze(1), 0)
+        true_positive = torch.bincount(ids, looked_up.flatten().double(), num_classes)
+        predicted = (probabilities * valid.to(probabilities).unsqueeze(1)).sum(2)
+        if not predicted.isfinite().all():  # NaN times 0 is NaN; which pixels are valid?
+            predicted = torch.where(valid.unsqueeze(1), probabilities, 0).sum(2)
+        labelled = torch.bincount(ids, valid.flatten().double(), num_classes).long()
+        ctx.mark_non_differentiable(labelled)
+        return true_positive, predicted.sum(0, dtype=torch.float64), labelled
+
+    @staticmethod
+    def backward(ctx: Any, of_hits: Tensor, of_predicted: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        valid, safe = ctx.saved_tensors
+        of_hits, of_predicted = of_hits.to(ctx.dtype), of_predicted.to(ctx.dtype)
+        gradient = of_predicted.view(-1, 1) * valid.to(ctx.dtype).unsqueeze(1)
+        of_label = torch.where(valid, of_hits[safe], 0).unsqueeze(1)
+        if torch.is_grad_enabled() or is_transformed(of_hits):  # a second derivative, or several at once
+            return gradient.scatter_add(1, safe.unsqueeze(1), of_label), None, None
+        return gradient.scatter_add_(1, safe.unsqueeze(1), of_label), None, None
 
 
 def dice_loss(

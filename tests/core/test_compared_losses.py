@@ -450,6 +450,21 @@ def test_region_losses_follow_their_equation_over_the_classes_present(function, 
     torch.testing.assert_close(function(logits, labels), per_class.sum() / 4, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("function", [dice_loss, jaccard_loss, tversky_loss])
+def test_counts_made_by_hand_have_the_gradients_of_plain_operations(function):
+    logits, labels = example((2, 5, 6, 7), dtype=torch.float64)
+    plain = torch.func.grad(function)(logits, labels)  # leaves what is made by hand
+    leaf = logits.requires_grad_()
+    terms = function(leaf, labels, reduction="none")
+    each = torch.autograd.grad(terms, leaf, torch.eye(5, dtype=torch.float64), is_grads_batched=True, retain_graph=True)
+    torch.testing.assert_close(each[0].sum(0) / 5, plain, rtol=1e-12, atol=1e-15)
+    for c in range(5):
+        (one,) = torch.autograd.grad(terms[c], leaf, retain_graph=True)
+        torch.testing.assert_close(each[0][c], one, rtol=1e-12, atol=1e-15)
+    few = leaf.detach()[:1, :, :2, :2].clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z: function(z, labels[:1, :2, :2]), few)
+
+
 def test_dice_and_jaccard_are_smps_where_all_classes_are_present():
     losses = pytest.importorskip("segmentation_models_pytorch.losses")
     logits, labels = example((2, 4, 12, 12), ignored=0)
