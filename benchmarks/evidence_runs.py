@@ -134,7 +134,7 @@ class Runner:
             config |= yaml.safe_load((folder / "used.yaml").read_text())
         with (folder / "history.csv").open() as file:
             seconds = [float(line["seconds"]) for line in csv.DictReader(file)]
-        here = machine() if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown
+        here = dict(machine()) if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown
         began = self.runs / f"{job.name}.began"
         if adopted:
             here["commit"] = self.adopted_commit

@@ -1,5 +1,7 @@
 """Soft Jaccard on a posterior, and the mixture with which a training ends."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,8 +36,10 @@ def soft_jaccard_of(posterior: Tensor, labels: Tensor, *, ignore_index: int | No
     >>> soft_jaccard_of(torch.tensor([[[0.5, 1.0], [0.5, 0.0]]]), torch.tensor([[1, 0]]))
     tensor(0.4167)
     """
-    valid, safe = valid_pixels(labels.reshape(len(labels), -1), posterior.shape[1], ignore_index)
-    hits, predicted, held = soft_counts(posterior.reshape(*posterior.shape[:2], -1), valid, safe)
+    valid, safe = valid_pixels(
+        labels.reshape(len(labels), math.prod(labels.shape[1:])), posterior.shape[1], ignore_index
+    )
+    hits, predicted, held = soft_counts(posterior.reshape(*posterior.shape[:2], valid.shape[1]), valid, safe)
     index = hits / torch.where(held > 0, predicted + held - hits, 1)
     return reduce_classes(1 - index, held > 0, None, posterior, "mean", valid, None)
 

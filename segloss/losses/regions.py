@@ -84,6 +84,7 @@ def tversky_loss(
 
 def soft_counts(probabilities: Tensor, valid: Tensor, safe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """TP, TP + FP and TP + FN of each class ``(C,)``, from probabilities ``(N, C, P)`` and labels ``(N, P)``."""
+    probabilities = probabilities.to(working_dtype(probabilities))  # float16 ends at 65504 pixels
     wide = wide_dtype(probabilities.device, probabilities.dtype)
     on_cpu = probabilities.device.type == "cpu"
     if on_cpu and not torch.compiler.is_compiling() and not is_transformed(probabilities, valid, safe):

@@ -11,6 +11,7 @@ from segloss.flags import flag_of, keys_of, parse_config, to_plain_dict
 from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
 from segloss.plan.fingerprint import Fingerprint, MachineFacts, fingerprint_of
 from segloss.plan.make import Plan, make_plan
+from segloss.plan.rules import RULES
 from segloss.ranks import agreed
 
 
@@ -36,25 +37,31 @@ def show(plan: Plan) -> None:
     print_advice(rows, plan.shortfalls)
 
 
-def say_kept(config: TrainConfig, plan: Plan) -> None:
+def given_by(config: TrainConfig) -> dict[str, Any]:
+    """The options that a plan would choose, but that somebody did."""
+    given = {key.name for key in keys_of(TrainConfig) if key.of(config) != key.option.default}
+    known = {rule.option for rule in RULES}
+    return {name: value for name, value in to_plain_dict(config).items() if name in given & known}
+
+
+def say_kept(given: dict[str, Any]) -> None:
     """A line on the options that were given and therefore are not the plan's."""
     from segloss.report.terminal import console
 
-    given = {key.name for key in keys_of(TrainConfig) if key.of(config) != key.option.default}
-    held = {name: value for name, value in to_plain_dict(config).items() if name in plan.options and name in given}
-    different = [f"{flag_of(name)} {value}" for name, value in held.items() if value != plan.options[name]]
-    if different:
-        console.print(f"given, and kept in place of the plan's: {', '.join(different)}", soft_wrap=True)
+    if given:
+        words = ", ".join(f"{flag_of(name)} {value}" for name, value in given.items())
+        console.print(f"given, and planned around: {words}", soft_wrap=True)
 
 
 def planned(config: TrainConfig) -> dict[str, Any]:
     """The options of the plan for a run's data on this machine, of several processes on that of the first; printed."""
 
     def make() -> dict[str, Any]:
-        plan = make_plan(look(config, MachineFacts.found(config.accelerator)))
+        given = given_by(config)
+        plan = make_plan(look(config, MachineFacts.found(config.accelerator)), given)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show(plan)
-            say_kept(config, plan)
+            say_kept(given)
         return plan.options
 
     return agreed("PLAN", make)
@@ -70,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         config.cores or found.cores,
         config.memory_gib or found.memory_gib,
         found.gpu_memory_gib if config.gpu_memory_gib is None else config.gpu_memory_gib,
+        None if config.memory_gib else found.cache_gib,
     )
     plan = make_plan(look(config, machine))
     show(plan)

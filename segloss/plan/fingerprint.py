@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 
+from segloss.datasets.cache import free_memory
 from segloss.inference import pick_device
 from segloss.pixel_counts import available_cores, counts_of, image_histograms, images_looked_at, kept_array
 from segloss.progress import Progress
@@ -33,7 +35,8 @@ class ClassFacts:
         share: of all labelled pixels.
         images: that hold it.
         median_pixels: of its connected components, at full size; 0 where it has none.
-        width: in pixels at full size, of the middle image: half of the class's pixels there lie in thinner components.
+        width: in pixels at full size, of the middle image: half of the class's pixels there lie in thinner components;
+            1 where all components have fewer than 4 pixels, 0 without any.
         val_images: of the val split that hold it.
     """
 
@@ -48,11 +51,15 @@ class ClassFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What trains: ``cores``, ``memory_gib`` of the machine and ``gpu_memory_gib``, 0 without a GPU."""
+    """What trains: ``cores``, ``memory_gib`` of the machine and ``gpu_memory_gib``, 0 without a GPU.
+
+    ``cache_gib``: shared memory that is free now, of a container often little; None: unknown.
+    """
 
     cores: int
     memory_gib: float
     gpu_memory_gib: float = 0.0
+    cache_gib: float | None = None
 
     @classmethod
     def found(cls, accelerator: str = "auto") -> "MachineFacts":
@@ -60,7 +67,13 @@ class MachineFacts:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
         device = pick_device(accelerator)
         gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-        return cls(available_cores(), memory / 2**30, (memory if device.type == "mps" else gpu) / 2**30)
+        free = min(free_memory().values(), default=None)
+        return cls(
+            available_cores(),
+            memory / 2**30,
+            (memory if device.type == "mps" else gpu) / 2**30,
+            None if free is None else free / 2**30,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,17 +104,8 @@ class Fingerprint:
         return [each for each in self.classes if each.pixels]
 
     @cached_property
-    def rarest(self) -> ClassFacts:
-        return min(self.present, key=lambda each: each.pixels)
-
-    @cached_property
     def largest_class(self) -> ClassFacts:
         return max(self.present, key=lambda each: each.pixels)
-
-    @property
-    def imbalance(self) -> float:
-        """Pixels of the most frequent class for each of the rarest."""
-        return self.largest_class.pixels / self.rarest.pixels
 
 
 def components_of(labels: np.ndarray, classes: Iterable[int], num_classes: int) -> np.ndarray:
@@ -152,17 +156,21 @@ def kept_components(dataset: "SegmentationDataset", held: np.ndarray, progress: 
     for c, of_class in enumerate(places):
         chosen[of_class[np.linspace(0, len(of_class) - 1, min(SAMPLE, len(of_class))).round().astype(int)], c] = True
 
-    def look(index: int) -> np.ndarray:
+    total = np.zeros((held.shape[1], 2, BINS), dtype=np.int64)
+    lock = Lock()
+
+    def look(index: int) -> None:
         labels = dataset.decode_pair(index)[1] if dataset.bands.gaps else dataset.read_labels(index)
         assert labels is not None
-        return components_of(labels, np.flatnonzero(chosen[index]).tolist(), held.shape[1])
+        found = components_of(labels, np.flatnonzero(chosen[index]).tolist(), held.shape[1])
+        with lock:  # added up at once: of many classes and images they would fill the memory
+            np.add(total, found, out=total)
 
     def walk() -> np.ndarray:
-        seen = images_looked_at(look, np.flatnonzero(chosen.any(1)).tolist(), progress=progress)
-        return np.asarray(sum(seen))
+        images_looked_at(look, np.flatnonzero(chosen.any(1)).tolist(), progress=progress)
+        return total
 
-    shape = (held.shape[1], 2, BINS)
-    return kept_array("components", dataset.fingerprint(), shape, np.dtype(np.int64), walk)[0]
+    return kept_array("components", dataset.fingerprint(), total.shape, total.dtype, walk)[0]
 
 
 def fingerprint_of(
@@ -185,8 +193,10 @@ def fingerprint_of(
     pixels: Any = sum(h * w for h, w in sizes) * (1 + len(val) / len(train))
     return Fingerprint(
         tuple(
-            ClassFacts(name, n, n / total, images, _median(components[c, 0]), _median(components[c, 1]), int(in_val[c]))
-            for c, (name, n, images) in enumerate(zip(counts.class_names, counts.pixels, counts.images, strict=True))
+            ClassFacts(name, n, n / total, images, _median(sizes_of), _median(widths_of) or float(n > 0), int(held))
+            for name, n, images, (sizes_of, widths_of), held in zip(
+                counts.class_names, counts.pixels, counts.images, components, in_val, strict=True
+            )
         ),
         len(train),
         len(val),

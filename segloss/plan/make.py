@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from segloss.config import TrainConfig
+from segloss.errors import InputError
 from segloss.flags import keys_of
-from segloss.plan.fingerprint import Fingerprint
+from segloss.plan.fingerprint import ClassFacts, Fingerprint
 from segloss.plan.rules import RULES, SHORTFALLS, words
 
 MOST_NAMED = 6
@@ -50,14 +51,19 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
-def make_plan(fingerprint: Fingerprint) -> Plan:
-    """The plan for data and machine.
+def make_plan(fingerprint: Fingerprint, given: Mapping[str, Any] | None = None) -> Plan:
+    """The plan for data and machine, around options that are ``given``, which it does not advise on.
+
+    Raises:
+        InputError: no class has a labelled pixel.
 
     >>> plan = make_plan(fingerprint_of(train, val, MachineFacts.found()))  # doctest: +SKIP
     >>> plan.options["image_scale"]                                        # doctest: +SKIP
     1.0
     """
-    made: dict[str, Any] = {}
+    if not fingerprint.present:
+        raise InputError("no class has a labelled pixel", "look at the masks: python -m segloss.doctor")
+    made: dict[str, Any] = dict(given or {})
     advice = []
     for rule in RULES:
         if rule.option in made or not rule.when(fingerprint, made):
@@ -71,17 +77,15 @@ def make_plan(fingerprint: Fingerprint) -> Plan:
 def _shortfalls(fingerprint: Fingerprint, made: Mapping[str, Any]) -> Iterator[str]:
     for row in SHORTFALLS:
         found = [each for each in fingerprint.classes if row.when(each, fingerprint, made)]
-        scale = made["image_scale"]
         texts = [
-            row.each.format(
-                **vars(each),
-                s="" if each.images == 1 else "s",
-                all_images=fingerprint.images,
-                scale=scale,
-                seen_width=each.width * scale,
-            )
-            for each in found
+            row.each.format_map({**words(fingerprint, made), **_of_class(each, fingerprint, made)}) for each in found
         ]
         more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
         if texts:
             yield f"{', '.join(texts[:MOST_NAMED])}{more}: {row.what}"
+
+
+def _of_class(each: ClassFacts, fingerprint: Fingerprint, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line on a class may name beside the facts of all."""
+    more = {"s": "" if each.images == 1 else "s", "seen_width": each.width * made["image_scale"]}
+    return {**vars(each), **more, "all_images": fingerprint.images}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segloss.datasets.cache import SHARE_TO_FILL
 from segloss.plan.fingerprint import ClassFacts, Fingerprint
 
 Made = Mapping[str, Any]  # what the rows above decided
@@ -16,7 +17,10 @@ KEEP_WIDE = 2.5  # pixels in what the network sees, between classes that are los
 FEW_LOST = 0.25  # of the classes, between one of CamVid's 11, for which full size does not pay, and one of two (cracks)
 FEW_IMAGES, FEW_PIXELS = 5, 1000  # below either a class is not learnt
 FILL = 0.6  # of the memory, by what a training step keeps; the rest is for the optimiser, the loss and the loaders
-PIXELS_A_SECOND = 180_000  # seen in training by one core: 15 epochs x 360 crops of 160x224 in 942 to 1168 s
+PIXELS_A_SECOND = (60_000, 230_000)  # seen in training by one core: most rows of evidence, two kinds of CPU
+MANY_CORES = 8  # more are not counted: nobody measured them
+FEW_STEPS = 500
+SMALL_SIDE = 128  # pixels: images are not made smaller than that
 BUDGET = {False: 790_000_000, True: 7_600_000_000}  # pixels seen by a CPU, as protocol long; a GPU, as protocol full
 # Bytes that a training step in float32 keeps of each pixel (saved tensors, 2x160x224).
 KEPT_BYTES = {
@@ -68,13 +72,14 @@ def on_gpu(f: Fingerprint, made: Made) -> bool:
     return f.machine.gpu_memory_gib > 0
 
 
-def learnable(each: ClassFacts) -> bool:
-    return each.images >= FEW_IMAGES and each.pixels >= FEW_PIXELS
+def learnable(each: ClassFacts, f: Fingerprint) -> bool:
+    """Whether it has pixels and images enough; of few images half are."""
+    return each.images >= min(FEW_IMAGES, max(1, f.images // 2)) and each.pixels >= FEW_PIXELS
 
 
 def hoped_for(f: Fingerprint) -> list[ClassFacts]:
     """The classes that can be learnt; all that have pixels where none can."""
-    return [each for each in f.present if learnable(each)] or f.present
+    return [each for each in f.present if learnable(each, f)] or f.present
 
 
 def thinnest(f: Fingerprint) -> ClassFacts:
@@ -83,6 +88,19 @@ def thinnest(f: Fingerprint) -> ClassFacts:
 
 def rarest(f: Fingerprint) -> ClassFacts:
     return min(hoped_for(f), key=lambda each: each.pixels)
+
+
+def most_frequent(f: Fingerprint) -> ClassFacts:
+    return max(hoped_for(f), key=lambda each: each.pixels)
+
+
+def imbalance(f: Fingerprint) -> float:
+    """Pixels of the most frequent class for each of the rarest, of those that can be learnt."""
+    return most_frequent(f).pixels / rarest(f).pixels
+
+
+def small_already(f: Fingerprint, made: Made) -> bool:
+    return min(f.size) < 2 * SMALL_SIDE
 
 
 def stays_wide(scale: float) -> Callable[[Fingerprint, Made], bool]:
@@ -109,11 +127,22 @@ def memory_gib(f: Fingerprint) -> float:
 
 def crop_of(most: int) -> Callable[[Fingerprint, Made], list[int]]:
     """The image at its scale, down to multiples of 32 that networks take without padding, at most ``most`` a side."""
-    return lambda f, made: [max(32, min(most, int(side * made["image_scale"]) // 32 * 32)) for side in f.size]
+    return lambda f, made: [min(most, to_32(side * made["image_scale"])) for side in f.size]
+
+
+def to_32(side: float) -> int:
+    """The multiple of 32 below, or above where that would leave out more than a quarter."""
+    below = int(side) // 32 * 32
+    return below if below >= 0.75 * side else below + 32
 
 
 def kept_gib(pixels: int, made: Made) -> float:
-    return pixels * KEPT_BYTES[made["arch"], made["encoder"]] / 2**30
+    return pixels * kept_bytes(made) / 2**30
+
+
+def kept_bytes(made: Made) -> int:
+    """Of a pixel; of networks that nobody measured the most of those that were."""
+    return KEPT_BYTES.get((made["arch"], made["encoder"]), max(KEPT_BYTES.values()))
 
 
 def crop_fits(most: int, batch: int = 4) -> Callable[[Fingerprint, Made], bool]:
@@ -133,8 +162,18 @@ def batch_fits(batch: int) -> Callable[[Fingerprint, Made], bool]:
 
 
 def epoch_pixels(f: Fingerprint, made: Made) -> int:
-    height, width = made["crop_size"]
-    return int(f.images * height * width)
+    seen = [min(crop, side * made["image_scale"]) for crop, side in zip(made["crop_size"], f.size, strict=True)]
+    return int(f.images * seen[0] * seen[1])
+
+
+def steps(f: Fingerprint, made: Made) -> int:
+    return made["epochs"] * max(1, f.images // made["batch_size"])
+
+
+def fits_ram(f: Fingerprint, made: Made) -> bool:
+    free = f.machine.cache_gib
+    most = 0.25 * f.machine.memory_gib
+    return f.bytes / 2**30 < (most if free is None else min(most, SHARE_TO_FILL * free))
 
 
 def epochs(f: Fingerprint, made: Made) -> int:
@@ -144,8 +183,41 @@ def epochs(f: Fingerprint, made: Made) -> int:
 
 RULES = (
     Rule(
+        "image_scale",
+        small_already,
+        1.0,
+        "images of {height}x{width} are small as they are",
+    ),
+    Rule("image_scale", longer_than(2048, 0.25), 0.25, "a crop sees more; {thin} stays {thin_at:.1f} pixels wide"),
+    Rule("image_scale", longer_than(1024, 0.5), 0.5, "a crop sees more; {thin} stays {thin_at:.1f} pixels wide"),
+    Rule("image_scale", on_gpu, 1.0, "a GPU has the time; {thin} is {thin_width:.1f} pixels wide"),
+    Rule(
+        "image_scale",
+        stays_wide(0.5),
+        0.5,
+        "a crop sees more in the same time; {thin} stays {thin_at:.1f} pixels wide",
+        "camvid-full_size-s0",
+    ),
+    Rule(
+        "image_scale",
+        few_lost(0.5),
+        0.5,
+        "a crop sees more in the same time; too thin: {lost} of {of} classes, {thin} with {half:.1f} pixels. On "
+        "CamVid, with one of 11, full size was 2.9 mIoU behind after as many pixels and found the thin class no better "
+        "(IoU 16, at half size 12 to 16)",
+        "camvid-full_size-s0",
+    ),
+    Rule(
+        "image_scale",
+        always,
+        1.0,
+        "too thin at half size: {lost} of {of} classes, {thin} with {half:.1f} of its {thin_width:.1f} pixels; on "
+        "CamVid a class of 1.5 pixels had an IoU of 17, two of 3 pixels 34 and 37",
+        "camvid-weighted_ce-s0",
+    ),
+    Rule(
         "arch",
-        lambda f, made: f.machine.gpu_memory_gib >= 12 and stays_wide(0.25)(f, made),
+        lambda f, made: f.machine.gpu_memory_gib >= 12 and stays_wide(0.25 * made["image_scale"])(f, made),
         "deeplabv3plus",
         "sees far; its scores are a quarter of the size, in which nothing gets thinner than {keep:g} pixels",
     ),
@@ -161,35 +233,8 @@ RULES = (
         "encoder",
         always,
         "tu-tf_efficientnet_lite0",
-        "small enough for {cores} cores; all evidence is of it",
+        "the smallest here; all evidence is of it",
         "camvid-ce-s0",
-    ),
-    Rule("image_scale", longer_than(2048, 0.25), 0.25, "{thin} stays {thin_at:.1f} pixels wide; a crop sees more"),
-    Rule("image_scale", longer_than(1024, 0.5), 0.5, "{thin} stays {thin_at:.1f} pixels wide; a crop sees more"),
-    Rule("image_scale", on_gpu, 1.0, "a GPU has the time; {thin} is {thin_width:.1f} pixels wide"),
-    Rule(
-        "image_scale",
-        stays_wide(0.5),
-        0.5,
-        "a quarter of the time; {thin} stays {thin_at:.1f} pixels wide",
-        "camvid-weighted_ce-s0",
-    ),
-    Rule(
-        "image_scale",
-        few_lost(0.5),
-        0.5,
-        "a quarter of the time; too thin: {lost} of {of} classes, {thin} with {half:.1f} pixels. On CamVid, with one "
-        "of 11, full size was 2.9 mIoU behind after as many pixels and the thin class hardly better (IoU 16, at half "
-        "size 12 to 16); if {thin} is what matters: image_scale 1",
-        "camvid-full_size-s0",
-    ),
-    Rule(
-        "image_scale",
-        always,
-        1.0,
-        "{thin} is {thin_width:.1f} pixels wide and would be lost at half size, {half:.1f} there, as would {lost} of "
-        "{of} classes: on CamVid a class of 1.5 pixels had an IoU of 17, two of 3 pixels 34 and 37",
-        "camvid-weighted_ce-s0",
     ),
     Rule(
         "crop_size",
@@ -203,7 +248,7 @@ RULES = (
         crop_of(256),
         "at most 256 a side, multiples of 32, 4 of which fit {memory:.0f} GiB",
     ),
-    Rule("crop_size", always, crop_of(128), "as little as {memory:.0f} GiB take"),
+    Rule("crop_size", always, crop_of(128), "as little as {memory:.2g} GiB take"),
     Rule("batch_size", batch_fits(8), 8, "as in all evidence; keeps {step:.1f} GiB", "camvid-ce-s0"),
     Rule("batch_size", batch_fits(4), 4, "8 crops do not fit, or there are fewer images"),
     Rule("batch_size", always, 2, "the least that a batch norm takes"),
@@ -211,19 +256,19 @@ RULES = (
         "epochs",
         on_gpu,
         epochs,
-        "{seen:.1f} G pixels seen, aiming at the 7.6 of protocol full in 10 to 300 epochs",
+        "{seen:.2g} G pixels seen, aiming at the 7.6 of protocol full in 10 to 300 epochs",
     ),
     Rule(
         "epochs",
         always,
         epochs,
-        "{seen:.1f} G pixels seen, aiming at the 0.8 of protocol long in 10 to 300 epochs: about {minutes:,.0f} min on "
-        "{cores} cores",
+        "{seen:.2g} G pixels seen, aiming at the 0.8 of protocol long in 10 to 300 epochs: about {least_minutes:,.0f} "
+        "to {most_minutes:,.0f} min with cores: {cores}",
         "camvid-weighted_ce-s0",
     ),
     Rule(
         "loss",
-        lambda f, made: f.imbalance < 3,
+        lambda f, made: imbalance(f) < 3,
         "ce",
         "{largest} has {imbalance:.1f} times the pixels of {rare}: nothing to weigh",
     ),
@@ -231,16 +276,16 @@ RULES = (
         "loss",
         always,
         "0.25*weighted_ce+0.75*jaccard",
-        "{largest} has {imbalance:,.0f} times the pixels of {rare}; 56.2 mIoU on CamVid as it decides, "
-        "weighted_ce alone 54.8, cross entropy 47.2",
+        "{largest} has {imbalance:,.0f} times the pixels of {rare}; 56.2 mIoU on CamVid as it decides, mean of three "
+        "seeds; of two weighted_ce alone 54.8, cross entropy 47.2",
         "camvid-weighted_ce_jaccard-s0",
     ),
     Rule(
         "class_weights",
         lambda f, made: "weighted_" in made["loss"],
         "median_frequency",
-        "of all evidence but one row, in which inverse_sqrt was level (cracks, held-out data)",
-        "camvid-weighted_ce_jaccard-s0",
+        "of all evidence but one row, in which inverse_sqrt was as good (val of cracks, as decided: 68.0 and 67.4)",
+        "crackforest-weighted_ce-inverse_sqrt-s0",
     ),
     Rule(
         "guided_crops",
@@ -257,16 +302,16 @@ RULES = (
     ),
     Rule(
         "cache",
-        lambda f, made: f.bytes < 0.25 * f.machine.memory_gib * 2**30,
+        fits_ram,
         "ram",
         "{data_gib:.2f} GiB decoded, of {all_memory:.0f}: each file is read once",
     ),
     Rule(
         "decision",
         always,
-        "iou",
-        "1 to 6 points of mIoU over the plain argmax on CamVid, 2 on facades, 0 to 10 on cracks; nothing to set",
-        "camvid-ce-s0",
+        "auto",
+        "0.7 to 4 points of mIoU over the plain argmax of this loss on four sets, 0 to 11 of others; nothing to set",
+        "camvid-weighted_ce_jaccard-s0",
     ),
 )
 
@@ -278,17 +323,17 @@ SHORTFALLS = (
         "no pixel in train, so never learnt: leave out of the class file",
     ),
     Shortfall(
-        lambda each, f, made: each.pixels > 0 and not learnable(each),
+        lambda each, f, made: each.pixels > 0 and not learnable(each, f),
         "{name}: {pixels:,} pixels in {images} image{s}",
         "will not be learnt: merge with a like class, or ignore",
     ),
     Shortfall(
-        lambda each, f, made: learnable(each) and each.width * made["image_scale"] < KEEP_WIDE,
+        lambda each, f, made: learnable(each, f) and each.width * made["image_scale"] < KEEP_WIDE,
         "{name}: {seen_width:.1f} pixels wide at image_scale {scale:g}",
-        f"expect little under {KEEP_WIDE:g} pixels: enlarge with --image-scale, or take more detailed images",
+        f"expect little under {KEEP_WIDE:g} pixels; more detailed images are the cure",
     ),
     Shortfall(
-        lambda each, f, made: learnable(each) and each.val_images == 0,
+        lambda each, f, made: learnable(each, f) and each.val_images == 0,
         "{name}: {images} images in train, none in val",
         "best.ckpt and decision are chosen without: move some images to val",
     ),
@@ -302,6 +347,11 @@ SHORTFALLS = (
         "{all_images} training images",
         "few: begin with pretrained weights, --encoder-weights imagenet, and watch val",
     ),
+    Shortfall(
+        lambda each, f, made: each is f.largest_class and steps(f, made) < FEW_STEPS,
+        "{steps:,} training steps",
+        "few: cut large images into tiles that are a crop or two wide, or raise --epochs",
+    ),
 )
 
 
@@ -314,26 +364,29 @@ def words(f: Fingerprint, made: Made) -> dict[str, Any]:
         "half": thin.width / 2,
         "lost": lost_at(0.5, f),
         "of": len(hoped_for(f)),
+        "height": f.size[0],
+        "width": f.size[1],
         "rare": rare.name,
         "rare_images": rare.images,
         "rare_pixels": rare.pixels,
         "images": f.images,
-        "largest": f.largest_class.name,
-        "imbalance": f.largest_class.pixels / rare.pixels,
+        "largest": most_frequent(f).name,
+        "imbalance": imbalance(f),
         "cores": f.machine.cores,
         "memory": memory_gib(f),
         "all_memory": f.machine.memory_gib,
         "data_gib": f.bytes / 2**30,
         "keep": KEEP_WIDE,
     }
-    if "encoder" in made:
-        facts["kept"] = KEPT_BYTES[made["arch"], made["encoder"]]
+    if made.keys() >= {"arch", "encoder"}:
+        facts["kept"] = kept_bytes(made)
     if "image_scale" in made:
-        facts["thin_at"] = thin.width * made["image_scale"]
-    if "batch_size" in made:
+        facts |= {"thin_at": thin.width * made["image_scale"], "scale": made["image_scale"]}
+    if made.keys() >= {"arch", "encoder", "crop_size", "batch_size"}:
         height, width = made["crop_size"]
         facts["step"] = kept_gib(made["batch_size"] * height * width, made)
-    if "epochs" in made:
+    if made.keys() >= {"image_scale", "crop_size", "batch_size", "epochs"}:
         seen = made["epochs"] * epoch_pixels(f, made)
-        facts |= {"seen": seen / 1e9, "minutes": seen / (PIXELS_A_SECOND * f.machine.cores * 60)}
+        most, least = (seen / (rate * min(f.machine.cores, MANY_CORES) * 60) for rate in PIXELS_A_SECOND)
+        facts |= {"seen": seen / 1e9, "least_minutes": least, "most_minutes": most, "steps": steps(f, made)}
     return facts

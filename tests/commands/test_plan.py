@@ -101,6 +101,16 @@ def test_shares_images_and_sizes_are_those_of_the_masks(tmp_path):
     assert found.bytes == 28 * 64 * 96 * 4
 
 
+def test_a_class_of_crumbs_alone_is_a_pixel_wide(tmp_path):
+    root = street(tmp_path / "data")
+    labels = np.zeros((64, 96), np.uint8)
+    labels[10:50:4, 5:90:4] = 1
+    for path in (root / "masks/train").iterdir():
+        write_png(path, labels)
+    wall, dots, lamp, ghost = fingerprint(root).classes
+    assert (dots.width, dots.median_pixels) == (1, 0) and (ghost.width, lamp.width) == (0, 0) and wall.width > 1
+
+
 def test_a_second_plan_reads_no_mask_and_training_finds_the_counts(tmp_path, monkeypatch):
     root = street(tmp_path / "data")
     first = fingerprint(root)
@@ -146,7 +156,7 @@ def test_every_plan_is_a_config_of_training_that_fits_the_memory(machine, size, 
 
 def test_a_thin_class_keeps_the_images_at_full_size_and_is_named():
     scale, why = advised(facts(ROAD, POLE))["image_scale"]
-    assert scale == 1 and "pole is 2.7 pixels wide and would be lost at half size" in why
+    assert scale == 1 and "pole with 1.4 of its 2.7 pixels" in why
     assert advised(facts(ROAD, CAR))["image_scale"][0] == 0.5
     assert advised(facts(ROAD, POLE, size=(2000, 3000), machine=CARD))["image_scale"][0] == 1
     assert advised(facts(ROAD, CAR, size=(2000, 3000), machine=CARD))["image_scale"][0] == 0.25
@@ -167,7 +177,56 @@ def test_half_size_stays_where_less_than_a_quarter_of_the_classes_is_too_thin_fo
 def test_a_thin_class_that_cannot_be_learnt_anyway_decides_nothing():
     ring = ClassFacts("ring", 171, 1e-6, 4, 31.0, 1.2, 1)
     assert advised(facts(ROAD, CAR, ring))["image_scale"][0] == 0.5
-    assert "ring" not in advised(facts(ROAD, CAR, ring))["loss"][1]
+    bus = replace(CAR, name="bus", pixels=170_000)
+    assert advised(facts(CAR, bus, ring))["loss"] == advised(facts(CAR, bus))["loss"]
+    assert advised(facts(CAR, bus, ring))["loss"][0] == "ce"
+
+
+def test_of_few_images_half_are_enough():
+    tiles = [replace(ROAD, images=4), replace(CAR, images=3), replace(POLE, images=1)]
+    lines = make_plan(facts(*tiles, images=4, size=(10_000, 10_000))).shortfalls
+    assert [line for line in lines if "will not be learnt" in line] == [
+        "pole: 90,000 pixels in 1 image: will not be learnt: merge with a like class, or ignore"
+    ]
+    assert any(line.startswith("300 training steps: few: cut large images into tiles") for line in lines)
+
+
+def test_small_images_are_not_made_smaller_and_crops_keep_most_of_them():
+    scale, why = advised(facts(ROAD, CAR, size=(28, 63)))["image_scale"]
+    assert scale == 1 and "images of 28x63 are small" in why
+    plan = make_plan(facts(ROAD, CAR, size=(28, 63)))
+    assert plan.options["crop_size"] == [32, 64]
+    assert plan.options["epochs"] == 300  # the rim of a crop is no pixel seen
+    assert advised(facts(ROAD, CAR, size=(255, 400)))["image_scale"][0] == 1
+    assert advised(facts(ROAD, CAR, size=(256, 400)))["image_scale"][0] == 0.5
+
+
+def test_a_network_that_sees_a_quarter_is_for_classes_that_stay_wide_at_the_scale_chosen():
+    bus = replace(CAR, name="bus", width=20.0)
+    found = advised(facts(ROAD, bus, size=(2000, 3000), machine=CARD))
+    assert (found["image_scale"][0], found["arch"][0]) == (0.25, "unet")
+    found = advised(facts(ROAD, replace(bus, width=41.0), size=(2000, 3000), machine=CARD))
+    assert (found["image_scale"][0], found["arch"][0]) == (0.25, "deeplabv3plus")
+
+
+def test_options_that_are_given_are_planned_around():
+    given = {"image_scale": 1.0, "arch": "fpn", "encoder": "mit_b0", "batch_size": 2}
+    plan = make_plan(facts(ROAD, CAR), given)
+    assert not plan.options.keys() & given.keys()
+    assert plan.options["crop_size"] == [256, 256] and make_plan(facts(ROAD, CAR)).options["crop_size"] == [160, 224]
+    assert plan.options["epochs"] == round(790_000_000 / (100 * 256 * 256))
+    many = make_plan(facts(ROAD, CAR, machine=MachineFacts(2, 1.0)), {"crop_size": [2048, 2048]}).options
+    assert many["batch_size"] == 2
+
+
+def test_a_machine_with_little_shared_memory_keeps_no_images_there():
+    assert "cache" not in advised(facts(machine=replace(LAPTOP, cache_gib=0.06)))
+    assert advised(facts(machine=replace(LAPTOP, cache_gib=8.0)))["cache"][0] == "ram"
+
+
+def test_data_without_a_labelled_pixel_cannot_be_planned_for():
+    with pytest.raises(InputError, match="no class has a labelled pixel"):
+        make_plan(facts(replace(ROAD, pixels=0), replace(CAR, pixels=0)))
 
 
 def test_balanced_classes_are_not_weighed():
@@ -238,7 +297,7 @@ def test_the_file_is_a_config_of_training_with_a_reason_above_each_line(tmp_path
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines()) <= 80
     words = " ".join(out.split())
-    assert "pole is 2" in words and "lamp: 18 pixels in 2 images: will not be learnt" in words
+    assert "images of 64x96 are small" in words and "lamp: 18 pixels in 2 images: will not be learnt" in words
     text = Path("my.yaml").read_text()
     config = parse_config(TrainConfig, "train_seg.py", ["--config", "my.yaml"])
     assert config.data_path == str(root) and config.dataset == "folder" and config.image_scale == 1.0
@@ -268,7 +327,7 @@ def test_flags_and_files_stand_over_the_plan(tmp_path, capsys):
     words = f"--plan auto --dataset folder --data-path {root} --accelerator cpu --epochs 2 --config own.yaml"
     config = parse_train_config(shlex.split(words), _planned)
     assert (config.epochs, config.batch_size) == (2, 3)
-    assert "given, and kept in place of the plan's: --epochs 2, --batch-size 3\n" in capsys.readouterr().out
+    assert "given, and planned around: --epochs 2, --batch-size 3\n" in capsys.readouterr().out
     assert (config.encoder, config.loss, config.crop_size) == ("tu-tf_efficientnet_lite0", TrainConfig().loss, (64, 96))
 
 

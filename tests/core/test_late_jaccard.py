@@ -91,6 +91,14 @@ def test_without_a_valid_pixel_it_is_zero_with_zero_gradient():
     assert torch.equal(posterior.grad, torch.zeros_like(z))
 
 
+def test_no_image_and_a_class_of_more_pixels_than_float16_can_count():
+    assert soft_jaccard_of(torch.zeros(0, 2, 4, 4), torch.zeros(0, 4, 4, dtype=torch.long)) == 0
+    assert soft_jaccard_of(torch.tensor([[0.5, 0.5]]), torch.tensor([1])) == 0.5
+    posterior = torch.zeros(1, 2, 300, 300, dtype=torch.float16)
+    posterior[:, 0] = 1
+    assert soft_jaccard_of(posterior, torch.zeros(1, 300, 300, dtype=torch.long)) == 0
+
+
 def test_an_ignored_pixel_that_is_no_number_changes_nothing():
     z, labels = case()
     bad = z.softmax(1).masked_fill((labels == 255).unsqueeze(1), torch.nan)

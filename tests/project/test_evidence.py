@@ -207,6 +207,11 @@ def test_a_complete_run_of_somebody_else_is_scored_not_trained(runner, job):
     assert not any(line.startswith("train") for line in calls(runner))
     row = json.loads(runner.row_file(job).read_text())
     assert row["adopted"] and row["seconds"] == 7 and row["commit"] is None and row["device"] is None
+    own = evidence_runs.machine()["commit"]
+    runner.adopted_commit = "0" * 12
+    runner.row_file(job).unlink()
+    assert runner.row(job, adopted=True)["commit"] == "0" * 12
+    assert evidence_runs.machine()["commit"] == own
 
 
 def test_a_run_with_other_settings_is_refused(runner, job):
