@@ -281,7 +281,8 @@ mIoU in percent, mean over the seeds. Intervals (95 %) hold for other images and
 in the head of `benchmarks/evidence_tables.py`. Where none stands, too few blocks of images hold the pixels of a class
 that moves the mean. Arms are chosen on the val split alone (CamVid's is a part of one drive; `camvid/*` are folds that
 hold out one drive each, where they were run); best.ckpt is chosen there too, and decisions are fitted there (for
-held-out scores on one half of the images, and scored on the other).
+held-out scores on every other image, and scored on those between: of CamVid's clip these are neighbouring frames, so
+that labels and prior look better there than they would on another drive).
 """
 QUESTIONS = """
 Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
