@@ -167,7 +167,7 @@ def epoch_pixels(f: Fingerprint, made: Made) -> int:
 
 
 def steps(f: Fingerprint, made: Made) -> int:
-    return made["epochs"] * max(1, f.images // made["batch_size"])
+    return int(made["epochs"] * max(1, f.images // made["batch_size"]))
 
 
 def fits_ram(f: Fingerprint, made: Made) -> bool:
