@@ -9,7 +9,7 @@ How often they cover is in docs/metrics.md.
 
 import fnmatch
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,14 +93,30 @@ class Rows:
         rows = [row for row in self.rows if all(row[k] == v for k, v in fixed.items())]
         return list(dict.fromkeys(row[key] for row in rows if not (whole and "/" in row["dataset"])))
 
-    def held_out(self, dataset: str, protocol: str, arm: str, decision: str) -> float:
-        """Mean mIoU on the val split over the seeds, and over the folds of ``camvid/*``; NaN without rows."""
-        found = [scores["miou"] for scores in self.of(dataset, protocol, arm, "val", decision).values()]
+    def held_out(
+        self, dataset: str, protocol: str, arm: str, decision: str, seeds: Collection[tuple[str, int]] | None = None
+    ) -> float:
+        """Mean mIoU on the val split over the seeds, and over the folds of ``camvid/*``; NaN without rows.
+
+        ``seeds``: these (data set, seed) alone.
+        """
+        rows = self.of(dataset, protocol, arm, "val", decision).items()
+        found = [scores["miou"] for key, scores in rows if seeds is None or key in seeds]
         return float(np.mean(found)) if found else float("nan")
 
+    def shared_seeds(self, dataset: str, protocol: str, arms: Iterable[str], decision: str) -> set[tuple[str, int]]:
+        """The (data set, seed) that all of the arms with rows have: a mean of three says less than the best of one."""
+        every = [set(self.of(dataset, protocol, arm, "val", decision)) for arm in arms]
+        return set.intersection(*(each for each in every if each)) if any(every) else set()
+
     def best(self, datasets: Sequence[str], protocol: str, arms: Iterable[str], decision: str) -> str | None:
-        """The arm with the highest held-out mIoU, averaged over data sets, of those that were run on all of them."""
-        scores = {arm: np.mean([self.held_out(d, protocol, arm, decision) for d in datasets]) for arm in arms}
+        """The arm with the highest held-out mIoU, averaged over data sets, of those that were run on all of them.
+
+        On the seeds that all arms have.
+        """
+        arms = list(arms)
+        seeds = {d: self.shared_seeds(d, protocol, arms, decision) for d in datasets}
+        scores = {arm: np.mean([self.held_out(d, protocol, arm, decision, seeds[d]) for d in datasets]) for arm in arms}
         known = {arm: score for arm, score in scores.items() if not np.isnan(score)}
         return max(known, key=lambda arm: known[arm]) if known else None
 

@@ -340,6 +340,20 @@ def test_choices_are_made_on_held_out_rows_alone(rows):
     assert kept.best(["camvid"], "short", evidence.OURS, "iou") is None
 
 
+def test_arms_are_compared_on_the_seeds_that_all_have():
+    lucky, unlucky, other = (
+        made_up("camvid", "ce", 0, 0.8),
+        made_up("camvid", "ce", 1, 0.2),
+        made_up("camvid", "focal", 1, 0.4),
+    )
+    kept = evidence_tables.Rows([lucky, unlucky, other])
+    assert kept.held_out("camvid", "short", "ce", "auto") > kept.held_out("camvid", "short", "focal", "auto")
+    assert kept.shared_seeds("camvid", "short", ["ce", "focal", "log"], "auto") == {("camvid", 1)}
+    assert kept.best(["camvid"], "short", ["ce", "focal", "log"], "auto") == "focal"
+    assert kept.shared_seeds("camvid", "short", ["log"], "auto") == set()
+    assert kept.best(["camvid"], "short", ["log"], "auto") is None
+
+
 def test_folds_are_shown_and_choose_nothing(rows):
     kept = evidence_tables.Rows(evidence_tables.read_rows(rows))
     folds = made_up("camvid/0006R0", "ce", 0, 0.8, test=False)
