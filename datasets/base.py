@@ -20,6 +20,7 @@ from segloss.datasets.images import (
     Header,
     has_end,
     image_size,
+    mask_beside,
     read_header,
     unreadable,
 )
@@ -261,7 +262,10 @@ class SegmentationDataset(Dataset[Sample]):
 
     def images_state(self) -> str:
         """Changes when an image file is rewritten, or read as other bands."""
-        states = [(name, file_state(image)) for name, (image, _) in zip(self.names, self.pairs, strict=True)]
+        states = [
+            (name, file_state(image), (beside := mask_beside(image)) and file_state(beside))
+            for name, (image, _) in zip(self.names, self.pairs, strict=True)
+        ]
         content = repr((states, self.bands.count, self.bands.dtype, self.bands.gaps))
         return hashlib.sha256(content.encode()).hexdigest()
 

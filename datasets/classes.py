@@ -294,11 +294,16 @@ def _split_ignored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+MEANT_IGNORED = {"ignore_index", "ignore_label", "ignore_id", "ignore_ids", "ignored", "ignore_value"}
+
+
 def _from_mapping(content: dict[str, Any]) -> dict[str, Any]:
     """``{name: id}`` or ``{id: name}``, the whole file or under ``classes:`` or ``names:``, as entries of a list."""
     own = content.get("classes", content.get("names", content))
     if isinstance(own, list):
         return {**{key: value for key, value in content.items() if key != "names"}, "classes": own}
+    for key in content.keys() & MEANT_IGNORED:
+        raise InputError(f"unknown key {key!r}", "write the ids that are ignored as ignore: [255]")
     rest = {"ignore": content["ignore"]} if "ignore" in content else {}
     pairs = [pair for pair in own.items() if own is not content or pair[0] != "ignore"]
     if pairs and all(type(value) is int for _, value in pairs):

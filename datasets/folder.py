@@ -19,7 +19,7 @@ from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
 from segloss.datasets.images import image_files, list_images, without_suffix
-from segloss.datasets.listing import columns, rebased, refuse_twice
+from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import Pairing, pair
@@ -132,7 +132,15 @@ def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str
 
 
 def _list_file(root: Path, split: str, images: Path) -> Path | None:
-    """The file that lists a split; None where the data has no lists. InputError if only this one is missing."""
+    """The file that lists a split; None where the data has no lists.
+
+    Raises:
+        InputError: only this one is missing, or two folders hold lists of the split that say other things.
+    """
+    there = [path for place in LIST_FOLDERS if (path := root / place / f"{split}.txt").is_file()]
+    for path in there[1:]:
+        if not path.samefile(there[0]) and sorted(read_list(path)) != sorted(read_list(there[0])):
+            raise InputError(f"lists images of {split}, and {there[0]} others", "keep one of the two", path)
     for place in LIST_FOLDERS:
         paths = {s: root / place / f"{s}.txt" for s in (*SPLIT_NAMES, split)}
         for path in paths.values():
@@ -161,7 +169,8 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     two_of = cache(partial(_two_paths, root, beside=lists.parent, kinds=(images_of, masks_of or {})))
     lines, parts = _classes_aside(lines, name_of, two_of, classes, lists)
     names = [name_of(line) for line in lines]
-    if names[0] is None and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
+    unread = names[0] is None and two_of(lines[0]) is None
+    if unread and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
         lines, names, parts = lines[1:], names[1:], parts[1:]
     if None in names:
         pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
@@ -242,7 +251,8 @@ def _listed_name(root: Path, line: str, beside: Path, images: Path, images_of: d
     path = rebased(root, line, beside)
     if path is None or images not in path.parents:
         return None
-    return unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
+    name = unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
+    return name if images_of.get(name) == path else None  # another file may have the same stem
 
 
 def _two_paths(root: Path, line: str, beside: Path, kinds: Kinds) -> tuple[Path, Path | None] | None:

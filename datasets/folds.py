@@ -67,6 +67,13 @@ def fold_split(parts: Sequence[SegmentationDataset], split: str, fold: str) -> S
     first = parts[0]
     if any(type(part) is not SegmentationDataset for part in parts):
         raise InputError("needs images in files", "leave it out, or write the images to a folder", f"--fold {fold}")
+    for part in parts[1:]:
+        if part.classes != first.classes:
+            what = f"the masks of {part.split} are read by other ids than those of {first.split}"
+            raise InputError(what, "save both alike, or leave --fold out", f"--fold {fold}")
+    if any(part.found.labelled for part in parts):
+        what = "lists with a column of classes cannot be parted anew"
+        raise InputError(what, "say it in labelled_classes.csv, or leave --fold out", f"--fold {fold}")
     names = [name for part in parts for name in part.names]
     if len({*names}) < len(names):
         names = [f"{part.split}/{name}" for part in parts for name in part.names]

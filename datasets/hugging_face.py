@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -77,7 +78,8 @@ def hugging_face(
         raise InputError("is the only sample", "a training and a validation image are needed", f"{root}/{key}")
     if alone and len(found.pairs) > 1:
         chosen = {found.names[place] for place in hash_split(found.names, val_share)[split]}
-        found = found.only(chosen.__contains__)
+        lonely = found.lonely_images  # of neither part: told of in both
+        found = replace(found.only(chosen.__contains__), lonely_images=lonely)
         key += f", {val_share:.0%} of it for val by a hash of the name"
     found.form = (
         f"Hugging Face, {table.form}, {key}: {image_column}, {label_column}; {len(classes)} classes from {told}"

@@ -131,6 +131,8 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
         )
     except cv2.error as error:  # more pixels than it takes
         raise too_large(path, "OpenCV decodes") from error
+    if alpha and decoded is not None and (b"eXIf" in data or is_webp(data)):
+        decoded = np.ascontiguousarray(turned(decoded, read_header(path).turn))  # OpenCV does it where it reads colours
     if bmp and alpha and decoded is not None and (decoded[..., 3:] == decoded[:1, :1, 3:]).all():
         return np.ascontiguousarray(decoded[..., :3])  # the fourth is most often unused
     if alpha and decoded is not None and decoded.shape[2:] != (3,):
@@ -280,9 +282,14 @@ def tiff_pixels(path: Path, tags: dict[int, Any], place: int = 0) -> np.ndarray:
     if axes not in ("YX", "YXS", "SYX"):
         raise InputError(f"has the axes {axes}, of which images are YX, YXS or SYX", "save each plane as a file", path)
     pixels = np.moveaxis(pixels, 0, 2) if axes == "SYX" else pixels.reshape(*pixels.shape[:2], -1)
-    turn = int(tags.get(274, 1))
-    pixels = np.flip(pixels.swapaxes(0, 1) if turn >= 5 else pixels, FLIPS.get(turn, ()))
+    pixels = turned(pixels, int(tags.get(274, 1)))
     return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
+
+
+def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """Pixels ``(H, W, ...)`` as they are shown, by their EXIF orientation."""
+    shown: np.ndarray = np.flip(pixels.swapaxes(0, 1) if turn >= 5 else pixels, FLIPS.get(turn, ()))
+    return shown
 
 
 def tiff_gaps(path: Path, tags: dict[int, Any]) -> np.ndarray | None:

@@ -25,6 +25,7 @@ WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "v
 WORDS |= {"test": "test", "testing": "test", "trn": "train", "tst": "test", "eval": "val", "holdout": "test"}
 OF_SPLITS = re.compile(r"is_?(train|val|valid|test)(ing|ation)?|(split|subset|partition|fold|phase)s?(_?(id|idx|no))?")
 HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
+OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels
 RUN_FILES = ("config.yaml", "used.yaml")  # of every run folder
 MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
 
@@ -101,9 +102,12 @@ def list_lines(path: Path) -> list[str]:
 
 
 def is_header(line: str) -> bool:
-    """Whether the cells of a line are such as stand above columns."""
-    cells = [cell.lower() for cell in BETWEEN.split(line)]
-    return all(any(word in cell for word in HEADERS) for cell in cells)
+    """Whether the cells of a line are made of words that stand above columns, and of nothing else.
+
+    >>> is_header("image_path,mask"), is_header("img_1 mask_1"), is_header("video")
+    (True, False, False)
+    """
+    return all(OF_HEADERS.fullmatch(cell.lower()) for cell in BETWEEN.split(line))
 
 
 def _files(root: Path, images: Path, masks: Path) -> Iterator[Path]:

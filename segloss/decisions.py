@@ -64,12 +64,17 @@ def decide(
     Args:
         prior: ``(C,)``, the share of each class in training.
         posterior: that of the logits, where it is known.
+
+    Raises:
+        ValueError: of rule ``iou``, without its terms.
     """
     if decision.rule == "tau":
         return criterion.decide(logits, decision.value)
     posterior = criterion.posterior(logits) if posterior is None else posterior
-    if decision.terms is None:
+    if decision.rule == "prior":
         return by_prior(posterior, prior, decision.value)
+    if decision.terms is None:
+        raise ValueError(f"a decision by rule {decision.rule!r} has terms, this one has none")
     return decision.terms.decide(posterior)
 
 

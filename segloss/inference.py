@@ -192,6 +192,9 @@ class CalibratedPosterior(Criterion):
     def __init__(self, criterion: Criterion, calibration: Calibration):
         super().__init__()
         self.of, self.calibration = criterion, calibration
+        self.plain_by_posterior = criterion.plain_by_posterior
+        # So that a fingerprint of an ensemble is that of its members' calibrations too; no vector of classes.
+        self.register_buffer("terms", torch.tensor([[calibration.temperature, *calibration.bias]]))
 
     @property
     def tilt(self) -> Tensor | None:

@@ -183,6 +183,13 @@ def _is_image(given: Any) -> bool:
     return _is_pil(given) or getattr(given, "ndim", 0) > 1
 
 
+def _is_map(given: Any) -> bool:
+    """An array or tensor of whole numbers without channels: a label map and no image."""
+    if not isinstance(given, Tensor | np.ndarray) or given.ndim > 2:
+        return False
+    return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
+
+
 LABEL_KEYS = ("labels", "label", "masks", "mask", "segmentation", "target")  # of samples that are dictionaries
 
 
@@ -194,6 +201,9 @@ def _label_tensor(given: Any, place: int) -> Tensor:
             what = f"sample {place} is a dictionary of {', '.join(map(str, given)) or 'nothing'}, without labels"
             raise InputError(what, f"give label maps, or call them one of {', '.join(LABEL_KEYS)}")
         given = given[key]
+    if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_map, given)):
+        what = f"sample {place} is a pair of maps of integers, two label maps or an image and its labels"
+        raise InputError(what, "give the label maps alone, a batch as one tensor (N, H, W)")
     if isinstance(given, tuple | list) and len(given) == 2 and _is_image(given[0]):
         given = given[1]
     if _is_pil(given):
@@ -210,6 +220,9 @@ def _label_tensor(given: Any, place: int) -> Tensor:
         raise InputError(
             f"label tensor {place} must be a map of class ids, got {type(given).__name__}", cure
         ) from error
+    if tensor.ndim > 3 and (tensor.ndim != 4 or 1 not in tensor.shape[1:]):
+        what = f"label tensor {place} must be (H, W) or (N, H, W), got {tuple(tensor.shape)}"
+        raise InputError(what, "give class ids: of one-hot labels labels.argmax(1)")
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
         raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
     return tensor

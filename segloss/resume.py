@@ -112,14 +112,12 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     ]
     new_head = ["auxiliary"] if now["auxiliary"] and not saved["auxiliary"] else []
     fixed = [name for name in changed if name in (*_FIXED_ON_RESUME, *new_head)]
-    of_trainer = [
-        name for name in _LEARNT_OF_TRAINER if now["trainer"].get(name) not in (None, saved["trainer"].get(name))
-    ]
+    of_trainer = [name for name in _LEARNT_OF_TRAINER if now["trainer"].get(name) != saved["trainer"].get(name)]
     differences = [
         *(f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in fixed or changed),
         *(
             f"--trainer.{name} was {saved['trainer'].get(name, 'not given')} in {where} and is "
-            f"{now['trainer'][name]} now"
+            f"{now['trainer'].get(name)} now"
             for name in of_trainer
             if not fixed
         ),

@@ -79,11 +79,11 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
 def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False) -> PairFacts:
     """Read one image and its mask, and note what is wrong instead of raising."""
     image_path, mask_path = dataset.pairs[place]
-    facts, image, mask = PairFacts(), None, None
+    facts, image, mask, empty = PairFacts(), None, None, None
     try:
         if not dataset.made_up and dataset.is_large(place):
             return _examine_rows(dataset, place)
-        image, _ = read_bands(image_path, dataset.bands)
+        image, empty = read_bands(image_path, dataset.bands)
         facts.faults += _faults_of_header(image_path, dataset.bands)
         facts.blank = bool((image == image[0, 0]).all())
         if digest:
@@ -107,6 +107,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if stray.any():
         strays = describe_strays(mask, stray, dataset.classes)
         facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
+    if empty is not None and empty.shape == labels.shape:  # of pixels without data nothing is learnt
+        labels = np.where(empty, labels.dtype.type(dataset.classes.ignored), labels)
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
     if dataset.labelled is not None:
         every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
@@ -203,12 +205,13 @@ def _without_nodata(dataset: SegmentationDataset) -> Iterator[Fault]:
             yield Fault("nodata", fault, "warning")
 
 
-def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> None:
+def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray, *, has_switch: bool = True) -> None:
     """InputError where masks of two classes are 0 and 255 among masks of 0 and 1, as the counts of all show.
 
     Args:
         dataset: the split.
         histograms: pixels of each class in each image, ``(images, C + 1)``, the ignored ones last.
+        has_switch: whether the command that asks knows ``--check off``.
     """
     classes = dataset.classes
     if not _may_be_black_and_white(dataset):
@@ -219,7 +222,7 @@ def check_histograms(dataset: SegmentationDataset, histograms: np.ndarray) -> No
     elsewhere = ignored & ~suspects & histograms[:, :-1].any(1)  # not of what is 255 all over
     if suspects.any() and second.any() and not elsewhere.any():
         files = [dataset.pairs[place][1] for place in np.flatnonzero(suspects)]
-        raise _black_and_white_error(files, f"0 and {classes.ids[1 - zero]}")
+        raise _black_and_white_error(files, f"0 and {classes.ids[1 - zero]}", has_switch)
 
 
 def _may_be_black_and_white(dataset: SegmentationDataset) -> bool:
@@ -230,9 +233,10 @@ def _may_be_black_and_white(dataset: SegmentationDataset) -> bool:
     return dataset.labelled is None  # else ignored pixels may be of a class that the image does not label
 
 
-def _black_and_white_error(files: list[Path | None], listed: str) -> InputError:
+def _black_and_white_error(files: list[Path | None], listed: str, has_switch: bool = True) -> InputError:
     what = f"holds 0 and 255 alone{more_files(files)}, while other masks hold {listed}"
-    return InputError(what, "save 255 as the second class, or --check off if it is meant to be ignored", files[0])
+    off = ", or --check off if it is meant to be ignored" if has_switch else ""
+    return InputError(what, f"save 255 as the second class{off}", files[0])
 
 
 def _unpaired(dataset: SegmentationDataset) -> Iterator[Finding]:

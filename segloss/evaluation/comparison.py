@@ -68,11 +68,18 @@ def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
     Where bad predictions are left out, two folders can lack different images; by place they would be paired wrongly.
 
     Raises:
-        InputError: no image is in all of them.
+        InputError: no image is in all of them, or one of the same name has other labels.
     """
     names = common_images({run: totals.names for run, totals in runs.items()})
     places = {run: {name: place for place, name in enumerate(totals.names)} for run, totals in runs.items()}
-    return {run: totals.counts[[places[run][name] for name in names]] for run, totals in runs.items()}
+    found = {run: totals.counts[[places[run][name] for name in names]] for run, totals in runs.items()}
+    (first, held), *others = found.items()
+    for run, counts in others:
+        if held.shape == counts.shape and (held[:, 1] != counts[:, 1]).any():
+            differ = np.flatnonzero((held[:, 1] != counts[:, 1]).any(1))
+            what = f"{run} and {first} have other labels of {len(differ)} of {len(names)} images of the same names"
+            raise InputError(f"{what}, the first {names[differ[0]]}", "score them apart: these are not the same images")
+    return found
 
 
 def compare(

@@ -131,7 +131,8 @@ def fit(
             sample = sample.map(calibration.apply)
             tilt = plain_tilt(calibration, tilt)
         rule = iou_decision(sample, counts=counted_by(run, dataset), tilt=tilt)
-        if sample.labels is not None and sample.pixels and dataset.split != "train":
+        known = run.criterion.plain_by_posterior
+        if known and sample.labels is not None and sample.pixels and dataset.split != "train":
             plain = plain_argmax(run.criterion, calibration)
             on["miou"] = {"plain": miou_on(sample, plain), "iou": miou_on(sample, rule.decide)}
     except ValueError as error:

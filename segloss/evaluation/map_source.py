@@ -21,8 +21,10 @@ from segloss.evaluation.matching import Triple
 from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior, files_of, list_maps, read_map
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.run_source import Measures, OnSample, Sample, image_result
+from segloss.evaluation.written import noted_in_maps, noted_of_palettes
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.losses import class_prior
+from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.pixel_sample import PixelSample
 from segloss.progress import Progress
 from segloss.schema import MaskOrigin
@@ -32,7 +34,7 @@ class MapSource(MaskSource):
     """A folder of probability maps against a folder of labels: decided on and calibrated as a run's own posterior.
 
     Args:
-        name, predictions, labels, classes, skip_bad, workers, training_pixels, images: as of
+        name, predictions, labels, classes, skip_bad, workers, training_pixels, images, label_ids: as of
             :class:`MaskSource`; training pixels also give the prior, and are those of the maps' run where they are not
             given.
         measures: what to count, and the decision; its ``rule`` is one more point of the sweep.
@@ -54,6 +56,7 @@ class MapSource(MaskSource):
         workers: int | None = None,
         training_pixels: tuple[int, ...] | None = None,
         images: Path | None = None,
+        label_ids: str = "auto",
         on_sample: OnSample | None = None,
     ):
         self.index = MapIndex.load(predictions)
@@ -73,7 +76,9 @@ class MapSource(MaskSource):
             workers=workers,
             training_pixels=training_pixels or self.index.training_pixels,
             images=images,
+            label_ids=label_ids,
         )
+        self._places = {name: place for place, name in enumerate(self.names)}
 
     @property
     def sees_all(self) -> bool:
@@ -96,10 +101,19 @@ class MapSource(MaskSource):
     def prior(self) -> Tensor:
         return class_prior(self.training_pixels or (1,) * len(self.classes))
 
-    def read(self, triple: Triple) -> tuple[Sample, Tensor | InputError]:
-        """Labels as a sample, and the posterior ``(1, C, H, W)``, or what is wrong with it: :func:`read_map`."""
-        labels = map_mask(read_mask(triple.true), self.classes, triple.true)
-        sample = {"name": triple.name, "labels": torch.from_numpy(labels.astype(np.int32))}
+    def read(self, triple: Triple, mask: np.ndarray | None = None) -> tuple[Sample, Tensor | InputError]:
+        """Labels as a sample, and the posterior ``(1, C, H, W)``, or what is wrong with it: :func:`read_map`.
+
+        ``mask``: the file of the labels, if it has been read. Where the image labels a part of the classes the sample
+        says which (``class_mask``), and pixels of the others are ignored.
+        """
+        labels = map_mask(read_mask(triple.true) if mask is None else mask, self.classes, triple.true)
+        sample: Sample = {"name": triple.name}
+        if self.labelled is not None:
+            place = self._places[triple.name]
+            labels = self.labelled.of_image(labels, place)
+            sample["class_mask"] = torch.from_numpy(self.labelled.masks[place])
+        sample["labels"] = torch.from_numpy(labels.astype(np.int32))
         try:
             return sample, read_map(triple.predicted, len(self.classes), labels < len(self.classes))[None]
         except InputError as error:
@@ -117,6 +131,8 @@ class MapSource(MaskSource):
             if sample is None:
                 stride = max(1, math.isqrt(posterior[0, 0].numel() * len(self) // PIXELS))
                 sample = PixelSample(ignore_index=self.classes.ignored, pixel_stride=stride, max_mib=SAMPLE_MIB)
+            if "class_mask" in seen:
+                posterior = posterior_of_labelled(posterior, seen["class_mask"][None])
             sample.update(posterior, seen["labels"][None])
         if sample is None or not sample.pixels:
             raise InputError("no pixel is labelled, so no rule can be fitted", "check --labels", self.labels)
@@ -152,10 +168,15 @@ class MapSource(MaskSource):
         return self.image(name), labels.astype(kind), predicted.numpy().astype(kind)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
-        seen, posterior = self.read(item[1])
+        triple = item[1]
+        mask = read_mask(triple.true)
+        seen, posterior = self.read(triple, mask)
         if isinstance(posterior, InputError):
             return posterior
         result, predicted, found = image_result(seen, posterior, self.reader, self.prior, self.measures)
+        decided = predicted.numpy()
+        result.noted = noted_in_maps(mask, decided, seen["labels"].numpy(), decided, self.classes)
+        result.noted["palette"] = noted_of_palettes((triple.true, mask))
         if self.on_sample is not None:
             self.on_sample(seen, predicted, found)
         return result

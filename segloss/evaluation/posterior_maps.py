@@ -23,6 +23,7 @@ from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json
 from segloss.inference import AveragedPosterior
+from segloss.iou_rule import IoUDecision
 from segloss.losses import Criterion
 from segloss.losses.criterion import per_class
 from segloss.runs import Run
@@ -56,10 +57,12 @@ class MapIndex:
     def of(cls, run: Run) -> "MapIndex":
         tilt, kept = run.criterion.tilt, run.kept
         plain = None if tilt is None else tuple(tilt.tolist())
-        return cls(run.classes.names, run.counts.pixels, plain, kept.calibration, kept.point)
+        return cls(run.classes.names, run.counts.complete.pixels, plain, kept.calibration, kept.point)
 
     def save(self, folder: Path) -> None:
         point = None if self.point is None else {"rule": self.point.rule, "value": self.point.value}
+        if self.point is not None and self.point.terms is not None:
+            point = {"rule": self.point.rule, "terms": self.point.terms.to_dict()}
         content = {**vars(self), "calibration": self.calibration and self.calibration.to_dict(), "point": point}
         write_json(folder / INDEX, content)
 
@@ -78,7 +81,7 @@ class MapIndex:
                 pixels and tuple(map(int, pixels)),
                 tilt and tuple(map(float, tilt)),
                 calibration and Calibration.from_dict(calibration),
-                point and Decision(str(point["rule"]), float(point["value"])),
+                point and _point(point),
             )
             bias = found.calibration and found.calibration.bias
             if any(len(term or names) != len(names) for term in (found.training_pixels, found.tilt, bias)):
@@ -86,6 +89,14 @@ class MapIndex:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError("cannot be read", "save the maps again, or delete it to read them alone", path) from error
         return found
+
+
+def _point(content: dict[str, Any]) -> Decision | None:
+    """The chosen point; None, so that it is fitted to the maps, where it is the rule and was saved without terms."""
+    rule = str(content["rule"])
+    if rule == "iou":
+        return Decision(rule, terms=IoUDecision.from_dict(content["terms"])) if "terms" in content else None
+    return Decision(rule, float(content["value"]))
 
 
 class SavedPosterior(AveragedPosterior):

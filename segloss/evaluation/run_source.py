@@ -75,18 +75,16 @@ def image_result(
     num_classes, class_mask = logits.shape[1], sample.get("class_mask")
     posterior = criterion.posterior(logits) if measures.calibration or measures.decision.rule != "tau" else None
     predicted = decide(criterion, logits, prior, measures.decision, posterior)[0].cpu()
-    counted_as = predicted
-    if class_mask is not None:
-        counted_as = ignore_unlabelled(predicted[None], class_mask[None], ignored_in(num_classes))[0]
+    counted_as = _counted_as(sample, predicted, num_classes)
     labels, decided = (ids.numpy().astype(map_dtype(num_classes)) for ids in (sample["labels"], counted_as))
     matrix, ignored = confusion_of(decided, labels, num_classes)
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
     if measures.calibration and posterior is not None:
-        seen = (lambda p: p) if class_mask is None else partial(_of_labelled, class_mask)
-        posterior = seen(posterior)
-        result.calibration, result.brier = calibration_counts(posterior[0], sample["labels"])
-        result.likelihood = likelihood_counts(posterior[0], sample["labels"])
+        seen = (lambda p: p) if class_mask is None else partial(of_labelled, class_mask)
+        read = seen(posterior)[0]
+        result.calibration, result.brier = calibration_counts(read, sample["labels"])
+        result.likelihood = likelihood_counts(read, sample["labels"])
         if isinstance(criterion, CalibratedPosterior):
             raw = seen(criterion.of.posterior(logits))[0]
             bins, brier = calibration_counts(raw, sample["labels"])
@@ -101,7 +99,14 @@ def image_result(
     return result, predicted, posterior
 
 
-def _of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
+def _counted_as(sample: Sample, predicted: Tensor, num_classes: int) -> Tensor:
+    """Class numbers ``(H, W)`` as they are counted: of classes that the image does not label as no class."""
+    if "class_mask" not in sample:
+        return predicted
+    return ignore_unlabelled(predicted[None], sample["class_mask"][None], ignored_in(num_classes))[0]
+
+
+def of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
     return posterior_of_labelled(posterior, class_mask[None].to(posterior.device))
 
 
@@ -206,7 +211,8 @@ class RunSource:
         }
 
     def key(self) -> dict[str, Any]:
-        return {**self.identity(), "data": self.dataset.fingerprint(), "images": hash_names(self.dataset)}
+        of_data = {"data": self.dataset.fingerprint(), "images": hash_names(self.dataset)}
+        return {**self.identity(), **of_data, "device": self.device.type}
 
     def image(self, name: str) -> np.ndarray:
         """RGB ``(H, W, 3)`` of one sample."""
@@ -264,7 +270,8 @@ class RunSource:
                 self.on_sample(sample, predicted, posterior)
             total = result if total is None else added(total, result)
             if in_pieces and self.measures.counted:  # which look at neighbours: at the whole map
-                maps.append((predicted.numpy().astype(kind), sample["labels"].numpy().astype(kind)))
+                counted_as = _counted_as(sample, predicted, len(self.classes))
+                maps.append((counted_as.numpy().astype(kind), sample["labels"].numpy().astype(kind)))
             if ends(sample, scores):
                 if maps:
                     decided, labels = (np.concatenate(rows) for rows in zip(*maps, strict=True))

@@ -260,18 +260,21 @@ def sources_of_masks(
         if given and not any(of_maps):
             what = f"--{flag} needs probability maps, which --predictions do not hold"
             raise InputError(what, "leave it out, or say --prediction-form probability")
+    if config.prediction_ids != "auto" and all(of_maps):
+        what = "--prediction-ids says what ids of masks mean, and --predictions hold probability maps"
+        raise InputError(what, "leave it out; channels are classes in the order of the class table")
     classes = class_table(config.class_table, labels)
     say(f"form: masks against {labels}, {len(classes)} classes: {', '.join(classes.names)}")
     counts = training_pixels_of(config.training_counts, classes)
     names = config.names or distinct_names(Path(path).resolve().name for path in config.predictions)
     how: dict[str, Any] = {"skip_bad": config.skip_bad, "workers": config.workers, "training_pixels": counts}
     how["images"] = None if config.images is None else Path(config.images)
-    ids: dict[str, Any] = {"prediction_ids": config.prediction_ids, "label_ids": config.label_ids}
-    ids["counted"] = counted_of(config)
+    how["label_ids"] = config.label_ids
+    of_masks: dict[str, Any] = {"prediction_ids": config.prediction_ids, "counted": counted_of(config)}
     return [
         _source_of_maps(config, MapSource(name, Path(path), labels, classes, **how), say, progress)
         if maps
-        else MaskSource(name, Path(path), labels, classes, **ids, **how)
+        else MaskSource(name, Path(path), labels, classes, **of_masks, **how)
         for name, path, maps in zip(names, config.predictions, of_maps, strict=True)
     ]
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.report.suspects import Suspect, SuspectImage
 
 MARGIN = 0.5  # of probability, by which another class leads the labelled one
@@ -109,6 +110,8 @@ class Suspects:
     def __call__(self, sample: dict[str, Any], _: Tensor, posterior: Tensor | None) -> None:
         assert posterior is not None  # asked for with calibration
         labels = sample["labels"]
+        if "class_mask" in sample:
+            posterior = posterior_of_labelled(posterior, sample["class_mask"][None].to(posterior.device))
         if "top" in sample:  # regions know no pieces: the image is held
             self._pieces.append((posterior, labels))
             if sample["top"] + posterior.shape[-2] < sample["size"][0]:

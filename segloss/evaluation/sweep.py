@@ -38,9 +38,9 @@ def sweep_counts(
     valid = labels < num_classes
     true = labels[valid]
     posterior = criterion.posterior(logits)
-    grids = {name: [Decision(name, value) for value in grid] for name, grid in GRIDS.items()}
-    if criterion.tilt is None or bool((criterion.tilt == criterion.tilt[0]).all()):
-        del grids["tau"]
+    grids = {"tau": [Decision("tau", value) for value in _taus(criterion)]}
+    grids["prior"] = [Decision("prior", value) for value in GRIDS["prior"]]
+    grids = {name: grid for name, grid in grids.items() if grid}
     if rule is not None:
         grids["iou"] = [Decision("iou", terms=rule)]
     found = {}
@@ -55,12 +55,24 @@ def sweep_counts(
     return found
 
 
+def _taus(criterion: Criterion) -> Sequence[float]:
+    """Those that decide otherwise; of scores without a tilt that are calibrated the plain argmax alone, which prior 0,
+    the argmax of the calibrated posterior, is not."""
+    tilt = criterion.tilt
+    if not criterion.plain_by_posterior or not (tilt is None or bool((tilt == tilt[0]).all())):
+        return GRIDS["tau"]
+    return () if getattr(criterion, "calibration", None) is None else (PLAIN["tau"],)
+
+
 def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[SweepPoint]:
     """The scores at each value of each rule, by a protocol. ``tail``: the rarest classes in training."""
     true = torch.from_numpy(totals.matrix.sum(1))
     table = []
     for rule, counts in totals.sweep.items():
-        points = zip(GRIDS.get(rule, (None,)), torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
+        values = GRIDS.get(rule, (None,))
+        if len(values) != len(counts):
+            values = (PLAIN[rule],)
+        points = zip(values, torch.from_numpy(counts), totals.sweep_pairs[rule].tolist(), strict=True)
         for value, point, (ious, pairs) in points:
             scores = Scores.from_counts(point[:, 0], true, point[:, 1], protocol)
             miou = scores.miou

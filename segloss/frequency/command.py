@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segloss.config import FrequencyConfig
 from segloss.datasets.bands import choose_bands
+from segloss.doctor.examination import check_histograms
 from segloss.errors import InputError
 from segloss.files import write_json
 from segloss.flags import parse_config
@@ -98,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         if not histograms[:, :-1].any():
             what = f"split {dataset.split!r} has no labelled pixel"
             raise InputError(what, "leave it out of --split", where=config.dataset)
+        check_histograms(dataset, histograms.numpy(), has_switch=False)
         if here().rank == 0:
             splits.append((counts_of(dataset, histograms), histograms, source))
     if here().rank:

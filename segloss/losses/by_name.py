@@ -103,6 +103,10 @@ class SumLoss(Criterion):
     def plain_scores(self, posterior: Tensor) -> Tensor:
         return self._first.plain_scores(posterior)
 
+    @property
+    def plain_by_posterior(self) -> bool:  # type: ignore[override]
+        return self._first.plain_by_posterior
+
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
         return self._first.decide_at(logits, tau)
 

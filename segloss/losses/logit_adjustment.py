@@ -213,12 +213,13 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted", function=logit_adj
 class VectorScalingLoss(_AdjustedLoss, name="vector_scaling", function=vector_scaling_loss):
     r"""Module form of :func:`vector_scaling_loss`.
 
-    The scales make its plain argmax no tilted posterior: :meth:`posterior` reads
+    The scales make its plain argmax no tilted posterior, nor can it be told from posteriors: :meth:`posterior` reads
     :math:`\mathrm{softmax}(\Delta z + \iota - \log w)`, and :meth:`decide` goes from there (tau = 0) in a straight
     line to the plain scores (tau = 1). The declared tilt is None.
     """
 
     posterior_formula = "other"
+    plain_by_posterior = False
     scales: Tensor
     shifts: Tensor
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from segloss.config import DataOptions, PlanConfig, TrainConfig
 from segloss.datasets.bands import choose_bands
+from segloss.doctor.examination import check_histograms
 from segloss.files import write_text
 from segloss.flags import flag_of, keys_of, parse_config, to_plain_dict
 from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
@@ -25,7 +26,9 @@ def look(config: DataOptions, machine: MachineFacts) -> Fingerprint:
         dataset.check_partners()
         dataset.check_files()
     progress = progress_bar("looking at masks")
-    require_two_classes(counts_of(train, image_histograms(train, progress=progress)[0]))
+    for dataset in splits:
+        check_histograms(dataset, image_histograms(dataset, progress=progress)[0].numpy(), has_switch=False)
+    require_two_classes(counts_of(train, image_histograms(train)[0]))
     return fingerprint_of(train, val, machine, progress)
 
 

@@ -124,6 +124,9 @@ class Images:
         found = [path for path in there if agreement(path) == best]
         if len(found) > 1:
             raise ValueError(f"its image {text} may be {' or '.join(str(path) for path in found[:3])}")
+        own_split = folder_split(found[0], self.root)
+        if split and own_split and own_split != split:
+            raise ValueError(f"its image {text} is not below {self.root}: {found[0]} is of {own_split}")
         return found[0]
 
 

@@ -41,11 +41,13 @@ class AveragedWeights(Callback):
         self.swapped = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen, "step": self.step, "decay": self.decay}
+        return {"seen": self.seen, "step": self.step, "decay": self.decay, "first_epoch": self.first_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        if bool(state.get("decay", self.decay)) == bool(self.decay):  # else the mean is of the other kind: begun anew
+        # The mean is begun anew where it was of the other kind, or of epochs that are not the last ones any more.
+        same_kind = bool(state.get("decay", self.decay)) == bool(self.decay)
+        if same_kind and (self.decay or state.get("first_epoch", self.first_epoch) == self.first_epoch):
             self.seen = state["seen"]
 
     def _tensors(self, task: L.LightningModule) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from segloss.config import TrainConfig
+from segloss.config.training import LossOptions
 from segloss.errors import InputError
-from segloss.flags import to_plain_dict
+from segloss.flags import keys_of, to_plain_dict
 from segloss.inference import same_shape_groups
 from segloss.losses import Criterion
 from segloss.losses.late_jaccard import late_jaccard_loss
@@ -291,7 +292,12 @@ class SegmentationTask(L.LightningModule):
         ]:
             checkpoint["optimizer_states"] = []  # Lightning then leaves the new one as it is
             self.anew.append("the optimiser begins anew: what it has gathered is of other options")
-        if before["monitor"] != now["monitor"]:
+        of_loss = [key.name for key in keys_of(LossOptions)]
+        other_loss = now["monitor"] == "loss" and any(before.get(name) != now.get(name) for name in of_loss)
+        if other_loss:  # whose values the best one so far says nothing of
+            states = checkpoint["callbacks"].items()
+            checkpoint["callbacks"] = {key: state for key, state in states if "'val_loss'" not in key}
+        if before["monitor"] != now["monitor"] or other_loss:
             self.anew.append(f"best.ckpt is chosen anew, by {now['monitor']}")
 
     def on_train_start(self) -> None:

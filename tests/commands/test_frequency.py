@@ -413,3 +413,27 @@ def test_the_command_counts_made_up_streets_without_any_folder(capsys):
     printed = capsys.readouterr().out
     assert "synthetic val: 40 images" in printed
     assert "bicyclist" in printed
+
+
+def test_masks_of_0_and_255_among_masks_of_0_and_1_are_refused(tmp_path):
+    root = folder_tree(tmp_path / "two", splits=("train",), ids=(0, 1), classes="- wall\n- crack\n")
+    write_png(root / "masks/train/b.png", random_mask(0, (12, 17), (0, 255)))
+    with pytest.raises(InputError, match="holds 0 and 255 alone, while other masks hold 0 and 1; save 255 as"):
+        main(["--dataset", "folder", "--data-path", str(root)])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([[torch.zeros(4, 4).long(), torch.ones(4, 4).long()]], "sample 0 is a pair of maps of integers"),
+        ([(np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8))], "sample 0 is a pair of maps of integers"),
+        ([torch.zeros(2, 3, 4, 4).long()], r"label tensor 0 must be \(H, W\) or \(N, H, W\), got \(2, 3, 4, 4\)"),
+    ],
+)
+def test_what_may_be_two_label_maps_or_channels_is_not_guessed(given, message):
+    with pytest.raises(InputError, match=message):
+        count_labels(given, 2)
+
+
+def test_a_batch_may_have_one_channel():
+    assert count_labels([torch.ones(2, 1, 4, 4).long()], 2).pixels == (0, 32)

@@ -843,3 +843,11 @@ def test_coco_is_known_by_its_lists_whatever_its_first_key(tmp_path):
 def test_other_files_are_no_outlines(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert kind_of(tmp_path / name) is None
+
+
+def test_outlines_are_not_drawn_on_the_image_of_the_same_name_in_another_split(tmp_path):
+    content = outlines({"segmentation": SMALL})
+    content["images"][0]["file_name"] = "000001.png"
+    coco_tree(tmp_path / "s", content, "annotations/instances_train.json", "val")
+    message = refused(tmp_path / "s")
+    assert "its image 000001.png is not below" in message and "val/000001.png is of val" in message

@@ -10,7 +10,7 @@ import tifffile
 import torch
 from band_trees import NODATA, band_tree, scene, write_geotiff
 from data_trees import folder_tree, random_image, random_mask, write_png
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segloss import band_statistics
 from segloss.band_statistics import combine, image_statistics, load_or_count_bands
@@ -23,6 +23,7 @@ from segloss.datasets.masks import read_mask
 from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
 from segloss.doctor import examine
+from segloss.doctor.examination import examine_pair
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, load_or_count
 from segloss.training.data import training_data
@@ -291,6 +292,39 @@ def test_what_gdals_mask_leaves_out_is_ignored_and_filled(tmp_path, inside):
     assert choose_bands([dataset]).gaps
     image, labels = dataset.read_pair(0)
     assert (labels[:, :10] == 255).all() and (labels[:, 10:] != 255).all() and (image[:, :10] == 0).all()
+
+
+def test_what_is_counted_is_counted_anew_where_gdals_mask_beside_an_image_changes(tmp_path):
+    root = band_tree(tmp_path, (("train", 1),))
+    dataset = build_dataset("folder", root, "train")
+    states = [dataset.images_state()]
+    for value in (0, 255):
+        tifffile.imwrite(root / "images/train/0.tif.msk", np.full((64, 96 - value // 100), value, np.uint8))
+        states.append(dataset.images_state())
+    assert len({*states}) == 3
+
+
+def test_the_doctor_counts_no_pixel_without_data(tmp_path):
+    root = band_tree(tmp_path, (("train", 1),), nodata=NODATA)
+    mask = read_mask(root / "masks/train/0.png")
+    mask[:, 10:], mask[:, :10] = 0, 1
+    write_png(root / "masks/train/0.png", mask)
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    counts = count_dataset(dataset)
+    assert examine_pair(dataset, 0).histogram.tolist() == [*counts.pixels, counts.ignored_pixels] == [64 * 86, 0, 640]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("turn", [3, 6, 7])
+def test_an_image_is_turned_as_its_exif_says_with_an_alpha_channel_too(tmp_path, name, bands, turn):
+    pixels = np.dstack([random_image(0, (12, 17)), np.full((12, 17), 255, np.uint8)])[..., :bands]
+    exif = Image.Exif()
+    exif[274] = turn
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif, lossless=True)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))[..., :3]
+    np.testing.assert_array_equal(read_image(tmp_path / name), shown)
 
 
 def test_a_gap_in_one_band_is_filled_and_its_label_kept(tmp_path):

@@ -200,3 +200,17 @@ def test_a_mask_of_0_and_255_is_read_with_255_as_a_class(tmp_path):
     path.write_text("classes:\n  - {name: background, id: 0}\n  - {name: crack, id: 255}\n")
     table = read_class_file(path)
     assert ids_of(table)[[0, 255]].tolist() == [0, 1] and table.ignore_ids == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "background: 0\nroad: 1\nignore_index: 255\n",
+        "classes: {background: 0, road: 1}\nignore_index: 0\n",
+        "names: {0: background, 1: road}\nignored: [0]\n",
+    ],
+)
+def test_another_word_for_ignore_is_no_class_and_not_passed_over(tmp_path, text):
+    (tmp_path / "classes.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"unknown key 'ignore.*write the ids that are ignored as ignore: \[255\]"):
+        read_class_file(tmp_path / "classes.yaml")

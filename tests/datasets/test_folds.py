@@ -2,13 +2,16 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from data_trees import folder_tree
 from street_trees import street_tree, write_scene
 
 from segloss.config import DataOptions, TrainConfig
-from segloss.datasets.folds import deal, part_of
+from segloss.datasets import build_dataset
+from segloss.datasets.folds import deal, fold_split, part_of
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 
@@ -103,3 +106,17 @@ def test_what_cannot_be_dealt_is_refused_in_one_line(data):
         opened(data, "val", "1/99")
     with pytest.raises(InputError, match=r"--fold 1/3: needs images in files; leave it out, or write"):
         from_plain_dict(DataOptions, {"dataset": "synthetic", "fold": "1/3"}).open("val")
+
+
+def test_lists_with_classes_and_masks_of_other_ids_cannot_be_parted_anew(tmp_path):
+    root = folder_tree(tmp_path, images="abcd", ids=(0, 1, 2))
+    for split, names in (("train", "ab"), ("val", "cd")):
+        (root / f"{split}.txt").write_text("".join(f"{name} wall;floor\n" for name in names))
+    with pytest.raises(InputError, match="column of classes cannot be parted anew; say it in"):
+        from_plain_dict(DataOptions, {"dataset": "folder", "data_path": str(root), "fold": "1/2"}).open("train")
+    parts = [build_dataset("folder", root, split) for split in ("train", "val")]
+    for part in parts:
+        part.found.labelled = {}
+    parts[1].classes = replace(parts[1].classes, mask_ids=((7, 0), (8, 1)))
+    with pytest.raises(InputError, match="masks of val are read by other ids than those of train"):
+        fold_split(parts, "train", "1/2")

@@ -347,3 +347,48 @@ def test_frames_of_one_name_in_two_cities_are_two(tmp_path):
         other.write_bytes(path.read_bytes())
     dataset = build_dataset("cityscapes", root, "train")
     assert len(dataset) == 3 and all(image.parent.name == mask.parent.name for image, mask in dataset.pairs)
+
+
+# ---- lines
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "lines"),
+    [
+        (["img_1", "img_2"], ["mask_1", "mask_2"], "img_1 mask_1\nimg_2 mask_2\n"),
+        (["video", "gt_2"], ["video", "gt_2"], "video\ngt_2\n"),
+        (["img_1", "img_2"], ["mask_1", "mask_2"], "image_path mask_path\nimg_1 mask_1\nimg_2 mask_2\n"),
+        (["a", "b"], ["a", "b"], "FileName\na\nb\n"),
+    ],
+)
+def test_a_first_line_is_a_header_only_where_it_is_words_of_headers_alone(tmp_path, images, masks, lines):
+    tree(tmp_path, images, masks)
+    (tmp_path / "train.txt").write_text(lines)
+    assert paired(tmp_path, "train") == dict(zip(images, masks, strict=True))
+
+
+def test_a_first_line_of_an_image_that_is_missing_is_no_header(tmp_path):
+    tree(tmp_path, ["image_2", "image_3"], ["image_2", "image_3"])
+    (tmp_path / "train.txt").write_text("image_1\nimage_2\nimage_3\n")
+    with pytest.raises(InputError, match="lists image_1"):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_another_file_of_the_same_stem_is_not_taken_for_the_one_that_is_listed(tmp_path):
+    tree(tmp_path, "ab", "ab")
+    (tmp_path / "images/a.gif").write_bytes(b"GIF89a")
+    (tmp_path / "train.txt").write_text("images/a.gif\nimages/b.png\n")
+    with pytest.raises(InputError, match=r"lists images/a\.gif"):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_two_lists_of_a_split_that_say_other_things_are_refused(tmp_path):
+    tree(tmp_path, "abcd", "abcd")
+    (tmp_path / "splits").mkdir()
+    for split, names in (("train", "ab"), ("val", "cd")):
+        (tmp_path / f"{split}.txt").write_text("\n".join(names))
+        (tmp_path / f"splits/{split}.txt").write_text("\n".join(names[::-1]) + "\n")
+    assert paired(tmp_path, "train") == {"a": "a", "b": "b"}
+    (tmp_path / "splits/train.txt").write_text("a\nc\n")
+    with pytest.raises(InputError, match=r"splits/train\.txt: lists images of train, and .*train\.txt others"):
+        build_dataset("folder", tmp_path, "train")

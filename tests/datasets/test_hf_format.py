@@ -65,6 +65,15 @@ def rows_of(split: str, count: int, named: bool = True) -> "datasets.Dataset":
     return datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
 
 
+def undecoded(split: str, count: int) -> list[dict]:
+    """Rows as :func:`rows_of` makes them, of bytes."""
+    both = (map(png, pixels_of(split, place)) for place in range(count))
+    return [
+        {"image": {"bytes": i, "path": f"{n}.png"}, "label": {"bytes": m, "path": None}}
+        for n, (i, m) in enumerate(both)
+    ]
+
+
 def parquet(root: Path, splits=SPLITS, classes=True, **options) -> Path:
     root.mkdir(parents=True)
     for split, count in splits.items():
@@ -228,6 +237,19 @@ def test_a_mask_that_is_not_there_makes_a_lonely_image_and_none_a_split_without(
             opened(root, streaming=streaming)
         assert opened(root, lonely=True, streaming=streaming).names == ["train0"]
         assert not opened(root, "test", streaming=streaming).has_labels
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_without_mask_are_told_of_where_train_alone_is_parted(tmp_path, streaming):
+    root = parquet(tmp_path / "set", splits={"train": 10})
+    rows = [{**row, "label": None if n in (2, 5) else row["label"]} for n, row in enumerate(undecoded("train", 10))]
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    datasets.Dataset.from_list(rows, features=kinds).to_parquet(root / "train-00000-of-00001.parquet")
+    for split in ("train", "val"):
+        with pytest.raises(InputError, match="image without mask"):
+            opened(root, split, streaming=streaming)
+    names = [name for split in ("train", "val") for name in opened(root, split, lonely=True, streaming=streaming).names]
+    assert len({*names}) == len(names) == 8
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -313,6 +313,11 @@ def test_calibration_looks_at_the_posterior_of_the_labelled_classes(tmp_path):
     assert result.brier == pytest.approx(wanted, rel=1e-5)
 
 
+def test_what_is_saved_is_the_networks_own_posterior(tmp_path):
+    _, _, posterior = scores(tmp_path, calibration=True)
+    assert (posterior[:, 2] > 0).all() and torch.allclose(posterior.sum(1), torch.ones(1, 1, 4))
+
+
 def test_folders_of_predictions_are_scored_alike(tmp_path):
     root = merged_tree(tmp_path / "data", splits=("val",))
     for place, path in enumerate(sorted((root / "masks/val").rglob("*.png"))):

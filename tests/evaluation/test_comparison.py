@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -345,8 +346,9 @@ def test_two_seeds_without_spread_over_images_have_students_interval_of_two_numb
 
 
 def totals(names, seed=0):
-    """Of images whose counts tell them apart."""
-    matrices = {name: np.full((2, 3), 10 * (ord(name) - ord("a")) + seed + 1) for name in names}
+    """Of images whose counts tell them apart; the labels are the same whatever the seed."""
+    first = {name: 10 * (ord(name) - ord("a")) + 1 for name in names}
+    matrices = {name: np.array([[n + seed, n + 5 - seed, n]] * 2) for name, n in first.items()}
     return Totals.of(ImageResult(name, matrix, 0) for name, matrix in matrices.items())
 
 
@@ -369,6 +371,16 @@ def test_runs_on_the_same_images_are_compared_on_all_of_them():
 def test_runs_without_a_common_image_are_refused():
     with pytest.raises(InputError, match="no image is in all of x, y; score them apart"):
         on_common_images({"x": totals("ab"), "y": totals("cd")})
+
+
+def test_images_of_the_same_names_with_other_labels_are_not_paired():
+    one, two = (
+        SimpleNamespace(names=["a", "b"], counts=np.array([[[1, 0], [4, 2], [4, 2]], [[1, 1], [3, held], [4, 2]]]))
+        for held in (3, 2)
+    )
+    assert on_common_images({"x": one, "y": one})["y"].shape == (2, 3, 2)
+    with pytest.raises(InputError, match="y and x have other labels of 1 of 2 images of the same names, the first b"):
+        on_common_images({"x": one, "y": two})
 
 
 # What cannot be compared.

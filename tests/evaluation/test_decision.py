@@ -171,7 +171,7 @@ def test_the_runs_own_rule_is_used_and_said(run, tmp_path, capsys):
 
 def test_a_run_without_a_rule_fits_it_first_the_same_way(run, tmp_path, capsys):
     rule = kept(run)["rule"]
-    scores(without_decision(run), tmp_path / "a", "--decision", "iou", "--calibrate", "--batch-size", "2")
+    scores(without_decision(run), tmp_path / "a", "--decision", "iou", "--calibrate", "--batch-size", "4")
     said = capsys.readouterr().out
     assert kept(run)["rule"]["terms"]["slope"] == pytest.approx(rule["terms"]["slope"], rel=1e-2)
     assert (

@@ -15,6 +15,7 @@ from segloss.evaluation.ensemble import EnsembleReader, ensemble_of
 from segloss.evaluation.sources import predict_images, sources_of_runs
 from segloss.flags import from_plain_dict
 from segloss.inference import Views, infer, infer_dataset, reader_of
+from segloss.kept import Kept, fingerprint
 from segloss.losses import build_criterion
 from segloss.pixel_counts import count_labels
 from segloss.runs import Run, Used, checkpoint_content
@@ -44,6 +45,17 @@ def batch(images: int = 3) -> list[dict]:
     generator = torch.Generator().manual_seed(0)
     made = torch.randint(0, 256, (images, 3, 64, 96), dtype=torch.uint8, generator=generator)
     return [{"image": image, "name": str(place), "size": (80, 120)} for place, image in enumerate(made)]
+
+
+def test_an_ensemble_of_members_calibrated_otherwise_has_other_weights(tmp_path):
+    found = set()
+    for temperature in (None, 2.0, 3.0):
+        runs = [run_of(0), run_of(1)]
+        if temperature is not None:
+            kept = Kept(calibration=Calibration(temperature, (0.0,) * 11))
+            runs[0].__dict__["kept"] = kept
+        found.add(fingerprint(*(lambda run: (run.model, run.criterion))(ensemble_of(runs, tmp_path, silent))))
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("views", [Views(), Views(flip=True), Views(scales=(0.5, 1.0))], ids=["once", "flip", "scales"])

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ RULES = {  # the rules that move the decision of each loss
     "logit_adjusted": {"tau", "prior"},
     "weighted_ce": {"tau", "prior"},
     "weighted_ce+dice": {"tau", "prior"},
+    "vector_scaling": {"tau", "prior"},  # no tilt, yet tau goes from the posterior's argmax to that of the scores
 }
 
 
@@ -465,6 +467,22 @@ def test_every_criterion_decides_by_the_rule_on_its_posterior(loss):
     assert torch.equal(
         decide(criterion, logits, class_prior(COUNTS), Decision("iou", terms=rule)), rule.decide(posterior)
     )
+
+
+@pytest.mark.parametrize("loss", ["ce", "mse"])
+def test_the_plain_argmax_is_a_point_of_a_calibrated_sweep(loss):
+    criterion, (logits, labels) = build_criterion(loss, COUNTS), made_up()
+    calibrated = reader_of(criterion, calibration=Calibration(2.0, (1.0, -1.0, 0.5, -0.5)))
+    found = sweep_counts(calibrated, logits, labels, class_prior(COUNTS))
+    matrix = confusion_of(logits.argmax(1)[0], labels)
+    np.testing.assert_array_equal(found["tau"], np.stack([matrix.diagonal(), matrix.sum(0)[:CLASSES]], 1)[None])
+    assert (found["prior"][0] != found["tau"][0]).any()  # the argmax of the calibrated posterior
+    pairs = {rule: np.ones((len(counts), 2)) for rule, counts in found.items()}
+    totals = SimpleNamespace(matrix=matrix.numpy(), sweep=found, sweep_pairs=pairs)
+    table = sweep_table(totals, (3,))
+    assert [row.value for row in table if row.rule == "tau"] == [1.0]
+    right = Scores.from_counts(matrix.diagonal(), matrix.sum(1), matrix.sum(0)[:CLASSES])
+    assert table[0].miou == pytest.approx(right.miou)
 
 
 def test_operating_points_do_not_see_the_calibration_and_the_rule_does():

@@ -4,7 +4,9 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,9 +18,13 @@ from street_trees import TINY, street_tree
 import eval_seg
 import segloss
 import train_seg
+from segloss import PixelCounts
 from segloss.datasets.classes import ClassTable
+from segloss.datasets.tables import CAMVID_11
+from segloss.decisions import Decision, decide
 from segloss.errors import InputError
 from segloss.evaluation.map_source import MapSource, decision_of_maps
+from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.posterior_maps import (
     MapIndex,
     SavedPosterior,
@@ -28,6 +34,7 @@ from segloss.evaluation.posterior_maps import (
     write_pictures,
 )
 from segloss.iou_rule import iou_decision
+from segloss.losses import build_criterion
 from segloss.runs import load_run
 
 SIZE = (13, 17)
@@ -125,6 +132,32 @@ def test_auto_takes_the_runs_chosen_point_before_the_rule(run, saved, tmp_path):
     assert of_maps(tmp_path / "point", run, maps, "--decision", "auto")["decision"] == "prior 0.3"
 
 
+def test_a_chosen_rule_is_saved_with_its_terms_and_fitted_where_it_was_saved_without(run, saved, tmp_path):
+    maps = Path(shutil.copytree(saved / "probability", tmp_path / "maps"))
+    index, rule = MapIndex.load(maps), load_run(run).kept.rule
+    replace(index, point=Decision("iou", terms=rule)).save(maps)
+    assert MapIndex.load(maps).point == Decision("iou", terms=rule)
+    posterior = next(iter(MapSource("maps", maps, run.parent / "data/testannot", CAMVID_11)._maps()))[1]
+    found = decision_of_maps(MapSource("maps", maps, run.parent / "data/testannot", CAMVID_11), "auto")
+    assert torch.equal(decide(SavedPosterior(index), posterior, torch.ones(11), found), rule.decide(posterior))
+    content = json.loads((maps / "probability.json").read_text())
+    (maps / "probability.json").write_text(json.dumps({**content, "point": {"rule": "iou", "value": 1.0}}))
+    fitted = of_maps(tmp_path / "auto", run, maps, "--decision", "auto")
+    assert fitted["miou"] == of_maps(tmp_path / "iou", run, maps, "--decision", "iou")["miou"]
+    with pytest.raises(ValueError, match="rule 'iou' has terms"):
+        decide(SavedPosterior(index), posterior, torch.ones(11), Decision("iou"))
+
+
+def test_the_training_pixels_of_maps_are_as_if_every_image_labelled_all_classes():
+    of_both = {"pixels": (60, 10), "images": (2, 1), "pixels_of_images": (100, 50)}
+    part = {"labelled_images": (2, 1), "seen_pixels": (100, 50)}
+    counts = PixelCounts(("a", "b"), **of_both, ignored_pixels=0, image_count=2, **part)
+    kept = SimpleNamespace(calibration=None, point=None)
+    classes = SimpleNamespace(names=("a", "b"))
+    run = SimpleNamespace(criterion=build_criterion("ce", (2, 1)), counts=counts, classes=classes, kept=kept)
+    assert MapIndex.of(run).training_pixels == counts.complete.pixels != counts.pixels
+
+
 def test_a_sweep_of_maps_is_that_of_the_run(run, saved, tmp_path):
     evaluate(tmp_path / "run", "--checkpoint", run, "--check", "off", "--sweep-tau", *VIEWS)
     of_maps(tmp_path / "maps", run, saved / "probability", "--sweep-tau")
@@ -158,7 +191,8 @@ def test_maps_of_images_without_labels_are_those_of_the_split(run, saved, tmp_pa
 
 def test_maps_are_the_calibrated_posterior_in_half_precision(run, tmp_path):
     flags = ["--checkpoint", str(run), "--images", str(run.parent / "data/test"), "--save", "probability"]
-    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path), "--workers", "0"])
+    # One by one, as below: in a batch scores are rounded otherwise, and clipped ones jump.
+    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path), "--workers", "0", "--batch-size", "1"])
     loaded = load_run(run)
     image = cv2.imread(str(run.parent / "data/test/test_0.png"))[..., ::-1]
     with torch.inference_mode():
@@ -288,6 +322,52 @@ def test_decisions_need_probability_maps(tmp_path, capsys):
     both = ["--predictions", tmp_path / "pred", tmp_path / "elsewhere", "--labels", tmp_path / "true"]
     found = evaluate(tmp_path / "out", *both, "--decision", "iou", "--sweep-tau")  # beside maps, ids are as they are
     assert "decision" not in found["pred"] and found["elsewhere"]["decision"] == "iou"
+
+
+def perfect_maps(root: Path, labels: dict[str, np.ndarray], num_classes: int) -> None:
+    """Maps that are right wherever ``labels`` hold a class number."""
+    (root / "pred").mkdir(parents=True)
+    for name, ids in labels.items():
+        known = np.where(ids < num_classes, ids, 0)
+        np.savez(root / f"pred/{name}.npz", np.eye(num_classes, dtype=np.float32)[known].transpose(2, 0, 1))
+
+
+def test_labels_beside_maps_may_hold_train_ids(tmp_path, capsys):
+    labels = {"a": np.arange(76, dtype=np.uint8).reshape(4, 19) % 19}
+    perfect_maps(tmp_path, labels, 19)
+    write_png(tmp_path / "true/a.png", labels["a"])
+    flags = ["--class-table", "cityscapes", "--label-ids", "trainIds"]
+    assert score_maps(tmp_path, *flags)["miou"] == 1
+    given = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    line = refused(capsys, *given, *flags, "--prediction-ids", "trainIds")
+    assert "--prediction-ids says what ids of masks mean, and --predictions hold probability maps" in line
+
+
+def test_maps_and_masks_are_scored_alike_where_images_label_a_part_of_the_classes(tmp_path):
+    maps_of(tmp_path)
+    (tmp_path / "true/labelled_classes.csv").write_text("a,wall;floor\n")
+    source = MapSource("maps", tmp_path / "pred", tmp_path / "true", THREE)
+    assert source.labelled is not None
+    for seen, posterior in source._maps():
+        write_png(tmp_path / f"masks/{seen['name']}.png", posterior[0].argmax(0).numpy().astype(np.uint8))
+    masks = MaskSource("masks", tmp_path / "masks", tmp_path / "true", THREE)
+    (of_maps, of_masks) = ({r.name: r for _, r in each.results()} for each in (source, masks))
+    for name in "ab":
+        np.testing.assert_array_equal(of_maps[name].matrix, of_masks[name].matrix)
+        assert of_maps[name].ignored == of_masks[name].ignored
+    assert of_maps["a"].matrix[2].sum() == 0 < of_maps["b"].matrix[2].sum()
+    assert source.picture("a")[1].max() == 255 and (source.picture("a")[1] != 2).all()
+
+
+def test_labels_that_fool_a_score_are_seen_beside_maps(tmp_path, capsys):
+    two = {name: np.full(SIZE, c, np.uint8) for name, c in (("a", 0), ("b", 1))}
+    perfect_maps(tmp_path, two, 2)
+    (tmp_path / "classes.txt").write_text("wall\ncrack\n")
+    half = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 2
+    for name in "ab":
+        write_png(tmp_path / f"true/{name}.png", (half * 255).astype(np.uint8))
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    assert "labels hold 0 and 255 alone, and 255 is ignored" in refused(capsys, *flags)
 
 
 def test_the_prior_of_foreign_maps_must_be_given(tmp_path, capsys):

@@ -662,6 +662,17 @@ def test_of_lightnings_options_those_that_change_what_is_learnt_are_named(run):
     assert parse_train_config([*words, "--override"]).trainer["gradient_clip_val"] == 1
 
 
+def test_an_option_of_lightning_is_given_up_by_null_with_override_alone(run):
+    folder = Path(run[-1])
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved["trainer"] = {"gradient_clip_val": 1.0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert parse_train_config(run).trainer["gradient_clip_val"] == 1
+    dropped = [*run, "--trainer.gradient_clip_val", "null"]
+    assert refusal(dropped).startswith(f"--trainer.gradient_clip_val was 1.0 in {folder} and is None now")
+    assert parse_train_config([*dropped, "--override"]).trainer["gradient_clip_val"] is None
+
+
 def test_where_no_run_is_nothing_can_be_gone_on_with(tmp_path):
     what = f"{tmp_path / 'config.yaml'}: is missing, so {tmp_path} is no run folder"
     message = f"{what}; without --resume one begins there"

@@ -22,6 +22,7 @@ from segloss.models import ModelOptions, SegmentationModel
 from segloss.resume import parse_train_config
 from segloss.runs import load_run, read_checkpoint
 from segloss.training.auxiliary import presence_loss
+from segloss.training.averaging import AveragedWeights
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
 from segloss.training.reported import reported, require_monitored
 from segloss.weight_files import BEST, LAST
@@ -263,6 +264,18 @@ def test_an_average_of_the_other_kind_begins_anew(tmp_path):
     run.gradients.on_train_epoch_end = lambda *_: ends.append(state(run))
     run.fit(ckpt_path=tmp_path / LAST)
     assert len(ends) == 1 and same(saved(tmp_path, LAST), ends[0])
+
+
+def test_the_average_of_epochs_begins_anew_where_the_last_ones_are_others_now():
+    ended = AveragedWeights(0.0, first_epoch=7)
+    ended.seen, ended.step = 3, 40
+    for first_epoch, seen in ((7, 3), (14, 0)):
+        goes_on = AveragedWeights(0.0, first_epoch=first_epoch)
+        goes_on.load_state_dict(ended.state_dict())
+        assert (goes_on.seen, goes_on.step) == (seen, 40)
+    moving = AveragedWeights(0.9)
+    moving.load_state_dict({"seen": 5, "step": 6, "decay": 0.9, "first_epoch": 0})
+    assert moving.seen == 5
 
 
 def test_two_averages_are_refused():
