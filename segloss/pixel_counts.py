@@ -185,7 +185,7 @@ def _is_image(given: Any) -> bool:
 
 def _is_map(given: Any) -> bool:
     """An array or tensor of whole numbers without channels: a label map and no image."""
-    if not isinstance(given, Tensor | np.ndarray) or given.ndim > 2:
+    if not isinstance(given, Tensor | np.ndarray) or given.ndim != 2:  # rows of one map are none
         return False
     return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
 
