@@ -81,7 +81,7 @@ def image_result(
     counted = {name: MEASURES[name].count(decided, labels, num_classes) for name in measures.counted}
     result = ImageResult(sample["name"], matrix, ignored, counted)
     if measures.calibration and posterior is not None:
-        seen = (lambda p: p) if class_mask is None else partial(of_labelled, class_mask)
+        seen = (lambda p: p) if class_mask is None else partial(_of_labelled, class_mask)
         read = seen(posterior)[0]
         result.calibration, result.brier = calibration_counts(read, sample["labels"])
         result.likelihood = likelihood_counts(read, sample["labels"])
@@ -106,7 +106,7 @@ def _counted_as(sample: Sample, predicted: Tensor, num_classes: int) -> Tensor:
     return ignore_unlabelled(predicted[None], sample["class_mask"][None], ignored_in(num_classes))[0]
 
 
-def of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
+def _of_labelled(class_mask: Tensor, posterior: Tensor) -> Tensor:
     return posterior_of_labelled(posterior, class_mask[None].to(posterior.device))
 
 
