@@ -295,10 +295,10 @@ HEAD = """# Evidence
 Made by `python benchmarks/evidence.py tables` from the rows beside this page, one JSON file a run with its command.
 mIoU in percent, mean over the seeds. Intervals (95 %) hold for other images and other seeds; how they are made stands
 in the head of `benchmarks/evidence_tables.py`. Where none stands, too few blocks of images hold the pixels of a class
-that moves the mean. Arms are chosen on the val split alone, on the seeds that all of them have (CamVid's is a part of one
-drive; `camvid/*` are folds that hold out one drive each, where they were run); best.ckpt is chosen there too, and decisions are fitted there (for
-held-out scores on every other image, and scored on those between: of CamVid's clip these are neighbouring frames, so
-that labels and prior look better there than they would on another drive).
+that moves the mean. Arms are chosen on the val split alone, on the seeds that all of them have (CamVid's is a part of
+one drive; `camvid/*` are folds that hold out one drive each, where they were run); best.ckpt is chosen there too, and
+decisions are fitted there (for held-out scores on every other image, and scored on those between: of CamVid's clip
+these are neighbouring frames, so that labels and prior look better there than they would on another drive).
 """
 QUESTIONS = """
 Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
