@@ -26,9 +26,10 @@ def look(config: DataOptions, machine: MachineFacts) -> Fingerprint:
         dataset.check_partners()
         dataset.check_files()
     progress = progress_bar("looking at masks")
-    for dataset in splits:
-        check_histograms(dataset, image_histograms(dataset, progress=progress)[0].numpy(), has_switch=False)
-    require_two_classes(counts_of(train, image_histograms(train)[0]))
+    histograms = [image_histograms(dataset, progress=progress)[0] for dataset in splits]
+    for dataset, found in zip(splits, histograms, strict=True):
+        check_histograms(dataset, found.numpy(), has_switch=False)
+    require_two_classes(counts_of(train, histograms[0]))
     return fingerprint_of(train, val, machine, progress)
 
 

@@ -75,11 +75,10 @@ def make_plan(fingerprint: Fingerprint, given: Mapping[str, Any] | None = None) 
 
 
 def _shortfalls(fingerprint: Fingerprint, made: Mapping[str, Any]) -> Iterator[str]:
+    facts = words(fingerprint, made)
     for row in SHORTFALLS:
         found = [each for each in fingerprint.classes if row.when(each, fingerprint, made)]
-        texts = [
-            row.each.format_map({**words(fingerprint, made), **_of_class(each, fingerprint, made)}) for each in found
-        ]
+        texts = [row.each.format_map({**facts, **_of_class(each, fingerprint, made)}) for each in found]
         more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
         if texts:
             yield f"{', '.join(texts[:MOST_NAMED])}{more}: {row.what}"
