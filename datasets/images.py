@@ -116,11 +116,8 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
     """
     data = read_bytes(path)
     require_whole(path, data)
-    if (
-        upright
-        and (b"eXIf" in data or (is_webp(data) and b"EXIF" in webp_chunks(data)))
-        and read_header(path).turn != 1
-    ):
+    has_exif = b"eXIf" in data or (is_webp(data) and b"EXIF" in webp_chunks(data))
+    if upright and has_exif and read_header(path).turn != 1:
         raise InputError("is turned by its EXIF orientation", "save it upright, as PNG without that tag", path)
     bmp = (data[:2], data[28:30]) == BMP_OF_FOUR
     alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data) or bmp
@@ -131,7 +128,7 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
         )
     except cv2.error as error:  # more pixels than it takes
         raise too_large(path, "OpenCV decodes") from error
-    if alpha and decoded is not None and (b"eXIf" in data or is_webp(data)):
+    if alpha and decoded is not None and has_exif:
         decoded = np.ascontiguousarray(turned(decoded, read_header(path).turn))  # OpenCV does it where it reads colours
     if bmp and alpha and decoded is not None and (decoded[..., 3:] == decoded[:1, :1, 3:]).all():
         return np.ascontiguousarray(decoded[..., :3])  # the fourth is most often unused
