@@ -188,6 +188,19 @@ def write_row(path: Path, row: dict) -> None:
     path.with_suffix(".part").replace(path)
 
 
+def compared(rows: Path, again: Path, name: str) -> Iterator[str]:
+    """A line for each decision of a row made anew, with what the row that was there says."""
+    files = [folder / f"{name}.json" for folder in (rows, again)]
+    if not files[1].is_file():
+        return
+    old, new = (json.loads(file.read_text())["scores"] if file.is_file() else {} for file in files)
+    for split, decisions in new.items():
+        for decision, scores in decisions.items():
+            was = old.get(split, {}).get(decision)
+            before = "not there before" if was is None else f"was {100 * was['miou']:.1f}"
+            yield f"{name}: {split} {decision:6} {100 * scores['miou']:.1f}, {before}"
+
+
 def environment() -> dict[str, str]:
     """One core a run unless OMP_NUM_THREADS says otherwise; threads that wait do not spin."""
     usual = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "NO_ALBUMENTATIONS_UPDATE": "1"}

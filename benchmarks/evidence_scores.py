@@ -38,7 +38,7 @@ from segloss.metrics import ConfusionMatrix, Scores, class_groups, none_if_nan
 from segloss.pixel_sample import PixelSample
 from segloss.runs import Run, load_run
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of the networks and of decisions
 EXPONENTS = tuple(k / 10 for k in range(13))
 DECISIONS = {
     "plain": "argmax of the scores",
@@ -107,12 +107,12 @@ def numbers(values: Tensor) -> list[float | None]:
 
 def counts_of(run: Run, dataset: SegmentationDataset, ways: Mapping[str, Way]) -> dict[str, np.ndarray]:
     """Right, true and predicted pixels ``(images, 3, C)`` of the split under each decision, in one pass."""
-    prior, num_classes = class_prior(run.counts), len(dataset.classes)
+    prior, num_classes = class_prior(run.counts).to(DEVICE), len(dataset.classes)
     found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
-    for sample, scores in infer_dataset(run.model, run.criterion, dataset, device=CPU):
+    for sample, scores in infer_dataset(run.model, run.criterion, dataset, device=DEVICE):
         for name, way in ways.items():
             confusion = ConfusionMatrix(num_classes)
-            confusion.update(decide(way.reader, scores, prior, way.decision), sample["labels"][None].long())
+            confusion.update(decide(way.reader, scores, prior, way.decision).cpu(), sample["labels"][None].long())
             matrix = confusion.matrix
             predicted = matrix[:, :num_classes].sum(0)
             found[name].append(torch.stack([matrix.diagonal(), matrix.sum(1), predicted]).numpy())
@@ -141,10 +141,10 @@ def score(path: Path, root: Path, block: int, test: bool) -> dict:
     """The scores of a run, for its row."""
     run, open_split = opened(path, root)
     val = open_split("val")
-    halves = tuple(sample_of(run, val, device=CPU, places=range(part, len(val), 2)) for part in (0, 1))
+    halves = tuple(sample_of(run, val, device=DEVICE, places=range(part, len(val), 2)) for part in (0, 1))
     row = {"classes": list(run.classes.names), "scored": machine()["commit"], "weights": run.weights}
     scores = {"val": held_out_scores(run, halves)}
-    whole = sample_of(run, val, device=CPU)
+    whole = sample_of(run, val, device=DEVICE)
     decisions = fitted(run, whole)
     rule = "labels" if counted_by(run, val) == "labels" else "iou"
     miou = {name: miou_on(whole, deciding(run, decisions[name])) for name in ("plain", rule)}

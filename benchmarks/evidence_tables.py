@@ -4,12 +4,13 @@
 of consecutive images with Student's t, and the spread of the S seeds. Decisions on the same networks are subtracted
 seed by seed. The seeds of two arms have nothing to do with each other: their variances add up, while the images are
 the same ones. With one seed the interval is of the images alone, and the tables say so; below 6 blocks there is none.
+Of two settings all seeds of each are compared; the tables say how many the one with fewer has.
 How often they cover is in docs/metrics.md.
 """
 
 import fnmatch
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ SHOWN = ("plain", "tau0", "prior", "iou", "labels")
 DECIDED = "auto"  # what train_seg.py does, by which questions b to d compare
 SIZES = ("full_size", "half_size")  # arms of the default's loss at the other size than in the protocol short
 OF_DEFAULT = ("plan", *SIZES)
+ASKED = ("a", "b", "c", "d")  # in every protocol
 MEANS = ("mean_accuracy", "pixel_accuracy", "tail")
 
 
@@ -84,6 +86,12 @@ class Rows:
                 found[row["dataset"], row["seed"]] = row["scores"][split][name]
         return dict(sorted(found.items()))
 
+    def machines(self, dataset: str, protocol: str, arm: str) -> set[tuple[str | None, str | None]]:
+        """Devices and precisions that an arm was trained with."""
+        key = {"dataset": dataset, "protocol": protocol, "arm": arm}
+        rows = [row for row in self.rows if all(row[k] == v for k, v in key.items())]
+        return {(row.get("device"), row.get("precision")) for row in rows}
+
     def counts(self, *key: str) -> np.ndarray:
         """``(S, B, 3, C)``: what intervals are made from."""
         return np.array([scores["blocks"] for scores in self.of(*key).values()])
@@ -139,19 +147,22 @@ def comparisons(
 ) -> list[dict]:
     """The questions fixed in advance, as differences of mIoU on test; what has no rows yet is left out.
 
-    ``default``: the arm of `train_seg.py` without loss flags.
+    ``default``: the arm with the loss of `train_seg.py` without loss flags.
     """
     chosen = choices(rows, ours, rivals)
     found = []
 
-    def add(question: str, dataset: str, a: tuple[str, str], b: tuple[str, str]) -> None:
-        first, second = (rows.of(dataset, protocol, arm, "test", decision) for arm, decision in (a, b))
-        same = a[0] == b[0]
-        if same:  # the networks that both have
+    def add(question: str, dataset: str, a: tuple[str, str], b: tuple[str, str], other: str = protocol) -> None:
+        """a - b; b of the ``other`` protocol."""
+        first, second = (rows.of(dataset, p, each[0], "test", each[1]) for p, each in ((protocol, a), (other, b)))
+        same = a[0] == b[0] and other == protocol
+        if a[0] == b[0]:  # the networks, or seeds, that both have
             first, second = ({key: x[key] for key in first.keys() & second.keys()} for x in (first, second))
         if first and second:
             counts = ([x[key]["blocks"] for key in sorted(x)] for x in (first, second))
             said = {"question": question, "dataset": dataset, "a": " ".join(a), "b": " ".join(b)}
+            said["b"] += f", {other}" if other != protocol else ""
+            said["machines"] = rows.machines(dataset, protocol, a[0]) == rows.machines(dataset, other, b[0])
             found.append(said | interval(*counts, same_networks=same))
 
     one, _ = chosen["all"]
@@ -159,7 +170,7 @@ def comparisons(
         for arm in rows.distinct("arm", protocol=protocol, dataset=dataset):
             for decision in ("iou", DECIDED):
                 add("a", dataset, (arm, decision), (arm, "plain"))
-        for decision in ("plain", DECIDED):
+        for decision in ("plain", "iou", DECIDED):
             add("b", dataset, ("rank", decision), ("ce", decision))
         mine, rival = chosen.get(dataset, (None, None))
         if mine and rival:
@@ -182,6 +193,9 @@ def comparisons(
                     add("default", dataset, (default, DECIDED), (arm, decision))
         if one and plain_rival:
             add("d, as others decide", dataset, (one, DECIDED), (plain_rival, "plain"))
+        for arm in rows.distinct("arm", protocol=protocol, dataset=dataset) if protocol != CHOSEN_BY else ():
+            for decision in ("plain", DECIDED):
+                add("e", dataset, (arm, decision), (arm, decision), CHOSEN_BY)
     return sorted(found, key=lambda row: row["question"])
 
 
@@ -194,7 +208,8 @@ def percent(value: float | None) -> str:
 
 def with_interval(row: dict) -> str:
     limits = "" if row["low"] is None else f" [{percent(row['low'])}, {percent(row['high'])}]"
-    return percent(row["estimate"]) + limits + (" (images only)" if limits and row["seeds"] == 1 else "")
+    alone = "" if row["seeds"] > 1 else " (images only)" if limits else " (one seed)"
+    return percent(row["estimate"]) + limits + alone
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -205,7 +220,7 @@ def test_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
     """A line for each arm and decision, best first, with intervals of mIoU and means of the rest over the seeds."""
     lines = []
     for arm in rows.distinct("arm", protocol=protocol, dataset=dataset):
-        for decision in SHOWN:
+        for decision in (*SHOWN, DECIDED):
             scores = rows.of(dataset, protocol, arm, "test", decision).values()
             if scores:
                 means = [percent(np.array([s[key] for s in scores], dtype=float).mean()) for key in MEANS]
@@ -213,7 +228,10 @@ def test_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
                 lines.append((row["estimate"], [arm, decision, str(len(scores)), with_interval(row), *means]))
     ranked = [cells for _, cells in sorted(lines, key=lambda line: -line[0])]
     header = ["arm", "decision", "seeds", "mIoU, 95 % interval", "mean accuracy", "pixel accuracy", "tail mIoU"]
-    return [f"### {dataset}, test", "", *table(header, ranked)] if ranked else []
+    best = rows.best([dataset], protocol, rows.distinct("arm", protocol=protocol, dataset=dataset), DECIDED)
+    of_best = next((cells for cells in ranked if cells[:2] == [best, DECIDED]), None)
+    said = [f"Best on val, as a run decides: {best}, on test {of_best[3]}.", ""] if of_best else []
+    return [f"### {dataset}, test", "", *said, *table(header, ranked)] if ranked else []
 
 
 def class_table(rows: Rows, dataset: str, protocol: str) -> list[str]:
@@ -244,9 +262,22 @@ def search_table(rows: Rows, protocol: str, arms: Iterable[str]) -> list[str]:
 
 
 def comparison_table(found: Sequence[dict]) -> list[str]:
-    lines = [[r["question"], r["dataset"], r["a"], r["b"], str(r["seeds"]), with_interval(r)] for r in found]
-    header = ["question", "set", "a", "b", "seeds", "mIoU of a - b, 95 % interval"]
-    return ["### Questions", "", *table(header, lines)] if lines else []
+    lines = [
+        [
+            r["question"],
+            r["dataset"],
+            r["a"],
+            r["b"],
+            str(r["seeds"]),
+            with_interval(r),
+            "" if r["machines"] else "other",
+        ]
+        for r in found
+    ]
+    header = ["question", "set", "a", "b", "seeds", "mIoU of a - b, 95 % interval", "machines"]
+    unasked = [question for question in ASKED if question not in {r["question"] for r in found}]
+    said = [f"No rows in this protocol yet for the questions {', '.join(unasked)}.", ""] if unasked else []
+    return ["### Questions", "", *table(header, lines), *said] if lines else []
 
 
 def draw(rows: Rows, protocol: str, path: Path) -> bool:
@@ -298,34 +329,66 @@ in the head of `benchmarks/evidence_tables.py`. Where none stands, too few block
 that moves the mean. Arms are chosen on the val split alone, on the seeds that all of them have (CamVid's is a part of
 one drive; `camvid/*` are folds that hold out one drive each, where they were run); best.ckpt is chosen there too, and
 decisions are fitted there (for held-out scores on every other image, and scored on those between: of CamVid's clip
-these are neighbouring frames, so that labels and prior look better there than they would on another drive).
+these are neighbouring frames, so that labels and prior look better there than they would on another drive). No arm has
+been run on the folds so far: all that was chosen of CamVid was chosen on that one clip.
+
+To make a row anew: `python benchmarks/evidence.py run --again --only NAME --runs DIR --data SET=DIR --weights FILE`
+trains and scores it beside ours, into `DIR/rows`, and prints both. The sets in the form that is read, and ImageNet's
+weights of EfficientNet-Lite0 (`tf_efficientnet_lite0.in1k` of timm as safetensors), must be at hand.
 """
-QUESTIONS = """
-Questions: **a** a decision against plain argmax of the same networks; **b** the paper's form against cross entropy;
-**c** the best squared loss against the best cross entropy of each set; **d** one squared loss for all sets against
-the best cross entropy of each, under the same decision and (*as others decide*) against the best plain argmax of cross
-entropy; **default** what `train_seg.py` does without loss flags, decision included, against the plain argmax of
-whatever arm has the best one on that set's val (its own, if that is it), of `weighted_ce`, of `ce` and of the recipe of
-smp's multiclass example, and against the best other arm under the same decision; **plan** what `python -m segloss.plan`
-says of a set (of camvid and crackforest: the default), its epochs cut to the same pixels seen, against the default,
-`weighted_ce` and smp's recipe; **size** the default at full size against half (camvid), at half against full
-(crackforest), after as many pixels. Everything else is exploratory. "Images only" marks one seed, which says nothing of
-a setting. The arms weighted_ce, power075, ce, rank and power05 were listed after early figures that had seen CamVid's
+FIELDS = {
+    "command": "of `train_seg.py`; `benchmarks/evidence_scores.py` makes the scores",
+    "commit": "that it was trained at; `-changed`: with changes that were not committed, as ten rows of the first day, "
+    "the first seed of the default on each set among them",
+    "adopted": "somebody else had trained it, with these settings",
+    "device, threads, torch, precision": "of the training: an Intel Xeon in bfloat16 or an AMD EPYC in float32",
+    "seconds, epochs": "of the training, whatever else ran beside it",
+    "scored": "the commit at which it was scored",
+    "weights": "a hash of the weights that were scored",
+    "auto, decisions": "which decision a run takes, and what each was fitted to",
+    "scores": "on val held out, on test with the pixels of each block of images",
+}
+QUESTIONS = {
+    "a": "a decision against plain argmax of the same networks",
+    "b": "the paper's form against cross entropy",
+    "c": "the best squared loss against the best cross entropy of each set",
+    "d": "one squared loss for all sets against the best cross entropy of each, under the same decision and (*as "
+    "others decide*) against the best plain argmax of cross entropy",
+    "e": "what is left of these when training is long, and what long training adds to an arm, on the seeds of both",
+    "default": "the loss that `train_seg.py` has without loss flags, decided as it does, against the plain argmax of "
+    "whatever arm has the best one on that set's val in `short` (its own, if that is it), of `weighted_ce`, of `ce` "
+    "and of the recipe of smp's multiclass example, and against the best other arm under the same decision; network, sizes "
+    "and epochs are the protocol's, not `train_seg.py`'s defaults",
+    "plan": "what `python -m segloss.plan` says of a set (of camvid and crackforest: the options that the protocol has "
+    "already), its epochs cut to the same pixels seen, against the default, `weighted_ce` and smp's recipe",
+    "size": "the default at full size against half (camvid), at half against full (crackforest), after as many pixels",
+}
+CAUTIONS = """Everything else is exploratory. "Images only" and "one seed" mark one seed, which says nothing of a
+setting; "other" under machines: a and b were not trained on the same ones, which alone changed 0.3 to 0.4 points where it was
+looked at. The arms weighted_ce, power075, ce, rank and power05 were listed after early figures that had seen CamVid's
 test split with seed 0, so that seed 0 of these on CamVid confirms nothing new; other seeds and sets do. The question
 **default** was added after its arm's first seed had been looked at on test on all four sets: seed 0 chose it together
 with val, the other seeds confirm it or not.
 """
 
 
-def write_tables(folder: Path, ours: dict[str, str], rivals: dict[str, str], default: str | None = None) -> None:
-    """README.md, and a picture for each protocol, of the rows in a folder."""
+def write_tables(
+    folder: Path,
+    ours: dict[str, str],
+    rivals: dict[str, str],
+    default: str | None = None,
+    said: Mapping[str, str] | None = None,
+) -> None:
+    """README.md, and a picture for each protocol, of the rows in a folder; ``said``: what each protocol is."""
     rows = Rows(read_rows(folder))
     best = [f"{name}: {' and '.join(a or 'none' for a in arms)}" for name, arms in choices(rows, ours, rivals).items()]
+    fields = table(["in a row", "what it is"], FIELDS.items())
     ways = table(["decision", "what it is"], {**DECISIONS, "auto": AUTO}.items())
-    chosen = f"Chosen on held-out data, ours and rival ({DECIDED}): {'; '.join(best)}."
-    page = [HEAD, *ways, QUESTIONS.strip(), "", chosen, ""]
+    asked = table(["question", "what is compared"], ((f"**{name}**", what) for name, what in QUESTIONS.items()))
+    chosen = f"Chosen on held-out data of `{CHOSEN_BY}`, ours and rival ({DECIDED}): {'; '.join(best)}."
+    page = [HEAD, *fields, *ways, *asked, CAUTIONS, chosen, ""]
     for protocol in rows.distinct("protocol"):
-        page += [f"## Protocol `{protocol}`", ""]
+        page += [f"## Protocol `{protocol}`", "", *([said[protocol], ""] if said and protocol in said else [])]
         if draw(rows, protocol, folder / f"{protocol}.png"):
             page += [f"![mIoU of every arm under every decision]({protocol}.png)", ""]
         page += comparison_table(comparisons(rows, protocol, ours, rivals, default))

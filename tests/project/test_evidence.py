@@ -162,6 +162,18 @@ def test_a_row_has_what_was_run_where_and_every_score(runner, job):
     assert '"blocks": [[[1,2],[3,4],[5,6]]]' in runner.row_file(job).read_text()  # numbers stand on one line
 
 
+def test_a_row_made_anew_lies_beside_the_one_there_and_is_compared_with_it(runner, job):
+    """A clone has the rows: nothing was made, and every job called complete."""
+    runner.run(job)
+    anew = dataclasses.replace(runner, runs=runner.runs.parent / "anew", rows=runner.runs.parent / "anew/rows")
+    anew.runs.mkdir()
+    assert anew.run(job) == "trained and scored"
+    lines = [*evidence_runs.compared(runner.rows, anew.rows, job.name)]
+    assert lines == [f"{job.name}: {split} plain  50.0, was 50.0" for split in ("val", "test")]
+    assert next(evidence_runs.compared(runner.runs / "none", anew.rows, job.name)).endswith(", not there before")
+    assert not [*evidence_runs.compared(runner.rows, runner.rows, "none")]
+
+
 def test_a_killed_run_is_resumed(runner, job):
     (runner.runs.parent / "die").touch()
     with pytest.raises(evidence.Stopped, match="failed"):
@@ -250,7 +262,9 @@ def test_time_that_is_over_stops_what_runs_and_begins_nothing(runner, job, capsy
 # ---- Tables -------------------------------------------------------------------------------------------------------
 
 
-def made_up(dataset: str, arm: str, seed: int, hits: float, *, test: bool = True) -> dict:
+def made_up(
+    dataset: str, arm: str, seed: int, hits: float, *, test: bool = True, protocol: str = "short", device: str = "one"
+) -> dict:
     """A row of 12 blocks, two classes; the IoU rule gains a little on plain argmax."""
     generator = np.random.default_rng([seed, int(1000 * hits)])
 
@@ -267,8 +281,9 @@ def made_up(dataset: str, arm: str, seed: int, hits: float, *, test: bool = True
         }
         return means | {"tail": None, "iou": [0.5, None], "blocks": blocks}
 
-    said = {"name": f"{dataset}-{arm}-s{seed}", "dataset": dataset, "protocol": "short", "arm": arm, "seed": seed}
-    said["auto"] = "iou"
+    name = "-".join([dataset, *[protocol] * (protocol != "short"), arm, f"s{seed}"])
+    said = {"name": name, "dataset": dataset, "protocol": protocol, "arm": arm, "seed": seed}
+    said |= {"auto": "iou", "device": device, "precision": "32-true"}
     found = {"plain": scores(hits), "iou": scores(hits + 0.1)}
     return said | {"classes": ["road", "pole"], "scores": {"val": found, **({"test": found} if test else {})}}
 
@@ -290,10 +305,35 @@ def test_tables_answer_the_questions_from_rows_alone(rows):
     found = [line.split(" | ") for line in page.splitlines() if line.startswith(("| a ", "| b ", "| c ", "| d "))]
     assert {(line[0][-1], line[1]) for line in found} == {(q, d) for q in "abcd" for d in ("camvid", "facade")}
     for line in found:
-        low = float(line[-1].partition("[")[2].partition(",")[0])
-        assert low > 0 and line[4] == "3"
+        low = float(line[5].partition("[")[2].partition(",")[0])
+        assert low > 0 and line[4] == "3" and line[6].strip(" |") == ""
+    b = [line[2:4] for line in found if line[0] == "| b"]
+    assert b == [[f"rank {decision}", f"ce {decision}"] for decision in ("plain", "iou", "auto")] * 2
+    assert "Best on val, as a run decides: rank, on test " in page and "| rank | auto | 3 |" in page
     assert "(auto): camvid: rank and ce; facade: rank and ce; all: rank and ce." in page
     assert "| rank | iou | 3 |" in page and "### Held-out data" in page and "nan" not in page
+
+
+def test_long_training_is_compared_with_short_on_the_seeds_of_both_and_says_what_it_has_not(rows):
+    """One seed of two arms, a class that lies in one block alone: no interval, and it looked as sure as three seeds."""
+    for arm, hits in (("ce", 0.6), ("weighted_ce", 0.7)):
+        row = made_up("camvid", arm, 0, hits, protocol="long", device="another")
+        for scores in row["scores"]["test"].values():
+            blocks = np.array(scores["blocks"])
+            blocks[1:, :, 1] = 0
+            scores["blocks"] = blocks.tolist()
+        evidence_runs.write_row(rows / f"{row['name']}.json", row)
+    evidence_tables.write_tables(rows, evidence.OURS, evidence.RIVALS, said=evidence.SAID)
+    page = (rows / "README.md").read_text()
+    short, _, long = page.partition("## Protocol `long`")
+    assert "194 million pixels" in short and "four times the epochs" in long and (rows / "long.png").is_file()
+    found = [line.split(" | ") for line in long.splitlines() if line.startswith("| e ")]
+    assert [line[2:4] for line in found] == [["ce plain", "ce plain, short"], ["ce auto", "ce auto, short"]]
+    assert all(line[4] == "1" and line[6] == "other |" for line in found)
+    alone = [line.split(" | ")[3:5] for line in long.splitlines() if line.startswith("| weighted_ce | plain |")]
+    assert [cells[0].partition(" ")[2] for cells in alone] == ["(one seed)"]
+    assert "No rows in this protocol yet for the questions b, c, d." in long and "No rows" not in short
+    assert "nan" not in long
 
 
 def test_the_default_is_compared_with_the_best_argmax_and_the_best_other_arm(rows):
