@@ -357,18 +357,18 @@ QUESTIONS = {
     "e": "what is left of these when training is long, and what long training adds to an arm, on the seeds of both",
     "default": "the loss that `train_seg.py` has without loss flags, decided as it does, against the plain argmax of "
     "whatever arm has the best one on that set's val in `short` (its own, if that is it), of `weighted_ce`, of `ce` "
-    "and of the recipe of smp's multiclass example, and against the best other arm under the same decision; network, sizes "
-    "and epochs are the protocol's, not `train_seg.py`'s defaults",
+    "and of the recipe of smp's multiclass example, and against the best other arm under the same decision; network, "
+    "sizes and epochs are the protocol's, not `train_seg.py`'s defaults",
     "plan": "what `python -m segloss.plan` says of a set (of camvid and crackforest: the options that the protocol has "
     "already), its epochs cut to the same pixels seen, against the default, `weighted_ce` and smp's recipe",
     "size": "the default at full size against half (camvid), at half against full (crackforest), after as many pixels",
 }
 CAUTIONS = """Everything else is exploratory. "Images only" and "one seed" mark one seed, which says nothing of a
-setting; "other" under machines: a and b were not trained on the same ones, which alone changed 0.3 to 0.4 points where it was
-looked at. The arms weighted_ce, power075, ce, rank and power05 were listed after early figures that had seen CamVid's
-test split with seed 0, so that seed 0 of these on CamVid confirms nothing new; other seeds and sets do. The question
-**default** was added after its arm's first seed had been looked at on test on all four sets: seed 0 chose it together
-with val, the other seeds confirm it or not.
+setting; "other" under machines: a and b were not trained on the same ones, which alone changed 0.3 to 0.4 points
+where it was looked at. The arms weighted_ce, power075, ce, rank and power05 were listed after early figures that had
+seen CamVid's test split with seed 0, so that seed 0 of these on CamVid confirms nothing new; other seeds and sets do.
+The question **default** was added after its arm's first seed had been looked at on test on all four sets: seed 0 chose
+it together with val, the other seeds confirm it or not.
 """
 
 

@@ -314,14 +314,18 @@ def test_tables_answer_the_questions_from_rows_alone(rows):
     assert "| rank | iou | 3 |" in page and "### Held-out data" in page and "nan" not in page
 
 
+@pytest.mark.parametrize(
+    ("seeds", "low", "said"),
+    [(1, None, "50.0 (one seed)"), (3, None, "50.0"), (1, 0.4, "50.0 [40.0, 60.0] (images only)")],
+)
+def test_one_seed_is_told_with_an_interval_and_without(seeds, low, said):
+    row = {"estimate": 0.5, "low": low, "high": 0.6 if low else None, "seeds": seeds}
+    assert evidence_tables.with_interval(row) == said
+
+
 def test_long_training_is_compared_with_short_on_the_seeds_of_both_and_says_what_it_has_not(rows):
-    """One seed of two arms, a class that lies in one block alone: no interval, and it looked as sure as three seeds."""
     for arm, hits in (("ce", 0.6), ("weighted_ce", 0.7)):
         row = made_up("camvid", arm, 0, hits, protocol="long", device="another")
-        for scores in row["scores"]["test"].values():
-            blocks = np.array(scores["blocks"])
-            blocks[1:, :, 1] = 0
-            scores["blocks"] = blocks.tolist()
         evidence_runs.write_row(rows / f"{row['name']}.json", row)
     evidence_tables.write_tables(rows, evidence.OURS, evidence.RIVALS, said=evidence.SAID)
     page = (rows / "README.md").read_text()
@@ -330,8 +334,6 @@ def test_long_training_is_compared_with_short_on_the_seeds_of_both_and_says_what
     found = [line.split(" | ") for line in long.splitlines() if line.startswith("| e ")]
     assert [line[2:4] for line in found] == [["ce plain", "ce plain, short"], ["ce auto", "ce auto, short"]]
     assert all(line[4] == "1" and line[6] == "other |" for line in found)
-    alone = [line.split(" | ")[3:5] for line in long.splitlines() if line.startswith("| weighted_ce | plain |")]
-    assert [cells[0].partition(" ")[2] for cells in alone] == ["(one seed)"]
     assert "No rows in this protocol yet for the questions b, c, d." in long and "No rows" not in short
     assert "nan" not in long
 
