@@ -320,6 +320,7 @@ class Format:
         made_up: there is no folder; ``open`` gets None.
         anywhere: ``--data-path`` may be more than a folder; ``open`` gets it as text.
         splits: all that there can be; empty: those that the folder has.
+        finer_val: val is labelled better than train, so that ``--fold`` would score on worse labels.
     """
 
     name: str
@@ -331,3 +332,4 @@ class Format:
     made_up: bool = False
     anywhere: bool = False
     splits: tuple[str, ...] = ()
+    finer_val: bool = False

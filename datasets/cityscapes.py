@@ -72,6 +72,7 @@ FORMATS = (
         partial(cityscapes, coarse=True),
         variable="CITYSCAPES_DATASET",
         splits=SPLITS,
+        finer_val=True,
     ),
 )
 

@@ -175,7 +175,9 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     if None in names:
         pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
-        found = Pairing(f"{form} of images and masks", pairs, unique_names(root, [image for image, _ in pairs]))
+        shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
+        form += f" of images and masks{f', {shared} of them on the mask of another image' * bool(shared)}"
+        found = Pairing(form, pairs, unique_names(root, [image for image, _ in pairs]))
         names = [*found.names]
     else:
         chosen = {name: images_of[name] for name in sorted(name for name in names if name)}

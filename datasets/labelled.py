@@ -79,15 +79,26 @@ def _regex(pattern: str) -> "re.Pattern[str]":
     return re.compile("|".join(f"(?:.*/)?{translate(form)}" for form in forms))
 
 
-def class_masks(rows: Rows, names: Sequence[str], num_classes: int) -> np.ndarray:
-    """bool ``(images, C)``: the classes of the first row that fits each image; all where none does.
+def called(dataset: SegmentationDataset, root: Path | None) -> list[tuple[str, ...]]:
+    """What a pattern may fit of each image: its name, and its path below the data folder, of which a list's name may be
+    but the last part.
+    """
+    if dataset.made_up or root is None:
+        return [(name,) for name in dataset.names]
+    paths = (image.relative_to(root) if image.is_relative_to(root) else image for image, _ in dataset.pairs)
+    return [(name, path.with_suffix("").as_posix()) for name, path in zip(dataset.names, paths, strict=True)]
+
+
+def class_masks(rows: Rows, names: Sequence[str | tuple[str, ...]], num_classes: int) -> np.ndarray:
+    """bool ``(images, C)``: the classes of the first row that fits each image, or one of its names; all where none does.
 
     >>> class_masks((("a*", (0,)),), ["a1", "b"], 2).tolist()
     [[True, False], [True, True]]
     """
     masks = np.ones((len(names), num_classes), dtype=bool)
     for place, name in enumerate(names):
-        found = next((classes for pattern, classes in rows if fits(pattern, name)), None)
+        forms = (name,) if isinstance(name, str) else name
+        found = next((classes for pattern, classes in rows if any(fits(pattern, form) for form in forms)), None)
         if found is not None:
             masks[place] = np.isin(np.arange(num_classes), found)
     return masks
@@ -125,7 +136,9 @@ class Labelled:
         return kept
 
 
-def find_labelled(folders: Sequence[Path], names: Sequence[str], class_names: Sequence[str]) -> Labelled | None:
+def find_labelled(
+    folders: Sequence[Path], names: Sequence[str | tuple[str, ...]], class_names: Sequence[str]
+) -> Labelled | None:
     """What the first of the folders that has the file says of these images; None where none has it.
 
     Raises:
@@ -146,7 +159,7 @@ def label_part(dataset: SegmentationDataset, root: Path) -> None:
         InputError: as :func:`read_labelled_classes`, or both say it.
     """
     names, found = dataset.classes.names, dataset.found
-    dataset.labelled = find_labelled([root], dataset.names, names)
+    dataset.labelled = find_labelled([root], called(dataset, root), names)
     if found.labelled:
         if dataset.labelled is not None:
             raise InputError(f"says which classes images label, and {FILE} too", "keep one of the two", found.lists)

@@ -52,6 +52,7 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
                 nameless.append(path)
             continue
         if not _names_images(path, stems):
+            _refuse_strange(path, {*splits} or {split}, split, images)
             continue
         if len(splits) != 1 or path.suffix.lower() in UNREAD:
             what = "lists images of several splits" if len(splits) != 1 else "lists images in a form that is not read"
@@ -72,6 +73,16 @@ def other_list(root: Path, split: str, images: Path, masks: Path) -> Path | None
         what = f"is a list, but there is none of {split}, so there is no split {split!r}"
         raise kind(what, f"write {split}.txt beside it, or choose another split", first)
     return found.get(split)
+
+
+def _refuse_strange(path: Path, splits: set[str], split: str, images: Path) -> None:
+    """InputError for a file that is called a list of this split, or of train or val, and names other images."""
+    asked = splits & {split, "train", "val"} and path.suffix.lower() not in UNREAD
+    if asked and NAMED_LIST.fullmatch(path.stem.lower()):
+        first = next((line.strip() for line in _head(path) if line.strip()), "")
+        what = f"is called a list, but most of its lines are no images of {images}"
+        what += f", as {first[:60]}" if first else "; it is empty"
+        raise InputError(what, "mend its names, or move it away", path)
 
 
 def list_beside(train: Path, split: str, images: Path) -> Path | None:

@@ -13,7 +13,7 @@ from segloss.datasets.formats import data_place
 from segloss.datasets.labelled import label_part
 from segloss.datasets.missing import MissingSplitError, require_folder
 from segloss.datasets.tables import LABEL_ENDINGS
-from segloss.errors import unknown_name
+from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, option
 
 FOLD_HELP = "train on all folds but the K-th of N of train and val together, validate on that; sequences stay whole"
@@ -73,6 +73,9 @@ class DataOptions(Options):
 
         if self.fold is None or split not in ("train", "val"):
             return build(split)
+        if FORMATS[self.dataset].finer_val:
+            what = f"train of {self.dataset} is labelled worse than val, and a fold would be scored on both"
+            raise InputError(what, "leave it out, or fold the set with the better labels", f"--fold {self.fold}")
         parts = [build("train")]
         with suppress(MissingSplitError):
             parts.append(build("val"))

@@ -15,7 +15,7 @@ from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES
 from segloss.datasets.images import image_size, read_header
-from segloss.datasets.labelled import FILE, fits
+from segloss.datasets.labelled import FILE, called, fits
 from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
 from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, look_like_train_ids
@@ -169,7 +169,7 @@ def _rows_without_image(datasets: Sequence[SegmentationDataset]) -> Iterator[Fin
     labelled = next((dataset.labelled for dataset in datasets if dataset.split == "train"), None)
     if labelled is None:
         return
-    names = [name for dataset in datasets for name in dataset.names]
+    names = [name for dataset in datasets for forms in called(dataset, labelled.path.parent) for name in forms]
     idle = [pattern for pattern, _ in labelled.rows if not any(fits(pattern, name) for name in names)]
     if idle:
         what = f"has the row {idle[0]}{f' (and {len(idle) - 1} more)' if idle[1:] else ''}, which no image's name fits"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data_trees import folder_tree
+from data_trees import cityscapes_tree, folder_tree
 from street_trees import street_tree, write_scene
 
 from segloss.config import DataOptions, TrainConfig
@@ -106,6 +106,15 @@ def test_what_cannot_be_dealt_is_refused_in_one_line(data):
         opened(data, "val", "1/99")
     with pytest.raises(InputError, match=r"--fold 1/3: needs images in files; leave it out, or write"):
         from_plain_dict(DataOptions, {"dataset": "synthetic", "fold": "1/3"}).open("val")
+
+
+def test_coarse_labels_are_not_dealt_out_among_fine_ones(tmp_path):
+    """The fold's val held images of train with their coarse masks, and was scored on these."""
+    root = cityscapes_tree(tmp_path, coarse=True)
+    options = {"dataset": "cityscapes-coarse", "data_path": str(root), "fold": "1/2"}
+    with pytest.raises(InputError, match=r"--fold 1/2: train of cityscapes-coarse is labelled worse than val"):
+        from_plain_dict(DataOptions, options).open("val")
+    assert len(from_plain_dict(DataOptions, options | {"fold": None}).open("val"))
 
 
 def test_lists_with_classes_and_masks_of_other_ids_cannot_be_parted_anew(tmp_path):

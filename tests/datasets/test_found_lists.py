@@ -235,6 +235,41 @@ def test_a_list_that_is_not_read_is_refused_by_name(tmp_path, files, named):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("train_ids.txt", "x1\nx2\n", r"train_ids\.txt: is called a list, but most of its lines are no images .*as x1"),
+        ("val_list.csv", "a\nx1\nx2\nx3", r"val_list\.csv: is called a list"),
+        ("validation.lst", "", r"validation\.lst: is called a list, .*; it is empty"),
+        ("Train_Files.txt", "other/a1.png\nother/a2.png", r"Train_Files\.txt: is called a list"),
+        ("split.csv", "name,split\nx1,train\nx2,val\nx3,val", r"split\.csv: is called a list"),
+    ],
+)
+def test_a_list_of_other_images_is_refused(tmp_path, name, text, said):
+    """It was passed over, and the images split by a hash."""
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_a_list_of_test_images_that_are_elsewhere_is_no_obstacle(tmp_path):
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / "test.csv").write_text("x1\nx2\n")
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+    with pytest.raises(InputError, match=r"test\.csv: is called a list"):
+        build_dataset("folder", tmp_path, "test")
+
+
+def test_a_mask_of_two_images_is_told(tmp_path):
+    tree(tmp_path, "abcd", "abd")
+    (tmp_path / "train.txt").write_text("a.png a.png\nb.png b.png\nc.png b.png\n")
+    (tmp_path / "val.txt").write_text("d.png d.png\n")
+    form = build_dataset("folder", tmp_path, "train").found.form
+    assert "images and masks, 1 of them on the mask of another image" in form
+    assert "another image" not in build_dataset("folder", tmp_path, "val").found.form
+
+
+@pytest.mark.parametrize(
     "name",
     [
         *("README.txt", "notes.csv", "train_log.txt", "latest.txt", "contest.json", "interval.txt"),

@@ -92,6 +92,25 @@ def test_a_pattern_may_be_a_path_of_the_file(pattern):
     assert masks.tolist() == [[True, False], [True, True], [True, True]]
 
 
+@pytest.mark.parametrize("pattern", ["A/*", "images/A/*", "A/one.png", "images/A/one"])
+def test_a_pattern_of_folders_fits_a_list_of_pairs(tmp_path, pattern):
+    """Names of such a list are stems where these are unique: no folder fitted, and all classes counted as labelled."""
+    for name in ("A/one", "B/two"):
+        write_png(tmp_path / f"images/{name}.png", random_image(0, (8, 8)))
+        write_png(tmp_path / f"masks/{name}_gt.png", np.zeros((8, 8), dtype=np.uint8))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    lines = [f"images/{name}.png masks/{name}_gt.png\n" for name in ("A/one", "B/two")]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "val.txt").write_text(lines[1])
+    (tmp_path / "labelled_classes.csv").write_text(f"{pattern},wall\n")
+    dataset = build_dataset("folder", tmp_path, "train")
+    assert dataset.names == ["one", "two"]
+    assert dataset.labelled is not None
+    assert dataset.labelled.masks.tolist() == [[True, False, False], [True] * 3]
+    said = [str(finding) for finding in examine([dataset])[0]]
+    assert not [line for line in said if "no image's name fits" in line]
+
+
 def test_the_file_is_found_in_american_spelling(tmp_path):
     """It was passed over, and all images taken to label all classes."""
     root = merged_tree(tmp_path)
