@@ -176,7 +176,10 @@ class MMSegOutlyingMSELoss(nn.Module):
 
         Raises:
             ValueError: ``avg_factor`` with reduction ``"sum"``, or a shape does not fit.
+            TypeError: an argument of the loss itself that mmseg's losses do not have.
         """
+        if foreign := {"divisor", "class_mask", "pixel_weight", "upsample", "true_channel_weight"} & set(kwargs):
+            raise TypeError(f"{min(foreign)} is no argument of mmseg's losses; take segloss.OutlyingMSELoss for it")
         reduction = reduction_override or self.criterion.reduction
         if avg_factor is not None and reduction == "sum":
             raise ValueError('avg_factor must be None with reduction "sum"; take "mean"')

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import per_class
-from segloss.losses.reduction import working_dtype
+from segloss.losses.reduction import check_posterior, working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
 FLOOR = 1e-6
@@ -33,9 +33,8 @@ class Calibration:
     pixels: int = 0
 
     def apply(self, posterior: Tensor) -> Tensor:
-        """Calibrated posterior of ``(N, C, *)``, float32 or wider. ValueError for another C."""
-        if posterior.ndim < 2 or posterior.shape[1] != len(self.bias):
-            raise ValueError(f"posterior must have shape (N, {len(self.bias)}, *), got {tuple(posterior.shape)}")
+        """Calibrated posterior of ``(N, C, *)``, float32 or wider. ValueError for another C, or scores."""
+        check_posterior(posterior, len(self.bias))
         scores = posterior.to(working_dtype(posterior)).clamp(min=self.floor).log().div(self.temperature)
         return scores.add_(per_class(torch.tensor(self.bias, dtype=torch.float64), scores)).softmax(1)
 

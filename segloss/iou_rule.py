@@ -21,7 +21,15 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import per_class
-from segloss.losses.reduction import class_vector, first_largest, ignore_index_of, ignored_label, working_dtype
+from segloss.losses.reduction import (
+    check_posterior,
+    class_vector,
+    first_largest,
+    ignore_index_of,
+    ignored_label,
+    ignored_words,
+    working_dtype,
+)
 from segloss.pixel_sample import PixelSample, Source, blocks
 
 PRIOR_EXPONENTS = tuple(k / 10 for k in range(1, 13))
@@ -56,9 +64,8 @@ class IoUDecision:
     start: str
 
     def decide(self, posterior: Tensor) -> Tensor:
-        """Class ids ``(N, *)`` int64 of ``(N, C, *)``; of equal classes the first. ValueError for another C."""
-        if posterior.ndim < 2 or posterior.shape[1] != len(self.slope):
-            raise ValueError(f"posterior must have shape (N, {len(self.slope)}, *), got {tuple(posterior.shape)}")
+        """Class ids ``(N, *)`` int64 of ``(N, C, *)``; of equal the first. ValueError for another C, or scores."""
+        check_posterior(posterior, len(self.slope))
         values = posterior.to(working_dtype(posterior))
         slope, offset = (per_class(torch.tensor(term), values) for term in (self.slope, self.offset))
         return first_largest((values * slope).sub_(offset), posterior)
@@ -318,6 +325,9 @@ def class_threshold(
     if labels is not None and labels.dtype != torch.bool:
         valid = labels.long() != ignored
         probabilities, labels = probabilities[valid], labels[valid]
+        if bool((labels < 0).any()):
+            what = f"labels hold {int(labels.min())}, which is no class and not {ignored_words(ignored)}"
+            raise ValueError(f"{what}; map or ignore it")
     if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
         raise ValueError("probabilities must be in [0, 1], got NaN or others; take one channel of a posterior")
     values, order = probabilities.flatten().double().sort(descending=True, stable=True)

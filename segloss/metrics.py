@@ -31,7 +31,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import as_map, ignore_index_of, ignored_label, is_switch_or_complex, require_num_classes
+from segloss.errors import InputError
+from segloss.losses.reduction import (
+    as_map,
+    ignore_index_of,
+    ignored_label,
+    is_switch_or_complex,
+    refuse_one_hot,
+    require_num_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,7 @@ class ConfusionMatrix:
             no class id.
         ignored: number of pixels left out.
         images: number of label maps seen (leading entries of a batch; 1 for a single 2-D or 1-D map).
+        synced: the counts are those of all ranks.
     """
 
     def __init__(self, num_classes: int, ignore_index: int | str | None = "auto"):
@@ -105,12 +114,14 @@ class ConfusionMatrix:
         self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device="cpu")
         self.ignored = 0
         self.images = 0
+        self.synced = False
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """Count a label map ``(H, W)`` or a batch ``(N, H, W)``; both integer, same shape, any device; arrays too.
 
         Raises:
-            ValueError: shapes differ, a dtype is not integer, or a label is outside ``[0, C)`` and not ignored.
+            ValueError: shapes differ, a dtype is not integer, labels are one-hot, or one is outside ``[0, C)`` and not
+                ignored.
         """
         predictions, labels = as_map(predictions), as_map(labels)
         if predictions.shape != labels.shape:
@@ -120,6 +131,7 @@ class ConfusionMatrix:
             )
         if any(ids.is_floating_point() or is_switch_or_complex(ids) for ids in (predictions, labels)):
             raise ValueError(f"class ids must be integers, got {predictions.dtype} and {labels.dtype}")
+        refuse_one_hot("labels", labels, self.num_classes)
         labels = labels.long()  # before comparing: in int8 and uint8 an ignore_index out of range would wrap round
         valid = labels != ignored_label(self.ignore_index)
         true = labels[valid]
@@ -147,13 +159,20 @@ class ConfusionMatrix:
         """Add up the counts of all ranks of ``torch.distributed``, on each of them; once, after the last update.
 
         Without a process group it changes nothing. Rank counts differ where a sampler repeats images to even them out.
+
+        Raises:
+            InputError: these are the counts of all ranks already, which would be added up again.
         """
+        if self.synced:
+            what = "this confusion matrix holds the counts of all ranks already"
+            raise InputError(what, "sync once, after the last update; for the next epoch make a new one")
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
             counts = torch.cat([self.matrix.flatten(), torch.tensor([self.ignored, self.images])]).to(device)
             torch.distributed.all_reduce(counts)
             *cells, self.ignored, self.images = counts.tolist()
             self.matrix = torch.tensor(cells).view_as(self.matrix)
+            self.synced = True
         return self
 
     def compute(self) -> "Scores":

@@ -3,6 +3,7 @@
 import copy
 import logging
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, from_plain_dict, option
 from segloss.hub import read_shared
-from segloss.losses.reduction import NOT_NEGATIVE
+from segloss.losses.reduction import NOT_NEGATIVE, is_transformed
 from segloss.weight_files import require_whole, weights_file
 
 # Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.
@@ -44,6 +45,7 @@ class SegmentationModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    _looked = False  # at the range of the first images
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class SegmentationModel(nn.Module):
 
     def with_presence(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits as :meth:`forward`, and ``(N, C)`` of which classes an image holds; None without ``--auxiliary``."""
+        self._look_at(images)
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
@@ -95,6 +98,16 @@ class SegmentationModel(nn.Module):
         found: Any = self.network(padded)
         logits, presence = found if isinstance(found, tuple) else (found, None)
         return logits[..., :height, :width], presence
+
+    def _look_at(self, images: Tensor) -> None:
+        """Warn, once, of images that were scaled to 0..1: to the network they are black."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._looked:  # type: ignore[no-untyped-call]
+            return
+        if is_transformed(images) or images.device.type == "meta" or not images.numel():
+            return
+        self._looked = True
+        if self.mean.numel() == 3 and images.is_floating_point() and 0 < float(images.detach().max()) <= 1:
+            warnings.warn("images hold 0 to 1, the model expects 0 to 255: give images * 255", stacklevel=4)
 
     def _missing(self, side: int) -> int:
         """Pixels that a side lacks."""

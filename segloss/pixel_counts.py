@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DistributedSampler, WeightedRandomSampler
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
@@ -27,6 +28,7 @@ from segloss.losses.reduction import (
     ignored_label,
     ignored_words,
     is_switch_or_complex,
+    refuse_one_hot,
     require_num_classes,
 )
 from segloss.progress import Progress
@@ -55,6 +57,8 @@ class PixelCounts:
         images_digest: of the image files, the same wherever they lie; empty for label tensors.
         labelled_images, seen_pixels: of each class the images that label it, and their pixels as in
             ``pixels_of_images``; empty where every image labels all classes.
+        ignore_index: the label that was left out, which losses made from these counts leave out too; auto: 255, or
+            65535 where 255 is a class.
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +73,7 @@ class PixelCounts:
     images_digest: str = ""
     labelled_images: tuple[int, ...] = ()
     seen_pixels: tuple[int, ...] = ()
+    ignore_index: int | str | None = "auto"
 
     @property
     def complete(self) -> "PixelCounts":
@@ -116,6 +121,8 @@ class PixelCounts:
             raise ValueError("names must be texts")
         if len({*names}) < len(names):
             raise ValueError("a class is named twice")
+        if self.ignore_index not in ("auto", None) and type(self.ignore_index) is not int:
+            raise ValueError(f"ignore_index must be a number, auto or nothing, got {self.ignore_index!r}")
         for each in (*numbers, *of_labelled, (self.ignored_pixels, self.image_count)):
             _check_whole("counts", each)
         for name, pixels, images, around in zip(names, *numbers, strict=True):
@@ -185,7 +192,9 @@ def _is_image(given: Any) -> bool:
 
 def _is_map(given: Any) -> bool:
     """An array or tensor of whole numbers without channels: a label map and no image."""
-    if not isinstance(given, Tensor | np.ndarray) or given.ndim != 2:  # rows of one map are none
+    if not isinstance(given, Tensor | np.ndarray):
+        return False
+    if given.ndim != 2 and (given.ndim != 3 or given.shape[0] != 1):  # rows of one map are none
         return False
     return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
 
@@ -196,11 +205,15 @@ LABEL_KEYS = ("labels", "label", "masks", "mask", "segmentation", "target")  # o
 def _label_tensor(given: Any, place: int) -> Tensor:
     """A label map of any kind, or that of a dictionary or of a pair (images, labels), as an integer tensor."""
     if isinstance(given, Mapping):
-        key = next((key for key in LABEL_KEYS if key in given), None)
-        if key is None:
-            what = f"sample {place} is a dictionary of {', '.join(map(str, given)) or 'nothing'}, without labels"
-            raise InputError(what, f"give label maps, or call them one of {', '.join(LABEL_KEYS)}")
-        given = given[key]
+        keys = [key for key in LABEL_KEYS if key in given]
+        maps = (
+            [key for key in keys if _is_image(given[key])] if len(keys) > 1 else keys
+        )  # of images there are labels too
+        if len(maps) != 1:
+            what = f"sample {place} is a dictionary of {', '.join(map(str, given)) or 'nothing'}, "
+            what += f"of which {' and '.join(maps)} may be the labels" if maps else "without labels"
+            raise InputError(what, f"give label maps, or call them alone one of {', '.join(LABEL_KEYS)}")
+        given = given[maps[0]]
     if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_map, given)):
         what = f"sample {place} is a pair of maps of integers, two label maps or an image and its labels"
         raise InputError(what, "give the label maps alone, a batch as one tensor (N, H, W)")
@@ -220,12 +233,32 @@ def _label_tensor(given: Any, place: int) -> Tensor:
         raise InputError(
             f"label tensor {place} must be a map of class ids, got {type(given).__name__}", cure
         ) from error
+    if tensor.ndim == 3 and tensor.shape[-1] == 1:
+        tensor = tensor[..., 0]
+    if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4) and min(given.shape[:2]) > 4:
+        what = f"label array {place} must be (H, W) or (N, H, W), got {given.shape}: rows of colours"
+        raise InputError(what, "give class ids: of a grey mask that was saved in colours labels[..., 0]")
     if tensor.ndim > 3 and (tensor.ndim != 4 or 1 not in tensor.shape[1:]):
         what = f"label tensor {place} must be (H, W) or (N, H, W), got {tuple(tensor.shape)}"
         raise InputError(what, "give class ids: of one-hot labels labels.argmax(1)")
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
         raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
     return tensor
+
+
+def _refuse_sampler(labels: Any) -> None:
+    """InputError for a loader that gives a share of the images, or some more often than others."""
+    sampler = getattr(labels, "sampler", None)
+    if isinstance(sampler, DistributedSampler | WeightedRandomSampler) or "Distributed" in type(sampler).__name__:
+        what = f"a loader with a {type(sampler).__name__} gives a share of the images, or some more often than others"
+        raise InputError(what, "count the data set: count_labels(loader.dataset, ...)")
+
+
+def _refuse_black_and_white(counts: PixelCounts, ignore_index: int | str | None) -> PixelCounts:
+    """The counts, or an InputError where 255 of two classes was taken for the label that is ignored."""
+    if ignore_index == "auto" and len(counts.pixels) == 2 and counts.ignored_pixels and not counts.pixels[1]:
+        require_two_classes(counts)
+    return counts
 
 
 def count_labels(
@@ -251,7 +284,8 @@ def count_labels(
 
     Raises:
         ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
-        InputError: something is no label map of integers, or an iterator gives none.
+        InputError: something is no label map of integers, or an iterator gives none; maps are one-hot; of two classes
+            one alone and 255 occur (masks of 0 and 255); a loader's sampler leaves images out or repeats them.
     """
     num_classes = require_num_classes(num_classes)
     names = class_names or [f"class {c}" for c in range(num_classes)]
@@ -261,12 +295,14 @@ def count_labels(
         raise ValueError(f"class_names must differ, got {', '.join(map(str, names))}")
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
+    _refuse_sampler(labels)
     if _is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
         labels = [labels]
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):
             tensor = _label_tensor(given, place)
+            refuse_one_hot("labels", tensor, num_classes)
             for image in tensor if tensor.ndim > 2 else [tensor]:
                 flat = image.reshape(-1).long()
                 valid = flat[flat != ignored]
@@ -282,7 +318,7 @@ def count_labels(
     counts = _summarise(histograms(), names)
     if isinstance(labels, Iterator) and not counts.image_count:
         raise InputError("labels gave no label map", "a generator that was used up gives nothing more: make a new one")
-    return counts
+    return replace(_refuse_black_and_white(counts, ignore_index), ignore_index=ignore_index)
 
 
 def images_looked_at(
@@ -346,7 +382,7 @@ def require_two_classes(counts: PixelCounts) -> PixelCounts:
             f"{present[0] if present else 'no class'} alone has pixels, of {_some(counts.class_names)} "
             f"({counts.ignored_pixels:,} pixels are ignored)",
             f"check the ids in the masks: where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}",
-            where=f"{counts.dataset} {counts.split}",
+            where=f"{counts.dataset} {counts.split}".strip() or "labels",
         )
     return counts
 

@@ -23,6 +23,7 @@ from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
+from segloss.losses.label_values import is_power
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import FOLDER_VARIABLE, Used
@@ -36,12 +37,15 @@ def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     """The criterion that a config and the training counts ask for; InputError if they do not fit."""
     try:
         counts = counts.complete
+        options = dict(config.loss_options)
+        if not is_power(options["label_values"]):
+            del options["label_power"]  # it does nothing, as train_seg.py has said
         return build_criterion(
             config.loss,
             counts.pixels,
             pixels_of_images=counts.pixels_of_images,
             ignore_index=ignored_in(len(counts.pixels)),
-            **config.loss_options,
+            **options,
         )
     except ValueError as error:
         raise InputError(str(error), where=f"--loss {config.loss}") from error
@@ -201,7 +205,10 @@ class Run:
         return decide(reader, logits, class_prior(self.counts).to(logits.device), found)
 
     def posterior(self, images: Tensor) -> Tensor:
-        """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was."""
+        """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was.
+
+        These are 0 to 255 in RGB, and resized by ``config.image_scale``; :meth:`scores` resizes them and its answer.
+        """
         with torch.inference_mode():
             return self.reader.posterior(self.model(images).float())
 

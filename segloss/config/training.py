@@ -14,6 +14,7 @@ from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP
+from segloss.losses.label_values import is_power
 from segloss.losses.reduction import NOT_NEGATIVE, SHARE
 from segloss.models import ModelOptions
 
@@ -103,6 +104,8 @@ class TrainConfig(
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
         if unused_options(self.loss, ["alpha"]):  # no squared error
             beside["score_units"] = f"--loss {self.loss}, only with outlying_mse"
+        if not is_power(self.loss_options["label_values"]):
+            beside.setdefault("label_power", "--label-values other than power")
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
         if self.init_from is not None:

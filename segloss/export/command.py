@@ -290,3 +290,5 @@ def main(argv: list[str] | None = None) -> None:
     mib = path.stat().st_size / 2**20
     told = f"largest difference from the model {difference:.1e} of its largest logit; classes by {decision}"
     print(f"{path}: {mib:.1f} MiB, {told}")
+    if (scale := run.config.image_scale) != 1:
+        print(f"its images must be resized by {scale:g} first, as in training, and its classes back; it does not do so")

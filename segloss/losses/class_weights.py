@@ -67,6 +67,8 @@ def class_weights_from_counts(
         weights = 1 / effective_number(counts, beta)
     else:
         raise ValueError(f"recipe must be one of {', '.join(CLASS_WEIGHTS)}, got {recipe!r}")
+    if beta is not None and recipe != "effective":
+        raise ValueError(f"beta belongs to the recipe 'effective', and changes nothing of {recipe}")
     weights = fill_empty(weights, counts)
     if recipe in ("inverse", "inverse_sqrt", "effective"):
         weights = weights / weights.mean()

@@ -273,9 +273,10 @@ class WeightedCriterion(Criterion):
 def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any]:
     """``options`` of a module, with ``class_weights`` (a recipe) and its own options turned into ``weight``.
 
-    Where no ``ignore_index`` is given it is the one of so many classes.
+    Where no ``ignore_index`` is given it is that of a ``PixelCounts``, else the one of so many classes.
     """
-    options.setdefault("ignore_index", ignore_index_of(len(class_counts(counts))))
+    left_out = getattr(counts, "ignore_index", "auto")
+    options.setdefault("ignore_index", ignore_index_of(len(class_counts(counts)), left_out))
     recipe = options.pop("class_weights", None)
     own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}
     if recipe is None:

@@ -47,6 +47,11 @@ def recipe_or_numbers(label_values: Any) -> Any:
         return " ".join(words).lower()
 
 
+def is_power(label_values: Any) -> bool:
+    """Whether it names the recipe that has an exponent."""
+    return isinstance(read := recipe_or_numbers(label_values), str) and read == "power"
+
+
 OUTLYING_OPTIONS = {
     "label_values": Option(
         ["rank"],
@@ -111,7 +116,7 @@ def label_values_from_counts(
     *,
     alpha: float = 1.0,
     label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
-    power: float = 0.5,
+    power: float | None = None,
     beta: float | None = None,
 ) -> Tensor:
     r"""Label values :math:`t_c` from the pixel counts of the training set; the formulas stand in this module's head.
@@ -121,7 +126,7 @@ def label_values_from_counts(
         alpha: scale of all values, > 0. It does not change their ratios:
             ``loss(s z, t) = s^2 loss(z, t / s)``, so it acts through the optimiser only.
         label_values: a recipe's name, or one's own vector ``(C,)`` (multiplied by alpha too); either also as words.
-        power: exponent p of ``"power"``, >= 0.
+        power: exponent p of ``"power"``, >= 0; default 0.5. Of no other recipe.
         beta: of ``"effective"``, in [0, 1); default 1 - 1 / median of the positive counts.
 
     Returns:
@@ -129,7 +134,7 @@ def label_values_from_counts(
         recipes it takes the value of the rarest class that has pixels.
 
     Raises:
-        ValueError: a count is negative, all are 0, or an option is out of range or unknown.
+        ValueError: a count is negative, all are 0, or an option is out of range, unknown or of another recipe.
 
     >>> label_values_from_counts([9000, 900, 100], alpha=6)
     tensor([ 6., 12., 18.])
@@ -138,10 +143,16 @@ def label_values_from_counts(
     """
     counts = class_counts(counts)
     require_number("alpha", alpha, POSITIVE)
-    require_number("power", power, NOT_NEGATIVE)
-    if beta is not None:
-        require_number("beta", beta, BELOW_ONE)
     label_values = recipe_or_numbers(label_values)
+    recipe = label_values if isinstance(label_values, str) else "one's own values"
+    for option, value, allowed, own in (
+        ("power", power, NOT_NEGATIVE, "power"),
+        ("beta", beta, BELOW_ONE, "effective"),
+    ):
+        if value is not None:
+            require_number(option, value, allowed)
+            if recipe != own:
+                raise ValueError(f"{option} belongs to label_values={own!r}, and changes nothing of {recipe}")
     if not isinstance(label_values, str):
         values = numbers("label_values", label_values, torch.float64, "cpu")
         if values.shape != counts.shape:
@@ -151,7 +162,7 @@ def label_values_from_counts(
     elif label_values == "uniform":
         values = torch.ones_like(counts)
     elif label_values == "power":
-        values = fill_empty((counts.max() / counts) ** power, counts)
+        values = fill_empty((counts.max() / counts) ** (0.5 if power is None else power), counts)
     elif label_values == "log":
         values = fill_empty(1 + torch.log(counts.max() / counts), counts)
     elif label_values == "effective":

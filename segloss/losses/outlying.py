@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
-from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts
+from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, recipe_or_numbers
 from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
 from segloss.losses.reduction import (
@@ -27,8 +27,10 @@ from segloss.losses.reduction import (
     exact_sum,
     first_largest,
     ignored_label,
+    is_readable,
     require_number,
     undecided,
+    untransformed,
     valid_pixels,
     weight_sum,
     working_dtype,
@@ -115,11 +117,15 @@ def outlying_mse_loss(
             raise ValueError(
                 f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
             )
+        if is_readable(pixel_weight) and bool((untransformed(pixel_weight) < 0).any()):
+            raise ValueError(f"pixel_weight must be >= 0, got {float(untransformed(pixel_weight).min()):g}")
         pixel_weight = pixel_weight.detach()
     check_divisor(divisor, reduction)
     require_number("true_channel_weight", true_channel_weight, POSITIVE)
     if true_channel_weight != 1 and upsample is not None:
-        logits = F.interpolate(logits, labels.shape[1:], mode=upsample, align_corners=align_corners)
+        logits = F.interpolate(
+            logits.to(working_dtype(logits)), labels.shape[1:], mode=upsample, align_corners=align_corners
+        )
         upsample = None
     if class_mask is not None:
         logits, labels = only_labelled(logits, labels, class_mask, ignore_index, fill=0)  # 0 - 0: no error
@@ -304,7 +310,7 @@ class OutlyingMSELoss(
         *,
         alpha: float = 1.0,
         label_values: str | Tensor | Sequence[float] | Sequence[str] = "rank",
-        power: float = 0.5,
+        power: float | None = None,
         beta: float | None = None,
         **options: Any,
     ) -> Outlying:
@@ -313,9 +319,14 @@ class OutlyingMSELoss(
         ``class_weights="median_frequency"`` or another recipe makes ``weight`` from the counts; ``beta`` is that of
         ``"effective"`` in both.
         """
-        values = label_values_from_counts(counts, alpha=alpha, label_values=label_values, power=power, beta=beta)
-        if beta is not None and options.get("class_weights"):
+        of_weights = str(options.get("class_weights")).lower() == "effective"
+        named = recipe_or_numbers(label_values)
+        of_values = not of_weights or (isinstance(named, str) and named == "effective")  # refused where none reads it
+        if beta is not None and of_weights:
             options["beta"] = beta
+        values = label_values_from_counts(
+            counts, alpha=alpha, label_values=label_values, power=power, beta=beta if of_values else None
+        )
         return cls(values, **with_class_weights(counts, options))
 
     def forward(  # type: ignore[override]  # the pixels' weights have always come third

@@ -121,6 +121,20 @@ def require_num_classes(num_classes: int) -> int:
     return number
 
 
+def refuse_one_hot(name: str, ids: Tensor, num_classes: int) -> None:
+    """InputError where maps of integers are one-hot: C maps of 0 and 1, of which one is 1 at each pixel.
+
+    >>> refuse_one_hot("labels", torch.eye(3).long().repeat(1, 8, 1)[..., None], 3)
+    Traceback (most recent call last):
+    segloss.errors.InputError: labels (1, 24, 3, 1) are one-hot along dim 2; give class ids: labels.argmax(2)
+    """
+    least = 16 * num_classes  # of fewer numbers it may be by chance
+    for place in range(max(0, ids.ndim - 3), ids.ndim) if ids.ndim > 2 and ids.numel() >= least else ():
+        if ids.shape[place] == num_classes and bool((ids >= 0).all()) and bool((ids.sum(place) == 1).all()):
+            what = f"{name} {tuple(ids.shape)} are one-hot along dim {place}"
+            raise InputError(what, f"give class ids: {name}.argmax({place})")
+
+
 def as_map(given: Any) -> Tensor:
     """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy."""
     flags = getattr(given, "flags", None)  # of an array
@@ -204,9 +218,24 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
             f"got {tuple(values.shape)}"
         )
-    checkable = values.device.type == "cpu" and not torch.compiler.is_compiling() and not is_traced()
-    if positive and checkable and not bool((untransformed(values) > 0).all()):
+    if positive and is_readable(values) and not bool((untransformed(values) > 0).all()):
         raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
+
+
+def check_posterior(posterior: Tensor, num_classes: int) -> None:
+    """ValueError unless it is a posterior ``(N, C, *)``; of its values on CPU alone that all are in [0, 1]."""
+    if posterior.ndim < 2 or posterior.shape[1] != num_classes:
+        raise ValueError(f"posterior must have shape (N, {num_classes}, *), got {tuple(posterior.shape)}")
+    if is_readable(posterior) and posterior.numel():
+        least, most = (float(end) for end in untransformed(posterior.detach()).aminmax())
+        if least < 0 or most > 1.01:  # bfloat16 rounds; NaN is no matter of range
+            cure = "turn scores into criterion.posterior(logits) first"
+            raise ValueError(f"posterior must be in [0, 1], got {least:.4g} to {most:.4g}; {cure}")
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether its values can be looked at without waiting for a device and without a break in a graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not is_traced()
 
 
 def is_traced() -> bool:

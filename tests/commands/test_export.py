@@ -205,12 +205,16 @@ def test_the_command(run, tmp_path):
 
 def test_a_decision_of_other_weights_is_told(tmp_path, monkeypatch, capsys):
     path = tmp_path / "x.onnx"
-    kept = Kept(others=("best.ckpt",))
-    monkeypatch.setattr(export, "load_run", lambda _: SimpleNamespace(kept=kept, path=Path("run")))
+    kept, config = Kept(others=("best.ckpt",)), SimpleNamespace(image_scale=0.5)
+    monkeypatch.setattr(export, "load_run", lambda _: SimpleNamespace(kept=kept, path=Path("run"), config=config))
     monkeypatch.setattr(export, "export_onnx", lambda *_: float(path.write_bytes(b"")))
     export.main(["--checkpoint", "run", "--output", str(path)])
     said = "warning: decision.json is of other weights, once in best.ckpt, and not used; eval_seg.py --checkpoint run"
-    assert capsys.readouterr().out.startswith(said)
+    out = capsys.readouterr().out
+    assert out.startswith(said)
+    assert out.endswith(
+        "its images must be resized by 0.5 first, as in training, and its classes back; it does not do so\n"
+    )
 
 
 @pytest.mark.parametrize(

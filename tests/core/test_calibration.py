@@ -162,6 +162,7 @@ def test_calibration_survives_json_exactly():
         (lambda: fit_calibration(skewed(9, 3), torch.zeros(9).long()), "at least two classes"),
         (lambda: fit_calibration(*distorted(9), floor=0.0), r"floor must be in \(0, 0.1\]"),
         (lambda: Calibration(1.0, (0.0, 0.0)).apply(skewed(9, 3)), r"posterior must have shape \(N, 2, \*\)"),
+        (lambda: Calibration(1.0, (0.0, 0.0)).apply(torch.tensor([[0.5, 9.0]])), "got 0.5 to 9; turn scores into"),
         (lambda: Calibration.from_dict({}), "calibrate again"),
     ],
 )

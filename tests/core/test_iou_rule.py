@@ -293,6 +293,8 @@ def test_ignored_pixels_are_left_out_of_a_class_threshold():
     assert class_threshold(probabilities, labels, 1).iou == 1
     assert class_threshold(probabilities, labels, 1, ignore_index=None).iou == pytest.approx(2 / 3)
     assert class_threshold(probabilities, labels, 255).recall == 1
+    with pytest.raises(ValueError, match="labels hold -100, which is no class and not ignore_index=255"):
+        class_threshold(probabilities, torch.tensor([0, 1, 1, -100]), 1)  # another class, it was
 
 
 def test_arrays_are_taken_as_tensors():
@@ -340,6 +342,11 @@ P = torch.tensor([[0.7, 0.3], [0.4, 0.6]])
         (lambda: iou_decision(P, tilt=torch.ones(3)), ValueError, r"tilt must have shape \(2,\)"),
         (lambda: iou_decision(P, tilt=torch.tensor([1.0, 0.0])), ValueError, "tilt must be positive"),
         (lambda: iou_decision(P).decide(torch.ones(1, 3)), ValueError, r"posterior must have shape \(N, 2, \*\)"),
+        (
+            lambda: iou_decision(P).decide(torch.tensor([[3.0, -1.0]])),
+            ValueError,
+            r"in \[0, 1\], got -1 to 3; turn scores",
+        ),
         (lambda: IoUDecision.from_dict({"slope": [1]}), ValueError, "fit the rule again"),
         (lambda: IoUDecision.from_dict(iou_decision(P).to_dict() | {"slope": [1.0]}), ValueError, "slope has 1"),
         (lambda: PixelSample(pixel_stride=0), ValueError, "pixel_stride must be at least 1"),

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segloss import OutlyingMSELoss
 from segloss.losses import (
     CLASS_WEIGHTS,
     LABEL_VALUES,
+    build_criterion,
     class_ranks,
     class_weights_from_counts,
     label_values_from_counts,
@@ -286,3 +288,28 @@ def test_empty_class_takes_the_weight_of_the_rarest_present_one(recipe):
 def test_class_weight_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         class_weights_from_counts([1000, 10, 1], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"power": 0.75}, "power belongs to label_values='power', and changes nothing of rank"),
+        ({"power": 0.75, "label_values": [1.0, 2.0, 3.0]}, "changes nothing of one's own values"),
+        ({"beta": 0.9}, "beta belongs to label_values='effective', and changes nothing of rank"),
+        ({"beta": 0.9, "class_weights": "inverse"}, "beta belongs to"),
+    ],
+)
+def test_an_option_of_another_recipe_is_refused(options, said):
+    """It was dropped, and ``power=0.75`` alone gave ranks."""
+    with pytest.raises(ValueError, match=said):
+        OutlyingMSELoss.from_counts([900, 90, 10], **options)
+
+
+def test_an_option_is_refused_by_name_too_but_not_its_default():
+    with pytest.raises(ValueError, match="power belongs to"):
+        build_criterion("outlying_mse", [900, 90, 10], label_power=0.75)
+    with pytest.raises(ValueError, match="beta belongs to the recipe 'effective'"):
+        class_weights_from_counts([900, 90, 10], "inverse", beta=0.9)
+    assert build_criterion("outlying_mse", [900, 90, 10]).label_values.tolist() == [1, 2, 3]
+    made = OutlyingMSELoss.from_counts([900, 90, 10], class_weights="effective", beta=0.9)
+    assert made.label_values.tolist() == [1, 2, 3] and made.weight is not None

@@ -162,6 +162,13 @@ def test_align_corners_is_a_switch(align_corners):
         OutlyingMSELoss(torch.ones(3), upsample="bilinear", align_corners=align_corners)
 
 
+def test_pixel_weights_are_not_negative():
+    """Of a sum below 0 the loss was a mean by 1, below 0 itself."""
+    scores, labels = scores_and_labels()
+    with pytest.raises(ValueError, match=r"pixel_weight must be >= 0, got -0\.5"):
+        outlying_mse_loss(scores, labels, torch.ones(3), pixel_weight=torch.full(labels.shape, -0.5))
+
+
 @pytest.mark.parametrize("pixel_weight", [np.ones((2, 4, 5)), torch.ones(2, 4, 5, dtype=torch.complex64)])
 def test_pixel_weights_of_another_kind(pixel_weight):
     with pytest.raises(TypeError, match="pixel_weight must be"):

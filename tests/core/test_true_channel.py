@@ -92,6 +92,10 @@ def test_smaller_scores_are_interpolated_first():
         OutlyingMSELoss(VALUES, upsample="bilinear", true_channel_weight=3.0)(small, labels),
         outlying_mse_loss(large, labels, VALUES, true_channel_weight=3.0),
     )
+    half = {"upsample": "bilinear", "true_channel_weight": 3.0, "reduction": "none"}
+    bf16 = small.bfloat16()
+    computed = outlying_mse_loss(bf16, labels, VALUES, **half)  # it was interpolated in half precision
+    torch.testing.assert_close(computed, outlying_mse_loss(bf16.float(), labels, VALUES, **half))
 
 
 @pytest.mark.parametrize("k", [0.25, 1.0, 3.0, 11.0])

@@ -145,6 +145,13 @@ def test_mmseg_loss_is_the_loss_times_its_weight():
         assert torch.equal(loss(logits, target, weight=None, ignore_index=9), expected)
 
 
+@pytest.mark.parametrize("option", ["divisor", "class_mask", "true_channel_weight"])
+def test_mmseg_loss_swallows_no_option_of_the_loss(option):
+    with pytest.raises(TypeError, match=f"{option} is no argument of mmseg's losses"):
+        MMSegOutlyingMSELoss(COUNTS)(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long(), **{option: 1.0})
+    MMSegOutlyingMSELoss(COUNTS)(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long(), epoch=3)
+
+
 def test_mmseg_pixel_weights_and_class_weights_weigh_pixels():
     logits, labels = scores_and_labels()
     pixel_weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(2))

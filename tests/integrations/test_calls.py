@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset, WeightedRandomSampler
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
@@ -75,6 +75,76 @@ def test_median_frequency_reads_the_pixels_of_images():
     assert torch.equal(class_weights_from_counts(counts), expected)
 
 
+ONE_HOT = torch.nn.functional.one_hot(torch.arange(60).view(2, 5, 6) % 3, 3)  # (2, 5, 6, 3)
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+def test_one_hot_maps_are_no_class_ids(dim):
+    """Each of their numbers was counted as a class: IoU of background and of class 1 alone."""
+    ids, maps = ONE_HOT.argmax(-1), ONE_HOT.movedim(-1, dim)
+    with pytest.raises(InputError, match=f"are one-hot along dim {dim % 4}; give class ids: labels.argmax"):
+        ConfusionMatrix(3).update(maps, maps)
+    with pytest.raises(InputError, match="one-hot"):
+        count_labels([image.movedim(-1, dim % 4 - 1) for image in ONE_HOT], 3)
+    confusion = ConfusionMatrix(3)
+    confusion.update(ids, ids)
+    assert count_labels(ids, 3).pixels == tuple(confusion.matrix.sum(1).tolist()) == (20, 20, 20)
+
+
+def test_a_batch_of_as_many_maps_as_classes_is_a_batch():
+    maps = torch.stack([torch.full((6, 6), c) for c in range(3)])
+    assert count_labels([maps], 3).pixels == (36, 36, 36)
+
+
+def test_masks_of_0_and_255_are_no_two_classes():
+    """All was background to the counts, to the loss and to the score: 100 % for a network that sees nothing."""
+    mask = np.where(np.arange(64).reshape(8, 8) % 7, 0, 255).astype(np.uint8)
+    with pytest.raises(InputError, match=r"class 0 alone has pixels.*where they are 0 and 255"):
+        count_labels([mask, mask], 2)
+    assert count_labels([mask, mask // 255], 2).pixels[1]
+    assert count_labels([mask], 2, ignore_index=255).pixels[1] == 0  # as it was asked for
+
+
+def test_of_a_dictionary_the_map_counts_not_the_label_of_the_image():
+    batch = {"image": torch.rand(2, 3, 2, 2), "mask": LABELS, "label": torch.tensor([0, 1])}
+    assert count_labels([batch], 3) == count_labels(LABELS, 3)
+    with pytest.raises(InputError, match="of which labels and mask may be the labels"):
+        count_labels([{"labels": LABELS, "mask": LABELS}], 3)
+
+
+def test_maps_with_one_channel_at_the_end_are_one_image_each():
+    """Each row was counted as an image of its own, and median frequency weights were all 1."""
+    maps = [labels.numpy().astype(np.uint8) for labels in LABELS]
+    assert count_labels([each[..., None] for each in maps], 3) == count_labels(maps, 3)
+    with pytest.raises(InputError, match=r"got \(8, 8, 3\): rows of colours; give class ids"):
+        count_labels([np.zeros((8, 8, 3), dtype=np.uint8)], 3)
+
+
+def test_two_maps_with_one_channel_are_no_image_and_its_labels():
+    with pytest.raises(InputError, match="is a pair of maps of integers"):
+        count_labels([[LABELS[:1], LABELS[1:]]], 3)
+
+
+def test_the_label_that_counts_leave_out_is_left_out_by_the_loss():
+    """The loss trained the ignored background, with the largest label value of all."""
+    counts = count_labels([torch.tensor([[0, 0, 1], [2, 2, 1]])], 3, ignore_index=0)
+    assert counts.pixels == (0, 2, 2)
+    for criterion in (OutlyingMSELoss.from_counts(counts), build_criterion("weighted_ce", counts)):
+        assert criterion.ignore_index == 0
+    assert OutlyingMSELoss.from_counts(counts, ignore_index=7).ignore_index == 7
+    assert type(counts).from_dict(counts.to_dict()) == counts
+    assert OutlyingMSELoss.from_counts(count_labels([LABELS], 3)).ignore_index == 255
+
+
+def test_loaders_that_give_a_share_are_not_counted():
+    """Each rank made its own loss; classes that are drawn more often looked frequent."""
+    data = TensorDataset(LABELS)
+    samplers = (DistributedSampler(data, 2, 0), WeightedRandomSampler([1.0, 3.0], 2))
+    for sampler in samplers:
+        with pytest.raises(InputError, match=f"a loader with a {type(sampler).__name__} gives a share"):
+            count_labels(DataLoader(data, sampler=sampler), 3)
+
+
 def test_arrays_are_counted_as_tensors():
     predictions = LABELS.clone().clamp(max=1)
     ours, expected = ConfusionMatrix(3), ConfusionMatrix(3)
@@ -90,6 +160,18 @@ def test_without_ranks_sync_changes_nothing():
     before = confusion.matrix.clone()
     assert confusion.sync() is confusion
     assert torch.equal(confusion.matrix, before)
+
+
+def test_counts_of_all_ranks_are_not_added_up_again(monkeypatch):
+    """A second sync, of the next epoch, counted the first one once more for each rank."""
+    confusion = ConfusionMatrix(3)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.mul_(2))
+    confusion.update(LABELS, LABELS)
+    assert confusion.sync().matrix.sum() == 2 * (LABELS != 255).sum() and confusion.synced
+    with pytest.raises(InputError, match="holds the counts of all ranks already; sync once"):
+        confusion.sync()
 
 
 def _rank(rank: int, folder: str) -> None:

@@ -841,6 +841,11 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
             ],
         ),
         ("--label-values power", [f"--label-values does nothing with {DEFAULT}, only with outlying_mse"]),
+        (
+            "--loss outlying_mse --label-power 0.75",
+            ["--label-power does nothing with --label-values other than power"],
+        ),
+        ("--loss outlying_mse --label-values Power --label-power 0.75", []),
         ("--score-units label_values", [f"--score-units does nothing with {DEFAULT}, only with outlying_mse"]),
         ("--score-units label_values --loss weighted_outlying_mse", []),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
