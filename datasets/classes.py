@@ -260,26 +260,45 @@ def ends_in_ids(path: Path) -> bool:
 
 
 CSV_NAMES = {"class": "name", "class_name": "name", "classname": "name", "red": "r", "green": "g", "blue": "b"}
-CSV_NAMES |= {"class_id": "id", "index": "id", "value": "id"}
+ID_NAMES = (
+    *("index", "value", "code", "gray", "grey", "pixel_value", "pixel", "mask_value", "gray_value", "grey_value"),
+    *(f"{of}{number}" for of in ("class_", "class", "label_", "label") for number in ("id", "idx", "index")),
+)
+CSV_NAMES |= dict.fromkeys(ID_NAMES, "id")
+WHOLE = re.compile(r"-?\d+(\.0*)?")
 
 
 def _read_csv(text: str) -> dict[str, Any]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t|", key=first.count))
-    columns = [CSV_NAMES.get(key, key) for key in (str(key).strip().lower() for key in reader.fieldnames or ())]
+    given = [re.sub(r"[\s-]+", "_", str(key).strip().lower()) for key in reader.fieldnames or ()]
+    columns = [CSV_NAMES.get(key, key) for key in given]
     if not {*columns} & {"name", "label"}:
         raise InputError(f"begins with {first.strip()!r}, which names no columns", "write name,r,g,b above the rows")
     twice = next((key for key in columns if columns.count(key) > 1), None)
     if twice is not None:
-        raise InputError(f"has two columns {twice!r}", "keep one of them")
+        both = " and ".join(key for key, column in zip(given, columns, strict=True) if column == twice)
+        raise InputError(f"has two columns {twice!r}: {both}", "keep one of them")
     rows = [dict(zip(columns, (str(value or "").strip() for value in row.values()), strict=False)) for row in reader]
     needed = ("name", "id") if "id" in columns and not {*"rgb"} & {*columns} else ("name", "r", "g", "b")
     missing = [key for key in needed if any(not row.get(key) for row in rows)]
     if missing:
         raise InputError(f"a row has no {missing[0]!r}", "the columns are name, r, g, b, or name, id")
+    if "id" not in columns:
+        _refuse_other_ids(columns, rows)
     ids = [{"id": int(row["id"])} if row.get("id") else {} for row in rows]
     colors = [{"color": [int(row[k]) for k in "rgb"]} if "r" in needed else {} for row in rows]
     return _split_ignored([{"name": row["name"], **i, **c} for row, i, c in zip(rows, ids, colors, strict=True)])
+
+
+def _refuse_other_ids(columns: list[str], rows: list[dict[str, str]]) -> None:
+    """InputError for a column of distinct whole numbers that may be the classes' ids, and are not those of the rows."""
+    for column in (column for column in columns if column not in ("name", *"rgb")):
+        cells = [row.get(column, "") for row in rows]
+        numbers = [float(cell) for cell in cells if WHOLE.fullmatch(cell)]
+        if len({*numbers}) == len(cells) and numbers != [*range(len(cells))]:
+            what = f"has a column {column!r} of numbers, which may be the ids of the classes"
+            raise InputError(what, "call it id, or remove it if a class has the number of its row, from 0")
 
 
 def _split_ignored(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
@@ -173,6 +173,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     if unread and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
         lines, names, parts = lines[1:], names[1:], parts[1:]
     if None in names:
+        _refuse_counts(lists, lines, name_of, masks_of or {})
         pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
         shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
@@ -216,6 +217,18 @@ def _cut(line: str, name_of: Named, two_of: Paired, classes: Sequence[str]) -> t
         if name_of(front) and {*names} & {*classes}:
             return front, tuple(filter(None, names))
     return line, ()
+
+
+def _refuse_counts(lists: Path, lines: Sequence[str], name_of: Named, masks_of: Mapping[str, Path]) -> None:
+    """InputError where each line has the name of an image and of a mask, and a number that may be no name of a mask."""
+    cuts = [cut[-1] if (cut := [*columns(line)]) else (line, "") for line in lines]
+    found = [(name_of(front), number) for front, number in cuts]
+    if all(name in masks_of and number.isdigit() for name, number in found):
+        for line, (name, number) in zip(lines, found, strict=True):
+            if name != number:
+                what = f"lists {line}: image and mask are both called {name}, so {number} may be a count or a label"
+                cure = "write one name a line, or the paths of image and mask with their endings"
+                raise InputError(what, cure, lists)
 
 
 def _listed_pairs(

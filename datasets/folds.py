@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segloss.datasets.base import SegmentationDataset
+from segloss.datasets.naming import in_number_order
 from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError
 
@@ -38,7 +39,7 @@ def deal(names: Sequence[str], folds: int) -> tuple[list[int], str]:
 
     >>> deal(["a_1", "a_2", "b_1", "c_1", "c_2", "c_3"], 2)
     ([2, 2, 2, 1, 1, 1], 'by sequence')
-    >>> deal(["a_1", "a_2", "a_3", "a_4"], 2)
+    >>> deal(["a_1", "a_2", "a_9", "a_10"], 2)
     ([1, 1, 2, 2], 'in runs of consecutive images')
     """
     sequences: dict[str, list[str]] = {}
@@ -47,7 +48,7 @@ def deal(names: Sequence[str], folds: int) -> tuple[list[int], str]:
     fold_of: dict[str, int] = {}
     if len(sequences) < folds:
         for members in sequences.values():
-            fold_of |= {name: place * folds // len(members) + 1 for place, name in enumerate(members)}
+            fold_of |= {n: place * folds // len(members) + 1 for place, n in enumerate(in_number_order(members))}
         return [fold_of[name] for name in names], "in runs of consecutive images"
     held = [0] * folds
     for members in sorted(sequences.values(), key=lambda members: (-len(members), members[0])):

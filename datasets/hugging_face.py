@@ -5,7 +5,6 @@ Arrow files in Hugging Face's cache and mapped into memory; with it Parquet and 
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -265,7 +264,7 @@ def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTabl
     there = [Path(root, name) for name in (*CLASS_FILES, NAMES_FILE) if Path(root, name).is_file()]
     if class_file is not None or there:
         path = Path(class_file) if class_file is not None else there[0]
-        return read_class_file(path), path.name
+        return _read_names(path) if path.name == NAMES_FILE else read_class_file(path), path.name
     while feature is not None and not hasattr(feature, "names"):
         feature = getattr(feature, "feature", None)
     if feature is not None and feature.names:
@@ -274,21 +273,25 @@ def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTabl
         from huggingface_hub import hf_hub_download
 
         path = Path(hf_hub_download(root, NAMES_FILE, repo_type="dataset"))
-        return named_classes(_numbered(json.loads(path.read_text(encoding="utf-8")))), NAMES_FILE
     except Exception as error:  # not on the hub, no such file, no net
         cure = "give --class-file, or write classes.yaml into the folder"
         raise NoDataError("names no classes", cure, root) from error
+    return _read_names(path), NAMES_FILE
 
 
-def _numbered(names: Mapping[str, str]) -> list[str]:
-    return [names[str(number)] for number in range(len(names))]
+def _read_names(path: Path) -> ClassTable:
+    """``id2label.json``, in the folder or of the hub."""
+    table = read_class_file(path)
+    return named_classes(table.names, table.ids, table.ignore_ids)
 
 
-def named_classes(names: Sequence[str]) -> ClassTable:
-    """Classes by place; those named void or unlabeled are ignored, since a list of names cannot say what is."""
-    kept = [(name, place) for place, name in enumerate(names) if name.lower() not in IGNORED_NAMES]
-    ignored = [place for place, name in enumerate(names) if name.lower() in IGNORED_NAMES]
-    return ClassTable(tuple(name for name, _ in kept), tuple(i for _, i in kept), ignore_ids=(255, *ignored))
+def named_classes(names: Sequence[str], ids: Sequence[int] = (), ignored: Sequence[int] = ()) -> ClassTable:
+    """Classes by their ids, by default their places; those named void or unlabeled are ignored, since names alone
+    cannot say what is."""
+    every = [*zip(names, ids or range(len(names)), strict=True)]
+    kept = [pair for pair in every if pair[0].lower() not in IGNORED_NAMES]
+    ignore_ids = (*ignored, *(number for name, number in every if name.lower() in IGNORED_NAMES))
+    return ClassTable(tuple(name for name, _ in kept), tuple(i for _, i in kept), ignore_ids=ignore_ids)
 
 
 FORMATS = (

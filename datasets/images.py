@@ -117,8 +117,8 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
     data = read_bytes(path)
     require_whole(path, data)
     has_exif = b"eXIf" in data or (is_webp(data) and b"EXIF" in webp_chunks(data))
-    if upright and has_exif and read_header(path).turn != 1:
-        raise InputError("is turned by its EXIF orientation", "save it upright, as PNG without that tag", path)
+    if upright and has_exif:
+        require_upright(path)
     bmp = (data[:2], data[28:30]) == BMP_OF_FOUR
     alpha = (data.startswith(PNG_START) and data[25] in (4, 6)) or is_webp(data) or bmp
     alpha = alpha and flags == cv2.IMREAD_COLOR
@@ -137,6 +137,12 @@ def read_file(path: Path, flags: int, *, upright: bool = False) -> np.ndarray:
     if decoded is None:
         raise unreadable(path)
     return decoded
+
+
+def require_upright(path: Path) -> None:
+    """InputError for what is turned by its EXIF orientation."""
+    if read_header(path).turn != 1:
+        raise InputError("is turned by its EXIF orientation", "save it upright, as PNG without that tag", path)
 
 
 @contextmanager

@@ -85,12 +85,13 @@ def called(dataset: SegmentationDataset, root: Path | None) -> list[tuple[str, .
     """
     if dataset.made_up or root is None:
         return [(name,) for name in dataset.names]
-    paths = (image.relative_to(root) if image.is_relative_to(root) else image for image, _ in dataset.pairs)
+    images = [Path(str(image)) for image, _ in dataset.pairs]  # of a table's cell the words
+    paths = (image.relative_to(root) if image.is_relative_to(root) else image for image in images)
     return [(name, path.with_suffix("").as_posix()) for name, path in zip(dataset.names, paths, strict=True)]
 
 
 def class_masks(rows: Rows, names: Sequence[str | tuple[str, ...]], num_classes: int) -> np.ndarray:
-    """bool ``(images, C)``: the classes of the first row that fits each image, or one of its names; all where none does.
+    """bool ``(images, C)``: the classes of the first row that fits an image by one of its names; all where none does.
 
     >>> class_masks((("a*", (0,)),), ["a1", "b"], 2).tolist()
     [[True, False], [True, True]]

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segloss.datasets.classes import ClassTable, map_dtype
+from segloss.datasets.classes import WHOLE, ClassTable, map_dtype
 from segloss.datasets.images import (
     ARRAYS,
     PNG_START,
@@ -17,6 +17,7 @@ from segloss.datasets.images import (
     read_bytes,
     read_file,
     require_checksums,
+    tiff_header,
     tiff_tags,
     webp_chunks,
 )
@@ -138,6 +139,8 @@ def _png_header(path: Path) -> tuple[int, int] | None:
 
 
 def _has_palette(path: Path) -> bool:
+    if path.suffix.lower() == ARRAYS:
+        return False
     header = _png_header(path)
     if header is not None:
         return header[1] == 3
@@ -152,9 +155,8 @@ def _grey_step(path: Path) -> int:
 
 
 def palette_of(path: Path) -> np.ndarray | None:
-    """Colours ``(K, 3)`` of a palette PNG, from its header; None for anything else."""
-    header = _png_header(path)
-    if header is None or header[1] != 3:
+    """Colours ``(K, 3)`` of a palette image, from its header; None for anything else."""
+    if not _has_palette(path):
         return None
     with opened(path) as picture:
         return np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
@@ -213,6 +215,21 @@ def map_mask(mask: np.ndarray, classes: ClassTable, path: Path | None) -> np.nda
     if (labels == classes.stray).any():
         raise stray_error(mask, labels, classes, path)
     return labels
+
+
+def nodata_doubt(mask: np.ndarray, classes: ClassTable, path: Path) -> InputError | None:
+    """What to say of a TIFF whose nodata value (GDAL's) stands for a class, where pixels hold it."""
+    tags = tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else None
+    nodata = "" if tags is None else tiff_header(path, tags).nodata
+    if not WHOLE.fullmatch(nodata):
+        return None
+    empty = mask == float(nodata)
+    held = mask[empty if mask.ndim == 2 else empty.all(2)][None, :1]
+    if not held.size or (label := int(lookup(held, classes)[0, 0])) >= len(classes):
+        return None
+    what = f"names {nodata} as its nodata value, which is read as class {classes.names[label]}"
+    cure = "if nobody labelled these pixels, write the id under ignore in the class file; else unset the value"
+    return InputError(what, cure, path)
 
 
 def id_histogram(labels: np.ndarray) -> np.ndarray:
@@ -364,10 +381,9 @@ def _greys(classes: ClassTable) -> frozenset[int]:
 
 def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
     """Whether a palette image's colours, by the class table, mean other classes than its indices do."""
-    if not classes.mask_colors or not _has_palette(path):
+    palette = palette_of(path) if classes.mask_colors else None
+    if palette is None:
         return False
-    with opened(path) as picture:
-        palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     values = np.unique(mask)
     values = values[values < len(palette)]
     by_color = lookup(palette[values][None], classes)[0]
@@ -378,10 +394,9 @@ def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
 
 def palette_in_doubt(path: Path, classes: ClassTable) -> bool:
     """Whether a class's colour in the file's palette is that of another one; reads the header alone."""
-    if not classes.mask_colors or not _has_palette(path):
+    palette = palette_of(path) if classes.mask_colors else None
+    if palette is None:
         return False
-    with opened(path) as picture:
-        palette = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     ids = [(i, c) for i, c in enumerate(classes.ids) if c < len(palette)]
     by_color = lookup(palette[[c for _, c in ids]][None], classes)[0]
     return any(found not in (classes.stray, i) for found, (i, _) in zip(by_color, ids, strict=True))

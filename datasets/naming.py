@@ -108,6 +108,16 @@ def _other_number(ours: str, theirs: str) -> bool:
     return all(numbers) and numbers[0] != numbers[1]
 
 
+def in_number_order(names: Collection[str]) -> list[str]:
+    """Sorted as text, but for numbers, which are sorted by what they are worth.
+
+    >>> in_number_order(["f_10", "f_2", "f_1"])
+    ['f_1', 'f_2', 'f_10']
+    """
+    longest = max(map(len, names), default=0)
+    return sorted(names, key=lambda name: (re.sub(r"\d+", lambda number: number[0].zfill(longest), name), name))
+
+
 def _common_words(names: Collection[str]) -> list[Words]:
     """What all names begin and end with, up to where a word or number ends; the longest first, nothing at the last."""
     lasts = [name.rsplit("/", 1)[-1] for name in names]

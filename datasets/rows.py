@@ -18,6 +18,7 @@ from segloss.datasets.images import (
     not_rgb,
     read_header,
     read_image,
+    require_upright,
     require_whole,
     tiff_tags,
 )
@@ -78,6 +79,7 @@ def mask_rows(path: Path) -> Rows:
         return sliced(read_mask(path))
     if file.driver == "JPEG":
         raise jpeg_mask(path)
+    require_upright(path)
     if file.count not in (1, 3, 4) or file.dtypes[0] not in ("uint8", "uint16")[: 2 if file.count == 1 else 1]:
         what = f"mask has {file.count} channels of {file.dtypes[0]}"
         raise InputError(what, "save it as 8-bit RGB or as ids", path)

@@ -31,7 +31,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.errors import InputError
 from segloss.losses.reduction import (
     as_map,
     ignore_index_of,
@@ -94,7 +93,8 @@ class ConfusionMatrix:
 
     Args:
         num_classes: C, at least 2.
-        ignore_index: label of the pixels that are left out; auto: 255, or 65535 where 255 is a class; None: none.
+        ignore_index: label of the pixels that are left out; auto: 255, or 65535 where 255 is a class; None: none. An
+            ignored class stays in the mean, with an IoU of 0, where it is predicted.
 
     Raises:
         ValueError: fewer than two classes.
@@ -161,11 +161,11 @@ class ConfusionMatrix:
         Without a process group it changes nothing. Rank counts differ where a sampler repeats images to even them out.
 
         Raises:
-            InputError: these are the counts of all ranks already, which would be added up again.
+            ValueError: these are the counts of all ranks already, which would be added up again.
         """
         if self.synced:
-            what = "this confusion matrix holds the counts of all ranks already"
-            raise InputError(what, "sync once, after the last update; for the next epoch make a new one")
+            cure = "sync once, after the last update; for the next epoch make a new one"
+            raise ValueError(f"this confusion matrix holds the counts of all ranks already; {cure}")
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
             counts = torch.cat([self.matrix.flatten(), torch.tensor([self.ignored, self.images])]).to(device)

@@ -256,7 +256,8 @@ def _refuse_sampler(labels: Any) -> None:
 
 def _refuse_black_and_white(counts: PixelCounts, ignore_index: int | str | None) -> PixelCounts:
     """The counts, or an InputError where 255 of two classes was taken for the label that is ignored."""
-    if ignore_index == "auto" and len(counts.pixels) == 2 and counts.ignored_pixels and not counts.pixels[1]:
+    zero_alone = len(counts.pixels) == 2 and counts.pixels[0] and not counts.pixels[1]
+    if ignore_index == "auto" and zero_alone and counts.ignored_pixels:
         require_two_classes(counts)
     return counts
 

@@ -16,14 +16,24 @@ from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES
 from segloss.datasets.images import image_size, read_header
 from segloss.datasets.labelled import FILE, called, fits
-from segloss.datasets.masks import class_histogram, describe_strays, lookup, other_palette, palette_in_doubt, read_mask
+from segloss.datasets.masks import (
+    class_histogram,
+    describe_strays,
+    lookup,
+    nodata_doubt,
+    other_palette,
+    palette_in_doubt,
+    read_mask,
+)
 from segloss.datasets.rows import LARGE, mask_rows
-from segloss.datasets.tables import ADE20K, CITYSCAPES, LABEL_ENDINGS, look_like_train_ids
+from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, look_like_train_ids
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
+from segloss.evaluation.doubts import reduced_ids
+from segloss.evaluation.headers import header_doubts
 from segloss.losses.reduction import IGNORE_INDEX
 from segloss.pixel_counts import available_cores, image_histograms
 from segloss.progress import Progress
@@ -103,6 +113,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if mask.ndim == 2:
         facts.values = frozenset(np.unique(mask).tolist())
         facts.faults += _faults_of_palette(dataset, mask_path, mask)
+    if (doubt := nodata_doubt(mask, dataset.classes, mask_path)) is not None:
+        facts.faults.append(Fault("nodata", doubt, "warning"))
     stray = labels == dataset.classes.stray
     if stray.any():
         strays = describe_strays(mask, stray, dataset.classes)
@@ -148,12 +160,8 @@ def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
     except InputError as error:
         yield Fault("image", error)
         return
-    if header.turn != 1:
-        turned = InputError("is turned by its EXIF orientation, masks are not", "save it upright", image)
-        yield Fault("orientation", turned, "warning")
-    if header.dtype != bands.dtype:
-        deep = InputError("has 16 bits, of which the upper 8 are read", "scale it to 8 bits", image)
-        yield Fault("depth", deep, "warning")
+    for kind, doubt in header_doubts(image, header, bands):
+        yield Fault(kind, doubt, "warning")
 
 
 def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarray) -> Iterator[Fault]:
@@ -350,13 +358,9 @@ def _train_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
 
 
 def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
-    """ADE20K whose ids were made 0..149 of 1..150, "other" 255, which the masks of the download never hold."""
-    classes, last = facts.dataset.classes, ADE20K.ids[-1]
-    built_in = (classes.names, classes.ids) == (ADE20K.names, ADE20K.ids)
-    if built_in and IGNORE_INDEX in facts.values and last not in facts.values:
-        what = f"{seen} hold 255 and no {last}: these look like ids reduced to 0..149, every class one off"
-        cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
-        yield Finding("warning", facts.dataset.split, InputError(what, cure))
+    fault = reduced_ids(seen, facts.values, facts.dataset.classes)
+    if fault is not None:
+        yield Finding("warning", facts.dataset.split, fault)
 
 
 def check_scored(datasets: Sequence[SegmentationDataset], check: str, say: Callable[[str], None] = print) -> None:

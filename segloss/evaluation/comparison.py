@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from segloss.datasets.naming import in_number_order
 from segloss.errors import InputError
 from segloss.evaluation import intervals
 from segloss.evaluation.results import Totals
@@ -65,12 +66,14 @@ def common_images(names: Mapping[str, Sequence[str]]) -> list[str]:
 def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
     """``(images, 3, C)`` counts of each run, of the images that all have, in the first one's order.
 
+    Where that is the order of the names as text, it is made that of their numbers, in which frames follow one another.
     Where bad predictions are left out, two folders can lack different images; by place they would be paired wrongly.
 
     Raises:
         InputError: no image is in all of them, or one of the same name has other labels.
     """
     names = common_images({run: totals.names for run, totals in runs.items()})
+    names = in_number_order(names) if names == sorted(names) else names
     places = {run: {name: place for place, name in enumerate(totals.names)} for run, totals in runs.items()}
     found = {run: totals.counts[[places[run][name] for name in names]] for run, totals in runs.items()}
     (first, held), *others = found.items()

@@ -5,9 +5,9 @@ from itertools import combinations
 
 import numpy as np
 
-from segloss.datasets.classes import ClassTable
-from segloss.datasets.masks import ranges, turned_grey
-from segloss.datasets.tables import look_like_train_ids
+from segloss.datasets.classes import IGNORED_NAMES, ClassTable
+from segloss.datasets.masks import id_table, ranges, turned_grey
+from segloss.datasets.tables import ADE20K, look_like_train_ids
 from segloss.errors import Finding, InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.written import BLACK_AND_WHITE, COLOR, Written
@@ -53,14 +53,40 @@ def mask_findings(
         found.append(Finding("error", name, InputError(what, "give --label-ids trainIds, or labelIds if they are")))
     if not found:
         found += _ignored_class(name, totals, classes)
-    shifted = _shifted(totals.matrix)
-    if shifted:
+    found += _void(name, classes)
+    if label_ids == "auto" and (reduced := reduced_ids("labels", {*written.labels}, classes)):
+        found.append(Finding("warning", name, reduced))
+    shifted, wrapped = _shifted(totals.matrix), _wrapped(totals, predicted_classes)
+    if wrapped:
+        found.append(Finding("warning", name, InputError(wrapped, "save them as 16-bit PNG")))
+    elif shifted:
         cure = "the ids seem to begin at another number than the class table's"
         found.append(Finding("warning", name, InputError(shifted, cure)))
     else:
         found += [*_swapped(name, totals.matrix, classes), *_unknown(name, totals, predicted_classes)]
     found += [*_one_picture(name, totals, classes), *_palettes(name, written, classes)]
     return sorted(found, key=lambda finding: finding.severity != "error")
+
+
+def reduced_ids(seen: str, values: Collection[int], classes: ClassTable) -> InputError | None:
+    """ADE20K whose ids were made 0..149 of 1..150, "other" 255, which the masks of the download never hold.
+
+    Args:
+        seen: whose ``values`` they are, in words.
+    """
+    last = ADE20K.ids[-1]
+    if (classes.names, classes.ids) != (ADE20K.names, ADE20K.ids) or IGNORE_INDEX not in values or last in values:
+        return None
+    what = f"{seen} hold {IGNORE_INDEX} and no {last}: these look like ids reduced to 0..149, every class one off"
+    cure = "give the masks of the download, or a class file with the 150 names in order, whose ids are 0..149"
+    return InputError(what, cure)
+
+
+def _void(name: str, classes: ClassTable) -> Iterator[Finding]:
+    void = [each for each in classes.names if each.lower() in IGNORED_NAMES]
+    if void:
+        what = f"class {void[0]!r} is scored like any other"
+        yield Finding("warning", name, InputError(what, "put its id under ignore in the class file"))
 
 
 def _black_and_white(name: str, written: Written, classes: ClassTable) -> Iterator[Finding]:
@@ -108,6 +134,23 @@ def _shifted(matrix: np.ndarray) -> str:
     return ""
 
 
+def _wrapped(totals: Totals, classes: ClassTable) -> str:
+    """Words where ids above 255 are predicted as what 8 bits hold of them, and none as it is; else none."""
+    true, predicted, table = totals.matrix.sum(1), totals.matrix.sum(0), id_table(classes)
+    ids = {c: {value for value, label in classes.mask_ids if label == c} for c in np.flatnonzero(true).tolist()}
+    large = [c for c, values in ids.items() if values and min(values) > 255]
+    pixels = 0
+    for c in large:
+        for value in {v & 255 for v in ids[c]} | {255}:
+            column = int(table[value])
+            known = column < len(true)
+            pixels += totals.matrix[c, column] if known else totals.written.unknown[c, value]
+    if not large or predicted[large].any() or pixels < max(FEWEST, WRITTEN_FOR * true[large].sum()):
+        return ""
+    left = f"{pixels / true[large].sum():.1%} of the pixels of such ids are predicted as what 8 bits hold of them"
+    return f"no prediction holds an id above 255, and {left}"
+
+
 def _swapped(name: str, matrix: np.ndarray, classes: ClassTable) -> Iterator[Finding]:
     """Classes in another order: each one's pixels go to the next of a ring, and the last one's to the first.
 
@@ -149,7 +192,8 @@ def _unknown(name: str, totals: Totals, classes: ClassTable) -> Iterator[Finding
     matrix, noted = totals.matrix, {value for _, value in totals.written.unknown}
     unknown = {value for value in noted if value < COLOR}
     values = {classes.ids[c] for c in np.flatnonzero(matrix.sum(0)[: len(matrix)])} | unknown
-    stands_for, share = _stands_for(totals, classes), matrix[:, len(matrix) :].sum() / max(1, matrix.sum())
+    stray = matrix[:, len(matrix) :].sum() - sum(totals.written.unlabelled.values())
+    stands_for, share = _stands_for(totals, classes), stray / max(1, matrix.sum())
     cause = turned_grey(sorted(values), classes) if unknown - BLACK_AND_WHITE else ""
     cause = cause or cause_of_unknown(values - {classes.ignored}, classes)
     if share > UNKNOWN_SHARE:
@@ -163,13 +207,20 @@ def _unknown(name: str, totals: Totals, classes: ClassTable) -> Iterator[Finding
 
 
 def _stands_for(totals: Totals, classes: ClassTable) -> str:
-    """Words on an id that is no class and stands on more of a class's pixels than its own and than of others'."""
-    true, pixels_of = totals.matrix.sum(1), totals.written.unknown
-    shares = {(c, value): pixels / true[c] for (c, value), pixels in pixels_of.items() if pixels >= FEWEST}
+    """Words on an id that is no class and stands on more of a class's pixels than its own and than of others'.
+
+    Of a class that is never predicted few pixels are enough.
+    """
+    true, predicted, pixels_of = totals.matrix.sum(1), totals.matrix.sum(0), totals.written.unknown
+    shares = {
+        (c, value): pixels / true[c]
+        for (c, value), pixels in pixels_of.items()
+        if pixels >= (FEWEST if predicted[c] else 1)
+    }
     for (c, value), share in sorted(shares.items(), key=lambda item: -item[1]):
         elsewhere = sum(pixels for (other, v), pixels in pixels_of.items() if v == value and other != c)
         own = totals.matrix[c, c] / true[c]
-        if share > max(own, WRITTEN_FOR, 2 * elsewhere / max(1, true.sum() - true[c])):
+        if share > max(own, WRITTEN_FOR if predicted[c] else 0, 2 * elsewhere / max(1, true.sum() - true[c])):
             whole = f"the pixels of {classes.names[c]} ({true[c] / true.sum():.2%} of all)"
             by = f"id {classes.ids[c]}" if value < COLOR else "colour"
             return f"{share:.1%} of {whole} are written as {_value(value)}, {own:.1%} by its own {by}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from segloss.datasets.missing import NoDataError
 from segloss.errors import InputError
 from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.kept import FILE, kept_file
 from segloss.losses.criterion import Criterion
 from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.losses.reduction import first_largest
@@ -126,7 +128,7 @@ def fit(
             scores = calibration_scores(sample), calibration_scores(sample.map(calibration.apply))
             before, after = ({**asdict(found), "classwise_ece": list(found.classwise_ece)} for found in scores)
             items["calibration"] = {"terms": calibration.to_dict(), **on, "before": before, "after": after}
-            lines.append(calibration_line(run.name, dataset, calibration.temperature, *scores))
+            lines.append(calibration_line(run, dataset, calibration.temperature, *scores))
         if calibration is not None:
             sample = sample.map(calibration.apply)
             tilt = plain_tilt(calibration, tilt)
@@ -143,7 +145,7 @@ def fit(
             f"{run.name}: on the labels of {dataset.split} the plain argmax has mIoU {percent(on['miou']['plain'])}, "
             f"the rule {percent(on['miou']['iou'])}: --decision auto is plain"
         )
-    return [*lines, rule_line(run.name, dataset, rule)]
+    return [*lines, rule_line(run, dataset, rule)]
 
 
 def counted_by(run: Run, dataset: SegmentationDataset) -> str:
@@ -209,19 +211,43 @@ def fitted_completely(run: Run, training: SegmentationDataset, **how: Any) -> li
     ]
 
 
-def rule_line(name: str, dataset: SegmentationDataset, rule: IoUDecision) -> str:
+def place_elsewhere(run: Run, dataset: SegmentationDataset) -> Path | None:
+    """The data folder, where it is another one than the run's own."""
+    if dataset.root is None or (run.used.data_path and Path(run.used.data_path).resolve() == dataset.root.resolve()):
+        return None
+    return dataset.root
+
+
+def fitted_elsewhere(run: Run, training: SegmentationDataset) -> str:
+    """A line where the training images at hand are not those of the run; nothing where they have only moved."""
+    place = place_elsewhere(run, training)
+    if place is None or run.counts.images_digest in ("", training.images_digest()):
+        return ""
+    path = kept_file(run.folder)
+    what = "holds other training images than the run's; the decision that is fitted here is kept for good"
+    cure = f"delete {path} to fit it anew" if path.name == FILE else "fetch the run again to fit it anew"
+    return f"warning: {run.name}: {InputError(what, cure, place)}"
+
+
+def images_told(run: Run, dataset: SegmentationDataset) -> str:
+    """``3 images of val``; of another folder than the run's own ``3 images of val in DIR``."""
+    place = place_elsewhere(run, dataset)
+    return f"{len(dataset)} images of {dataset.split}" + (f" in {place}" if place else "")
+
+
+def rule_line(run: Run, dataset: SegmentationDataset, rule: IoUDecision) -> str:
     seen = ", which it was trained on" if dataset.split == "train" else ""
-    return f"{name}: IoU rule fitted on {len(dataset)} images of {dataset.split}{seen}: {rule_text(rule)}"
+    return f"{run.name}: IoU rule fitted on {images_told(run, dataset)}{seen}: {rule_text(rule)}"
 
 
 def calibration_line(
-    name: str, dataset: SegmentationDataset, temperature: float, before: CalibrationScores, after: CalibrationScores
+    run: Run, dataset: SegmentationDataset, temperature: float, before: CalibrationScores, after: CalibrationScores
 ) -> str:
     told = calibration_text(
         *((found.ece, sum(found.classwise_ece) / len(found.classwise_ece), found.nll) for found in (before, after))
     )
-    on = f"{len(dataset)} images of {dataset.split} ({before.pixels:,} pixels)"
-    return f"{name}: calibrated on {on}: temperature {temperature:.2f}, {told}"
+    on = f"{images_told(run, dataset)} ({before.pixels:,} pixels)"
+    return f"{run.name}: calibrated on {on}: temperature {temperature:.2f}, {told}"
 
 
 def over_tilted(sample: PixelSample, criterion: Criterion, name: str, split: str) -> list[str]:

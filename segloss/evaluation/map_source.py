@@ -168,14 +168,15 @@ class MapSource(MaskSource):
         return self.image(name), labels.astype(kind), predicted.numpy().astype(kind)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
-        triple = item[1]
+        place, triple = item
         mask = read_mask(triple.true)
         seen, posterior = self.read(triple, mask)
         if isinstance(posterior, InputError):
             return posterior
         result, predicted, found = image_result(seen, posterior, self.reader, self.prior, self.measures)
-        decided = predicted.numpy()
-        result.noted = noted_in_maps(mask, decided, seen["labels"].numpy(), decided, self.classes)
+        chosen = predicted.numpy().astype(map_dtype(len(self.classes)))
+        decided = chosen if self.labelled is None else self.labelled.of_image(chosen, place)
+        result.noted = noted_in_maps(mask, chosen, seen["labels"].numpy(), chosen, decided, self.classes)
         result.noted["palette"] = noted_of_palettes((triple.true, mask))
         if self.on_sample is not None:
             self.on_sample(seen, predicted, found)

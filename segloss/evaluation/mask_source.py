@@ -14,7 +14,7 @@ import numpy as np
 from segloss.datasets.base import file_length, file_state
 from segloss.datasets.classes import STRAY, ClassTable
 from segloss.datasets.images import image_size, read_header, read_image
-from segloss.datasets.labelled import find_labelled
+from segloss.datasets.labelled import Labelled, find_labelled, fits
 from segloss.datasets.masks import describe_strays, id_table, lookup, map_mask, read_mask, stray_error
 from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, has_train_ids, in_train_ids
@@ -103,7 +103,8 @@ class MaskSource:
     ):
         self.name, self.predictions, self.labels = name, predictions, labels
         self.training_pixels = training_pixels
-        self.triples, kind, self.unmatched = match(predictions, labels, skip_bad=skip_bad, files=self._files())
+        found = match(predictions, labels, skip_bad=skip_bad, files=self._files())
+        self.triples, kind, self.unmatched, self.form, self.passed_over = found
         numbered = in_train_ids(classes) if has_train_ids(classes) else classes
         for side, asked in (("prediction", prediction_ids), ("label", label_ids)):
             if asked == "trainIds" and numbered is classes:
@@ -123,7 +124,6 @@ class MaskSource:
         by_name &= all(triple.predicted.stem.endswith(LABEL_ENDINGS["trainIds"]) for triple in self.triples)
         if prediction_ids == "trainIds" or (prediction_ids == "auto" and by_name):
             self.predicted_classes = numbered
-        self.labelled = find_labelled((labels, labels.parent, labels.parent.parent), self.names, classes.names)
         self.counted, self.skip_bad = tuple(counted), skip_bad
         self.workers = available_cores() if workers is None else max(1, workers)
         self.bad: dict[int, str] = {}
@@ -131,6 +131,7 @@ class MaskSource:
         self._large = self._require_sizes()
         true = {triple.name: triple.true for triple in self.triples}
         self.images = {} if images is None else match_images(images, true)
+        self.labelled = self._find_labelled(images)
 
     @property
     def sees_all(self) -> bool:
@@ -154,6 +155,32 @@ class MaskSource:
     def _files(self) -> dict[str, Path] | None:
         """The predictions by name; None: images."""
         return None
+
+    def _find_labelled(self, images: Path | None) -> Labelled | None:
+        """What ``labelled_classes.csv`` says, its patterns read as of images: of the name that both sides share, and of
+        the paths of label, prediction and photograph.
+
+        Rows that fit none are noted; of a file above the labels, which is for other splits too, only if no row fits.
+        """
+        above = (self.labels, self.labels.parent, self.labels.parent.parent)
+        called: list[tuple[str, ...]] = []
+        for triple in self.triples:
+            photograph = self.images.get(triple.name)
+            paths = ((triple.true, above[-1]), (triple.predicted, self.predictions), (photograph, images))
+            forms = (path.relative_to(top).with_suffix("").as_posix() for path, top in paths if path and top)
+            called.append((triple.name, *forms))
+        labelled = find_labelled(above, called, self.classes.names)
+        if labelled is not None:
+            part = int((~labelled.masks.all(1)).sum())
+            told = f"{part} of {len(self)} images label a part of the classes ({labelled.path.name})"
+            self.form = f"{self.form}, {told}".lstrip(", ")
+            every = [form for forms in called for form in forms]
+            idle = [pattern for pattern, _ in labelled.rows if not any(fits(pattern, form) for form in every)]
+            if idle and (labelled.path.parent == self.labels or len(idle) == len(labelled.rows)):
+                what = f"{len(idle)} of {len(labelled.rows)} rows fit no image here: {some(idle)}"
+                cure = f"write them as the images are named, as {called[0][0]}"
+                self.passed_over.append(InputError(what, cure, labelled.path))
+        return labelled
 
     def _require_sizes(self) -> set[Path]:
         """The labels that are read by rows, from the headers.
@@ -189,6 +216,7 @@ class MaskSource:
     def findings(self, totals: Totals) -> list[Finding]:
         """What is doubtful in what was counted, errors first; :mod:`segloss.evaluation.doubts`."""
         found = mask_findings(self.name, totals, self.classes, self.predicted_classes, label_ids=self.label_ids)
+        found += [Finding("warning", self.name, what) for what in self.passed_over]
         own = sum(triple.predicted.samefile(triple.true) for triple in self.triples)
         if own:
             what = f"{own} of {len(self)} predictions are the label's own file: {self.predictions}"
@@ -297,12 +325,13 @@ class MaskSource:
                 raise stray_error(true, lookup(true, self.classes), self.classes, triple.true)
             noted = noted_in_histogram(raw, self.classes, self.predicted_classes)
             return ImageResult(triple.name, matrix, ignored, noted=noted)
-        labels, decided = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
+        labels, written = map_mask(true, self.classes, triple.true), lookup(predicted, self.predicted_classes)
+        decided = written
         if self.labelled is not None:  # pixels of other classes are ignored, predictions of them no class
-            labels, decided = (self.labelled.of_image(each, place) for each in (labels, decided))
+            labels, decided = (self.labelled.of_image(each, place) for each in (labels, written))
         matrix, ignored = confusion_of(decided, labels, len(self.classes))
         counted = {name: MEASURES[name].count(decided, labels, len(self.classes)) for name in self.counted}
-        noted = noted_in_maps(true, predicted, labels, decided, self.classes)
+        noted = noted_in_maps(true, predicted, labels, written, decided, self.classes)
         return ImageResult(triple.name, matrix, ignored, counted, noted=noted)
 
 

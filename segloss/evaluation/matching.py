@@ -5,17 +5,23 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from segloss.datasets import TABLES
 from segloss.datasets.classes import ClassTable, read_class_file
-from segloss.datasets.folder import CLASS_FILES
-from segloss.datasets.images import list_images
-from segloss.datasets.naming import learn_naming
+from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES
+from segloss.datasets.images import ARRAYS, image_files, list_images
+from segloss.datasets.lists import splits_of
+from segloss.datasets.missing import unread_pictures
+from segloss.datasets.naming import Words, learn_naming
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind
 from segloss.errors import InputError, unknown_name
 
+COMMON = "folders that all files of a side lie in left out"
 ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
+IDS = re.compile(r"(?i)train_?ids?")  # in a name, which speaks of no split
+OF_SPLITS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
 SHOWN = 5  # names in the message on files without partner
 
 
@@ -26,6 +32,32 @@ class Triple:
     name: str
     predicted: Path
     true: Path
+
+
+class Matched(NamedTuple):
+    """Labels and their predictions.
+
+    Attributes:
+        triples: the pairs.
+        kind: of the true masks, where they are Cityscapes'.
+        unmatched: with ``skip_bad`` a line for each mask without partner, which is left out.
+        form: words on what was taken off the names of either side; none where they are the same.
+        passed_over: of either folder, files that seem to be masks and are not looked at.
+    """
+
+    triples: list[Triple]
+    kind: LabelKind | None
+    unmatched: list[str]
+    form: str
+    passed_over: list[InputError]
+
+
+class Keys(NamedTuple):
+    """Names under which the files of two sides can be the same, and what was taken off to get them."""
+
+    predicted: dict[str, str]
+    true: dict[str, str]
+    form: str = ""
 
 
 def class_table(choice: str | None, labels: Path) -> ClassTable:
@@ -68,16 +100,44 @@ def _by_key(files: dict[str, Path], keys: dict[str, str], what: str) -> dict[str
     return found
 
 
-def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None]:
-    """True masks by name, and the kind of Cityscapes' masks where they are such."""
+def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None, list[InputError]]:
+    """True masks by name, the kind of Cityscapes' masks where they are such, and what is passed over."""
     files = list_images(require_folder(folder, "labels"))
+    over = _unread(folder, files)
     for kind, ending in LABEL_ENDINGS.items():
         chosen = {name: path for name, path in files.items() if name.endswith(ending)}
         if chosen:
-            return chosen, kind
+            return chosen, kind, [*over, *_unchosen(folder, files, chosen, ending)]
     if not files:
         raise InputError("holds no masks", "check --labels", folder)
-    return files, None
+    return files, None, over
+
+
+def _unread(folder: Path, files: dict[str, Path]) -> list[InputError]:
+    """What is said of pictures of other formats in a folder of masks, and of arrays beside pictures."""
+    found = []
+    if files and (unread := unread_pictures(folder.absolute())):
+        found.append(InputError(f"holds {len(files)} masks{unread}", "save them as PNG", folder))
+    if any(path.suffix.lower() != ARRAYS for path in files.values()):
+        names = {path.with_suffix("") for path in files.values()}
+        arrays = [path.name for path in image_files(folder, (ARRAYS,)) if path.with_suffix("") not in names]
+        if arrays:
+            what = f"holds pictures, beside which {len(arrays)} arrays are passed over: {some(arrays)}"
+            found.append(InputError(what, "save all masks as PNG", folder))
+    return found
+
+
+def _unchosen(folder: Path, files: dict[str, Path], chosen: dict[str, Path], *endings: str) -> list[InputError]:
+    """What is said of files without an ending that others have, and that are not another picture of one of these."""
+    stems = {name.removesuffix(ending) for name in chosen for ending in endings}
+    stems |= {stem[: found.start()] for stem in stems if (found := re.search(r"_[^\W\d_]+$", stem))}  # a of a_gt
+    frames = {_frame(name) for name in chosen}
+    others = [name for name in files if name not in chosen and _frame(name) not in frames]
+    others = [name for name in others if not any(name[:cut] in stems for cut in range(1, len(name) + 1))]
+    if not others:
+        return []
+    what = f"{len(others)} of {len(files)} files are not named *{' or *'.join(endings)} as others are, and passed over"
+    return [InputError(f"{what}: {some(others)}", "name all masks alike", folder)]
 
 
 def _frame(name: str) -> str:
@@ -90,9 +150,13 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
-def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> tuple[dict[str, str], dict[str, str]]:
-    """Under which names predictions and labels can be the same, see :func:`match`; their own where nothing is alike."""
-    for places in (_whole, _below_common_folders, _last):
+def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> Keys:
+    """Under which names predictions and labels can be the same, see :func:`match`; their own where nothing is alike.
+
+    Raises:
+        InputError: an image has several masks, or what is taken off two names speaks of different splits.
+    """
+    for places, left_out in ((_whole, ""), (_below_common_folders, COMMON), (_last, "folders left out")):
         for turned in (False, True):
             first, second = (predicted, true) if turned else (true, predicted)
             of_first, of_second = places(first), places(second)
@@ -105,8 +169,41 @@ def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> tuple[dict[str, 
             if common and (places is _whole or 2 * common > min(len(images), len(masks))):
                 for name in images:
                     naming.require_one(name, images, masks)
-                return (keys, mask_keys) if turned else (mask_keys, keys)
-    return _whole(predicted), _whole(true)
+                ours, theirs = (keys, naming.words, of_first), (mask_keys, naming.mask_words, of_second)
+                (of_predicted, words, kept), (of_true, true_words, true_kept) = (
+                    (ours, theirs) if turned else (theirs, ours)
+                )
+                splits = _splits(of_predicted, words, kept), _splits(of_true, true_words, true_kept)
+                _require_one_split(predicted, true, *splits)
+                named = (("predictions", words), ("labels", true_words))
+                said = [f"{side} named {before}NAME{after}" for side, (before, after) in named if before + after]
+                return Keys(of_predicted, of_true, ", ".join(filter(None, (*said, left_out))))
+    return Keys(_whole(predicted), _whole(true))
+
+
+def _splits(keys: dict[str, str], words: Words, kept: dict[str, str]) -> dict[str, tuple[str, set[str]]]:
+    """By key the name, and the splits that the words and folders which were taken off it speak of."""
+    of_words = {*splits_of(IDS.sub("", " ".join(words)))}
+    found = {}
+    for name, key in keys.items():
+        folders = name[: len(name) - len(kept[name])].lower().split("/")
+        found[key] = name, of_words | {*splits_of(" ".join(folder for folder in folders if folder in OF_SPLITS))}
+    return found
+
+
+def _require_one_split(
+    predicted: dict[str, Path],
+    true: dict[str, Path],
+    ours: dict[str, tuple[str, set[str]]],
+    theirs: dict[str, tuple[str, set[str]]],
+) -> None:
+    """InputError for the first pair whose names speak of different splits."""
+    for key, (name, splits) in ours.items():
+        other, true_splits = theirs.get(key, ("", set()))
+        if splits and true_splits and splits.isdisjoint(true_splits):
+            of_true = " and ".join(sorted(true_splits))
+            what = f"is of {' and '.join(sorted(splits))} by its name, {true[other]} of {of_true}"
+            raise InputError(what, "give folders of one split, or rename the files if they are", predicted[name])
 
 
 def match_images(folder: Path, labels: dict[str, Path]) -> dict[str, Path]:
@@ -119,7 +216,7 @@ def match_images(folder: Path, labels: dict[str, Path]) -> dict[str, Path]:
     if all(FRAME.search(name) for name in labels):
         of_image, of_label = ({name: _frame(name) for name in side} for side in (files, labels))
     else:
-        of_image, of_label = _keys(files, labels)
+        of_image, of_label, _ = _keys(files, labels)
     found = _by_key(files, of_image, "image")
     matched = {name: found[of_label[name]] for name in labels if of_label[name] in found}
     if not matched:
@@ -142,32 +239,34 @@ def _last(names: Collection[str]) -> dict[str, str]:
     return {name: PurePosixPath(name).name for name in names}
 
 
-def match(
-    predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None
-) -> tuple[list[Triple], LabelKind | None, list[str]]:
-    """Every true mask with its prediction, and the kind of the true masks where they are Cityscapes'.
+def match(predictions: Path, labels: Path, *, skip_bad: bool = False, files: dict[str, Path] | None = None) -> Matched:
+    """Every true mask with its prediction.
 
     By CITY_SEQ_FRAME where all labels are Cityscapes', else as images and masks of a data set are brought together
     (:func:`segloss.datasets.naming.learn_naming`): the same names, an ending of either side (``a_pred``, ``a.jpg.png``,
     ``a_L``), or words of each (``a_rgb_anon`` and ``a_gt_labelIds``). Below the same folders; else leaving out the
     folders that all files of a side lie in; else all folders.
 
-    With ``skip_bad`` also a line for each mask without partner, which is left out. ``files``: the predictions by name,
-    where they are no images.
+    ``skip_bad``: leave out masks without partner. ``files``: the predictions by name, where they are no images.
 
     Raises:
         InputError: predictions are missing or belong to no label; the message lists them. With ``skip_bad`` only if
-            no prediction has a label. Two predictions, or two labels, are of one name.
+            no prediction has a label. Two predictions, or two labels, are of one name; or what tells the names of a
+            pair apart speaks of different splits.
     """
-    true, kind = _labels_of(labels)
+    true, kind, over = _labels_of(labels)
     require_folder(predictions, "predictions")
-    files = list_images(predictions) if files is None else files
+    if files is None:
+        files = list_images(predictions)
+        over += _unread(predictions, files)
     if kind is not None and any(name.endswith(ENDINGS) for name in files):
-        files = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
+        chosen = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
+        over += _unchosen(predictions, files, chosen, *ENDINGS)
+        files = chosen
     if kind is not None and all(FRAME.search(name) for name in true):
-        of_predicted, of_true = ({name: _frame(name) for name in side} for side in (files, true))
+        of_predicted, of_true, form = {name: _frame(name) for name in files}, {name: _frame(name) for name in true}, ""
     else:
-        of_predicted, of_true = _keys(files, true)
+        of_predicted, of_true, form = _keys(files, true)
     predicted, labelled = _by_key(files, of_predicted, "prediction"), _by_key(true, of_true, "label")
     lonely = {
         f"no prediction in {predictions} for": sorted(set(labelled) - set(predicted)),
@@ -180,4 +279,4 @@ def match(
     skipped = [f"{name}: {what.removesuffix(' for')}" for what, names in lonely.items() for name in names]
     both = sorted(set(labelled) & set(predicted))
     paired = [Triple(name, predicted[name], labelled[name]) for name in both]
-    return paired, kind, skipped
+    return Matched(paired, kind, skipped, form, over)

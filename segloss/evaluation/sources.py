@@ -13,6 +13,7 @@ from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
 from segloss.datasets.images import IMAGE_SUFFIXES, list_images, without_suffix
+from segloss.datasets.missing import unread_pictures
 from segloss.datasets.pairing import pair
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import Decision, read_decision
@@ -20,7 +21,8 @@ from segloss.errors import InputError
 from segloss.evaluation.chosen import chosen_images
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.ensemble import ensemble_of
-from segloss.evaluation.fitting import fit, images_to_fit_on
+from segloss.evaluation.fitting import fit, fitted_elsewhere, images_to_fit_on
+from segloss.evaluation.headers import doubts_of_images
 from segloss.evaluation.map_source import MapSource, decision_of_maps
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.matching import class_table
@@ -129,11 +131,14 @@ def predict_images(
     runs = _runs(config, folder, say)
     place = Path(str(config.images))
     images = {without_suffix(place.name): place} if place.is_file() else list_images(place)
+    unread = unread_pictures(place.absolute()) if place.is_dir() else ""
     if not images:
-        what = "holds no images" if place.is_dir() else "is neither an image nor a folder"
+        what = f"holds no images{unread}" if place.is_dir() else "is neither an image nor a folder"
         raise InputError(what, f"check --images, one of {', '.join(IMAGE_SUFFIXES)} or a folder of them", place)
     root = place.parent if place.is_file() else place
     found = pair(images, None, root.name, root, root)
+    if unread:
+        say(f"warning: {InputError(f'holds {len(images)} images{unread}', 'save them as PNG or JPEG', place)}")
     make_folder(folder)
     written = []
     for name, run in zip(config.names or distinct_names(run.name for run in runs), runs, strict=True):
@@ -141,6 +146,8 @@ def predict_images(
         dataset = SegmentationDataset("images", root.name, found, run.classes, EvalTransform(scale))
         show_bands([dataset], run.bands, config.show_bands)
         dataset.check_files()
+        for doubt in doubts_of_images(dataset):
+            say(f"warning: {name}: {doubt}")
         decision = decision_of(config, run, name, say, progress)
         say(f"{name}: decided by {decision}")
         source = build(name, run, dataset, Measures(decision))
@@ -213,6 +220,8 @@ def _fitted(
         training = None
         with suppress(InputError):  # may be gone
             training = open_split("train")
+            if doubt := fitted_elsewhere(run, training):
+                say(doubt)
         machine = _machine(config)
         lines = fit(
             run,
@@ -271,18 +280,22 @@ def sources_of_masks(
     how["images"] = None if config.images is None else Path(config.images)
     how["label_ids"] = config.label_ids
     of_masks: dict[str, Any] = {"prediction_ids": config.prediction_ids, "counted": counted_of(config)}
-    return [
-        _source_of_maps(config, MapSource(name, Path(path), labels, classes, **how), say, progress)
-        if maps
-        else MaskSource(name, Path(path), labels, classes, **of_masks, **how)
-        for name, path, maps in zip(names, config.predictions, of_maps, strict=True)
-    ]
+    sources = []
+    for name, path, maps in zip(names, config.predictions, of_maps, strict=True):
+        options = how if maps else how | of_masks
+        source = (MapSource if maps else MaskSource)(name, Path(path), labels, classes, **options)
+        if source.form:
+            say(f"form: {name}: {source.form}")
+        if isinstance(source, MapSource):
+            _decide_maps(config, source, say, progress)
+        sources.append(source)
+    return sources
 
 
-def _source_of_maps(
+def _decide_maps(
     config: EvalConfig, source: MapSource, say: Callable[[str], None], progress: Callable[[str], Progress]
-) -> MapSource:
-    """The source, deciding and counting as asked for; of the processes of a job the first fits."""
+) -> None:
+    """Tell the source how to decide and what to count, as asked for; of the processes of a job the first fits."""
     bar = progress(f"fitting the decision of {source.name}")
 
     def fitted() -> tuple[Decision, IoUDecision | None]:
@@ -294,7 +307,6 @@ def _source_of_maps(
         say(f"{source.name}: IoU rule fitted on these {len(source)} probability maps: {rule_text(rule)}")
     source.measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
     source.on_sample = source.suspects = Suspects(config.suspects) if config.suspects else None
-    return source
 
 
 def training_pixels_of(file: str | None, classes: ClassTable) -> tuple[int, ...] | None:

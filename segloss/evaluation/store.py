@@ -13,7 +13,7 @@ from typing import Any
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult
 
-COUNTED_AS = 4  # raise it when the same image would be counted otherwise: older results are not gone on from
+COUNTED_AS = 5  # raise it when the same image would be counted otherwise: older results are not gone on from
 AT_ONCE = 64  # images a transaction
 Row = tuple[int, str, bytes, int]  # place, name, result and checksum of an image
 

@@ -57,7 +57,7 @@ def summarise(
         )
         for c, row in enumerate(plain.pop("classes"))
     )
-    known = [WorstClass(row.name, row.iou) for row in of_classes if row.iou is not None]
+    known = [WorstClass(row.name, row.iou) for row in of_classes if row.iou is not None and row.pixels]
     return RunScores(
         **plain,
         origin=origin,
@@ -95,11 +95,21 @@ def mean_of(ious: torch.Tensor, members: Sequence[int]) -> float:
     return float(ious[list(members)].nanmean()) if members else float("nan")
 
 
+def members_of_groups(true: Sequence[int], training_pixels: Sequence[int] | None) -> dict[str, list[int]]:
+    """Class numbers of head, middle and tail, by training or else by true pixels, of the classes that labels hold.
+
+    >>> members_of_groups([9, 0, 5, 0], None), members_of_groups([9, 0, 5, 0], [1, 2, 3, 4])
+    ({'head': [0], 'middle': [], 'tail': [2]}, {'head': [2], 'middle': [], 'tail': [0]})
+    """
+    known = [c for c in range(len(true)) if true[c] or (training_pixels is not None and training_pixels[c])]
+    groups = class_groups([(true if training_pixels is None else training_pixels)[c] for c in known])
+    return {name: [known[k] for k in members if true[known[k]]] for name, members in groups.items()}
+
+
 def _groups(scores: Scores, classes: ClassTable, training_pixels: Sequence[int] | None) -> Groups:
-    order = scores.pixels.tolist() if training_pixels is None else training_pixels
     groups = {
         name: Group(tuple(classes.names[c] for c in members), none_if_nan(mean_of(scores.iou, members)))
-        for name, members in class_groups(order).items()
+        for name, members in members_of_groups(scores.pixels.tolist(), training_pixels).items()
     }
     return Groups("evaluation" if training_pixels is None else "training", **groups)
 

@@ -65,8 +65,12 @@ def _taus(criterion: Criterion) -> Sequence[float]:
 
 
 def sweep_table(totals: Totals, tail: Sequence[int], protocol: str = "cityscapes") -> list[SweepPoint]:
-    """The scores at each value of each rule, by a protocol. ``tail``: the rarest classes in training."""
+    """The scores at each value of each rule, by a protocol.
+
+    ``tail``: the rarest classes in training, of which those count that labels hold.
+    """
     true = torch.from_numpy(totals.matrix.sum(1))
+    tail = [c for c in tail if true[c]]
     table = []
     for rule, counts in totals.sweep.items():
         values = GRIDS.get(rule, (None,))

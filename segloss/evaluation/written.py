@@ -25,6 +25,7 @@ class Written:
         labels: value in the label files -> pixels; colours are not noted.
         unknown: true class and predicted id, or colour plus ``COLOR``, that is no class -> pixels.
         ignored: predicted class -> pixels whose label is ignored.
+        unlabelled: predicted class -> labelled pixels of images that do not label it.
         black_and_white: label files that hold 0 and 255 alone; ``first`` is the name of one.
         others: the values of all other label files.
         palettes: of palette images whether they are predictions (0, 1), index and its colour -> pixels.
@@ -33,6 +34,7 @@ class Written:
     labels: Counter[int] = field(default_factory=Counter)
     unknown: Counter[tuple[int, int]] = field(default_factory=Counter)
     ignored: Counter[int] = field(default_factory=Counter)
+    unlabelled: Counter[int] = field(default_factory=Counter)
     black_and_white: int = 0
     first: str = ""
     others: set[int] = field(default_factory=set)
@@ -47,6 +49,8 @@ class Written:
                 self.unknown[true, value] += pixels
         for predicted, pixels in noted["ignored"].tolist():
             self.ignored[predicted] += pixels
+        for predicted, pixels in noted["unlabelled"].tolist():
+            self.unlabelled[predicted] += pixels
         for side, value, color, pixels in noted["palette"].tolist():
             if (side, value, color) in self.palettes or len(self.palettes) < MOST_KEYS:
                 self.palettes[side, value, color] += pixels
@@ -69,16 +73,26 @@ def noted_in_histogram(raw: np.ndarray, classes: ClassTable, predicted_classes: 
         "labels": _counted(raw.sum(1)),
         "unknown": np.stack([true, values, pixels], 1)[unknown],
         "ignored": np.stack([predicted, pixels], 1)[ignored],
+        "unlabelled": np.empty((0, 2), np.int64),
         "palette": np.empty((0, 4), np.int64),
     }
 
 
 def noted_in_maps(
-    true: np.ndarray, predicted: np.ndarray, labels: np.ndarray, decided: np.ndarray, classes: ClassTable
+    true: np.ndarray,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    written: np.ndarray,
+    decided: np.ndarray,
+    classes: ClassTable,
 ) -> Noted:
-    """Of both files as they were read, and as class numbers; of colours in labels only ``ignored``."""
+    """Of both files as they were read, and as class numbers; of colours in labels only what is noted of predictions.
+
+    ``decided`` is ``written`` without the classes that the image does not label.
+    """
     num_classes = len(classes)
-    unknown = (labels < num_classes) & (decided >= num_classes)
+    valid = labels < num_classes
+    unknown, unlabelled = valid & (written >= num_classes), valid & (written < num_classes) & (decided >= num_classes)
     values = packed(predicted[unknown][None])[0] + np.int64(COLOR) if predicted.ndim == 3 else predicted[unknown]
     pairs, pixels = np.unique(labels[unknown] * np.int64(2**32) + values, return_counts=True)
     if predicted.ndim == 3:
@@ -88,6 +102,7 @@ def noted_in_maps(
         "labels": np.empty((0, 2), np.int64),
         "unknown": np.stack([pairs >> 32, pairs & (2**32 - 1), pixels], 1),
         "palette": np.empty((0, 4), np.int64),
+        "unlabelled": _counted(np.bincount(written[unlabelled], minlength=num_classes)),
         "ignored": _counted(np.bincount(decided[labels == classes.ignored], minlength=num_classes)[:num_classes]),
     }
     if true.ndim == 2:

@@ -307,6 +307,10 @@ CLASSES = {
     "csv of ids": ("class_dict.csv", "name,id\nwall,3\nfloor,9\n", ("wall", "floor"), (3, 9)),
     "csv of ids and colours": ("class_dict.csv", "id;name;r;g;b\n5;a;1;2;3\n2;b;4;5;6\n", ("a", "b"), (5, 2)),
     "csv of red": ("class_dict.csv", "name,red,green,blue\nwall,1,2,3\nfloor,4,5,6\n", ("wall", "floor"), (0, 1)),
+    "csv of label_id": ("class_dict.csv", "name,label_id,r,g,b\na,7,1,2,3\nb,11,4,5,6\n", ("a", "b"), (7, 11)),
+    "csv of Class ID": ("class_dict.csv", "Class Name,Class ID\na,7\nb,11\n", ("a", "b"), (7, 11)),
+    "csv of gray": ("class_dict.csv", "Name,R,G,B,Gray\na,1,2,3,26\nb,4,5,6,90\n", ("a", "b"), (26, 90)),
+    "csv of pandas": ("class_dict.csv", ",name,r,g,b,a\n0,a,1,2,3,255\n1,b,4,5,6,255\n", ("a", "b"), (0, 1)),
     "a dict": ("classes.yaml", "background: 0\ncrack: 255\n", ("background", "crack"), (0, 255)),
     "a dict of classes": ("classes.json", '{"classes": {"bg": 0, "crack": 255}}', ("bg", "crack"), (0, 255)),
     "yolo": ("classes.yaml", "names:\n  0: bg\n  2: crack\n", ("bg", "crack"), (0, 2)),
@@ -358,7 +362,10 @@ def test_colours_behind_names_are_those_of_colour_masks(tmp_path):
         ("classes.txt", "0) wall\n1) floor\n", "'0. wall' begins with a number"),
         ("classes.txt", "0;wall\n1;floor\n", "'0;wall' begins with a number"),
         ("classes.txt", "7=wall\n2=floor\n", "'7=wall' begins with a number"),
-        ("class_dict.csv", "name,r,g,b,red\na,1,2,3,4\nb,1,2,5,4\n", "has two columns 'r'"),
+        ("class_dict.csv", "name,r,g,b,red\na,1,2,3,4\nb,1,2,5,4\n", "has two columns 'r': r and red"),
+        ("class_dict.csv", "name,id,gray\na,0,26\nb,1,90\n", "has two columns 'id': id and gray; keep one of them"),
+        ("class_dict.csv", "name,nr,r,g,b\na,1,1,2,3\nb,2,4,5,6\n", "a column 'nr' of numbers, which may be the ids"),
+        ("class_dict.csv", "name,label,r,g,b\na,0.0,1,2,3\nb,5.0,4,5,6\n", "a column 'label' of numbers.*; call it id"),
     ],
 )
 def test_class_files_that_say_two_things_are_refused(tmp_path, name, text, message):

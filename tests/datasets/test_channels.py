@@ -18,8 +18,9 @@ from segloss.config import TrainConfig
 from segloss.datasets import bands, build_dataset
 from segloss.datasets.bands import RGB, Bands, bands_of, choose_bands, read_bands, show_bands
 from segloss.datasets.cache import cache_in_ram
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import image_size, read_header, read_image
-from segloss.datasets.masks import read_mask
+from segloss.datasets.masks import nodata_doubt, read_mask
 from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
 from segloss.doctor import examine
@@ -366,6 +367,34 @@ def test_a_nodata_value_that_is_no_number_is_refused(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(0, 4, "uint16"), "none")
     with pytest.raises(InputError, match=r"names 'none' as its nodata value, which is no number"):
         read_bands(path, Bands(4, "uint16"))
+
+
+@pytest.mark.parametrize("nodata", ["0", "0.0"])
+def test_a_mask_whose_nodata_value_is_a_class_is_told(tmp_path, nodata):
+    """Pixels that nobody had labelled were counted, learnt and scored as that class without a word."""
+    root = folder_tree(tmp_path, images="a", splits=("train",), ids=(0, 1, 2))
+    mask = read_mask(root / "masks/train/a.png")
+    (root / "masks/train/a.png").unlink()
+    write_geotiff(root / "masks/train/a.tif", mask, nodata)
+    said = [str(finding) for finding in examine([build_dataset("folder", root, "train")])[0]]
+    assert [line for line in said if f"a.tif: names {nodata} as its nodata value, which is read as class wall" in line]
+
+
+@pytest.mark.parametrize("nodata", ["0", "255", "7", "-9999", "nan", "none", ""])
+def test_a_nodata_value_that_is_ignored_or_that_no_pixel_has_is_no_fault_of_a_mask(tmp_path, nodata):
+    path = write_geotiff(tmp_path / "a.tif", random_mask(0, SIZE, (0, 1, 255)), nodata)
+    table = ClassTable(("a", "b", "c"), ids=(1, 2, 7), ignore_ids=(0,))
+    assert nodata_doubt(read_mask(path), table, path) is None
+
+
+def test_a_colour_of_nodata_is_a_class_or_ignored_as_an_id_is(tmp_path):
+    mask = np.array([[[0, 0, 0], [0, 0, 9]]], np.uint8)
+    path = write_geotiff(tmp_path / "a.tif", mask, "0", photometric="rgb")
+    colors = ((0, 0, 0), (0, 0, 9), (5, 5, 5))
+    ignoring = ClassTable(("a", "b"), mask_colors=((colors[0], 255), (colors[1], 0), (colors[2], 1)))
+    assert nodata_doubt(read_mask(path), ignoring, path) is None
+    every = ClassTable(("a", "b", "c"), mask_colors=tuple(zip(colors, (2, 0, 1), strict=True)))
+    assert "names 0 as its nodata value, which is read as class c" in str(nodata_doubt(mask, every, path))
 
 
 def test_counts_are_made_anew_where_an_image_with_gaps_changes(tmp_path, monkeypatch):

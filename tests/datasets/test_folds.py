@@ -50,6 +50,21 @@ def test_fewer_sequences_than_folds_are_cut_into_runs_of_neighbours():
         assert max(Counter(own).values()) - min(Counter(own).values()) <= 1
 
 
+def test_runs_of_frames_whose_numbers_have_no_zeros_are_runs_of_neighbours():
+    """Frame 10 came before 2, so that a run ended in the midst of the drive several times."""
+    numbers, _ = deal([f"drive_{frame}" for frame in range(200)], 5)
+    assert numbers == sorted(numbers)
+
+
+def test_frames_with_zeros_before_their_numbers_are_dealt_by_their_names_as_text():
+    names = sorted([f"{c}{frame:04d}" for c in ("a-", "a", "a_", "a b", "B", "") for frame in range(7, 1100, 90)])
+    sequences = {}
+    for name in names:
+        sequences.setdefault(part_of(name, "sequence"), []).append(name)
+    expected = {name: k * 9 // len(own) + 1 for own in sequences.values() for k, name in enumerate(own)}
+    assert len(sequences) < 9 and deal(names, 9)[0] == [expected[name] for name in names]
+
+
 def test_images_without_sequences_are_dealt_one_by_one():
     numbers, how = deal(["apple", "bear", "cat", "dog"], 2)
     assert how == "image by image" and sorted(numbers) == [1, 1, 2, 2]

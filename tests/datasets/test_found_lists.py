@@ -127,6 +127,26 @@ def test_the_second_column_of_a_list_is_the_mask(tmp_path, kind, between):
     assert found == {"1": "1_L", "10": "10_L", "2": "2_other"}
 
 
+@pytest.mark.parametrize("line", ["{} {}", "{}.png,{}", "images/{}.png\t{}"])
+def test_a_number_behind_a_name_may_be_a_count_and_is_no_mask(tmp_path, line):
+    """The mask of image 2 was that of image 1."""
+    tree(tmp_path, [1, 2, 3, 4], [1, 2, 3, 4])
+    (tmp_path / "train.txt").write_text(f"{line.format(1, 1)}\n{line.format(2, 1)}\n")
+    said = r"train\.txt: lists .*2.*1: image and mask are both called 2, so 1 may be a count or a label; write one"
+    with pytest.raises(InputError, match=said):
+        build_dataset("folder", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "masks", "mask"),
+    [("{}.png {}.png", "1234", "1"), ("{} masks/{}.png", "1234", "1"), ("{1} {1}", "1234", "1"), ("b {1}", "1", "1")],
+)
+def test_numbers_that_can_only_be_masks_are(tmp_path, line, masks, mask):
+    tree(tmp_path, "1234b", masks)
+    (tmp_path / "train.txt").write_text(line.format(2, 1))
+    assert [*paired(tmp_path, "train").values()] == [mask]
+
+
 def test_a_mask_that_camvids_list_names_and_nobody_has_is_said(tmp_path):
     tree(tmp_path, [1, 10], ["1_L", "10_L"], "train", "trainannot")
     (tmp_path / "train.txt").write_text("train/1.png trainannot/1_M.png\n")

@@ -22,6 +22,7 @@ from street_trees import TINY
 from eval_seg import evaluate
 from segloss.datasets import MissingSplitError, NoDataError, build_dataset
 from segloss.datasets.bands import Bands, choose_bands
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.loading import EpochSampler, evaluation_loader, training_loader
 from segloss.datasets.street_scenes import render_street
 from segloss.doctor.command import main as doctor
@@ -202,6 +203,17 @@ def test_names_of_the_hubs_file_and_what_a_missing_one_is_told(tmp_path):
         opened(root)
     (root / "id2label.json").write_text('{"0": "wall", "1": "floor", "2": "lamp"}')
     assert opened(root).classes.names == tuple(NAMES)
+
+
+def test_the_names_of_the_hub_mean_the_same_in_a_folder(tmp_path, monkeypatch):
+    """Unlabeled was a class of the file in a folder, and ignored of the file on the hub."""
+    root, names = parquet(tmp_path / "set", classes=False), tmp_path / "id2label.json"
+    names.write_text('{"0": "Unlabeled", "1": "wall", "2": "floor", "4": "lamp"}')
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *place, **kind: str(names))
+    of_hub, of_option = opened(root).classes, opened(root, class_file=str(names)).classes
+    names.rename(root / "id2label.json")
+    of_folder = opened(root).classes
+    assert of_hub == of_folder == of_option == ClassTable(("wall", "floor", "lamp"), (1, 2, 4), ignore_ids=(0,))
 
 
 def test_a_wrong_column_is_told_those_there_are(tmp_path):

@@ -18,7 +18,7 @@ import train_seg
 from segloss.datasets import NoDataError, build_dataset
 from segloss.datasets.classes import read_class_file
 from segloss.datasets.images import list_images, read_image
-from segloss.datasets.masks import map_mask, read_mask
+from segloss.datasets.masks import map_mask, palette_of, read_mask
 from segloss.doctor.command import main
 from segloss.doctor.examination import check_before, examine
 from segloss.errors import InputError
@@ -105,6 +105,23 @@ def test_masks_that_are_no_png_keep_their_ids(tmp_path, suffix, mode):
         picture.putpalette([5, 5, 5, 90, 90, 90, 200, 10, 10] + [0] * 759)
     picture.save(tmp_path / f"mask{suffix}")
     np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}"), ids)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".npy"])
+def test_palettes_are_known_of_every_format_that_has_some(tmp_path, suffix):
+    """Those of TIFF and BMP were passed over, so that palettes that differ from file to file were not refused."""
+    path, colors = tmp_path / f"mask{suffix}", [[10, 20, 30], [200, 0, 0], [0, 0, 250]]
+    if suffix == ".npy":
+        np.save(path, random_mask(0, SIZE))
+        assert palette_of(path) is None
+        return
+    picture = Image.fromarray(random_mask(0, SIZE), mode="P")
+    picture.putpalette(np.ravel(colors).tolist())
+    picture.save(path)
+    found = palette_of(path)
+    assert found is not None and found[:3].tolist() == colors
+    Image.fromarray(random_mask(0, SIZE)).save(path)
+    assert palette_of(path) is None
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.bmp"])

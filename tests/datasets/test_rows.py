@@ -164,6 +164,17 @@ def test_a_mask_as_jpeg_or_of_several_channels_is_refused(tmp_path):
         mask_rows(tmp_path / "b.png")
 
 
+@pytest.mark.parametrize("turn", [3, 6])
+def test_a_mask_that_exif_turns_is_refused_by_rows_too(tmp_path, turn):
+    """It was read as it lies in the file."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(random_mask(0, (61, 83))).save(tmp_path / "a.png", exif=exif)
+    for read in (read_mask, mask_rows):
+        with pytest.raises(InputError, match=r"a\.png: is turned by its EXIF orientation; save it upright, as PNG"):
+            read(tmp_path / "a.png")
+
+
 def test_the_header_of_an_image_beyond_pillows_limit_is_read_and_its_pixels_refused(tmp_path, monkeypatch):
     IMAGES["plain.tif"](tmp_path / "a.tif")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

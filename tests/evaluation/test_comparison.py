@@ -368,6 +368,22 @@ def test_runs_on_the_same_images_are_compared_on_all_of_them():
     assert on_common_images({"x": totals("a")})["x"].shape == (1, 3, 2)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["f_1", "f_10", "f_11", "f_2"], ["f_1", "f_2", "f_10", "f_11"]),
+        (["f-01", "f-10", "f01", "f10", "f_02"], ["f-01", "f-10", "f01", "f10", "f_02"]),
+        (["f_2", "f_10", "f_1"], ["f_2", "f_10", "f_1"]),  # somebody's own
+    ],
+)
+def test_frames_follow_one_another_by_their_numbers(names, expected):
+    """Frame 10 stood between 1 and 2, and blocks of such neighbours made the interval a third too narrow."""
+    counts = np.array([[[k, 0], [50, 2], [50, 2]] for k in range(len(names))])
+    one = SimpleNamespace(names=names, counts=counts)
+    found = on_common_images({"x": one, "y": one})["y"][:, 0, 0]
+    assert [names[k] for k in found] == expected
+
+
 def test_runs_without_a_common_image_are_refused():
     with pytest.raises(InputError, match="no image is in all of x, y; score them apart"):
         on_common_images({"x": totals("ab"), "y": totals("cd")})

@@ -274,6 +274,27 @@ def test_a_rule_cannot_be_fitted_where_the_data_is_gone(run, tmp_path):
         eval_seg.evaluate(["--checkpoint", str(run), "--images", str(images), "--decision", "iou"])
 
 
+def test_a_decision_that_is_fitted_to_other_data_says_so(run, tmp_path, capsys):
+    """The run decided by them from then on, and nothing said to which."""
+    own = Path(segloss.load_run(run).used.data_path)
+    flags = ["--decision", "iou", "--calibrate"]
+    moved = Path(shutil.copytree(own, tmp_path / "moved"))
+    scores(without_decision(run), tmp_path / "a", *flags, "--data-path", str(moved))
+    said = capsys.readouterr().out
+    assert f"run: calibrated on 3 images of val in {moved} (" in said and "warning: run: " not in said
+    assert f"run: IoU rule fitted on 3 images of val in {moved}: expected" in said
+    other = street_tree(tmp_path / "other", train=4)
+    scores(without_decision(run), tmp_path / "b", *flags, "--data-path", str(other))
+    said = capsys.readouterr().out
+    assert f"run: IoU rule fitted on 3 images of val in {other}: expected" in said
+    assert (
+        f"warning: run: {other}: holds other training images than the run's; the decision that is fitted here is kept "
+        f"for good; delete {run / FILE} to fit it anew"
+    ) in said
+    scores(without_decision(run), tmp_path / "c", *flags, "--data-path", str(own))
+    assert "run: IoU rule fitted on 3 images of val: expected" in capsys.readouterr().out
+
+
 def test_without_a_validation_split_the_training_images_are_taken(run, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(Path(segloss.load_run(run).used.data_path), data)
@@ -282,7 +303,7 @@ def test_without_a_validation_split_the_training_images_are_taken(run, tmp_path,
     without_decision(run)
     flags = ["--data-path", str(data), "--decision", "iou"]
     scores(run, tmp_path / "a", *flags)
-    assert "fitted on 10 images of train, which it was trained on: expected" in capsys.readouterr().out
+    assert f"fitted on 10 images of train in {data}, which it was trained on: expected" in capsys.readouterr().out
     with pytest.raises(InputError, match="--calibrate needs labels of images that the run was not trained on"):
         scores(run, tmp_path / "b", *flags, "--calibrate")
 

@@ -128,6 +128,41 @@ def test_a_rare_class_written_under_another_id_is_warned_of(tmp_path, value, cou
     assert f"are written as {value}, 0.0% by its own id 1; " in found
 
 
+@COUNTED
+@pytest.mark.parametrize("hit", [0.01, 0.06], ids=["few pixels", "low recall"])
+def test_a_class_that_is_found_now_and_then_under_another_id_is_warned_of(tmp_path, counted, hit):
+    """With fewer than 10 pixels, or less than a quarter of the class, its IoU was 0 without a word."""
+    true = [crack(k, 0.1) for k in range(3)]
+    predicted = [(255 * y * crack(k + 9, hit)).astype(np.uint8) for k, y in enumerate(true)]
+    assert all(0 < np.count_nonzero(found) < 20 for found in predicted)
+    (found,) = findings(source(tmp_path, true, predicted, TWO, counted=counted))
+    assert "% of the pixels of crack (9.73% of all) are written as 255, 0.0% by its own id 1; save each" in found
+
+
+def test_a_class_that_is_never_found_beside_predictions_of_void_has_no_cause(tmp_path):
+    true = [crack(k, 0.1) for k in range(3)]
+    predicted = [(255 * crack(k + 9, 0.003)).astype(np.uint8) for k in range(3)]
+    assert not any("are written as" in line for line in findings(source(tmp_path, true, predicted, TWO)))
+
+
+@COUNTED
+@pytest.mark.parametrize("clipped", [False, True], ids=["wrapped round", "cut to 255"])
+def test_ids_above_255_in_8_bit_predictions_are_warned_of(tmp_path, counted, clipped):
+    """1000 became 232, which is a class or none."""
+    classes = ClassTable(("wall", "floor", "lamp"), ids=(0, 44, 300), ignore_ids=(255,))
+    of = np.array(classes.ids, np.uint16)
+    true = [of[blobs(k, 3)] for k in range(2)]
+    predicted = [np.minimum(y, 255).astype(np.uint8) if clipped else y.astype(np.uint8) for y in true]
+    (found,) = findings(source(tmp_path, true, predicted, classes, counted=counted))
+    assert found == (
+        "warning: p: no prediction holds an id above 255, and 100.0% of the pixels of such ids are predicted as what "
+        "8 bits hold of them; save them as 16-bit PNG"
+    )
+    assert findings(source(tmp_path / "16", true, true, classes, counted=counted)) == []
+    weak = [np.where(y > 255, 0, y).astype(np.uint8) for y in true]
+    assert not any("8 bits" in line for line in findings(source(tmp_path / "weak", true, weak, classes)))
+
+
 def test_only_some_files_written_as_0_and_255_are_seen(tmp_path):
     true = [crack(k, 0.008) for k in range(4)]
     (found,) = findings(source(tmp_path, true, [true[0], *(255 * y for y in true[1:])], TWO))
@@ -184,6 +219,30 @@ def test_ade20k_has_two_systems_too(tmp_path):
     assert np.trace(measure(of).matrix) == 2 * reduced[0].size
     both = source(tmp_path / "both", reduced, reduced, ADE20K, label_ids="trainIds", prediction_ids="trainIds")
     assert np.trace(measure(both).matrix) == 2 * reduced[0].size
+
+
+def test_ade20k_reduced_to_0_to_149_is_warned_of(tmp_path):
+    """Every class was one off; the doctor alone said so, of a data set."""
+    reduced = [np.where(crack(k + 5) > 0, 255, blobs(k, 60)).astype(np.uint8) for k in range(2)]
+    of = source(tmp_path, reduced, reduced, ADE20K)
+    said = "warning: p: labels hold 255 and no 150: these look like ids reduced to 0..149, every class one off; give"
+    assert any(line.startswith(said) for line in findings(of))
+    told = opened(tmp_path, ADE20K, label_ids="trainIds", prediction_ids="trainIds")
+    assert findings(told) == []
+    asked = opened(tmp_path, ADE20K, label_ids="labelIds")
+    assert not any("0..149" in line for line in findings(asked))
+
+
+@pytest.mark.parametrize("name", ["void", "Unlabeled", "ignore"])
+def test_a_class_called_void_is_warned_of(tmp_path, name):
+    """It was scored like any other; the doctor alone said so, of a data set."""
+    true = [blobs(k, 3) for k in range(2)]
+    (found,) = findings(source(tmp_path, true, true, ClassTable(("wall", "floor", name))))
+    said = f"warning: p: class '{name}' is scored like any other; put its id under ignore in the class file"
+    assert found == said
+    written = [np.array([0, 1, 3], np.uint8)[y] for y in true]
+    classes = ClassTable(("wall", name, "lamp"), ids=(0, 1, 3), ignore_ids=(2,))
+    assert findings(source(tmp_path / "ignored", true, written, classes))[1:] == [said]
 
 
 def test_a_table_whose_ids_are_class_numbers_has_one_system(tmp_path):

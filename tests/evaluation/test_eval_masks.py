@@ -51,6 +51,17 @@ def evaluated(masks: Path, *flags: str, folders=("bad", "good")) -> dict:
     return json.loads((masks / "o/metrics.json").read_text())
 
 
+def test_what_is_taken_off_names_and_part_labels_is_said_before_anything_is_scored(masks, capsys):
+    """Words and folders were left out, and rows of labelled_classes.csv read, without a line."""
+    for path in [*(masks / "good").iterdir()]:
+        path.rename(path.with_name(f"left_{path.name}"))
+    (masks / "labelled_classes.csv").write_text("f00[0-4],wall;floor\n")
+    evaluated(masks)
+    lines = capsys.readouterr().out.splitlines()
+    part = "5 of 12 images label a part of the classes (labelled_classes.csv)"
+    assert lines[1:3] == [f"form: bad: {part}", f"form: good: predictions named left_NAME, {part}"]
+
+
 def by_hand(masks: Path, folder: str) -> ConfusionMatrix:
     import cv2
 

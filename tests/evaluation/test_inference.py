@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from data_trees import random_image, write_png
+from PIL import Image
 from street_trees import TINY, street_tree
 from torch import nn
 
@@ -170,6 +171,27 @@ def test_a_folder_of_images_is_predicted_in_three_forms(run, tmp_path, capsys):
     )
     assert [path.name for path in (tmp_path / "single").rglob("*.png")] == ["a b.png"]
     assert (tmp_path / "single/a b.png").read_bytes() == (tmp_path / "one/a b.png").read_bytes()
+
+
+def test_images_that_are_not_read_as_they_are_meant_are_told(run, tmp_path, capsys):
+    """They were passed over, turned or lost their lower 8 bits without a line."""
+    write_png(tmp_path / "images/a.png", random_image(1, (64, 96)).astype(np.uint16) * 256)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in "bc":
+        Image.fromarray(random_image(2, (64, 96))).save(tmp_path / f"images/{name}.jpg", exif=exif)
+    for name in ("d.heic", "e.gif", "f.jfif"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), "--workers", "0"]
+    eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "out")])
+    lines = [line.removeprefix("warning: ") for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    place = tmp_path / "images"
+    assert lines == [
+        f"{place}: holds 3 images, but d.heic and 2 more, not a format that is read; save them as PNG or JPEG",
+        f"run: {place}/a.png: has 16 bits, of which the upper 8 are read; scale it to 8 bits",
+        f"run: {place}/b.jpg: is turned by its EXIF orientation, masks are not (and 1 more files); save it upright",
+    ]
+    assert cv2.imread(str(tmp_path / "out/b.png"), cv2.IMREAD_UNCHANGED).shape == (96, 64)
 
 
 def test_several_runs_write_into_a_folder_each_and_plain_is_what_it_says(run, tmp_path, capsys):

@@ -329,8 +329,8 @@ def test_masks_are_matched_by_name_whatever_their_suffix_and_folder(tmp_path):
     moved = tmp_path / "pred/x.y/a.tif"
     write_png(moved, pairs["x.y/a"][0])
     moved.with_suffix(".png").unlink()
-    triples, kind, skipped = match(tmp_path / "pred", tmp_path / "true")
-    assert kind is None and skipped == [] and [triple.name for triple in triples] == sorted(pairs)
+    found = match(tmp_path / "pred", tmp_path / "true")
+    assert found[1:] == (None, [], "", []) and [triple.name for triple in found.triples] == sorted(pairs)
     totals = require_counts(source_of(tmp_path), pairs.values(), 3)
     assert totals.names == sorted(pairs)
 
@@ -690,8 +690,8 @@ def named(root, predicted, true):
     for folder, names in (("pred", predicted), ("true", true)):
         for name in names:
             write_png(root / folder / name, random_mask(0, SIZE))
-    triples, _, skipped = match(root / "pred", root / "true")
-    assert skipped == []
+    triples, _, skipped, _, over = match(root / "pred", root / "true")
+    assert skipped == over == []
     sides = [(t.name, t.predicted.relative_to(root / "pred"), t.true.relative_to(root / "true")) for t in triples]
     return [(name, a.as_posix(), b.as_posix()) for name, a, b in sides]
 
@@ -769,11 +769,167 @@ def test_a_missing_and_an_extra_one_are_named_by_what_both_sides_share(tmp_path)
         write_png(tmp_path / f"true/x/{name}.png", random_mask(0, SIZE))
     with pytest.raises(InputError, match=r"no prediction in .*/pred for 1: d, and no label in .*/true for 1: e"):
         match(tmp_path / "pred", tmp_path / "true")
-    triples, _, skipped = match(tmp_path / "pred", tmp_path / "true", skip_bad=True)
-    assert [triple.name for triple in triples] == ["a", "b", "c"]
-    assert [line.split(":")[0] for line in skipped] == ["d", "e"]
+    found = match(tmp_path / "pred", tmp_path / "true", skip_bad=True)
+    assert [triple.name for triple in found.triples] == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in found.unmatched] == ["d", "e"]
 
 
 def test_files_of_other_names_are_not_matched_by_chance(tmp_path):
     with pytest.raises(InputError, match=r"no prediction in .* for 3: a, b, c"):
         named(tmp_path, ["x/a1.png", "x/b2.png", "y/c3.png"], ["a.png", "b.png", "c.png"])
+
+
+# What is taken off names is told, and never a split.
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "form"),
+    [
+        ("{}.png", "{}.png", ""),
+        ("left_{}.png", "right_{}.png", "predictions named left_NAME, labels named right_NAME"),
+        ("{}.jpg.png", "{}_L.png", "predictions named NAME.jpg, labels named NAME_L"),
+        ("{}_pred.png", "{}.png", "predictions named NAME_pred"),
+        ("{}.png", "{}_gt.png", "labels named NAME_gt"),
+        ("{}.png", "front/{}.png", "folders that all files of a side lie in left out"),
+        ("m/{}_pred.png", "x{}/{}.png", "predictions named NAME_pred, folders left out"),
+    ],
+)
+def test_what_is_taken_off_the_names_is_told(tmp_path, predicted, true, form):
+    """The left camera's labels were scored against the right one's predictions without a word."""
+    for name in ("000", "001", "002"):
+        write_png(tmp_path / "pred" / predicted.format(name), random_mask(0, SIZE))
+        write_png(tmp_path / "true" / true.format(name, name), random_mask(0, SIZE))
+    assert match(tmp_path / "pred", tmp_path / "true").form == form
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"),
+    [
+        ("test_{}.png", "val_{}.png"),
+        ("{}-testing.png", "{}_val_gt.png"),
+        ("test/{}.png", "val/{}.png"),
+        ("test/{}_pred.png", "val/x{}/{}.png"),
+    ],
+)
+def test_predictions_of_another_split_than_their_labels_are_refused(tmp_path, predicted, true):
+    """They were scored, as their names are the same but for the split's."""
+    for name in ("000", "001", "002"):
+        write_png(tmp_path / "pred" / predicted.format(name), random_mask(0, SIZE))
+        write_png(tmp_path / "true" / true.format(name, name), random_mask(0, SIZE))
+    message = r"pred/.*: is of test by its name, .*true/.*\.png of val; give folders of one split, or rename the files"
+    with pytest.raises(InputError, match=message):
+        match(tmp_path / "pred", tmp_path / "true")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true"),
+    [
+        ("test/{}.png", "{}_train_id.png"),
+        ("{}_val.png", "{}_gt_labelTrainIds.png"),
+        ("latest/{}.png", "val/{}.png"),
+        ("eval/{}_pred.png", "test/{}.png"),
+        ("val_{}_pred.png", "val_{}_train.png"),
+    ],
+)
+def test_train_ids_and_other_words_are_no_splits(tmp_path, predicted, true):
+    names = ["000", "001", "002"]
+    found = named(tmp_path, [predicted.format(name) for name in names], [true.format(name) for name in names])
+    assert len(found) == 3
+
+
+# Files that are passed over.
+
+
+@pytest.mark.parametrize(
+    ("plain", "ending", "kind"),
+    [
+        ("{}.png", "{}_labelIds.png", "labelIds"),
+        ("{}_gtFine.png", "{}_gtFine_labelTrainIds.png", "labelTrainIds"),
+    ],
+)
+def test_files_without_the_ending_that_others_have_are_told(tmp_path, plain, ending, kind):
+    """Both sides lost them, so that the others alone were scored."""
+    for folder in ("pred", "true"):
+        for name in FRAMES[:2]:
+            write_png(tmp_path / folder / ending.format(name), random_mask(0, SIZE))
+            write_png(tmp_path / folder / ending.format(name).replace(kind, "color"), random_mask(0, SIZE))
+        write_png(tmp_path / folder / plain.format(FRAMES[2]), random_mask(0, SIZE))
+    found = match(tmp_path / "pred", tmp_path / "true")
+    assert [triple.name for triple in found.triples] == [*FRAMES[:2]]
+    last = Path(plain.format(FRAMES[2])).stem
+    of_true, of_predicted = map(str, found.passed_over)
+    said = f"are not named *_{kind} as others are, and passed over: {last}; name all masks alike"
+    assert of_true == f"{tmp_path / 'true'}: 1 of 5 files {said}"
+    assert of_predicted.startswith(f"{tmp_path / 'pred'}: 1 of 5 files are not named *_labelIds or *_labelTrainIds as")
+
+
+def test_other_pictures_beside_label_ids_are_not_missed(tmp_path):
+    """Frames that are not named as those of Cityscapes: the image and the colours beside each mask."""
+    for name in ("night_01", "night_02"):
+        for ending in ("gt_labelIds", "gt_labelColor", "rgb_anon"):
+            write_png(tmp_path / f"true/{name}_{ending}.png", random_mask(0, SIZE))
+        write_png(tmp_path / f"pred/{name}.png", random_mask(0, SIZE))
+    assert match(tmp_path / "pred", tmp_path / "true").passed_over == []
+    write_png(tmp_path / "true/night_03_gt.png", random_mask(0, SIZE))
+    (found,) = match(tmp_path / "pred", tmp_path / "true").passed_over
+    assert "1 of 7 files are not named *_labelIds as others are, and passed over: night_03_gt;" in str(found)
+
+
+@pytest.mark.parametrize("ending", ["gif", "heic", "jfif"])
+def test_masks_of_formats_that_are_not_read_are_told(tmp_path, ending):
+    """They were passed over on both sides."""
+    pairs = index_folders(tmp_path)
+    for folder in ("pred", "true"):
+        (tmp_path / folder / f"z.{ending}").write_bytes(b"x")
+        np.save(tmp_path / folder / "y.npy", random_mask(0, SIZE))
+        np.save(tmp_path / folder / "a.npy", random_mask(0, SIZE))  # made of a.png
+    source = source_of(tmp_path)
+    require_counts(source, pairs.values(), 3)
+    lines = [str(found) for found in source.findings(totals_of(source))]
+    for folder in ("pred", "true"):
+        place = f"masks: {tmp_path / folder}"
+        assert f"{place}: holds 3 masks, but z.{ending}, not a format that is read; save them as PNG" in lines
+        said = "holds pictures, beside which 1 arrays are passed over: y.npy; save all masks as PNG"
+        assert f"{place}: {said}" in lines
+
+
+# Images that label a part of the classes.
+
+
+def part_labelled(root, rows, *, in_color=False):
+    """Two images of each city, of which those of A label wall and floor alone, though the lamp is predicted."""
+    for place, name in enumerate(("A/1", "A/2", "B/1", "B/2")):
+        city, number = name.split("/")
+        true = random_mask(place, SIZE, (0, 1) if city == "A" else (0, 1, 2))
+        predicted = np.where(random_mask(place + 9, SIZE, range(5)) == 0, 2, true).astype(np.uint8)
+        write_png(root / f"masks/{city}/mask_{city}{number}.png", true)
+        write_png(root / f"pred/pred_{city}{number}.png", predicted)
+    (root / "labelled_classes.csv").write_text(rows)
+    return MaskSource("p", root / "pred", root / "masks", THREE, workers=2)
+
+
+@pytest.mark.parametrize("pattern", ["A/*", "images/A/*", "mask_A*", "pred_A*", "A1,wall;floor\nA2"])
+def test_rows_fit_the_paths_of_labels_as_well_as_what_both_sides_share(tmp_path, pattern):
+    """Folders and words are left out of the name that both share, so that no row fitted and nothing said so."""
+    source = part_labelled(tmp_path, f"{pattern},wall;floor\n")
+    assert source.labelled.masks.tolist() == [[True, True, False]] * 2 + [[True] * 3] * 2
+    assert source.form.endswith("folders left out, 2 of 4 images label a part of the classes (labelled_classes.csv)")
+    assert source.passed_over == []
+
+
+def test_classes_that_an_image_does_not_label_are_no_unknown_ids(tmp_path):
+    """Their ids were warned of as ids that are no class."""
+    source = part_labelled(tmp_path, "A/*,wall;floor\n")
+    totals = totals_of(source)
+    assert totals.matrix[:, 3].sum() == sum(totals.written.unlabelled.values()) > 0.01 * totals.matrix.sum()
+    assert not totals.written.unknown and source.findings(totals) == []
+
+
+def test_rows_that_fit_no_image_are_warned_of(tmp_path):
+    source = part_labelled(tmp_path, "C/*,wall;floor\nD/*,lamp\n")
+    (found,) = source.findings(totals_of(source))
+    assert "labelled_classes.csv: 2 of 2 rows fit no image here: C/*, D/*; write them as the images are" in str(found)
+    assert part_labelled(tmp_path, "C/*,wall;floor\nA/*,wall;floor\n").passed_over == []  # C is of another split
+    (tmp_path / "labelled_classes.csv").rename(tmp_path / "masks/labelled_classes.csv")
+    (found,) = MaskSource("p", tmp_path / "pred", tmp_path / "masks", THREE).passed_over
+    assert "1 of 2 rows fit no image here: C/*;" in str(found)

@@ -33,6 +33,7 @@ from segloss.evaluation.posterior_maps import (
     write_arrays,
     write_pictures,
 )
+from segloss.evaluation.results import Totals
 from segloss.iou_rule import iou_decision
 from segloss.losses import build_criterion
 from segloss.runs import load_run
@@ -357,6 +358,10 @@ def test_maps_and_masks_are_scored_alike_where_images_label_a_part_of_the_classe
         assert of_maps[name].ignored == of_masks[name].ignored
     assert of_maps["a"].matrix[2].sum() == 0 < of_maps["b"].matrix[2].sum()
     assert source.picture("a")[1].max() == 255 and (source.picture("a")[1] != 2).all()
+    for each in (source, masks):  # lamp, which a does not label, is predicted there
+        totals = Totals.of(result for _, result in each.results())
+        assert totals.written.unlabelled[2] == of_maps["a"].matrix[:, 3].sum() > 0.01 * totals.matrix.sum()
+        assert not any("no class" in str(found) for found in each.findings(totals))
 
 
 def test_labels_that_fool_a_score_are_seen_beside_maps(tmp_path, capsys):

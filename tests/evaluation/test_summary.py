@@ -143,3 +143,25 @@ def test_the_mean_of_some_classes_leaves_out_those_without_iou():
 
     ious = torch.tensor([0.5, math.nan, 0.25], dtype=torch.float64)
     assert mean_of(ious, [0, 1, 2]) == 0.375 and math.isnan(mean_of(ious, [1])) and math.isnan(mean_of(ious, []))
+
+
+@pytest.mark.parametrize("training", [None, [900, 5, 3, 50, 20]])
+def test_groups_and_the_worst_class_are_of_classes_that_labels_hold(training):
+    """Tail and worst class were of classes in no label, of which one predicted pixel makes an IoU of 0."""
+    labels = np.tile(np.repeat(np.array([0, 0, 0, 3, 3, 4], np.uint8), 5), (20, 1))
+    predicted = np.where(np.arange(30) % 5 == 0, np.where(labels == 4, 1, 2), labels).astype(np.uint8)
+    metrics = summarise(totals_of([(predicted, labels)]), CLASSES, training_pixels=training)
+    groups = {name: metrics["groups"][name]["classes"] for name in ("head", "middle", "tail")}
+    if training is None:
+        assert groups == {"head": ["sky"], "middle": ["pole"], "tail": ["bird"]}
+        assert metrics["groups"]["tail"]["miou"] == pytest.approx(0.8)
+    else:  # the tail of the training is in no label
+        assert groups == {"head": ["sky", "pole"], "middle": ["bird"], "tail": []}
+        assert metrics["groups"]["tail"]["miou"] is None
+    assert metrics["classes"][1]["iou"] == 0 and metrics["worst_class"]["iou"] == pytest.approx(0.8)
+
+
+def test_no_label_at_all_has_no_groups():
+    ignored = np.full((4, 5), 255, np.uint8)
+    metrics = summarise(totals_of([(np.zeros((4, 5), np.uint8), ignored)]), CLASSES)
+    assert metrics["groups"]["head"] == {"classes": [], "miou": None} and "worst_class" not in metrics

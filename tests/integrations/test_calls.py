@@ -170,7 +170,7 @@ def test_counts_of_all_ranks_are_not_added_up_again(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.mul_(2))
     confusion.update(LABELS, LABELS)
     assert confusion.sync().matrix.sum() == 2 * (LABELS != 255).sum() and confusion.synced
-    with pytest.raises(InputError, match="holds the counts of all ranks already; sync once"):
+    with pytest.raises(ValueError, match="holds the counts of all ranks already; sync once"):
         confusion.sync()
 
 
