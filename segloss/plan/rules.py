@@ -263,8 +263,8 @@ RULES = (
         always,
         epochs,
         "{seen:.2g} G pixels seen, aiming at the 0.8 of protocol long in 10 to 300 epochs: about {least_minutes:,.0f} "
-        "to {most_minutes:,.0f} min with cores: {cores}",
-        "camvid-weighted_ce-s0",
+        "to {most_minutes:,.0f} min with cores: {cores}; on CamVid four times as many as short brought 4.6 mIoU",
+        "camvid-long-weighted_ce_jaccard-s0",
     ),
     Rule(
         "loss",
