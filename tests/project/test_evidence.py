@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -437,3 +438,21 @@ def test_decisions_on_the_same_networks_are_compared_seed_by_seed():
 def test_no_interval_below_six_blocks():
     found = evidence_tables.interval(runs_of(np.random.default_rng(0), 3, 5))
     assert found["low"] is None and found["estimate"] > 0
+
+
+def test_the_questions_of_the_results_page_are_those_of_the_rows():
+    """They are copied by hand: each difference with an interval stands on the evidence page too."""
+    docs = BENCHMARKS.parent / "docs"
+    found = (docs / "results.md").read_text(encoding="utf-8").partition("## The questions")[2].partition("\n## ")[0]
+    table = "\n".join(line for line in found.splitlines() if line.startswith("|"))
+    differences = re.findall(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]", table)
+    page = (docs / "evidence/README.md").read_text(encoding="utf-8")
+    assert len(differences) > 40 and not [each for each in differences if f" {each}" not in page]
+
+
+def test_the_evidence_page_is_made_of_the_rows_beside_it(tmp_path):
+    docs = BENCHMARKS.parent / "docs/evidence"
+    for row in docs.glob("*.json"):
+        (tmp_path / row.name).symlink_to(row)
+    evidence_tables.write_tables(tmp_path, evidence.OURS, evidence.RIVALS, evidence.DEFAULT, evidence.SAID)
+    assert (tmp_path / "README.md").read_text() == (docs / "README.md").read_text(encoding="utf-8")
