@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from evidence import DATA
 from evidence_runs import ROOT, machine, write_row
-from evidence_scores import CPU, Way, best_exponent, counts_of, opened
+from evidence_scores import DEVICE, Way, best_exponent, counts_of, opened
 from evidence_tables import interval, percent, read_rows, table, with_interval
 
 from segloss.calibration import fit_calibration
@@ -45,10 +45,10 @@ MEANING = {
 def ways_of(run: Run, open_split: Callable[[str], SegmentationDataset]) -> dict[str, Way]:
     """Every decision of ``MEANING``, fitted."""
     criterion, tilt = run.criterion, run.criterion.tilt
-    val, test = (sample_of(run, open_split(split), device=CPU) for split in ("val", "test"))
+    val, test = (sample_of(run, open_split(split), device=DEVICE) for split in ("val", "test"))
     training = open_split("train")
     step = -(-len(training) // TRAINING_IMAGES)
-    train = sample_of(run, training, device=CPU, places=range(0, len(training), step))
+    train = sample_of(run, training, device=DEVICE, places=range(0, len(training), step))
     calibration = fit_calibration(val)
     calibrated = iou_decision(val.map(calibration.apply), counts="posterior", tilt=plain_tilt(calibration, tilt))
     ways = {
