@@ -2,14 +2,16 @@
 
     python benchmarks/why.py --runs RUNS/camvid-ce-s0 RUNS/camvid-weighted_ce-s0 RUNS/camvid-power075-s0
     python benchmarks/why.py --digits   # what needs no run
+    python benchmarks/why.py --histories RUNS/camvid-long-*-s0   # reads history.csv alone
 
 Writes docs/why-*.png and prints the numbers: the posterior read from scores against how often it is right, on images
 that were trained on and on others (why-posterior.png); recall by the width of what is to be found (why-width.png);
-accuracy of each class of long-tailed digits by step, for label values of several exponents p and class weights of
-several exponents q (why-when.png).
+recall of each class of long-tailed digits by step, for label values of several exponents p and class weights of
+several exponents q (why-when.png); IoU of each class on val by epoch (why-epochs.png).
 """
 
 import argparse
+import csv
 from pathlib import Path
 
 import cv2
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from segloss.inference import infer_dataset
 from segloss.losses import Criterion, CrossEntropyLoss, OutlyingMSELoss
+from segloss.pixel_counts import PixelCounts
 from segloss.plan.fingerprint import CRUMB
 from segloss.runs import Run, load_run
 
@@ -154,22 +157,32 @@ def criteria_of(counts: Tensor) -> dict[str, Criterion]:
     def power(p: float) -> Tensor:
         return (counts.max() / counts) ** p
 
+    def squared(p: float, q: float = 0.0) -> OutlyingMSELoss:
+        return OutlyingMSELoss(power(p), weight=power(q) if q else None, ignore_index=None)
+
     return {
         "cross entropy": CrossEntropyLoss(ignore_index=None),
+        "cross entropy, q 0.5": CrossEntropyLoss(weight=power(0.5), ignore_index=None),
         "cross entropy, q 1": CrossEntropyLoss(weight=power(1), ignore_index=None),
-        "squared, p 0": OutlyingMSELoss(power(0), ignore_index=None),
-        "squared, p 0.5": OutlyingMSELoss(power(0.5), ignore_index=None),
-        "squared, p 0.75": OutlyingMSELoss(power(0.75), ignore_index=None),
-        "squared, q 1": OutlyingMSELoss(power(0), weight=power(1), ignore_index=None),
+        "squared, p 0": squared(0),
+        "squared, p 0.25": squared(0.25),
+        "squared, p 0.5": squared(0.5),
+        "squared, p 0.75": squared(0.75),
+        "squared, p 1": squared(1),
+        "squared, rank": OutlyingMSELoss.from_counts(counts, label_values="rank", ignore_index=None),
+        "squared, q 0.5": squared(0, 0.5),
+        "squared, q 1": squared(0, 1),
+        "squared, p 0.5, q 0.5": squared(0.5, 0.5),
     }
 
 
 def draw_when(seeds: int, path: Path) -> None:
     """The step at which each class is half learnt, mean over seeds; accuracy at tau 1 and tau 0 at the end."""
     names = list(criteria_of(torch.ones(CLASSES)))
-    figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 3.4), sharey=True)
+    columns = -(-len(names) // 2)
+    figure, axes = plt.subplots(2, columns, figsize=(2.4 * columns, 5.6), sharex=True, sharey=True)
     steps = np.arange(0, MOST_STEPS + 1, EVERY)
-    for axis, name in zip(axes, names, strict=True):
+    for axis, name in zip(axes.flat, names, strict=False):
         runs = [
             learning(criteria_of(torch.tensor(split_of(seed)[4], dtype=torch.float32))[name], seed)
             for seed in range(seeds)
@@ -181,9 +194,34 @@ def draw_when(seeds: int, path: Path) -> None:
                 for rank in range(CLASSES)]  # fmt: skip
         print(f"{name}: step of recall 0.5, frequent to rare: {half}; accuracy plain {accuracies[-1, 0]:.3f}, "
               f"tau 0 {accuracies[-1, 1]:.3f}")  # fmt: skip
-        axis.set(title=name, xlabel="step")
-        axis.title.set_fontsize(9)
-    axes[0].set_ylabel("recall of a class (dark: 90 images, light: 2)")
+        axis.set_title(name, fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("recall of a class\n(dark: 90 images, light: 2)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def draw_epochs(runs: list[Path], path: Path) -> None:
+    """IoU of each class on val (plain argmax) by epoch, and the epoch at which a class has half of its best."""
+    figure, axes = plt.subplots(1, len(runs), figsize=(3.6 * len(runs), 3.8), sharey=True, squeeze=False)
+    for axis, run in zip(axes[0], runs, strict=True):
+        with (run / "history.csv").open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        counts = PixelCounts.load(run / "pixel_counts.json")
+        names = [counts.class_names[int(c)] for c in np.argsort(counts.pixels)[::-1]]
+        for rank, name in enumerate(names):
+            iou = np.array([float(row[f"val_iou/{name}"]) for row in rows])
+            color = plt.get_cmap("viridis")(rank / (len(names) - 1))
+            axis.plot(np.arange(1, len(rows) + 1), 100 * iou, color=color, label=name)
+            half = int(np.argmax(iou >= iou.max() / 2)) + 1
+            ends = ", ".join(f"{n} {100 * iou[n - 1]:.0f}" for n in (5, 15, 30, 60) if n <= len(rows))
+            print(f"{run.name} {name}: half of its best from epoch {half}; IoU on val at epoch {ends}")
+        axis.set_title(run.name, fontsize=9)
+        axis.set_xlabel("epoch")
+    axes[0, 0].set_ylabel("IoU on val, plain argmax (%)")
+    axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), title="frequent to rare", title_fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
@@ -192,14 +230,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", nargs="+", type=Path, default=[])
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--histories", nargs="+", type=Path, default=[], help="runs whose history.csv is drawn")
     parser.add_argument("--seeds", type=int, default=5, help="of the digits")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures")
     args = parser.parse_args()
-    if not args.runs and not args.digits:
-        parser.error("give --runs, --digits or both")
+    if not (args.runs or args.digits or args.histories):
+        parser.error("give --runs, --digits, --histories or several of them")
     torch.set_num_threads(1)
     if args.digits:
         draw_when(args.seeds, args.output / "why-when.png")
+    if args.histories:
+        draw_epochs(args.histories, args.output / "why-epochs.png")
     found, names = {}, ()
     for path in args.runs:
         run = load_run(path)
