@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--histories", nargs="+", type=Path, default=[], help="runs whose history.csv is drawn")
     parser.add_argument("--seeds", type=int, default=5, help="of the digits")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures")
+    parser.add_argument("--suffix", default="", help="of the names of --runs' pictures: -long makes why-width-long.png")
     args = parser.parse_args()
     if not (args.runs or args.digits or args.histories):
         parser.error("give --runs, --digits, --histories or several of them")
@@ -247,8 +248,8 @@ def main() -> None:
         names = run.classes.names
         found[path.name] = {split: looked_at(run, split) for split in ("train", "val", "test")}
     if found:
-        draw_posterior(found, args.output / "why-posterior.png")
-        draw_width(found, names, args.output / "why-width.png")
+        draw_posterior(found, args.output / f"why-posterior{args.suffix}.png")
+        draw_width(found, names, args.output / f"why-width{args.suffix}.png")
 
 
 if __name__ == "__main__":
