@@ -10,7 +10,7 @@ from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError
 
 # A frame's number at the end of a name, with what leads up to it: _008550 of 0001TP_008550, _f00000 of Seq05VD_f00000.
-FRAME_NUMBER = re.compile(r"[/_.\- ]*(?<![a-zA-Z])[a-zA-Z]{0,5}\d+$")
+FRAME_NUMBER = re.compile(r"[/_.\- ]*(?:(?<![a-zA-Z])[a-zA-Z]{0,5})?\d+$")
 
 
 def part_of(name: str, by: str) -> str:

@@ -23,7 +23,7 @@ from segloss.synonyms import meant_value
 class SumLoss(Criterion):
     r"""Weighted sum of criteria: :math:`\sum_k a_k L_k`.
 
-    Scores are read as the first criterion reads them.
+    Scores are read as the first criterion reads them that is no loss of regions; where all are, as the first does.
 
     Args:
         terms: pairs (a_k, criterion), a_k > 0. All are softmax losses, or all squared errors: the same scores cannot
@@ -54,8 +54,11 @@ class SumLoss(Criterion):
         if self.reduction == "none":
             raise ValueError(f"a sum of losses has reduction {REDUCTIONS[0]!r} or {REDUCTIONS[1]!r}, not 'none'")
         self.factors = tuple(float(factor) for factor, _ in terms)
-        self.scores, self.posterior_formula = first.scores, first.posterior_formula
+        reader = next((k for k, each in enumerate(criteria) if each.of_pixels), 0)
+        self.scores, self.posterior_formula = first.scores, criteria[reader].posterior_formula
         self.criteria = nn.ModuleList(criteria)
+        self.of_pixels = criteria[reader].of_pixels
+        self._reader = reader
         self._sizes: list[int] = [sum(each._sizes) if isinstance(each, SumLoss) else 1 for each in criteria]
 
     def loss_of(self, logits: Tensor, labels: Tensor, **at_call: Any) -> Tensor:
@@ -82,33 +85,34 @@ class SumLoss(Criterion):
         return torch.cat([each.view(-1) for each in own])
 
     @property
-    def _first(self) -> Criterion:
-        first = self.criteria[0]
-        assert isinstance(first, Criterion)
-        return first
+    def _reads(self) -> Criterion:
+        """The term that says what the scores mean."""
+        reader = self.criteria[self._reader]
+        assert isinstance(reader, Criterion)
+        return reader
 
     @property
     def tilt(self) -> Tensor | None:
-        return self._first.tilt
+        return self._reads.tilt
 
     def natural_scores(self, logits: Tensor) -> Tensor:
-        return self._first.natural_scores(logits)
+        return self._reads.natural_scores(logits)
 
     def posterior(self, logits: Tensor) -> Tensor:
-        return self._first.posterior(logits)
+        return self._reads.posterior(logits)
 
     def scores_of(self, posterior: Tensor) -> Tensor:
-        return self._first.scores_of(posterior)
+        return self._reads.scores_of(posterior)
 
     def plain_scores(self, posterior: Tensor) -> Tensor:
-        return self._first.plain_scores(posterior)
+        return self._reads.plain_scores(posterior)
 
     @property
     def plain_by_posterior(self) -> bool:  # type: ignore[override]
-        return self._first.plain_by_posterior
+        return self._reads.plain_by_posterior
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
-        return self._first.decide_at(logits, tau)
+        return self._reads.decide_at(logits, tau)
 
     def extra_repr(self) -> str:
         return f"factors={list(self.factors)}"

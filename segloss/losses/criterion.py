@@ -80,6 +80,8 @@ class Criterion(nn.Module):
         needs_counts: the loss itself, not its class weights alone, depends on the pixel counts.
         scores: what z is trained to be: ``"softmax"``, logarithms of probabilities; ``"outlying"``, multiples of them.
         plain_by_posterior: whether :meth:`plain_scores` tells the plain argmax of the scores from posteriors alone.
+        of_pixels: whether its optimum is a score of each pixel; not so for losses of regions, whose scores say of P no
+            more than the order.
         posterior_formula: what gives the posterior from z and u: ``"softmax"``, softmax(z - log u); ``"outlying"``,
             max(z / u, 0) normalised; ``"other"``, not these two alone.
     """
@@ -90,6 +92,7 @@ class Criterion(nn.Module):
     arguments: ClassVar[tuple[str, ...]] = ()
     needs_counts: ClassVar[bool] = False
     scores: str = "softmax"
+    of_pixels: bool = True
     posterior_formula: str = "softmax"
     plain_by_posterior: bool = True
 

@@ -268,6 +268,8 @@ class _RegionLoss(WeightedCriterion):
     below P = 1/2. The posterior is read as softmax(z), for want of a better one: too confident, and of that other aim.
     """
 
+    of_pixels = False
+
     @property
     def tilt(self) -> None:
         return None

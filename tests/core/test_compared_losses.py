@@ -524,13 +524,25 @@ def test_a_sum_is_the_sum_of_its_terms():
     torch.testing.assert_close(halved(logits, labels), 0.5 * ce(logits, labels))
 
 
-def test_a_sum_reads_scores_as_its_first_term_does():
+def test_a_sum_reads_scores_as_its_first_term_of_pixels_does():
     logits, _ = example()
     first = build_criterion("logit_adjusted", COUNTS)
     total = build_criterion("logit_adjusted+dice", COUNTS)
     assert torch.equal(total.tilt, first.tilt)
     assert torch.equal(total.posterior(logits), first.posterior(logits))
     assert torch.equal(total.decide(logits, 0.3), first.decide(logits, 0.3))
+
+
+@pytest.mark.parametrize("name", ["weighted_ce", "logit_adjusted", "vector_scaling", "0.5*weighted_ce+focal"])
+def test_a_sum_of_pixels_and_regions_reads_the_same_in_either_order(name):
+    logits, _ = example()
+    pixels, sums = build_criterion(name, COUNTS), [f"0.75*jaccard+dice+{name}", f"{name}+0.75*jaccard+dice"]
+    for total in (build_criterion(each, COUNTS) for each in sums):
+        assert torch.equal(total.posterior(logits), pixels.posterior(logits))
+        assert torch.equal(total.decide(logits, 0.3), pixels.decide(logits, 0.3))
+        assert total.posterior_formula == pixels.posterior_formula
+    nested = SumLoss([(1.0, build_criterion("dice+lovasz", COUNTS)), (1.0, pixels)])
+    assert torch.equal(nested.posterior(logits), pixels.posterior(logits))
 
 
 @pytest.mark.parametrize(

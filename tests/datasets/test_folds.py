@@ -65,6 +65,15 @@ def test_frames_with_zeros_before_their_numbers_are_dealt_by_their_names_as_text
     assert len(sequences) < 9 and deal(names, 9)[0] == [expected[name] for name in names]
 
 
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [("street12", "street"), ("street7", "street"), ("town_street012", "town_street"), ("img12", ""), ("d/img12", "d"),
+     ("Seq05VD_f00120", "Seq05VD"), ("a1b22", "a1"), ("2024_drive9", "2024")],
+)  # fmt: skip
+def test_all_digits_of_a_frames_number_are_taken_off_whatever_word_is_before_them(name, sequence):
+    assert part_of(name, "sequence") == sequence
+
+
 def test_images_without_sequences_are_dealt_one_by_one():
     numbers, how = deal(["apple", "bear", "cat", "dog"], 2)
     assert how == "image by image" and sorted(numbers) == [1, 1, 2, 2]
