@@ -119,6 +119,12 @@ class Labelled:
     rows: Rows
     masks: np.ndarray
 
+    @property
+    def told(self) -> str:
+        """How many images label a part of the classes, and what says so."""
+        part = int((~self.masks.all(1)).sum())
+        return f"{part} of {len(self.masks)} images label a part of the classes ({self.path.name})"
+
     def of_image(self, classes: np.ndarray, place: int) -> np.ndarray:
         """A map of class numbers, labels or predictions, ignored where the image does not label the class."""
         mask = self.masks[place]
@@ -167,5 +173,4 @@ def label_part(dataset: SegmentationDataset, root: Path) -> None:
         masks = np.array([[name in found.labelled.get(image, names) for name in names] for image in dataset.names])
         dataset.labelled = Labelled(found.lists, (), masks)
     if dataset.labelled is not None:
-        part = int((~dataset.labelled.masks.all(1)).sum())
-        found.form += f"; {part} of {len(dataset)} images label a part of the classes ({dataset.labelled.path.name})"
+        found.form += f"; {dataset.labelled.told}"

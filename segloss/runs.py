@@ -23,7 +23,7 @@ from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
-from segloss.losses.label_values import is_power
+from segloss.losses.label_values import names_recipe
 from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import FOLDER_VARIABLE, Used
@@ -38,7 +38,7 @@ def criterion_of(config: TrainConfig, counts: PixelCounts) -> Criterion:
     try:
         counts = counts.complete
         options = dict(config.loss_options)
-        if not is_power(options["label_values"]):
+        if not names_recipe(options["label_values"], "power"):
             del options["label_power"]  # it does nothing, as train_seg.py has said
         return build_criterion(
             config.loss,

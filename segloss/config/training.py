@@ -13,8 +13,8 @@ from segloss.config.ranges import CALIBRATE_HELP, CHECK_HELP, SHOW_HELP, SHOWN, 
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
-from segloss.losses.by_name import LOSSES_HELP
-from segloss.losses.label_values import is_power
+from segloss.losses.by_name import LOSSES_HELP, split_name
+from segloss.losses.label_values import names_recipe
 from segloss.losses.reduction import NOT_NEGATIVE, SHARE
 from segloss.models import ModelOptions
 
@@ -104,7 +104,7 @@ class TrainConfig(
         beside = {name: f"--loss {self.loss}, only with {' and '.join(read)}" for name, read in of_losses.items()}
         if unused_options(self.loss, ["alpha"]):  # no squared error
             beside["score_units"] = f"--loss {self.loss}, only with outlying_mse"
-        if not is_power(self.loss_options["label_values"]):
+        if not names_recipe(self.loss_options["label_values"], "power"):
             beside.setdefault("label_power", "--label-values other than power")
         if self.mix == "none":
             beside["mix_share"] = "--mix none"
@@ -121,4 +121,6 @@ class TrainConfig(
         lines = [f"{key.flag} does nothing with {beside[key.name]}" for key in given if key.name in beside]
         if self.encoder_lr_factor == 0 and self.encoder_weights == "none" and self.init_from is None:
             lines.append("--encoder-lr-factor 0 freezes random weights: add --encoder-weights or --init-from")
+        if self.late_jaccard > 0 and any(name == "jaccard" for _, _, name in split_name(self.loss)):
+            lines.append(f"--late-jaccard adds to the Jaccard of --loss {self.loss}: leave one of the two out")
         return lines

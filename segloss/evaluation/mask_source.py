@@ -171,9 +171,7 @@ class MaskSource:
             called.append((triple.name, *forms))
         labelled = find_labelled(above, called, self.classes.names)
         if labelled is not None:
-            part = int((~labelled.masks.all(1)).sum())
-            told = f"{part} of {len(self)} images label a part of the classes ({labelled.path.name})"
-            self.form = f"{self.form}, {told}".lstrip(", ")
+            self.form = f"{self.form}, {labelled.told}".lstrip(", ")
             every = [form for forms in called for form in forms]
             idle = [pattern for pattern, _ in labelled.rows if not any(fits(pattern, form) for form in every)]
             if idle and (labelled.path.parent == self.labels or len(idle) == len(labelled.rows)):

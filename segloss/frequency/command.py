@@ -18,7 +18,7 @@ from segloss.errors import InputError
 from segloss.files import write_json
 from segloss.flags import parse_config
 from segloss.losses import CLASS_WEIGHTS, LABEL_VALUES, class_ranks, class_weights_from_counts, label_values_from_counts
-from segloss.losses.label_values import is_power
+from segloss.losses.label_values import names_recipe
 from segloss.pixel_counts import PixelCounts, counts_of, image_histograms
 from segloss.ranks import here
 
@@ -36,7 +36,7 @@ def every_recipe(counts: PixelCounts, *, alpha: float = 1.0, power: float = 0.5)
     """Label values and class weights by every recipe, one number per class each."""
     values = {
         recipe: label_values_from_counts(
-            counts, alpha=alpha, label_values=recipe, power=power if is_power(recipe) else None
+            counts, alpha=alpha, label_values=recipe, power=power if names_recipe(recipe, "power") else None
         )
         for recipe in LABEL_VALUES
     }
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
             counts,
             alpha=options["alpha"],
             label_values=options["label_values"],
-            power=options["label_power"] if is_power(options["label_values"]) else None,
+            power=options["label_power"] if names_recipe(options["label_values"], "power") else None,
         )
         pairs = [(of_split, histograms) for of_split, histograms, _ in splits]
         statistics = class_statistics(pairs, alpha=options["alpha"], power=options["label_power"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segloss.errors import InputError, unknown_name
 from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read, without_none
-from segloss.losses.label_values import Counts, is_power
+from segloss.losses.label_values import Counts, names_recipe
 from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
 from segloss.synonyms import meant_value
 
@@ -214,7 +214,7 @@ def build_criterion(
     for factor, weighted, loss in split_name(name):
         kind = LOSSES[loss]
         own = {flag: given.get(flag, LOSS_OPTIONS[flag].default) for flag in _options_of(loss, weighted)}
-        if "label_power" in own and "label_power" not in given and not is_power(own["label_values"]):
+        if "label_power" in own and "label_power" not in given and not names_recipe(own["label_values"], "power"):
             del own["label_power"]  # the default of a recipe that is not asked for
         if weighted:
             own["pixels_of_images"] = pixels_of_images

@@ -47,9 +47,13 @@ def recipe_or_numbers(label_values: Any) -> Any:
         return " ".join(words).lower()
 
 
-def is_power(label_values: Any) -> bool:
-    """Whether it names the recipe that has an exponent."""
-    return isinstance(read := recipe_or_numbers(label_values), str) and read == "power"
+def names_recipe(label_values: Any, recipe: str) -> bool:
+    """Whether it names that recipe, as ``"power"`` or ``["power"]`` in any case.
+
+    >>> names_recipe(["Power"], "power"), names_recipe([1, 2], "power")
+    (True, False)
+    """
+    return isinstance(read := recipe_or_numbers(label_values), str) and read == recipe
 
 
 OUTLYING_OPTIONS = {

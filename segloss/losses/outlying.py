@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion, per_class, with_class_weights
-from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, recipe_or_numbers
+from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, names_recipe
 from segloss.losses.outlying_op import outlying_mse
 from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
 from segloss.losses.reduction import (
@@ -320,8 +320,7 @@ class OutlyingMSELoss(
         ``"effective"`` in both.
         """
         of_weights = str(options.get("class_weights")).lower() == "effective"
-        named = recipe_or_numbers(label_values)
-        of_values = not of_weights or (isinstance(named, str) and named == "effective")  # refused where none reads it
+        of_values = not of_weights or names_recipe(label_values, "effective")  # refused where none reads it
         if beta is not None and of_weights:
             options["beta"] = beta
         values = label_values_from_counts(

@@ -850,6 +850,8 @@ def test_a_run_with_a_config_of_wrong_types_cannot_be_resumed(tmp_path):
         ("--score-units label_values --loss weighted_outlying_mse", []),
         ("--augmentations own.yaml --color none", ["--color does nothing with --augmentations"]),
         ("--init-from runs/a --bias-init prior", ["--bias-init does nothing with --init-from"]),
+        ("--loss weighted_ce --late-jaccard 0.3", []),
+        ("--late-jaccard 0.3", [f"--late-jaccard adds to the Jaccard of {DEFAULT}: leave one of the two out"]),
     ],
 )
 def test_options_that_change_nothing_are_told(flags, expected):
