@@ -11,7 +11,7 @@ from segloss.datasets.images import list_images
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import pair
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 SPLITS = ("train", "val", "test")
 # Images and masks: as now downloaded, and as once (masks NAME_train_id.png).

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from segloss.errors import InputError
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 STRAY = 254  # what 8-bit class maps hold for an id that the table does not know; so they can have 254 classes, 0..253
 MOST_CLASSES = 4096  # a confusion matrix of them takes 128 MiB

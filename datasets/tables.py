@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from segloss.datasets.classes import ClassTable, distinct_colors
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from segloss.datasets.base import Color
 from segloss.datasets.classes import ignored_in, read_yaml
 from segloss.datasets.masks import class_histogram
 from segloss.errors import InputError
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer release
 

@@ -13,7 +13,7 @@ from segloss.datasets.images import list_images
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import pair
 from segloss.errors import InputError
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 CONFIG = "config_v2.0.json"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segloss.errors import InputError
 from segloss.losses import IGNORE_INDEX, OutlyingMSELoss, outlying_mse_loss
-from segloss.losses.reduction import NOT_NEGATIVE, require_number
+from segloss.losses.ranges import NOT_NEGATIVE, require_number
 
 HUGGING_FACE_IGNORED = -100  # the only label that Trainer leaves out when it counts a batch's items
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss.losses.checks import check_posterior
 from segloss.losses.criterion import per_class
-from segloss.losses.reduction import check_posterior, working_dtype
+from segloss.losses.reduction import working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
 FLOOR = 1e-6

@@ -20,16 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss.losses.checks import check_posterior, class_vector
 from segloss.losses.criterion import per_class
-from segloss.losses.reduction import (
-    check_posterior,
-    class_vector,
-    first_largest,
-    ignore_index_of,
-    ignored_label,
-    ignored_words,
-    working_dtype,
-)
+from segloss.losses.labels import ignore_index_of, ignored_label, ignored_words
+from segloss.losses.reduction import first_largest, working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
 PRIOR_EXPONENTS = tuple(k / 10 for k in range(1, 13))

@@ -31,14 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import (
-    as_map,
-    ignore_index_of,
-    ignored_label,
-    is_switch_or_complex,
-    refuse_one_hot,
-    require_num_classes,
-)
+from segloss.losses.labels import as_map, ignore_index_of, ignored_label, refuse_one_hot, require_num_classes
+from segloss.losses.ranges import is_switch_or_complex
 
 
 @dataclass(frozen=True)

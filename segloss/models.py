@@ -21,7 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, from_plain_dict, option
 from segloss.hub import read_shared
-from segloss.losses.reduction import NOT_NEGATIVE, is_transformed
+from segloss.losses.ranges import NOT_NEGATIVE
+from segloss.losses.tracing import is_transformed
 from segloss.weight_files import require_whole, weights_file
 
 # Used where no pretraining says otherwise; for weights files of encoders that are not timm's too.

@@ -7,7 +7,7 @@ data set in parallel, or finds what an earlier call saved; ``load_or_count`` add
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,16 +18,14 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler, WeightedRandomSampler
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.losses.reduction import (
-    as_map,
+from segloss.label_maps import is_pil, label_tensor, refuse_sampler
+from segloss.losses.labels import (
     ignore_index_of,
     ignored_label,
     ignored_words,
-    is_switch_or_complex,
     refuse_one_hot,
     require_num_classes,
 )
@@ -182,78 +180,6 @@ def _summarise(
     )
 
 
-def _is_pil(given: Any) -> bool:
-    return type(given).__module__.startswith("PIL.")
-
-
-def _is_image(given: Any) -> bool:
-    return _is_pil(given) or getattr(given, "ndim", 0) > 1
-
-
-def _is_map(given: Any) -> bool:
-    """An array or tensor of whole numbers without channels: a label map and no image."""
-    if not isinstance(given, Tensor | np.ndarray):
-        return False
-    if given.ndim != 2 and (given.ndim != 3 or given.shape[0] != 1):  # rows of one map are none
-        return False
-    return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
-
-
-LABEL_KEYS = ("labels", "label", "masks", "mask", "segmentation", "target")  # of samples that are dictionaries
-
-
-def _label_tensor(given: Any, place: int) -> Tensor:
-    """A label map of any kind, or that of a dictionary or of a pair (images, labels), as an integer tensor."""
-    if isinstance(given, Mapping):
-        keys = [key for key in LABEL_KEYS if key in given]
-        maps = (
-            [key for key in keys if _is_image(given[key])] if len(keys) > 1 else keys
-        )  # of images there are labels too
-        if len(maps) != 1:
-            what = f"sample {place} is a dictionary of {', '.join(map(str, given)) or 'nothing'}, "
-            what += f"of which {' and '.join(maps)} may be the labels" if maps else "without labels"
-            raise InputError(what, f"give label maps, or call them alone one of {', '.join(LABEL_KEYS)}")
-        given = given[maps[0]]
-    if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_map, given)):
-        what = f"sample {place} is a pair of maps of integers, two label maps or an image and its labels"
-        raise InputError(what, "give the label maps alone, a batch as one tensor (N, H, W)")
-    if isinstance(given, tuple | list) and len(given) == 2 and _is_image(given[0]):
-        given = given[1]
-    if _is_pil(given):
-        if len(given.getbands()) > 1:
-            what = f"label image {place} must hold class ids, got colours ({given.mode})"
-            raise InputError(what, "give ids: mode L, P or I;16")
-        given = np.array(given)
-    try:
-        tensor = as_map(given)
-        if tensor.ndim == 0:
-            raise ValueError("one number")
-    except (TypeError, ValueError, RuntimeError) as error:
-        cure = "give label maps, or pairs (images, labels)"
-        raise InputError(
-            f"label tensor {place} must be a map of class ids, got {type(given).__name__}", cure
-        ) from error
-    if tensor.ndim == 3 and tensor.shape[-1] == 1:
-        tensor = tensor[..., 0]
-    if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4) and min(given.shape[:2]) > 4:
-        what = f"label array {place} must be (H, W) or (N, H, W), got {given.shape}: rows of colours"
-        raise InputError(what, "give class ids: of a grey mask that was saved in colours labels[..., 0]")
-    if tensor.ndim > 3 and (tensor.ndim != 4 or 1 not in tensor.shape[1:]):
-        what = f"label tensor {place} must be (H, W) or (N, H, W), got {tuple(tensor.shape)}"
-        raise InputError(what, "give class ids: of one-hot labels labels.argmax(1)")
-    if tensor.is_floating_point() or is_switch_or_complex(tensor):
-        raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
-    return tensor
-
-
-def _refuse_sampler(labels: Any) -> None:
-    """InputError for a loader that gives a share of the images, or some more often than others."""
-    sampler = getattr(labels, "sampler", None)
-    if isinstance(sampler, DistributedSampler | WeightedRandomSampler) or "Distributed" in type(sampler).__name__:
-        what = f"a loader with a {type(sampler).__name__} gives a share of the images, or some more often than others"
-        raise InputError(what, "count the data set: count_labels(loader.dataset, ...)")
-
-
 def _refuse_black_and_white(counts: PixelCounts, ignore_index: int | str | None) -> PixelCounts:
     """The counts, or an InputError where 255 of two classes was taken for the label that is ignored."""
     zero_alone = len(counts.pixels) == 2 and counts.pixels[0] and not counts.pixels[1]
@@ -296,13 +222,13 @@ def count_labels(
         raise ValueError(f"class_names must differ, got {', '.join(map(str, names))}")
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
-    _refuse_sampler(labels)
-    if _is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
+    refuse_sampler(labels)
+    if is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
         labels = [labels]
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):
-            tensor = _label_tensor(given, place)
+            tensor = label_tensor(given, place)
             refuse_one_hot("labels", tensor, num_classes)
             for image in tensor if tensor.ndim > 2 else [tensor]:
                 flat = image.reshape(-1).long()

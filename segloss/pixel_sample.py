@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import ignore_index_of, ignored_label
+from segloss.losses.labels import ignore_index_of, ignored_label
 
 Batch = Tensor | tuple[Tensor, Tensor]
 Source = Tensor | Iterable[Batch] | Callable[[], Iterable[Batch]]

@@ -6,7 +6,7 @@ from segloss.config.ranges import INTERVAL, SIDES
 from segloss.datasets.base import Color
 from segloss.datasets.mixing import Mix
 from segloss.flags import Options, option
-from segloss.losses.reduction import POSITIVE, PROBABILITY, SHARE
+from segloss.losses.ranges import POSITIVE, PROBABILITY, SHARE
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from segloss.datasets.folds import read_fold
 from segloss.decisions import WORDS
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
-from segloss.losses.reduction import BELOW_ONE, POSITIVE
+from segloss.losses.ranges import BELOW_ONE, POSITIVE
 from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 

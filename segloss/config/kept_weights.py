@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from segloss.config.ranges import AT_LEAST_ONE
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, option
-from segloss.losses.reduction import BELOW_ONE
+from segloss.losses.ranges import BELOW_ONE
 
 # Of a validation; rule_miou: under the IoU rule, fitted to the posteriors of that validation without its labels.
 WHOLE_SCORES = (

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from segloss.config.ranges import AT_LEAST_ONE
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, option
-from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, PROBABILITY
+from segloss.losses.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, PROBABILITY
 
 Schedule = Literal["poly", "cosine", "one_cycle", "constant"]
 _LEFT_OUT = ("LBFGS", "Muon", "SparseAdam")  # no groups of parameters, matrices alone, sparse gradients alone

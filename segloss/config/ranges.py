@@ -6,7 +6,7 @@ from typing import Literal
 
 from segloss.datasets import OPTIONS_HELP
 from segloss.decisions import read_decision
-from segloss.losses.reduction import Range
+from segloss.losses.ranges import Range
 
 WORKERS_HELP = "loader processes, 0: none; default: two less than the cores, at most 8"
 VAL_SHARE_HELP, CLASSES_HELP = OPTIONS_HELP["val_share"], OPTIONS_HELP["classes"]

@@ -19,7 +19,7 @@ from segloss.decisions import WORDS
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
 from segloss.losses.label_values import OUTLYING_OPTIONS
-from segloss.losses.reduction import NOT_NEGATIVE, POSITIVE
+from segloss.losses.ranges import NOT_NEGATIVE, POSITIVE
 
 RUN_HELP = (
     "run folder, checkpoint file, folder that was given away, hf:OWNER/NAME on Hugging Face's hub, or demo, the small "

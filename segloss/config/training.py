@@ -15,7 +15,7 @@ from segloss.flags import Options, keys_of, option, spread
 from segloss.losses import LOSS_OPTIONS, build_criterion, unused_options
 from segloss.losses.by_name import LOSSES_HELP, split_name
 from segloss.losses.label_values import names_recipe
-from segloss.losses.reduction import NOT_NEGATIVE, SHARE
+from segloss.losses.ranges import NOT_NEGATIVE, SHARE
 from segloss.models import ModelOptions
 
 LoggerName = Literal["wandb", "mlflow", "comet"]

@@ -34,7 +34,7 @@ from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
 from segloss.evaluation.doubts import reduced_ids
 from segloss.evaluation.headers import header_doubts
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 from segloss.pixel_counts import available_cores, image_histograms
 from segloss.progress import Progress
 from segloss.ranks import here

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segloss.calibration import FLOOR
 from segloss.datasets.masks import counts_of_runs
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 CLASSWISE_PIXELS = 2**16  # of an image, on a grid: what the classwise calibration error looks at
 BINS = 15  # of the posterior's maximum, equally wide (Guo et al., ICML 2017)

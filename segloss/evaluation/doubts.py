@@ -11,7 +11,7 @@ from segloss.datasets.tables import ADE20K, look_like_train_ids
 from segloss.errors import Finding, InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.written import BLACK_AND_WHITE, COLOR, Written
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 
 UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 SWAPPED = 2 / 3  # of a class's pixels that go to one other, and of that one's back; chance is 1 / C

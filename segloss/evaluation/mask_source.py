@@ -25,7 +25,7 @@ from segloss.evaluation.matching import Triple, match, match_images, some
 from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.written import noted_in_histogram, noted_in_maps, noted_of_palettes
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 from segloss.measures import MEASURES
 from segloss.pixel_counts import available_cores
 from segloss.schema import MaskOrigin

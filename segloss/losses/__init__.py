@@ -12,6 +12,7 @@ from segloss.losses.cross_entropy import (
     ohem_cross_entropy_loss,
 )
 from segloss.losses.label_values import LABEL_VALUES, class_ranks, label_values_from_counts
+from segloss.losses.labels import IGNORE_INDEX
 from segloss.losses.logit_adjustment import (
     LDAMLoss,
     LogitAdjustedLoss,
@@ -22,7 +23,6 @@ from segloss.losses.logit_adjustment import (
     vector_scaling_loss,
 )
 from segloss.losses.outlying import MSELoss, OutlyingMSELoss, decide, outlying_mse_loss, posterior
-from segloss.losses.reduction import IGNORE_INDEX
 from segloss.losses.regions import (
     DiceLoss,
     JaccardLoss,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from segloss.losses.interpolation import BilinearRows
-from segloss.losses.reduction import valid_pixels, wide_dtype, working_dtype
+from segloss.losses.labels import valid_pixels
+from segloss.losses.reduction import wide_dtype, working_dtype
 
 BAND_ELEMENTS = 2**21  # 8 MiB of float32: outweighs its eight kernel calls, and the last-level cache holds it
 GPU_BANDS = 16  # times as large there: a launch costs more

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from segloss.errors import InputError, unknown_name
+from segloss.losses.checks import REDUCTIONS
 from segloss.losses.criterion import LOSS_OPTIONS, LOSSES, WEIGHTED, Criterion, losses_that_read, without_none
 from segloss.losses.label_values import Counts, names_recipe
-from segloss.losses.reduction import POSITIVE, REDUCTIONS, require_number
+from segloss.losses.ranges import POSITIVE, require_number
 from segloss.synonyms import meant_value
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from segloss.errors import InputError
+from segloss.losses.checks import numbers
 from segloss.losses.label_values import Counts, class_counts, effective_number, fill_empty
-from segloss.losses.reduction import numbers
 
 CLASS_WEIGHTS = ("median_frequency", "inverse", "inverse_sqrt", "enet", "effective")
 

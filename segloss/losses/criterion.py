@@ -8,22 +8,13 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
+from segloss.losses.checks import check_choices, check_scores, class_vector
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
 from segloss.losses.label_values import Counts, class_counts
+from segloss.losses.labels import IGNORE_INDEX, ignore_index_of, ignored_label
 from segloss.losses.partial_labels import ignore_unlabelled
-from segloss.losses.reduction import (
-    FINITE,
-    IGNORE_INDEX,
-    check_choices,
-    check_scores,
-    class_vector,
-    first_largest,
-    ignore_index_of,
-    ignored_label,
-    require_number,
-    weight_sum,
-    working_dtype,
-)
+from segloss.losses.ranges import FINITE, require_number
+from segloss.losses.reduction import first_largest, weight_sum, working_dtype
 from segloss.options import Option
 
 Loss = TypeVar("Loss", bound="Criterion")

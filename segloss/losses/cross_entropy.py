@@ -7,24 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segloss.losses.checks import check_class_vector, check_logits_and_labels
 from segloss.losses.criterion import WeightedCriterion, per_class
+from segloss.losses.labels import IGNORE_INDEX, valid_pixels
 from segloss.losses.partial_labels import only_labelled
-from segloss.losses.reduction import (
-    BELOW_ONE,
-    IGNORE_INDEX,
-    NOT_NEGATIVE,
-    PROBABILITY,
-    SHARE,
-    check_class_vector,
-    check_logits_and_labels,
-    reduce_pixels,
-    require_number,
-    select_valid,
-    share_of,
-    valid_pixels,
-    weight_sum,
-    working_dtype,
-)
+from segloss.losses.ranges import BELOW_ONE, NOT_NEGATIVE, PROBABILITY, SHARE, require_number
+from segloss.losses.reduction import reduce_pixels, select_valid, share_of, weight_sum, working_dtype
 from segloss.options import Option
 
 

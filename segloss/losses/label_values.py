@@ -21,7 +21,8 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import BELOW_ONE, NOT_NEGATIVE, POSITIVE, numbers, require_number
+from segloss.losses.checks import numbers
+from segloss.losses.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, require_number
 from segloss.options import Option
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from segloss.losses.criterion import Criterion
+from segloss.losses.labels import IGNORE_INDEX, valid_pixels
 from segloss.losses.partial_labels import ignore_unlabelled, posterior_of_labelled
-from segloss.losses.reduction import IGNORE_INDEX, valid_pixels
 from segloss.losses.regions import reduce_classes, soft_counts
 
 LOSS_SHARE, JACCARD_SHARE = 0.25, 0.75  # of the mixture, as in JDTLosses

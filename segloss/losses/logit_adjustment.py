@@ -6,22 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss.losses.checks import check_class_vector, check_logits_and_labels, class_vector, numbers
 from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
 from segloss.losses.cross_entropy import cross_entropy_loss
 from segloss.losses.label_values import Counts, class_counts, fill_empty, pixels_of
-from segloss.losses.reduction import (
-    FINITE,
-    IGNORE_INDEX,
-    NOT_NEGATIVE,
-    POSITIVE,
-    check_class_vector,
-    check_logits_and_labels,
-    class_vector,
-    numbers,
-    require_number,
-    valid_pixels,
-    working_dtype,
-)
+from segloss.losses.labels import IGNORE_INDEX, valid_pixels
+from segloss.losses.ranges import FINITE, NOT_NEGATIVE, POSITIVE, require_number
+from segloss.losses.reduction import working_dtype
 from segloss.options import Option
 
 

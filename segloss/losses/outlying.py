@@ -7,14 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segloss.losses.criterion import Criterion, per_class, with_class_weights
-from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, names_recipe
-from segloss.losses.outlying_op import outlying_mse
-from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
-from segloss.losses.reduction import (
-    FINITE,
-    IGNORE_INDEX,
-    POSITIVE,
+from segloss.losses.checks import (
     check_choices,
     check_class_vector,
     check_device,
@@ -23,18 +16,15 @@ from segloss.losses.reduction import (
     check_scores,
     check_tensor,
     class_vector,
-    divide,
-    exact_sum,
-    first_largest,
-    ignored_label,
-    is_readable,
-    require_number,
-    undecided,
-    untransformed,
-    valid_pixels,
-    weight_sum,
-    working_dtype,
 )
+from segloss.losses.criterion import Criterion, per_class, with_class_weights
+from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, names_recipe
+from segloss.losses.labels import IGNORE_INDEX, ignored_label, valid_pixels
+from segloss.losses.outlying_op import outlying_mse
+from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
+from segloss.losses.ranges import FINITE, POSITIVE, require_number
+from segloss.losses.reduction import divide, exact_sum, first_largest, undecided, weight_sum, working_dtype
+from segloss.losses.tracing import is_readable, untransformed
 
 
 def outlying_mse_loss(

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segloss.losses.bands import Grid, Pixels, banded_pass
+from segloss.losses.labels import valid_pixels
 from segloss.losses.memory import gradient_like
-from segloss.losses.reduction import exact_sum, is_transformed, valid_pixels, weight_sum, wide_dtype, working_dtype
+from segloss.losses.reduction import exact_sum, weight_sum, wide_dtype, working_dtype
+from segloss.losses.tracing import is_transformed
 
 HALF_ELEMENTS = 2**18  # of float16 logits: fewer are not divided by as much as a GradScaler, from 2^16, multiplies by
 SMALL_ELEMENTS = 2**16  # of logits: below it calls cost more than memory, and plain operations are fewer

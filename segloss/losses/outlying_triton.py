@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from segloss.losses.reduction import ignored_words, wide_dtype, working_dtype
+from segloss.losses.labels import ignored_words
+from segloss.losses.reduction import wide_dtype, working_dtype
 
 TILE = 2048  # logits a program holds at a time
 

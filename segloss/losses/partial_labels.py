@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from segloss.losses.reduction import check_device, check_labels, check_tensor, ignored_label
+from segloss.losses.checks import check_device, check_labels, check_tensor
+from segloss.losses.labels import ignored_label
 
 
 def only_labelled(

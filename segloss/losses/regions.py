@@ -5,23 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segloss.losses.checks import check_class_vector, check_divisor, check_logits_and_labels
 from segloss.losses.criterion import WeightedCriterion
+from segloss.losses.labels import IGNORE_INDEX, valid_pixels
 from segloss.losses.partial_labels import ignore_unlabelled, only_labelled
-from segloss.losses.reduction import (
-    IGNORE_INDEX,
-    POSITIVE,
-    check_class_vector,
-    check_divisor,
-    check_logits_and_labels,
-    is_transformed,
-    require_number,
-    select_valid,
-    share_of,
-    valid_pixels,
-    weight_sum,
-    wide_dtype,
-    working_dtype,
-)
+from segloss.losses.ranges import POSITIVE, require_number
+from segloss.losses.reduction import select_valid, share_of, weight_sum, wide_dtype, working_dtype
+from segloss.losses.tracing import is_transformed
 
 
 def tversky_loss(

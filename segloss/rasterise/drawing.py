@@ -8,7 +8,7 @@ import numpy as np
 from segloss.datasets.classes import IGNORED_NAMES, LABELME_IGNORED, ClassTable
 from segloss.datasets.images import read_header
 from segloss.errors import InputError
-from segloss.losses.reduction import IGNORE_INDEX
+from segloss.losses.labels import IGNORE_INDEX
 from segloss.rasterise.regions import Runs, area, pixels_of
 from segloss.rasterise.sources import Item, Picture, Source
 

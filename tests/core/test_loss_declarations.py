@@ -44,7 +44,7 @@ from torch import Tensor
 
 from segloss.losses.criterion import WeightedCriterion
 from segloss.losses.cross_entropy import cross_entropy_loss
-from segloss.losses.reduction import POSITIVE, require_number
+from segloss.losses.ranges import POSITIVE, require_number
 from segloss.options import Option
 
 

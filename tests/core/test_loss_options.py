@@ -17,7 +17,7 @@ from segloss.losses import (
     class_weights_from_counts,
     label_values_from_counts,
 )
-from segloss.losses.reduction import NOTHING_IGNORED
+from segloss.losses.labels import NOTHING_IGNORED
 from segloss.pixel_sample import PixelSample
 
 COUNTS = [900, 90, 10]

@@ -18,7 +18,7 @@ ROWS = [
     {"errors", "files", "launchers", "lazy", "options", "progress", "ranks", "synonyms"},
     # the core: torch alone
     {
-        *("losses", "metrics", "decisions", "pixel_counts", "adapters"),
+        *("losses", "metrics", "decisions", "label_maps", "pixel_counts", "adapters"),
         *("schema", "pixel_sample", "iou_rule", "calibration"),
     },
     {"datasets", "flags", "measures"},
@@ -128,12 +128,12 @@ def test_data_sets_know_only_errors_and_the_ignored_label():
     for module, path in FILES.items():
         if room_of(module) == "datasets":
             own = {m for m in imported_by(path.read_text(encoding="utf-8")) if room_of(m) != "datasets"}
-            assert own <= {"segloss.errors", "segloss.losses.reduction"}, module
+            assert own <= {"segloss.errors", "segloss.losses.labels"}, module
 
 
-def test_metrics_know_only_the_ignored_label():
+def test_metrics_know_only_labels_and_kinds_of_numbers():
     imported = imported_by((ROOT / "segloss/metrics.py").read_text(encoding="utf-8"))
-    assert imported == {"segloss.losses.reduction"}
+    assert imported == {"segloss.losses.labels", "segloss.losses.ranges"}
 
 
 def test_setup_cfg_lists_every_package_folder():

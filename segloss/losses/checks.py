@@ -1,0 +1,157 @@
+"""Checks of what losses are given: scores, labels, vectors of a number for each class, posteriors, divisors."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segloss.errors import InputError
+from segloss.losses.labels import check_class_ids
+from segloss.losses.ranges import NOT_NEGATIVE, is_switch_or_complex, require_number
+from segloss.losses.tracing import is_readable, untransformed
+
+REDUCTIONS = ("mean", "sum", "none")
+UPSAMPLE = (None, "bilinear")
+
+
+def check_choices(reduction: str, upsample: str | None = None, align_corners: bool = False) -> None:
+    """InputError unless each is one of its few values."""
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if upsample not in UPSAMPLE:
+        raise InputError(f"upsample must be None or 'bilinear', got {upsample!r}")
+    if not isinstance(align_corners, bool):
+        raise InputError(f"align_corners must be True or False, got {align_corners!r}")
+
+
+def check_labels(labels: Tensor) -> None:
+    """TypeError unless they are a tensor of class ids."""
+    check_tensor("labels", labels)
+    check_class_ids("labels", labels)
+
+
+def check_scores(logits: Tensor, num_classes: int | None = None) -> None:
+    """Raise ValueError or TypeError unless they are scores ``(N, C, *)`` of so many classes, if it is known."""
+    check_tensor("logits", logits)
+    if is_switch_or_complex(logits):
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have shape (N, C, *), got {tuple(logits.shape)}")
+    if num_classes is not None and logits.shape[1] != num_classes:
+        cure = "give the scores of the network that was trained with this criterion"
+        raise InputError(f"logits must have {num_classes} classes in dim 1, got shape {tuple(logits.shape)}", cure)
+
+
+def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsample: str | None = None) -> None:
+    """Raise ValueError or TypeError unless ``logits (N, C, *)`` and ``labels (N, *)`` belong together."""
+    check_choices(reduction, upsample)
+    check_tensor("logits", logits)
+    check_tensor("labels", labels)
+    check_device("labels", labels, logits)
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    check_class_ids("labels", labels)
+    check_scores(logits)
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits must have at least two classes in dim 1, got shape {tuple(logits.shape)}; "
+            "a binary problem has two classes, background and foreground"
+        )
+    expected = (logits.shape[0], *logits.shape[2:])
+    if upsample is not None:
+        if logits.ndim != 4 or 0 in logits.shape[2:] or 0 in labels.shape[-2:]:
+            what = "upsample needs logits of shape (N, C, h, w) and labels of shape (N, H, W), their images not empty"
+            raise ValueError(f"{what}, got {tuple(logits.shape)} and {tuple(labels.shape)}")
+        expected = (logits.shape[0], *labels.shape[-2:])
+    if tuple(labels.shape) != expected:
+        cure = ""
+        if labels.ndim == len(expected) + 1 and labels.shape[1] == 1:
+            cure = "; squeeze dim 1"
+        elif labels.shape == logits.shape:
+            cure = "; take labels.argmax(1) of one-hot labels"
+        elif logits.ndim == 3 and labels.shape == logits.shape[1:]:
+            cure = "; give a batch: logits[None], labels[None]"
+        elif labels.ndim == len(expected) == 3 and all(
+            have >= want for have, want in zip(labels.shape, expected, strict=True)
+        ):
+            cure = '; interpolate the logits, or take OutlyingMSELoss(upsample="bilinear")'
+        raise ValueError(
+            f"labels must have shape {expected} to match logits {tuple(logits.shape)}, got {tuple(labels.shape)}{cure}"
+        )
+
+
+def check_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        inside = isinstance(value, (Mapping, tuple))
+        cure = "give the tensor in it, as outputs['out'] or outputs.logits" if inside else "take torch.as_tensor of it"
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; {cure}")
+
+
+def check_device(name: str, tensor: Tensor, logits: Tensor) -> None:
+    """ValueError unless both are in the same memory: a kernel would read a foreign address."""
+    if tensor.device != logits.device:
+        cure = f"{name}.to({str(logits.device)!r}), or criterion.to(...) for what a criterion holds"
+        raise ValueError(f"{name} must be on {logits.device} like logits, got {tensor.device}; {cure}")
+
+
+def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: bool = True) -> None:
+    """Raise ValueError unless ``values`` has shape ``(C,)``. Their sign is checked on CPU only: no device sync."""
+    check_tensor(name, values)
+    check_device(name, values, logits)
+    if is_switch_or_complex(values):
+        raise TypeError(f"{name} must be real numbers, got {values.dtype}")
+    if tuple(values.shape) != (logits.shape[1],):
+        raise ValueError(
+            f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
+            f"got {tuple(values.shape)}"
+        )
+    if positive and is_readable(values) and not bool((untransformed(values) > 0).all()):
+        raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
+
+
+def check_posterior(posterior: Tensor, num_classes: int) -> None:
+    """ValueError unless it is a posterior ``(N, C, *)``; of its values on CPU alone that all are in [0, 1]."""
+    if posterior.ndim < 2 or posterior.shape[1] != num_classes:
+        raise ValueError(f"posterior must have shape (N, {num_classes}, *), got {tuple(posterior.shape)}")
+    if is_readable(posterior) and posterior.numel():
+        least, most = (float(end) for end in untransformed(posterior.detach()).aminmax())
+        if least < 0 or most > 1.01:  # bfloat16 rounds; NaN is no matter of range
+            cure = "turn scores into criterion.posterior(logits) first"
+            raise ValueError(f"posterior must be in [0, 1], got {least:.4g} to {most:.4g}; {cure}")
+
+
+def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
+    """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches."""
+    with suppress(TypeError, ValueError, RuntimeError):
+        vector = torch.as_tensor(values)
+        if not is_switch_or_complex(vector):
+            vector = torch.as_tensor(values, dtype=dtype, device=device)
+            if vector.is_meta and not getattr(values, "is_meta", False):  # in a network made without memory
+                return torch.as_tensor(values, dtype=dtype, device="cpu")
+            return vector
+    raise InputError(f"{name} must be numbers, one per class, got {values!r}")
+
+
+def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int | None = None) -> Tensor:
+    """A copy as float32 ``(C,)``; ValueError unless C >= 2 (or as given) and all are positive and finite."""
+    vector = numbers(name, values, torch.float32).detach().clone()
+    if vector.ndim != 1 or len(vector) < 2 or len(vector) != (num_classes or len(vector)):
+        expected = "(C,) with at least two classes" if num_classes is None else f"({num_classes},)"
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(vector.shape)}")
+    if not bool(((vector > 0) & torch.isfinite(vector)).all()):
+        raise ValueError(f"{name} must be positive and finite, got {vector.tolist()}")
+    return vector
+
+
+def check_divisor(divisor: Tensor | float | None, reduction: str) -> None:
+    """ValueError for a divisor that is not one number, or of something else than a mean."""
+    if divisor is None:
+        return
+    if reduction != "mean":
+        raise ValueError(f"divisor is what reduction='mean' divides by, got reduction={reduction!r}; leave it out")
+    if not isinstance(divisor, Tensor):
+        require_number("divisor", divisor, NOT_NEGATIVE)
+    elif divisor.numel() != 1:
+        raise ValueError(f"divisor must be one number, got {tuple(divisor.shape)}; take criterion.divisor(labels)")
