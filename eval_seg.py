@@ -145,8 +145,8 @@ def sweep(
     from segloss.evaluation.map_source import MapSource
     from segloss.evaluation.run_source import RunSource
     from segloss.evaluation.score import totals_of_some
-    from segloss.evaluation.sweep import choose, gain, point_text, sweep_table, to_keep
-    from segloss.metrics import class_groups
+    from segloss.evaluation.summary import members_of_groups
+    from segloss.evaluation.sweep import choose, chosen_under, gain, point_text, sweep_table, to_keep
     from segloss.report.terminal import console
 
     tables, chosen = {}, {}
@@ -156,7 +156,8 @@ def sweep(
         decision = source.measures.decision
         if str(decision) != "tau 1":
             chosen[source.name] = (decision.rule, decision.value)
-        tail = class_groups(source.training_pixels or totals[source.name].matrix.sum(1).tolist())["tail"]
+        true = totals[source.name].matrix.sum(1).tolist()
+        tail = members_of_groups(true, source.training_pixels)["tail"]
         tables[source.name] = sweep_table(totals[source.name], tail, config.protocol)
         if config.choose_metric and isinstance(source, RunSource):
             some = totals_of_some(source, folder, chosen_images(config.choose_on, source.dataset))
@@ -166,6 +167,10 @@ def sweep(
             path = source.run.keep(point=to_keep(point, config, some.images))
             said = f"{source.name}: {point_text(point)} for {config.choose_metric} on {some.images} images"
             console.print(f"{said}: {gain(points, point, config.choose_metric)}, kept in {path}", soft_wrap=True)
+            if under := chosen_under(config):
+                console.print(
+                    f"warning: chosen under {under}, and --decision auto takes it without too", soft_wrap=True
+                )
     return tables, chosen
 
 

@@ -8,6 +8,7 @@
 """
 
 import csv
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +125,11 @@ class Labelled:
         """How many images label a part of the classes, and what says so."""
         part = int((~self.masks.all(1)).sum())
         return f"{part} of {len(self.masks)} images label a part of the classes ({self.path.name})"
+
+    @property
+    def digest(self) -> str:
+        """Of the masks, the same wherever the file lies."""
+        return hashlib.sha256(self.masks.tobytes()).hexdigest()
 
     def of_image(self, classes: np.ndarray, place: int) -> np.ndarray:
         """A map of class numbers, labels or predictions, ignored where the image does not label the class."""

@@ -1,26 +1,33 @@
 """Several runs as one: the mean of their posteriors."""
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segloss.calibration import Calibration
 from segloss.errors import InputError
+from segloss.evaluation.fitting import plain_tilt
 from segloss.inference import AveragedPosterior, Ensemble
 from segloss.losses import Criterion
 from segloss.runs import Run
 
 
 class EnsembleReader(AveragedPosterior):
-    r"""Reads the mean of posteriors; its tilt is :math:`u_c = \prod_k u_{kc}^{1/n}`, that of equal members theirs."""
+    r"""Reads the mean of posteriors; its tilt is :math:`u_c = \prod_k u_{kc}^{1/n}`, that of equal members theirs.
+
+    Of a calibrated member u is what leads from its calibrated posterior back to the plain argmax of its scores.
+    """
 
     mean_tilt: Tensor | None
 
-    def __init__(self, criteria: Sequence[Criterion]):
+    def __init__(self, criteria: Sequence[Criterion], calibrations: Sequence[Calibration | None] = ()):
         super().__init__(criteria[0])
-        tilts = [criterion.tilt for criterion in criteria]
+        pairs = zip_longest(criteria, calibrations)
+        tilts = [plain_tilt(calibration, criterion.tilt) for criterion, calibration in pairs]
         known = next((tilt for tilt in tilts if tilt is not None), None)
         mean = None
         if known is not None:
@@ -51,9 +58,10 @@ def ensemble_of(runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -
             if ours != theirs:
                 raise InputError(f"has {what} than {first.path}", "leave it out of --ensemble", run.path)
     say(f"ensemble of {len(runs)}: {', '.join(str(run.path) for run in runs)}")
-    if len({run.config.fold for run in runs}) > 1:
-        say("warning: members were trained on other folds: some have seen the images of val; score --split test")
+    if len({(run.config.fold, run.counts.images_digest) for run in runs}) > 1:
+        what = "other folds" if len({run.config.fold for run in runs}) > 1 else "other images than each other"
+        say(f"warning: members were trained on {what}: some may have seen the images of val; score --split test")
     model: Any = Ensemble([(run.model, run.reader) for run in runs])
-    reader = EnsembleReader([run.criterion for run in runs])
+    reader = EnsembleReader([run.criterion for run in runs], [run.kept.calibration for run in runs])
     path = folder / "ensemble"
     return Run(model, reader, first.classes, first.counts, first.config, path, first.used, first.bands)

@@ -6,7 +6,7 @@ import numpy as np
 
 from segloss.evaluation.results import Totals
 from segloss.evaluation.source import Source
-from segloss.metrics import class_groups
+from segloss.evaluation.summary import members_of_groups
 from segloss.report.image_cards import ShownImage
 
 EXTREMES = 3  # images of each kind, of each run, unless more are asked for
@@ -41,7 +41,7 @@ def extremes(source: Source, totals: Totals, most: int = EXTREMES) -> list[Shown
         }
         rarest = "the rarest class" if source.training_pixels is None else "the rarest class in training"
         take(f"most wrong pixels of {name}, {rarest}", np.argsort(-off, kind="stable").tolist(), said)
-    tail = class_groups(order)["tail"]
+    tail = members_of_groups(true.sum(0).tolist(), source.training_pixels)["tail"]
     held = np.flatnonzero(true[:, tail].any(1)).tolist()
     union = (true + predicted - hits)[:, tail].sum(1)
     iou = hits[:, tail].sum(1) / np.maximum(union, 1)

@@ -1,7 +1,9 @@
 """The IoU rule and the calibration of a run, fitted to images that it was not trained on, in one pass."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from segloss.datasets.missing import NoDataError
 from segloss.errors import InputError
 from segloss.inference import Views, ends, infer_dataset
 from segloss.iou_rule import IoUDecision, iou_decision
-from segloss.kept import FILE, kept_file
+from segloss.kept import FILE, entry_of, kept_file
 from segloss.losses.criterion import Criterion
 from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.losses.reduction import first_largest
@@ -32,6 +34,7 @@ OVER_TILTED = 0.01  # accuracy that dividing the tilt out may cost before somebo
 FITTED = 0.99  # mean accuracy on training images, above which they are fitted completely
 TRAINING_IMAGES = 16  # looked at for that
 LABELLED_IMAGES = 5  # of each class, with fewer of which the rule does without labels
+LABELLED_PIXELS = 100  # of each class in the sample that the rule is fitted to, likewise
 
 
 def images_to_fit_on(open_split: Callable[[str], SegmentationDataset], run: Run) -> SegmentationDataset:
@@ -114,6 +117,8 @@ def fit(
         cure = "leave --calibrate out, or add a val split with masks"
         raise InputError("--calibrate needs labels of images that the run was not trained on", cure, dataset.name)
     on: dict[str, Any] = {"split": dataset.split, "images": len(dataset)}
+    if dataset.has_labels:
+        on["labels"] = labels_digest(dataset)
     items: dict[str, Any] = {}
     try:
         sample = sample_of(run, dataset, **how)
@@ -132,7 +137,7 @@ def fit(
         if calibration is not None:
             sample = sample.map(calibration.apply)
             tilt = plain_tilt(calibration, tilt)
-        rule = iou_decision(sample, counts=counted_by(run, dataset), tilt=tilt)
+        rule = iou_decision(sample, counts=counted_by(run, dataset, sample), tilt=tilt)
         known = run.criterion.plain_by_posterior
         if known and sample.labels is not None and sample.pixels and dataset.split != "train":
             plain = plain_argmax(run.criterion, calibration)
@@ -148,18 +153,20 @@ def fit(
     return [*lines, rule_line(run, dataset, rule)]
 
 
-def counted_by(run: Run, dataset: SegmentationDataset) -> str:
-    """``"labels"`` where the run was not trained on the images and ``LABELLED_IMAGES`` of them hold each class of the
-    training, else ``"posterior"``.
+def counted_by(run: Run, dataset: SegmentationDataset, sample: PixelSample) -> str:
+    """``"labels"`` where the run was not trained on the images, and of each class of the training ``LABELLED_IMAGES``
+    of them and ``LABELLED_PIXELS`` of their sample hold some, else ``"posterior"``.
 
     A rule that expects its counts from a posterior is no better than that: on the cracks of docs/results.md it loses
     seven points of mean IoU, which labels keep. A class in hardly any labelled image would be given up by labels.
     """
-    if dataset.split == "train" or not dataset.has_labels:
+    if dataset.split == "train" or sample.labels is None:
         return "posterior"
+    trained = [c for c, pixels in enumerate(run.counts.pixels) if pixels]
     images = load_or_count(dataset)[0].images
-    fewest = min(held for held, pixels in zip(images, run.counts.pixels, strict=True) if pixels)
-    return "labels" if fewest >= LABELLED_IMAGES else "posterior"
+    pixels = torch.bincount(sample.labels, minlength=len(images)).tolist()
+    enough = all(images[c] >= LABELLED_IMAGES and pixels[c] >= LABELLED_PIXELS for c in trained)
+    return "labels" if enough else "posterior"
 
 
 def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor | None:
@@ -233,6 +240,24 @@ def images_told(run: Run, dataset: SegmentationDataset) -> str:
     """``3 images of val``; of another folder than the run's own ``3 images of val in DIR``."""
     place = place_elsewhere(run, dataset)
     return f"{len(dataset)} images of {dataset.split}" + (f" in {place}" if place else "")
+
+
+def labels_digest(dataset: SegmentationDataset) -> str:
+    """Of the pixels of each class, in all images: the same wherever they lie."""
+    counts = load_or_count(dataset)[0]
+    return hashlib.sha256(repr((counts.pixels, counts.ignored_pixels, counts.image_count)).encode()).hexdigest()[:16]
+
+
+def fitted_to_other_labels(run: Run, open_split: Callable[[str], SegmentationDataset]) -> list[str]:
+    """A line for a rule or a calibration of the run beside labels that have changed since; none where they are gone."""
+    entry, lines = entry_of(run.folder, run.weights) or {}, []
+    for item, name in (("rule", "the IoU rule"), ("calibration", "the calibration")):
+        on = entry.get(item, {})
+        with suppress(InputError):
+            if "labels" in on and labels_digest(open_split(on["split"])) != on["labels"]:
+                cure = f"delete {kept_file(run.folder)} to fit it anew"
+                lines.append(f"{name} was fitted when the labels of {on['split']} were others; {cure}")
+    return lines
 
 
 def rule_line(run: Run, dataset: SegmentationDataset, rule: IoUDecision) -> str:

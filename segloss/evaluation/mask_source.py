@@ -227,7 +227,7 @@ class MaskSource:
             "files": hashlib.sha256(repr(files).encode()).hexdigest(),
             "classes": repr((self.classes, self.predicted_classes)),
             "counted": self.counted,
-            "labelled": self.labelled and hashlib.sha256(self.labelled.masks.tobytes()).hexdigest(),
+            "labelled": self.labelled and self.labelled.digest,
         }
 
     def key(self) -> dict[str, Any]:

@@ -205,6 +205,7 @@ class RunSource:
             "calibration": repr(self.run.kept.calibration),
             "classes": repr(self.classes),
             "files": hashlib.sha256(repr(files).encode()).hexdigest(),
+            "labelled": self.dataset.labelled and self.dataset.labelled.digest,
             "image_scale": self.image_scale,
             "measures": repr((self.measures, self.views)),
             "precision": self.precision,
@@ -215,8 +216,8 @@ class RunSource:
         return {**self.identity(), **of_data, "device": self.device.type}
 
     def image(self, name: str) -> np.ndarray:
-        """RGB ``(H, W, 3)`` of one sample."""
-        return self.dataset.read_image(self.dataset.names.index(name))
+        """RGB ``(H, W, 3)`` of one sample, as people see it."""
+        return self.dataset.read_picture(self.dataset.names.index(name))
 
     def picture(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, labels and class numbers decided on, of one sample; of a large image every n-th row and column."""

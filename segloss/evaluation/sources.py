@@ -21,7 +21,7 @@ from segloss.errors import InputError
 from segloss.evaluation.chosen import chosen_images
 from segloss.evaluation.comparison import common_images
 from segloss.evaluation.ensemble import ensemble_of
-from segloss.evaluation.fitting import fit, fitted_elsewhere, images_to_fit_on
+from segloss.evaluation.fitting import fit, fitted_elsewhere, fitted_to_other_labels, images_to_fit_on
 from segloss.evaluation.headers import doubts_of_images
 from segloss.evaluation.map_source import MapSource, decision_of_maps
 from segloss.evaluation.mask_source import MaskSource
@@ -33,7 +33,7 @@ from segloss.evaluation.shares import places_of
 from segloss.evaluation.suspects import Suspects
 from segloss.inference import Machine, Views, ends, find_machine
 from segloss.iou_rule import IoUDecision
-from segloss.kept import FILE, Kept
+from segloss.kept import FILE, Kept, kept_file
 from segloss.losses import class_prior
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
@@ -212,10 +212,10 @@ def _fitted(
 ) -> Decision:
     kept, asked = run.kept, read_decision(config.scored_by)
     calibrate = config.calibrate and kept.calibration is None
+    open_split = partial(_open, run, config, image_scale=run.config.image_scale, own=True)
     if calibrate or (asked == "iou" and kept.rule is None):
         if kept.others:
             say(f"warning: {name}: what is kept is of other weights, once in {', '.join(kept.others)}; fitted anew")
-        open_split = partial(_open, run, config, image_scale=run.config.image_scale, own=True)
         dataset = images_to_fit_on(open_split, run)
         training = None
         with suppress(InputError):  # may be gone
@@ -236,6 +236,11 @@ def _fitted(
         )
         for line in lines:
             say(line)
+    elif (config.calibrate or asked in ("iou", "auto")) and not config.images:
+        if config.calibrate:
+            say(f"{name}: calibrated already; delete {kept_file(run.folder)} to calibrate anew")
+        for line in fitted_to_other_labels(run, open_split):
+            say(f"warning: {name}: {line}")
     elif kept.others and kept == Kept(others=kept.others):
         say(
             f"warning: {name}: {FILE} is of other weights, once in {', '.join(kept.others)}, and not used; "
@@ -304,7 +309,12 @@ def _decide_maps(
 
     decision, rule = here().from_first(fitted)
     if rule is not None:
-        say(f"{source.name}: IoU rule fitted on these {len(source)} probability maps: {rule_text(rule)}")
+        of_run = source.index.point is not None and rule == source.index.point.terms
+        told = "IoU rule of the run" if of_run else f"IoU rule fitted on these {len(source)} probability maps"
+        say(f"{source.name}: {told}: {rule_text(rule)}")
+    if config.sweep_tau and source.training_pixels is None:
+        cure = "give --training-counts, a run's pixel_counts.json"
+        say(f"{source.name}: no prior in the sweep: nothing says the training pixels of each class; {cure}")
     source.measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
     source.on_sample = source.suspects = Suspects(config.suspects) if config.suspects else None
 
@@ -339,6 +349,10 @@ def dataset_for_run(run: Run, config: EvalConfig) -> SegmentationDataset:
 def _open(run: Run, config: EvalConfig, split: str, image_scale: float, *, own: bool = False) -> SegmentationDataset:
     """A split of the data set asked for, or with ``own`` of the run's; where they are one, as the options say."""
     same = config.dataset in (None, run.config.dataset)
+    if same and split != "test" and config.fold not in (None, run.config.fold):
+        trained = f"fold {run.config.fold}" if run.config.fold else "the data set's own split"
+        what = f"is of other images than those the run was trained on ({trained}): it has seen some of that val"
+        raise InputError(what, "leave it out: each run is scored on its own", f"--fold {config.fold}")
     options: dict[str, Any] = {"dataset": run.config.dataset, "val_share": run.config.val_share}
     if same or own:
         options |= {name: getattr(run.config, name) for name in OPTIONS_HELP}

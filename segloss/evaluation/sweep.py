@@ -31,7 +31,7 @@ def sweep_counts(
         criterion: reads the logits.
         logits: of one image, ``(1, C, H, W)``.
         labels: ``(H, W)``, class ids and 255.
-        prior: ``(C,)``.
+        prior: ``(C,)``; of a uniform one, which moves nothing, the point 0 alone is counted.
         rule: one more point, of its own: ``iou``.
     """
     num_classes = logits.shape[1]
@@ -39,7 +39,8 @@ def sweep_counts(
     true = labels[valid]
     posterior = criterion.posterior(logits)
     grids = {"tau": [Decision("tau", value) for value in _taus(criterion)]}
-    grids["prior"] = [Decision("prior", value) for value in GRIDS["prior"]]
+    uniform = bool((prior == prior[0]).all())
+    grids["prior"] = [Decision("prior", value) for value in ((PLAIN["prior"],) if uniform else GRIDS["prior"])]
     grids = {name: grid for name, grid in grids.items() if grid}
     if rule is not None:
         grids["iou"] = [Decision("iou", terms=rule)]
@@ -123,7 +124,22 @@ def to_keep(point: SweepPoint, config: EvalConfig, images: int) -> dict[str, Any
     metric = str(config.choose_metric)
     chosen = {"rule": point.rule, "value": point.value, "metric": metric, "score": getattr(point, metric)}
     on = {"split": config.split, "images": images, "choose_on": list(config.choose_on)}
-    return {**chosen, "protocol": config.protocol, **on}
+    others = {"views": chosen_under(config)} if chosen_under(config) else {}
+    return {**chosen, "protocol": config.protocol, **on, **others}
+
+
+def chosen_under(config: EvalConfig) -> str:
+    """The options under which scores are not those of whole images as the run reads them; nothing where they are."""
+    return " ".join(
+        flag
+        for flag, differs in {
+            "--tta-flip": config.tta_flip,
+            f"--tta-scales {' '.join(f'{scale:g}' for scale in config.tta_scales)}": tuple(config.tta_scales) != (1.0,),
+            f"--image-scale {config.image_scale}": config.image_scale is not None,
+            f"--data-path {config.data_path}": config.data_path is not None,
+        }.items()
+        if differs
+    )
 
 
 def gain(table: Sequence[SweepPoint], point: SweepPoint, metric: str) -> str:

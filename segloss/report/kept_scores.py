@@ -28,8 +28,14 @@ class KeptScores:
 
     @property
     def how(self) -> str:
-        """``plain``, or what differs from that."""
-        return ", ".join(scored_how(self.scores)) or "plain"
+        """``plain``, or what differs from that, and from the protocol of training."""
+        protocol = [] if self.scores.protocol == "cityscapes" else [f"protocol {self.scores.protocol}"]
+        return ", ".join([*scored_how(self.scores), *protocol]) or "plain"
+
+    @property
+    def pixels(self) -> tuple[int | None, ...]:
+        """True pixels of each class, which tell the images of one place from those of another."""
+        return tuple(row.pixels for row in self.scores.classes)
 
 
 def kept_scores(run: Run) -> tuple[list[KeptScores], list[str]]:
@@ -38,6 +44,7 @@ def kept_scores(run: Run) -> tuple[list[KeptScores], list[str]]:
     Of the same split, looked at and decided on in the same way, those with an interval are kept.
     """
     found: dict[tuple[str, str], KeptScores] = {}
+    own: dict[str, tuple[int | None, ...]] = {}  # by split, of the first file that holds it: that of training
     passed_over = []
     for path in [*(run.folder / name for name in OF_TRAINING), *sorted(run.folder.glob(OF_EVALUATION))]:
         if not path.is_file():
@@ -51,6 +58,9 @@ def kept_scores(run: Run) -> tuple[list[KeptScores], list[str]]:
         if not ours:
             passed_over.append(f"{path}: not said to be of these weights; score again by eval_seg.py")
         for kept in ours:
+            if kept.pixels != own.setdefault(kept.where, kept.pixels):
+                passed_over.append(f"{path}: {kept.where} holds other labels there than in the run's own scores")
+                continue
             found[kept.where, kept.how] = kept
     return sorted(found.values(), key=_rank), passed_over
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from segloss.config.kept_weights import CLASS_SCORES
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.fitting import miou_on
+from segloss.evaluation.summary import mean_of, members_of_groups
 from segloss.iou_rule import iou_decision
 from segloss.metrics import Scores, class_groups
 from segloss.pixel_sample import PixelSample
@@ -18,14 +19,17 @@ RULE_MIB, RULE_STRIDE = 8, 4  # of posteriors that the rule is fitted to in a va
 
 
 def reported(scores: Scores, names: Sequence[str], pixels: Sequence[int]) -> dict[str, float]:
-    """Scores of the whole, of head, middle and tail by the training ``pixels``, and of each class; NaN for none."""
+    """Scores of the whole, of head, middle and tail by the training ``pixels``, and of each class; NaN for none.
+
+    Head, middle, tail and the worst class are of classes that labels hold, as in the scores of an evaluation.
+    """
     found = {
         name: float(getattr(scores, name))
         for name in ("miou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
     }
-    for group, members in class_groups(pixels).items():
-        found[f"{group}_miou"] = float(scores.iou[members].nanmean())
-    found["worst_iou"] = float(scores.iou.nan_to_num(math.inf).min())
+    for group, members in members_of_groups(scores.pixels.tolist(), pixels).items():
+        found[f"{group}_miou"] = mean_of(scores.iou, members)
+    found["worst_iou"] = min(scores.iou[scores.pixels > 0].tolist(), default=math.nan)
     for score in CLASS_SCORES:
         found |= {f"{score}/{name}": float(value) for name, value in zip(names, getattr(scores, score), strict=True)}
     return found
@@ -38,9 +42,10 @@ def require_monitored(
     score, _, name = monitor.partition("/")
     if name and name not in names:
         raise unknown_name(f"class of --monitor {score}/CLASS", name, names)
-    members = {group: of for group, of in class_groups(train_pixels).items() if monitor == f"{group}_miou"}
-    classes = [names.index(name)] if name else [c for of in members.values() for c in of]
-    if (name or members) and not any(val_pixels[c] for c in classes):
+    group = monitor.removesuffix("_miou")
+    classes = [names.index(name)] if name else class_groups(train_pixels).get(group, [])
+    held = [c for c in classes if val_pixels[c]] if name else members_of_groups(val_pixels, train_pixels).get(group)
+    if held == []:
         what = f"val holds no pixel of {', '.join(names[c] for c in classes)}, so --monitor {monitor} has no value"
         raise InputError(what, "monitor another score")
 
