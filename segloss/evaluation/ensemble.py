@@ -31,8 +31,8 @@ class EnsembleReader(AveragedPosterior):
         known = next((tilt for tilt in tilts if tilt is not None), None)
         mean = None
         if known is not None:
-            logs = [torch.zeros_like(known) if tilt is None else tilt.log() for tilt in tilts]
-            mean = torch.stack(logs).mean(0).exp()
+            logs = [torch.zeros(len(known)).double() if tilt is None else tilt.double().log() for tilt in tilts]
+            mean = torch.stack(logs).mean(0).exp().float()
         self.register_buffer("mean_tilt", mean)
 
     @property

@@ -121,6 +121,7 @@ def test_metrics_say_how_far_the_posterior_was_off_before(trained):
 
 def test_the_rule_counts_by_labels_where_there_are_enough_of_every_class(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(fitting, "LABELLED_IMAGES", 0)
+    monkeypatch.setattr(fitting, "LABELLED_PIXELS", 0)
     scores(without_decision(run), tmp_path / "a", "--decision", "iou")
     assert ", with labels), " in capsys.readouterr().out
     fitted, on = segloss.load_run(run).kept, kept(run)["rule"]["miou"]
@@ -129,18 +130,20 @@ def test_the_rule_counts_by_labels_where_there_are_enough_of_every_class(run, tm
 
 
 @pytest.mark.parametrize(
-    ("split", "labelled", "images", "found"),
+    ("split", "images", "pixels", "found"),
     [
-        ("val", True, (9, 5, 0), "labels"),  # the last is in no training image either
-        ("val", True, (9, 4, 9), "posterior"),
-        ("val", False, (0, 0, 0), "posterior"),
-        ("train", True, (9, 9, 9), "posterior"),
+        ("val", (9, 5, 0), (900, 100, 0), "labels"),  # the last is in no training image either
+        ("val", (9, 4, 9), (900, 100, 100), "posterior"),
+        ("val", (9, 9, 9), (900, 99, 100), "posterior"),  # on whose pixels the grid hardly falls
+        ("val", (0, 0, 0), None, "posterior"),
+        ("train", (9, 9, 9), (900, 900, 900), "posterior"),
     ],
 )
-def test_labels_of_a_class_in_hardly_any_image_are_not_counted_by(split, labelled, images, found, monkeypatch):
+def test_labels_of_a_class_in_hardly_any_image_or_pixel_are_not_counted_by(split, images, pixels, found, monkeypatch):
     monkeypatch.setattr(fitting, "load_or_count", lambda dataset: (SimpleNamespace(images=images), "counted"))
     run = SimpleNamespace(counts=SimpleNamespace(pixels=(900, 10, 0)))
-    assert fitting.counted_by(run, SimpleNamespace(split=split, has_labels=labelled)) == found
+    labels = None if pixels is None else torch.arange(3).repeat_interleave(torch.tensor(pixels))
+    assert fitting.counted_by(run, SimpleNamespace(split=split), SimpleNamespace(labels=labels)) == found
 
 
 def test_a_continued_run_drops_what_no_longer_fits(run, capsys, monkeypatch):

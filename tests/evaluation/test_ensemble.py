@@ -1,5 +1,6 @@
 """An ensemble decides by the mean of its members' posteriors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,18 @@ def test_an_ensemble_of_one_run_twice_decides_as_the_run(tmp_path):
     assert torch.allclose(whole.criterion.tilt / run.criterion.tilt, torch.ones(11))
 
 
+@pytest.mark.parametrize("loss", ["ce", "weighted_ce", "logit_adjusted"])
+def test_an_ensemble_of_one_calibrated_run_twice_has_its_plain_decision(tmp_path, loss):
+    run = run_of(0, loss=loss)
+    bias = tuple(torch.linspace(-0.8, 0.8, 11).tolist())
+    run.__dict__["kept"] = Kept(calibration=Calibration(1.6, bias))
+    whole = ensemble_of([run, run], tmp_path, silent)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    assert (whole.predict(image) == run.predict(image)).mean() > 0.999
+    posterior = run.reader.posterior(run.model(torch.rand(1, 3, 64, 64)))
+    assert (posterior.argmax(1) != whole.criterion.decide(posterior)).any()  # the calibrated argmax is another
+
+
 def test_the_tilt_is_the_geometric_mean_of_the_members():
     criteria = [build_criterion("outlying_mse", [100, 10, 1], alpha=a) for a in (1.0, 4.0)]
     reader = EnsembleReader([*criteria, build_criterion("ce", [100, 10, 1])])
@@ -123,6 +136,15 @@ def test_members_of_other_folds_are_warned_of(tmp_path):
     said: list[str] = []
     ensemble_of([run_of(0, fold="1/3"), run_of(1, fold="2/3")], tmp_path, said.append)
     assert said[0] == "ensemble of 2: run0.ckpt, run1.ckpt" and "members were trained on other folds" in said[1]
+
+
+def test_members_of_other_images_are_warned_of(tmp_path):
+    said: list[str] = []
+    runs = [run_of(0), run_of(1)]
+    for run, digest in zip(runs, ("a", "b"), strict=True):
+        run.counts = replace(run.counts, images_digest=digest)
+    ensemble_of(runs, tmp_path, said.append)
+    assert "members were trained on other images than each other: some may have seen the images of val" in said[1]
 
 
 @pytest.fixture
@@ -172,10 +194,25 @@ def test_a_run_of_a_fold_is_scored_on_its_own_images(saved, tmp_path):
     base = {"checkpoint": saved[:1], "workers": 0, "accelerator": "cpu", "check": "off", "split": "val"}
     quiet = lambda title: lambda items, length: items  # noqa: E731
     names = {}
-    for fold in (None, "2/2"):
+    for fold in (None, "1/2"):
         config = from_plain_dict(EvalConfig, {**base, "fold": fold})
         names[fold] = sources_of_runs(config, tmp_path / "out", silent, quiet, lambda *_: None)[0].names
-    assert not {*names[None]} & {*names["2/2"]} and len(names[None]) + len(names["2/2"]) == 5
+    assert names[None] == names["1/2"] and 0 < len(names[None]) < 5
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"split": "val", "fold": "2/2"},
+        {"split": "train", "fold": "2/2"},
+        {"split": "test", "fold": "2/2", "decision": ["iou"]},  # fitted on val
+    ],
+)
+def test_the_val_of_another_fold_is_refused_as_the_run_was_trained_on_it(saved, tmp_path, asked):
+    quiet = lambda title: lambda items, length: items  # noqa: E731
+    config = from_plain_dict(EvalConfig, {**MASK, "checkpoint": saved[:1], "check": "off", **asked})
+    with pytest.raises(InputError, match=r"--fold 2/2: is of other images .* \(fold 1/2\).*; leave it out: each run"):
+        sources_of_runs(config, tmp_path / "out", silent, quiet, lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -335,11 +335,11 @@ def test_reported_scores_are_those_of_the_confusion_matrix():
     confusion = ConfusionMatrix(4)
     confusion.matrix = torch.tensor([[50, 5, 0, 1, 0], [4, 20, 1, 0, 0], [0, 3, 6, 0, 0], [0, 0, 0, 0, 0]])
     scores = confusion.compute()
-    found = reported(scores, ["a", "b", "c", "d"], [100, 10, 5, 50])  # tail: b and c
+    found = reported(scores, ["a", "b", "c", "d"], [100, 10, 5, 50])  # tail: b and c; of d there is no label
     iou = scores.iou.tolist()
     assert found["tail_miou"] == pytest.approx((iou[1] + iou[2]) / 2)
-    assert found["head_miou"] == pytest.approx((iou[0] + iou[3]) / 2)
-    assert found["worst_iou"] == iou[3] == 0 and found["iou/b"] == iou[1]
+    assert found["head_miou"] == iou[0] and math.isnan(found["middle_miou"])
+    assert found["worst_iou"] == min(iou[:3]) > iou[3] == 0 and found["iou/b"] == iou[1]
     assert found["recall/c"] == pytest.approx(6 / 9) and found["precision/c"] == pytest.approx(6 / 7)
     assert math.isnan(found["recall/d"]) and found["f1/a"] == pytest.approx(100 / 110)
 
