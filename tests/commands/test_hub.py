@@ -350,7 +350,8 @@ def with_scores(folder: Path, target: Path, **changes) -> tuple[Path, dict]:
     own = Path(shutil.copytree(folder, target))
     ours = segloss.load_run(own)
     classes = metrics().to_json()["classes"]
-    rows = [{**classes[0], "name": name} for name in ours.classes.names]
+    held = json.loads((own / "test_metrics.json").read_text())["classes"]
+    rows = [{**classes[0], "name": row["name"], "pixels": row["pixels"]} for row in held]
     scores = metrics(classes=rows, weights=ours.weights, **changes).to_json()
     interval = {"estimate": 0.5, "low": 0.4, "high": 0.6, "df": 5.0}
     row = {"name": "own", "runs": 1, "members": ["own"], "miou": interval, "classes": [interval] * len(rows)}
@@ -367,6 +368,25 @@ def test_intervals_of_an_evaluation_stand_in_table_and_head(folder, tmp_path):
     assert "| camvid test | 9 | plain | 50.0 [40.0, 60.0] |" in card
     assert "95 % intervals by a jackknife over blocks of 2 consecutive images" in card
     assert "95 % interval 0.400 to 0.600" in " ".join(card.split("---")[1].split())
+
+
+def test_scores_of_other_images_are_left_out_and_named(folder, tmp_path):
+    own, scores = with_scores(folder, tmp_path / "own")
+    for row in scores["classes"]:
+        row["pixels"] += 7
+    content = {"runs": {"own": scores}, "comparison": 3}
+    form = json.loads((own / "eval-test/metrics.json").read_text())["comparison"]
+    (own / "eval-test/metrics.json").write_text(json.dumps({**content, "comparison": form}))
+    found, (line,) = kept_scores(segloss.load_run(own))
+    expected = json.loads((own / "test_metrics.json").read_text())["miou"]
+    assert {kept.where: kept.miou.estimate for kept in found}["camvid test"] == expected
+    assert line.endswith("metrics.json: camvid test holds other labels there than in the run's own scores")
+
+
+def test_scores_by_another_protocol_stand_beside_the_runs_own(folder, tmp_path):
+    own, _ = with_scores(folder, tmp_path / "own", protocol="smp")
+    found, passed_over = kept_scores(segloss.load_run(own))
+    assert [kept.how for kept in found if kept.where == "camvid test"] == ["plain", "protocol smp"] and not passed_over
 
 
 def test_scores_of_other_weights_are_left_out_and_named(folder, tmp_path, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -144,6 +145,20 @@ def test_labels_of_a_class_in_hardly_any_image_or_pixel_are_not_counted_by(split
     run = SimpleNamespace(counts=SimpleNamespace(pixels=(900, 10, 0)))
     labels = None if pixels is None else torch.arange(3).repeat_interleave(torch.tensor(pixels))
     assert fitting.counted_by(run, SimpleNamespace(split=split), SimpleNamespace(labels=labels)) == found
+
+
+def test_labels_that_changed_since_the_fit_are_told_of(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    data = Path(shutil.copytree(segloss.load_run(run).used.data_path, tmp_path / "data"))
+    moved = ["--data-path", str(data), "--decision", "iou", "--calibrate"]
+    scores(run, tmp_path / "a", *moved)
+    said = capsys.readouterr().out
+    assert "calibrated already; delete" in said and "was fitted when the labels" not in said  # they have only moved
+    mask = sorted((data / "valannot").rglob("*.png"))[0]
+    cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), 3))
+    scores(run, tmp_path / "b", *moved)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("was fitted when the labels of val were others; delete") == 2  # rule and calibration
 
 
 def test_a_continued_run_drops_what_no_longer_fits(run, capsys, monkeypatch):

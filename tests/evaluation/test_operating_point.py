@@ -120,9 +120,27 @@ def test_more_weight_on_rare_classes_predicts_them_more_often():
     assert (np.diff(counts[:, 0, 1]) <= 0).all()
 
 
+def test_a_uniform_prior_moves_nothing_and_is_not_swept():
+    logits, labels = made_up()
+    found = sweep_counts(build_criterion("weighted_ce", COUNTS), logits, labels, torch.full((4,), 0.25))
+    assert [(rule, len(counts)) for rule, counts in found.items()] == [("tau", 16), ("prior", 1)]
+    result = ImageResult("x", confusion_of(logits[0].argmax(0), labels).numpy(), 0, sweep=found)
+    (row,) = [row for row in sweep_table(Totals.of([result]), [3]) if row.rule == "prior"]
+    at_zero = Scores.from_confusion(confusion_of(build_criterion("weighted_ce", COUNTS).decide(logits, 0)[0], labels))
+    assert row.value == 0 and row.miou == pytest.approx(at_zero.miou)
+
+
+def test_what_a_point_was_chosen_under_is_kept_beside_it():
+    row = SweepPoint("tau", 0.5, "cityscapes", 4, miou=0.5, mean_accuracy=None, pixel_accuracy=None, tail_miou=None)
+    assert "views" not in to_keep(row, EvalConfig(checkpoint=("a",), choose_metric="miou"), 3)
+    config = EvalConfig(checkpoint=("a",), choose_metric="miou", tta_flip=True, image_scale=0.5, data_path="other")
+    assert to_keep(row, config, 3)["views"] == "--tta-flip --image-scale 0.5 --data-path other"
+
+
 def test_an_image_without_a_labelled_pixel_counts_nothing():
     logits, labels = made_up()
-    found = sweep_counts(build_criterion("outlying_mse", COUNTS), logits, torch.full_like(labels, 255), torch.ones(4))
+    prior = class_prior(COUNTS)
+    found = sweep_counts(build_criterion("outlying_mse", COUNTS), logits, torch.full_like(labels, 255), prior)
     assert [counts.shape for counts in found.values()] == [(16, 4, 2), (11, 4, 2)]
     assert all(not counts.any() for counts in found.values())
 

@@ -133,7 +133,7 @@ def test_auto_takes_the_runs_chosen_point_before_the_rule(run, saved, tmp_path):
     assert of_maps(tmp_path / "point", run, maps, "--decision", "auto")["decision"] == "prior 0.3"
 
 
-def test_a_chosen_rule_is_saved_with_its_terms_and_fitted_where_it_was_saved_without(run, saved, tmp_path):
+def test_a_chosen_rule_is_saved_with_its_terms_and_fitted_where_it_was_saved_without(run, saved, tmp_path, capsys):
     maps = Path(shutil.copytree(saved / "probability", tmp_path / "maps"))
     index, rule = MapIndex.load(maps), load_run(run).kept.rule
     replace(index, point=Decision("iou", terms=rule)).save(maps)
@@ -145,6 +145,11 @@ def test_a_chosen_rule_is_saved_with_its_terms_and_fitted_where_it_was_saved_wit
     (maps / "probability.json").write_text(json.dumps({**content, "point": {"rule": "iou", "value": 1.0}}))
     fitted = of_maps(tmp_path / "auto", run, maps, "--decision", "auto")
     assert fitted["miou"] == of_maps(tmp_path / "iou", run, maps, "--decision", "iou")["miou"]
+    assert "IoU rule fitted on these" in capsys.readouterr().out
+    (maps / "probability.json").write_text(json.dumps(content))
+    of_maps(tmp_path / "own", run, maps, "--decision", "auto")
+    said = capsys.readouterr().out
+    assert "maps: IoU rule of the run: " in said and "fitted on these" not in said
     with pytest.raises(ValueError, match="rule 'iou' has terms"):
         decide(SavedPosterior(index), posterior, torch.ones(11), Decision("iou"))
 
@@ -170,6 +175,15 @@ def test_a_sweep_of_maps_is_that_of_the_run(run, saved, tmp_path):
     off = [abs(tables[0][key] - tables[1][key]) for key in tables[0] if key[0] != "iou"]
     assert max(off) < 1e-3  # measured: 1e-4
     assert (tmp_path / "maps/sweep.png").is_file()
+
+
+def test_a_sweep_without_training_pixels_has_no_prior_and_says_so(run, saved, tmp_path, capsys):
+    maps = Path(shutil.copytree(saved / "probability", tmp_path / "of-others"))
+    (maps / "probability.json").unlink()
+    of_maps(tmp_path / "maps", run, maps, "--sweep-tau", "--class-table", "camvid")
+    assert "no prior in the sweep: nothing says the training pixels" in " ".join(capsys.readouterr().out.split())
+    with (tmp_path / "maps/sweep.csv").open(newline="") as file:
+        assert [row["value"] for row in csv.DictReader(file) if row["rule"] == "prior"] == ["0.0"]
 
 
 def test_confidence_is_the_largest_probability(saved):

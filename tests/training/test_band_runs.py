@@ -14,9 +14,11 @@ from street_trees import TINY
 import eval_seg
 import segloss
 import train_seg
-from segloss.datasets.bands import Bands, read_bands
+from segloss.datasets.bands import Bands, read_bands, show_bands
+from segloss.datasets.transforms import EvalTransform
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
+from segloss.evaluation.run_source import RunSource
 from segloss.export import command as export
 from segloss.models import build_model, require_batch_statistics
 from segloss.resume import continued_bands
@@ -65,6 +67,19 @@ def test_it_evaluates_by_windows_with_the_runs_pictures(trained, tmp_path):
     assert (tmp_path / "windows/report.html").read_text().count("data:image/jpeg") > 0
     told = [json.loads((tmp_path / way / "metrics.json").read_text()) for way in ("whole", "windows")]
     assert all('"pixel_accuracy": ' in json.dumps(content) for content in told)
+
+
+def test_suspects_are_shown_in_the_runs_pictures(trained, tmp_path):
+    run = segloss.load_run(trained[0])
+    dataset = run.config.open("test", EvalTransform(1.0))
+    show_bands([dataset], run.bands, ())
+    source = RunSource("run", run, dataset, device=torch.device("cpu"))
+    shown = source.image(source.names[0])
+    assert shown.dtype == np.uint8 and shown.shape == (*source.dataset.image_size(0), 3)
+    assert np.array_equal(shown, source.dataset.read_picture(0)) and 20 < shown.mean() < 235
+    eval_seg.evaluate(["--checkpoint", str(trained[0]), "--suspects", "5", "--workers", "0", "--check", "off",
+                       "--output-dir", str(tmp_path / "out")])  # fmt: skip
+    assert (tmp_path / "out/suspects-run.html").is_file()
 
 
 def test_images_of_other_bands_are_refused_by_name_and_those_of_the_run_predicted(trained, tmp_path):
