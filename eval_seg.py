@@ -36,7 +36,7 @@ def evaluate(argv: list[str] | None = None) -> None:
     from segloss.doctor.examination import check_scored
     from segloss.errors import refuse_errors
     from segloss.evaluation.comparison import compare, on_common_images
-    from segloss.evaluation.doubts import same_counts
+    from segloss.evaluation.doubts import other_groups, same_counts
     from segloss.evaluation.extremes import MOST_RUNS, extremes
     from segloss.evaluation.parts import require_parts
     from segloss.evaluation.score import score_all
@@ -80,7 +80,7 @@ def evaluate(argv: list[str] | None = None) -> None:
         print_scores(scores[name], title_of(name, scores[name]))
         for finding in [*found, *(not_found(scores[name], before=untried) if config.checkpoint else [])]:
             say(f"warning: {finding}")
-    for finding in same_counts(totals):
+    for finding in [*same_counts(totals), *other_groups({name: found.groups for name, found in scores.items()})]:
         say(f"warning: {finding}")
     print_parts(scores)
 

@@ -12,6 +12,7 @@ from segloss.errors import Finding, InputError
 from segloss.evaluation.results import Totals
 from segloss.evaluation.written import BLACK_AND_WHITE, COLOR, Written
 from segloss.losses.labels import IGNORE_INDEX
+from segloss.schema import Groups
 
 UNKNOWN_SHARE = 0.01  # of the valid pixels predicted as no class; above it the ids are doubtful
 SWAPPED = 2 / 3  # of a class's pixels that go to one other, and of that one's back; chance is 1 / C
@@ -282,6 +283,17 @@ def same_counts(totals: Mapping[str, Totals]) -> Iterator[Finding]:
         if wrong and len(first) > 1 and first.shape == second.shape and (first == second).all():
             what = f"has the counts of {a} in each image: the same predictions twice?"
             yield Finding("warning", b, InputError(what, "as two seeds of a setting they make its interval too short"))
+
+
+def other_groups(groups: Mapping[str, Groups]) -> Iterator[Finding]:
+    """Runs or folders whose head, middle and tail are of other classes than those of the first."""
+    first, *others = groups
+    for name in others:
+        ours, theirs = ([each.classes for each in (g.head, g.middle, g.tail)] for g in (groups[first], groups[name]))
+        if ours != theirs:
+            what = f"has other classes in head, middle and tail than {first}, so these means are not comparable"
+            cure = "give --training-counts, or compare the classes"
+            yield Finding("warning", name, InputError(what, cure))
 
 
 def cause_of_unknown(values: Collection[int], classes: ClassTable) -> str:

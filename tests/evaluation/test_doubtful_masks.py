@@ -16,11 +16,12 @@ from segloss.datasets.tables import ADE20K, CITYSCAPES, VOC
 from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
 from segloss.evaluation import mask_source
-from segloss.evaluation.doubts import same_counts
+from segloss.evaluation.doubts import other_groups, same_counts
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.score import measure
 from segloss.evaluation.written import Written
+from segloss.schema import Group, Groups
 
 SIZE = (40, 50)
 TWO, THREE = ClassTable(("wall", "crack")), ClassTable(("wall", "floor", "lamp"))
@@ -391,6 +392,16 @@ def test_one_folder_given_as_two_is_told(tmp_path):
     assert str(found).startswith("c: has the counts of a in each image: the same predictions twice?")
     perfect = measure(source(tmp_path, true, true, THREE))
     assert not [*same_counts({"a": perfect, "b": perfect})]
+
+
+def test_thirds_of_other_classes_are_told_of():
+    def groups(*names):
+        return Groups("training", *(Group((name,), 0.5) for name in names))
+
+    found = {"a": groups("road", "car", "pole"), "b": groups("road", "pole", "car"), "c": groups("road", "car", "pole")}
+    (told,) = other_groups(found)
+    assert str(told).startswith("b: has other classes in head, middle and tail than a") and told.severity == "warning"
+    assert not [*other_groups({"a": found["a"]})]
 
 
 # Labels without a valid pixel.
