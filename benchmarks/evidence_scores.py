@@ -146,7 +146,7 @@ def score(path: Path, root: Path, block: int, test: bool) -> dict:
     scores = {"val": held_out_scores(run, halves)}
     whole = sample_of(run, val, device=DEVICE)
     decisions = fitted(run, whole)
-    rule = "labels" if counted_by(run, val) == "labels" else "iou"
+    rule = "labels" if counted_by(run, val, whole) == "labels" else "iou"
     miou = {name: miou_on(whole, deciding(run, decisions[name])) for name in ("plain", rule)}
     row |= {
         "auto": max(rule, "plain", key=lambda name: miou[name]),
