@@ -23,6 +23,7 @@ from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import POINTS, Decision, by_prior, decide
 from segloss.evaluation.fitting import (
     LABELLED_IMAGES,
+    LABELLED_PIXELS,
     confusion_on,
     counted_by,
     miou_on,
@@ -48,7 +49,8 @@ DECISIONS = {
     "labels": "IoU rule fitted to the labels of val",
 }
 AUTO = (
-    f"what `train_seg.py` does: labels where at least {LABELLED_IMAGES} images of val hold each class, else iou; "
+    f"what `train_seg.py` does: labels where at least {LABELLED_IMAGES} images of val and "
+    f"{LABELLED_PIXELS} pixels of its sample hold each class, else iou; "
     "plain where that is better on val"
 )
 
