@@ -9,7 +9,7 @@ from typing import Any
 from segloss.datasets.annotations import read_json
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, polygons, rectangle, ring_of, run_lengths
-from segloss.rasterise.sources import Images, Item, Picture, Source, split_of
+from segloss.rasterise.sources import Images, Item, Picture, Source, named_split, split_of
 
 
 def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False) -> Source:
@@ -25,7 +25,7 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
             continue
         categories = _categories(content, path, source)
         source.add_classes(categories.values())
-        split = split_of(path, root)
+        of_file = split_of(path, root)
         of_image: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         known = {_id(entry) for entry in content["images"]}
         if len(known) < len(content["images"]):
@@ -37,6 +37,7 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
                 continue
             of_image[image].append((where, entry))
         for entry in content["images"]:
+            split = named_split(_id(entry, "split") or _id(entry, "subset")) or of_file
             try:
                 name, size = str(entry["file_name"]), (int(entry["height"]), int(entry["width"]))
                 picture = Picture(images.find(name, path.parent, split), split, path, size=size)

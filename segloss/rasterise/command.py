@@ -123,6 +123,7 @@ def read_source(config: RasteriseConfig, table: ClassTable | None) -> tuple[str,
         names = () if table is None else table.names
         told = place if is_yaml else None
         source = read_yolo(files, root, images, fill_boxes=config.fill_boxes, names=names, config_file=told)
+    source.split_by_folders(images.root)
     _check_pictures(source, place)
     seen = {picture.image for picture in source.pictures}
     rest = [path for path in images.all if path not in seen]

@@ -70,6 +70,13 @@ class Source:
     def add_classes(self, names: Iterable[str]) -> None:
         self.classes += [name for name in dict.fromkeys(names) if name not in self.classes]
 
+    def split_by_folders(self, root: Path) -> None:
+        """Splits of pictures whose annotations name none: of their images' folders, where these name several."""
+        found = [picture.split or folder_split(picture.image, root) for picture in self.pictures]
+        if len({*found} - {""}) > 1:
+            for picture, split in zip(self.pictures, found, strict=True):
+                picture.split = split
+
     def items(self, path: Path, made: Iterable[tuple[str, Callable[[], Item | None]]]) -> list[Item]:
         """The items that can be made; of the others a fault each."""
         found = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -17,6 +17,7 @@ from segloss.rasterise.sources import Images, Item, Picture, Source, folder_spli
 
 LABELS = "labels"
 NAME_FILES = ("classes.txt", "obj.names", f"{LABELS}/classes.txt")
+LOST_CURE = "add it, or take the line out of the YAML file"
 SHARES = (-0.5, 1.5)  # outside the image is cut off; beyond these it is no share
 
 
@@ -118,14 +119,20 @@ def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) 
     """Images and their splits: by train, val and test of data.yaml, else by the names of their folders."""
     told = {split: _places(config, names, root) for split, names in SPLIT_NAMES.items()}
     if not any(place for places in told.values() for _, place in places):
-        yield from ((image, folder_split(image, images.root)) for image in images.all)
+        found = [(image, folder_split(image, images.root)) for image in images.all]
+        lost = next((f"its {split} is {value}" for split, places in told.items() for value, _ in places), None)
+        if lost is not None and all(split for image, split in found if _labels_of(image).parent.is_dir()):
+            source.notes.append(f"{root}: {lost}, which is not there: splits are those of folders")
+        elif lost is not None:
+            source.fault(root, f"{lost}, which is not there", LOST_CURE)
+        yield from found
         return
     for split, places in told.items():
         for value, place in places:
             if place is None:
                 what = f"its {split} is {value}, which is not there"
                 if split == "train":
-                    source.fault(root, what, "add it, or take the line out of the YAML file")
+                    source.fault(root, what, LOST_CURE)
                 else:  # many files name splits that were not exported
                     source.notes.append(f"{root}: {what}")
                 continue
@@ -144,7 +151,8 @@ def _places(config: dict[str, Any], names: Sequence[str], root: Path) -> list[tu
     given = [value for name in names for value in _as_list(config.get(name))]
     found: list[tuple[str, Path | None]] = []
     for value in given:
-        parts = [part for part in Path(value).parts if part not in ("..", "/")]
+        path = PureWindowsPath(value)  # either kind of slash
+        parts = [part for part in path.parts if part not in ("..", path.anchor)]
         tails = (root.joinpath(*parts[first:]) for first in range(max(1, len(parts) - 1)))
         found.append((value, next((place for place in tails if place.is_dir() or place.is_file()), None)))
     return found

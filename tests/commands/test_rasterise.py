@@ -605,6 +605,27 @@ def test_yolo_with_a_split_that_is_not_there(tmp_path, capsys):
     assert "its train is training/images, which is not there" in refused(source)
 
 
+def test_yolo_lists_with_the_slashes_of_windows(tmp_path):
+    source = yolo_tree(tmp_path / "s", f"1 {SHARES}")
+    (source / "train").rename(source / "all")
+    (source / "splits").mkdir()
+    (source / "splits/list.txt").write_text("all\\images\\a.jpg\n")
+    (source / "data.yaml").write_text("names: [crack, leaf]\ntrain: D:\\splits\\list.txt\n")
+    assert drawn(source, place="train/a").any()
+
+
+def test_yolo_whose_splits_are_all_lost(tmp_path, capsys):
+    """Its images were split by a hash without a word."""
+    source = yolo_tree(tmp_path / "s", f"1 {SHARES}")
+    (source / "data.yaml").write_text("names: [crack, leaf]\ntrain: gone/a.txt\nval: gone/b.txt\n")
+    drawn(source, place="train/a")
+    told = "its train is gone/a.txt, which is not there"
+    assert f"warning: {source}: {told}: splits are those of folders" in capsys.readouterr().out
+    (tmp_path / "s-out").rename(tmp_path / "first")
+    (source / "train").rename(source / "all")
+    assert f"{told}; add it, or take the line out of the YAML file" in refused(source)
+
+
 def test_yolo_with_two_files_of_names_takes_the_one_that_is_given(tmp_path):
     source = yolo_tree(tmp_path / "s", f"1 {SHARES}", "names: [crack, leaf]")
     (source / "a.yaml").write_text("names: [leaf, crack]\ntrain: train/images\n")
@@ -851,3 +872,34 @@ def test_outlines_are_not_drawn_on_the_image_of_the_same_name_in_another_split(t
     coco_tree(tmp_path / "s", content, "annotations/instances_train.json", "val")
     message = refused(tmp_path / "s")
     assert "its image 000001.png is not below" in message and "val/000001.png is of val" in message
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_folders_of_images_are_splits_where_no_file_names_one(tmp_path, kind):
+    """They were lost, and the images of both split by a hash."""
+    source = tmp_path / "s"
+    for split in ("train", "val"):
+        write_png(source / f"images/{split}/a_{split}.png", random_image(0, SIZE))
+        content = {"shapes": [LABELME["polygon"]], "imagePath": f"..\\images\\{split}\\a_{split}.png"}
+        (source / "notes").mkdir(exist_ok=True)
+        if kind == "labelme":
+            (source / f"notes/{split[0]}.json").write_text(json.dumps(content))
+    if kind == "coco":
+        content = outlines({"segmentation": SQUARE}, images=("train/a_train.png", "val/a_val.png"))
+        (source / "instances.json").write_text(json.dumps(content))
+    assert drawn(source, place="train/a_train").any()
+    assert build_dataset("folder", tmp_path / "s-out", "val").names == ["a_val"]
+
+
+def test_one_folder_of_images_is_no_split(tmp_path):
+    content = outlines({"segmentation": SQUARE}, images=("train/a.jpg",))
+    assert drawn(coco_tree(tmp_path / "s", content, folder="images")).any()
+
+
+@pytest.mark.parametrize("key", ["split", "subset"])
+def test_an_image_of_coco_may_name_its_split(tmp_path, key):
+    content = outlines({"segmentation": SQUARE}, images=("a.jpg", "b.jpg"))
+    for image, split in zip(content["images"], ("TRAIN", "valid"), strict=True):
+        image[key] = split
+    assert drawn(coco_tree(tmp_path / "s", content), place="train/a").any()
+    assert (tmp_path / "s-out/masks/val/b.png").is_file()
