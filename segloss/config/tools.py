@@ -93,7 +93,10 @@ class RasteriseConfig(Options):
     unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
     class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
     fill_boxes: bool = option(False, "take COCO's and YOLO's boxes without outline as filled rectangles")
-    skip_bad: bool = option(False, "leave out annotations and images that cannot be used, each still named")
+    skip_bad: bool = option(
+        False,
+        "leave out images and annotations that cannot be used, each still named; where one of these lies is ignored",
+    )
 
     def validate(self) -> None:
         for name in ("source", "out"):

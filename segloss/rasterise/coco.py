@@ -8,7 +8,7 @@ from typing import Any
 
 from segloss.datasets.annotations import read_json
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region, polygons, rectangle, ring_of, run_lengths
+from segloss.rasterise.regions import Region, around, polygons, rectangle, ring_of, run_lengths
 from segloss.rasterise.sources import Images, Item, Picture, Source, named_split, split_of
 
 
@@ -46,7 +46,10 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
                 source.fault(f"{path}: image {_id(entry)}", why, "add the image, say --image-dir, or remove it")
                 continue
             rows = of_image[_id(entry)]
-            made = [(where, partial(_item, row, categories, where, fill_boxes)) for where, row in rows]
+            made = [
+                (where, partial(_item, row, categories, where, fill_boxes), partial(_extent, row))
+                for where, row in rows
+            ]
             picture.items = source.items(path, made)
             source.pictures.append(picture)
     return source
@@ -106,6 +109,14 @@ def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: 
     if number not in names:
         raise ValueError(f"is of category {number or None}, which is not listed")
     return Item(where, names[number], _region(entry, fill_boxes), crowd=_is_crowd(entry.get("iscrowd")))
+
+
+def _extent(entry: dict[str, Any]) -> Region | None:
+    """Its box, else what is around its outline."""
+    left, top, width, height = map(float, entry.get("bbox") or [0] * 4)
+    if width > 0 and height > 0:
+        return around([left, top, left + width, top + height])
+    return around([number for ring in entry["segmentation"] for number in ring])
 
 
 def _region(entry: dict[str, Any], fill_boxes: bool) -> Region:

@@ -57,7 +57,7 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
     for name, count in Counter(name.lower() for name in source.classes).items():
         if count > 1:
             source.notes.append(f"{config.source}: class {name!r} is written in capitals and not: several classes")
-    if not any(picture.items for picture in source.pictures):
+    if not source.labels:
         _report(source, config, say)
         raise InputError("holds no annotation that can be drawn", "check SOURCE and --format", config.source)
     legend = legend_of(source.classes, config.unlabelled, table)
@@ -75,8 +75,9 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
             raise InputError("holds no image with annotations", "check SOURCE and --image-dir", config.source)
         write_text(folder / "classes.yaml", class_file(legend, f"made of {KINDS[kind]}, {config.on_top} on top"))
     splits = ", ".join(f"{split} {count}" for split, count in written.items())
+    items = [item for picture in source.pictures for item in picture.items if item.label]
     return [
-        f"{KINDS[kind]}: {sum(len(picture.items) for picture in source.pictures):,} annotations; images: {splits}",
+        f"{KINDS[kind]}: {len(items):,} annotations; images: {splits}",
         f"{len(legend.classes)} classes; {config.on_top} on top; crowds and {legend.ignored} ignored; folder: {out}",
         f"next: python -m segloss.doctor --dataset folder --data-path {out}",
     ]
@@ -87,9 +88,10 @@ def _report(source: Source, config: RasteriseConfig, say: Callable[[str], None])
     for note in source.notes:
         say(f"warning: {note}")
     for fault in source.faults:
-        say(f"warning: left out: {fault}" if config.skip_bad else f"error: {fault}")
+        left = f"left out ({fault.pixels})" if fault.pixels else "left out"
+        say(f"warning: {left}: {fault.error}" if config.skip_bad else f"error: {fault.error}")
     if source.faults and not config.skip_bad:
-        what = f"{len(source.faults)} annotations or images cannot be used, the first: {source.faults[0]}"
+        what = f"{len(source.faults)} annotations or images cannot be used, the first: {source.faults[0].error}"
         raise InputError(what, "or leave all of them out with --skip-bad", config.source)
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region, bitmap, ellipse, polygons, rectangle, ring_of
+from segloss.rasterise.regions import Region, around, bitmap, ellipse, polygons, rectangle, ring_of
 from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split, named_split
 
 WITHOUT_PIXELS = ("attribute", "tag")  # of the image as a whole
@@ -42,9 +42,10 @@ def read_cvat(files: Sequence[Path], root: Path, images: Images) -> Source:
             picture = Picture(image, split or folder_split(image, images.root), path, size=size)
             shapes = [shape for shape in element if shape.tag not in WITHOUT_PIXELS]
             rows = [(f"image {name}, shape {place} ({shape.tag})", shape) for place, shape in enumerate(shapes)]
-            picture.items = source.items(path, [(where, partial(_item, where, shape)) for where, shape in rows])
+            made = [(where, partial(_item, where, shape), partial(_extent, shape)) for where, shape in rows]
+            picture.items = source.items(path, made)
             source.pictures.append(picture)
-    source.add_classes(sorted({item.label for picture in source.pictures for item in picture.items}))
+    source.add_classes(sorted(source.labels))
     return source
 
 
@@ -55,14 +56,24 @@ def _item(where: str, shape: ElementTree.Element) -> Item:
     return Item(f"{where} of {label}", label, _region(shape), order=int(shape.get("z_order") or 0))
 
 
+def _points(shape: ElementTree.Element) -> list[float]:
+    return [float(text) for point in shape.get("points", "").split(";") for text in point.split(",")]
+
+
+def _extent(shape: ElementTree.Element) -> Region | None:
+    if shape.tag != "mask":
+        return around(_points(shape))
+    left, top, width, height = (float(shape.get(name, "")) for name in ("left", "top", "width", "height"))
+    return around([left, top, left + width - 1, top + height - 1])
+
+
 def _region(shape: ElementTree.Element) -> Region:
     def number(name: str, default: str = "") -> float:
         return float(shape.get(name, default))
 
     turn = number("rotation", "0")
     if shape.tag == "polygon":
-        points = [point.split(",") for point in shape.get("points", "").split(";")]
-        return polygons([ring_of([float(text) for point in points for text in point])])
+        return polygons([ring_of(_points(shape))])
     if shape.tag == "box":
         return rectangle(number("xtl"), number("ytl"), number("xbr"), number("ybr"), turn)
     if shape.tag == "ellipse":

@@ -10,7 +10,7 @@ from segloss.datasets.images import read_header
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
 from segloss.rasterise.regions import Runs, area, pixels_of
-from segloss.rasterise.sources import Item, Picture, Source
+from segloss.rasterise.sources import Fault, Item, Picture, Source
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = (*IGNORED_NAMES, LABELME_IGNORED)
@@ -95,16 +95,16 @@ def draw(picture: Picture, legend: Legend, on_top: str, source: Source) -> np.nd
     try:
         (height, width), note = size_of(picture)
     except InputError as error:
-        source.faults.append(error)
+        source.faults.append(Fault(error))
         return None
     source.notes += [note] if note else []
     layers: list[tuple[tuple[int, int], Runs, int]] = []
     for item in picture.items:
         drawn = _drawn(picture, item, legend, (height, width), source)
         if drawn is not None:
-            runs, value = drawn
+            runs, value, crowd = drawn
             order = -area(runs) if on_top == "smaller" else item.order
-            layers.append(((int(not item.crowd), order), runs, value))
+            layers.append(((int(not crowd), order), runs, value))
     most = max(*legend.classes.ids, legend.ignored)
     mask = np.full((height, width), legend.unlabelled, np.uint8 if most < 2**8 else np.uint16)
     for _, runs, value in sorted(layers, key=lambda layer: layer[0]):
@@ -114,16 +114,21 @@ def draw(picture: Picture, legend: Legend, on_top: str, source: Source) -> np.nd
 
 def _drawn(
     picture: Picture, item: Item, legend: Legend, size: tuple[int, int], source: Source
-) -> tuple[Runs, int] | None:
+) -> tuple[Runs, int, bool] | None:
+    """Pixels, id, and whether they lie below all else; None where it is of no class, and so of what is not drawn."""
     where = f"{picture.source}: {item.where}"
     try:
         value = legend.ignored if item.crowd else legend.id_of(item.label)
+    except ValueError as error:
+        source.fault(where, str(error))
+        return None
+    try:
         runs = item.region(*size)
     except InputError:
         raise
     except ValueError as error:
-        source.fault(where, str(error))
-        return None
-    if not area(runs):
+        stand_in = source.left_out(picture.source, item.where, str(error), item.extent)
+        return stand_in.region(*size), legend.ignored, True
+    if item.label and not area(runs):
         source.notes.append(f"{where}: covers no pixel of {picture.image.name}")
-    return runs, value
+    return runs, value, item.crowd

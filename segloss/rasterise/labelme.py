@@ -12,8 +12,8 @@ import numpy as np
 
 from segloss.datasets.annotations import read_json
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region, bitmap, ellipse, polygons, rectangle, ring_of
-from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split
+from segloss.rasterise.regions import Region, around, bitmap, ellipse, polygons, rectangle, ring_of
+from segloss.rasterise.sources import Fault, Images, Item, Picture, Source, folder_split
 
 
 def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
@@ -25,7 +25,7 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
             if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
                 raise InputError("is no LabelMe file (shapes)", "remove it", path)
         except InputError as error:
-            source.faults.append(error)
+            source.faults.append(Fault(error))
             continue
         split = folder_split(path, root)
         sides = content.get("imageHeight"), content.get("imageWidth")
@@ -37,9 +37,10 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
             continue
         picture = Picture(image, split, path, size=size)
         rows = [(f"shape {place}", shape) for place, shape in enumerate(content["shapes"])]
-        picture.items = source.items(path, [(where, partial(_item, where, shape)) for where, shape in rows])
+        made = [(where, partial(_item, where, shape), partial(_extent, shape)) for where, shape in rows]
+        picture.items = source.items(path, made)
         source.pictures.append(picture)
-    source.add_classes(sorted({item.label for picture in source.pictures for item in picture.items}))
+    source.add_classes(sorted(source.labels))
     return source
 
 
@@ -48,6 +49,10 @@ def _item(where: str, shape: dict[str, Any]) -> Item:
     if not label:
         raise ValueError("has no label")
     return Item(f"{where} ({label})", label, _region(shape))
+
+
+def _extent(shape: dict[str, Any]) -> Region | None:
+    return None if shape.get("shape_type") == "circle" else around(shape["points"])  # a circle reaches beyond its two
 
 
 def _region(shape: dict[str, Any]) -> Region:

@@ -73,6 +73,20 @@ def _turned(points: np.ndarray, x: float, y: float, degrees: float) -> Ring:
     return ring_of((points @ np.array([[cos, sin], [-sin, cos]]) + (x, y)).ravel().tolist())
 
 
+def around(points: Any) -> Region | None:
+    """The pixels that the rectangle around x, y, x, y ... touches; None or ValueError: these are no coordinates."""
+    corners = np.asarray(points, float).reshape(-1, 2)
+    if not corners.size or not (np.abs(corners) <= FARTHEST).all():
+        return None
+    (left, top), (right, bottom) = np.floor(corners.min(0)), np.floor(corners.max(0)) + 1
+    return rectangle(left, top, right, bottom)
+
+
+def whole(height: int, width: int) -> Runs:
+    """Every pixel."""
+    return rectangle(0, 0, width, height)(height, width)
+
+
 def run_lengths(size: Any, counts: Any) -> Region:
     """COCO's own, a list of numbers or their compressed text; ValueError unless they fill the image."""
 

@@ -3,14 +3,17 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.folder import IMAGE_NAMES
 from segloss.datasets.images import IMAGE_SUFFIXES, image_files
 from segloss.datasets.lists import splits_of
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region
+from segloss.rasterise.regions import Region, whole
+
+NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # of entries of another form
+Extent = Callable[[], Region | None]  # where an annotation lies at most; None, or one of these errors, where unknown
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Item:
 
     Attributes:
         where: its place in its file, for messages.
-        label: name of its class.
+        label: name of its class; empty: what cannot be used, and is ignored where it lies.
         region: its pixels.
         crowd: not told apart: ignored where nothing else lies.
         order: of CVAT's layers; the higher is later.
+        extent: asked where the region cannot be drawn.
     """
 
     where: str
@@ -30,6 +34,7 @@ class Item:
     region: Region
     crowd: bool = False
     order: int = 0
+    extent: Extent = lambda: None
 
 
 @dataclass
@@ -51,6 +56,14 @@ class Picture:
     size: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What cannot be used, and what becomes of its pixels where it is left out."""
+
+    error: InputError
+    pixels: str = ""
+
+
 @dataclass
 class Source:
     """All that was read.
@@ -64,8 +77,13 @@ class Source:
 
     classes: list[str] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-    faults: list[InputError] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> set[str]:
+        """The classes that occur."""
+        return {item.label for picture in self.pictures for item in picture.items if item.label}
 
     def add_classes(self, names: Iterable[str]) -> None:
         self.classes += [name for name in dict.fromkeys(names) if name not in self.classes]
@@ -77,23 +95,32 @@ class Source:
             for picture, split in zip(self.pictures, found, strict=True):
                 picture.split = split
 
-    def items(self, path: Path, made: Iterable[tuple[str, Callable[[], Item | None]]]) -> list[Item]:
-        """The items that can be made; of the others a fault each."""
+    def items(self, path: Path, made: Iterable[tuple[str, Callable[[], Item], Extent]]) -> list[Item]:
+        """The items that can be made; of the others a fault each, and what is ignored in their stead."""
         found = []
-        for where, make in made:
+        for where, make, extent in made:
             try:
-                item = make()
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                item = replace(make(), extent=extent)
+            except NOT_UNDERSTOOD as error:
                 why = (
                     str(error) if type(error) is ValueError else f"is not understood ({type(error).__name__}: {error})"
                 )
-                self.fault(f"{path}: {where}", why)
-            else:
-                found += [item] if item else []
+                item = self.left_out(path, where, why, extent)
+            found.append(item)
         return found
 
-    def fault(self, where: str | Path, what: str, cure: str = "mend or remove it") -> None:
-        self.faults.append(InputError(what, cure, where))
+    def left_out(self, path: Path, where: str, why: str, extent: Extent) -> Item:
+        """A fault, and what is ignored in its stead: an object that is there is no background."""
+        try:
+            region = extent()
+        except NOT_UNDERSTOOD:
+            region = None
+        lies = "the rectangle around it" if region else "all of the image that nothing else covers"
+        self.fault(f"{path}: {where}", why, pixels=f"{lies} is ignored")
+        return Item(where, "", region or whole, crowd=True)
+
+    def fault(self, where: str | Path, what: str, cure: str = "mend or remove it", pixels: str = "") -> None:
+        self.faults.append(Fault(InputError(what, cure, where), pixels))
 
 
 class Images:

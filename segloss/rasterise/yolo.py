@@ -12,7 +12,7 @@ from segloss.datasets.folder import IMAGE_NAMES, SPLIT_NAMES
 from segloss.datasets.images import image_files
 from segloss.datasets.listing import read_list
 from segloss.errors import InputError
-from segloss.rasterise.regions import Runs, polygons, ring_of
+from segloss.rasterise.regions import Region, Runs, around, polygons, ring_of, whole
 from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split
 
 LABELS = "labels"
@@ -57,7 +57,10 @@ def read_yolo(
         picture = Picture(image, split, path)
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path.is_file() else []
         rows = [(f"line {place}", line) for place, line in enumerate(lines, 1) if line.strip()]
-        made = [(where, partial(_item, where, line.split(), known, fill_boxes)) for where, line in rows]
+        made = [
+            (where, partial(_item, where, line.split(), known, fill_boxes), partial(_extent, line))
+            for where, line in rows
+        ]
         picture.items = source.items(path, made)
         source.pictures.append(picture)
         empty += not rows
@@ -162,6 +165,24 @@ def _as_list(value: object) -> list[str]:
     return [str(part) for part in value] if isinstance(value, list) else [str(value)] if value else []
 
 
+def _corners(box: list[float]) -> list[float]:
+    x, y, width, height = box
+    left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def _pixels(shares: list[float], height: int, width: int) -> list[float]:
+    return [share * (height if place % 2 else width) for place, share in enumerate(shares)]
+
+
+def _extent(line: str) -> Region | None:
+    shares = [float(word) for word in line.split()[1:]]
+    shares = _corners(shares) if len(shares) == 4 else shares
+    if around(shares) is None or max(map(abs, shares)) > SHARES[1]:
+        return None
+    return lambda height, width: (around(_pixels(shares, height, width)) or whole)(height, width)
+
+
 def _item(where: str, words: list[str], names: Sequence[str], fill_boxes: bool) -> Item:
     number, shares = int(words[0]), [float(word) for word in words[1:]]
     if not 0 <= number < len(names):
@@ -169,14 +190,12 @@ def _item(where: str, words: list[str], names: Sequence[str], fill_boxes: bool) 
     if len(shares) == 4:
         if not fill_boxes:
             raise ValueError("is a box, not an outline (--fill-boxes fills it)")
-        x, y, width, height = shares
-        left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
-        shares = [left, top, right, top, right, bottom, left, bottom]
+        shares = _corners(shares)
     ring = ring_of(shares)
     if not SHARES[0] <= min(ring) <= max(ring) <= SHARES[1]:
         raise ValueError(f"holds {max(ring, key=abs):g}, which is no share of the image in 0..1")
 
     def draw(height: int, width: int) -> Runs:
-        return polygons([[share * (height if place % 2 else width) for place, share in enumerate(ring)]])(height, width)
+        return polygons([_pixels(ring, height, width)])(height, width)
 
     return Item(where, names[number], draw)

@@ -154,40 +154,52 @@ def test_a_crowd_is_ignored_where_nothing_else_lies(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "told", "around"),
     [
-        ({"segmentation": [[5, 5, 20, 20]]}, "its outline has 2 points, not three or more"),
-        ({"segmentation": [[1, 1, 9, 1, 9]]}, "its outline is no list of x and y"),
-        ({"segmentation": [SQUARE[0], [1, 1, 2, 2]]}, "its outline has 2 points"),
+        ({"segmentation": [[5, 5, 20, 20]]}, "its outline has 2 points, not three or more", (5, 5, 21, 21)),
+        ({"segmentation": [[1, 1, 9, 1, 9]]}, "its outline is no list of x and y", None),
+        ({"segmentation": [SQUARE[0], [1, 1, 2, 2]]}, "its outline has 2 points", (1, 1, 26, 21)),
         (
             {"segmentation": [[1, 1, 9, 1, 1e12, 9]]},
             "its outline has a point that is no number or far outside any image",
+            None,
         ),
-        ({"segmentation": [[1, 1, 9, 1, None, 9]]}, "is not understood (TypeError"),
-        ({"segmentation": [[1, 1, 9, 1, "x", 9]]}, "could not convert string to float: 'x'"),
-        ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "its run lengths are for [40, 30] (height, width)"),
-        ({"segmentation": {"size": SIZE, "counts": [5, 5]}}, "its run lengths do not fill 30 x 40 pixels"),
-        ({"segmentation": {"size": SIZE, "counts": [1201, -1]}}, "its run lengths do not fill"),
-        ({"segmentation": {"size": SIZE, "counts": "0"}}, "its run lengths do not fill"),
-        ({"segmentation": {"size": SIZE, "counts": "oo"}}, "its run lengths are cut off"),
-        ({"segmentation": {"size": SIZE, "counts": "~~"}}, "its run lengths cannot be read"),
-        ({"segmentation": {"size": SIZE}}, "its run lengths cannot be read"),
-        ({"segmentation": [], "bbox": [1, 1, 5, 5]}, "has a box but no outline (--fill-boxes fills it)"),
-        ({"segmentation": None}, "has no segmentation"),
-        ({"segmentation": SQUARE, "category_id": 9}, "is of category 9, which is not listed"),
-        ({"segmentation": SQUARE, "category_id": [1]}, "is of category [1], which is not listed"),
-        ({"segmentation": SQUARE, "image_id": 7}, "is of image_id 7, which is not listed"),
-        ({"segmentation": SQUARE, "iscrowd": "no"}, "has iscrowd 'no', neither 0 nor 1"),
+        ({"segmentation": [[1, 1, 9, 1, None, 9]]}, "is not understood (TypeError", None),
+        ({"segmentation": [[1, 1, 9, 1, "x", 9]]}, "could not convert string to float: 'x'", None),
+        (
+            {"segmentation": {"size": [40, 30], "counts": [1200]}},
+            "its run lengths are for [40, 30] (height, width)",
+            None,
+        ),
+        (
+            {"segmentation": {"size": SIZE, "counts": [5, 5]}, "bbox": [2, 3, 4.5, 5]},
+            *("its run lengths do not fill 30 x 40 pixels", (2, 3, 7, 9)),
+        ),
+        ({"segmentation": {"size": SIZE, "counts": [1201, -1]}}, "its run lengths do not fill", None),
+        ({"segmentation": {"size": SIZE, "counts": "0"}}, "its run lengths do not fill", None),
+        ({"segmentation": {"size": SIZE, "counts": "oo"}}, "its run lengths are cut off", None),
+        ({"segmentation": {"size": SIZE, "counts": "~~"}}, "its run lengths cannot be read", None),
+        ({"segmentation": {"size": SIZE}}, "its run lengths cannot be read", None),
+        ({"segmentation": [], "bbox": [1, 1, 5, 5]}, "has a box but no outline (--fill-boxes fills it)", (1, 1, 7, 7)),
+        ({"segmentation": None}, "has no segmentation", None),
+        ({"segmentation": SQUARE, "category_id": 9}, "is of category 9, which is not listed", (5, 5, 26, 21)),
+        ({"segmentation": SQUARE, "category_id": [1]}, "is of category [1], which is not listed", (5, 5, 26, 21)),
+        ({"segmentation": SQUARE, "image_id": 7}, "is of image_id 7, which is not listed", (0, 0, 0, 0)),
+        ({"segmentation": SQUARE, "iscrowd": "no"}, "has iscrowd 'no', neither 0 nor 1", (5, 5, 26, 21)),
     ],
 )
-def test_an_annotation_that_cannot_be_used_is_named_and_nothing_is_written(tmp_path, capsys, entry, told):
+def test_an_annotation_that_cannot_be_used_is_named_and_nothing_is_written(tmp_path, capsys, entry, told, around):
+    """Left out it is ignored where it lies, and was background: in the whole image if nothing tells where."""
     source = coco_tree(tmp_path / "s", outlines({"segmentation": SMALL}, entry))
     message = refused(source)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {source / 'annotations.json'}: annotation 2: {told}")
     assert message.startswith(f"{source}: 1 annotations or images cannot be used") and message.endswith("--skip-bad")
-    assert (drawn(source, "--skip-bad") == box(10, 8, 16, 14)).all()
-    assert f"warning: left out: {line.removeprefix('error: ')}" in capsys.readouterr().out.splitlines()
+    lost = 255 * box(*(around or (0, 0, *SIZE[::-1])))
+    assert (drawn(source, "--skip-bad") == np.where(box(10, 8, 16, 14), 1, lost)).all()
+    lies = "the rectangle around it" if around else "all of the image that nothing else covers"
+    left = f"left out ({lies} is ignored)" if "image_id" not in entry else "left out"
+    assert f"warning: {left}: {line.removeprefix('error: ')}" in capsys.readouterr().out.splitlines()
 
 
 def test_every_one_of_them_is_a_line(tmp_path, capsys):
@@ -903,3 +915,30 @@ def test_an_image_of_coco_may_name_its_split(tmp_path, key):
         image[key] = split
     assert drawn(coco_tree(tmp_path / "s", content), place="train/a").any()
     assert (tmp_path / "s-out/masks/val/b.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("tree", "shape", "around"),
+    [
+        (labelme_tree, labelme_shape("linestrip", [[3, 20], [9, 24]]), (3, 20, 10, 25)),
+        (labelme_tree, labelme_shape("mask", [[3, 20], [9, 24]]), (3, 20, 10, 25)),
+        (labelme_tree, labelme_shape("circle", [[3, 20], [9, 24]], label=""), (0, 0, *SIZE[::-1])),
+        (cvat_tree, '<polyline label="crack" points="3,20;9,24"></polyline>', (3, 20, 10, 25)),
+        (cvat_tree, '<mask label="crack" rle="0, 5" left="3" top="20" width="7" height="5"></mask>', (3, 20, 10, 25)),
+        (cvat_tree, '<cuboid label="crack"></cuboid>', (0, 0, *SIZE[::-1])),
+        (yolo_tree, "0 0.075 0.66666667 0.2375 0.81666667", None),
+    ],
+)
+def test_what_other_forms_leave_out_is_ignored_where_it_lies(tmp_path, tree, shape, around):
+    good = {labelme_tree: LABELME["polygon"], cvat_tree: CVAT["polygon"], yolo_tree: f"0 {SHARES}\n"}[tree]
+    source = tree(tmp_path / "s", good + shape) if tree is yolo_tree else tree(tmp_path / "s", good, shape)
+    mask = drawn(source, "--skip-bad", place="train/a" if tree is yolo_tree else "a")
+    lost = box(*(around or (0, 7, 8, 30)))
+    assert (mask == np.where(box(5, 5, 25, 20), 1, 255 * lost)).all()
+
+
+def test_a_class_that_the_table_lacks_is_background_if_left_out(tmp_path):
+    (tmp_path / "table.yaml").write_text("[background, crack]")
+    content = outlines({"segmentation": SMALL}, {"segmentation": SQUARE, "category_id": 2})
+    flags = ["--class-table", str(tmp_path / "table.yaml"), "--skip-bad"]
+    assert (drawn(coco_tree(tmp_path / "s", content), *flags) == box(10, 8, 16, 14)).all()
