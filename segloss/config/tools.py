@@ -92,6 +92,9 @@ class RasteriseConfig(Options):
     )
     unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
     class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
+    crowds: Literal["auto", "draw", "ignore"] = option(
+        "auto", "COCO's crowds; auto: ignore, but refuse where they may be brush masks, which CVAT exports so"
+    )
     fill_boxes: bool = option(False, "take COCO's and YOLO's boxes without outline as filled rectangles")
     skip_bad: bool = option(
         False,

@@ -1,6 +1,6 @@
 """COCO JSON, Roboflow's too: polygons, run lengths, crowds. https://cocodataset.org/#format-data"""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,15 +8,24 @@ from typing import Any
 
 from segloss.datasets.annotations import read_json
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region, around, polygons, rectangle, ring_of, run_lengths
-from segloss.rasterise.sources import Images, Item, Picture, Source, named_split, split_of
+from segloss.rasterise.drawing import IGNORED
+from segloss.rasterise.regions import Region, around, has_ring_within, polygons, rectangle, ring_of, run_lengths
+from segloss.rasterise.sources import NOT_UNDERSTOOD, Images, Item, Picture, Source, named_split, split_of
+
+YES = ("1", "True")
+LISTED = 6  # classes of which a note tells one by one
 
 
-def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False) -> Source:
+def read_coco(
+    files: Sequence[Path], root: Path, images: Images, *, fill_boxes: bool = False, crowds: str = "auto"
+) -> Source:
     """Pictures of all ``images`` of the files, those without annotations too; classes by category id.
 
+    Args:
+        crowds: ``draw`` as the others, ``ignore``, or ``auto``: ignore unless they may be brush masks.
+
     Raises:
-        InputError: a file is no COCO JSON of instances.
+        InputError: a file is no COCO JSON of instances, or its crowds may be brush masks.
     """
     source = Source()
     for path in files:
@@ -25,6 +34,8 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
             continue
         categories = _categories(content, path, source)
         source.add_classes(categories.values())
+        _tell_crowds(content, categories, path, crowds, source)
+        _tell_holes(content, path, source)
         of_file = split_of(path, root)
         of_image: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         known = {_id(entry) for entry in content["images"]}
@@ -47,7 +58,7 @@ def read_coco(files: Sequence[Path], root: Path, images: Images, *, fill_boxes: 
                 continue
             rows = of_image[_id(entry)]
             made = [
-                (where, partial(_item, row, categories, where, fill_boxes), partial(_extent, row))
+                (where, partial(_item, row, categories, where, fill_boxes, crowds == "draw"), partial(_extent, row))
                 for where, row in rows
             ]
             picture.items = source.items(path, made)
@@ -101,14 +112,62 @@ def _name(value: Any) -> str:
 def _is_crowd(value: Any) -> bool:
     if str(value) not in ("0", "1", "True", "False", "None"):
         raise ValueError(f"has iscrowd {value!r}, neither 0 nor 1")
-    return str(value) in ("1", "True")
+    return str(value) in YES
 
 
-def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: bool) -> Item:
+def _says_ignore(entry: dict[str, Any]) -> bool:
+    """By a key that COCO itself does not have: whatever else stands there says nothing."""
+    return str(entry.get("ignore")).lower() in ("1", "1.0", "true")
+
+
+def _tell_crowds(content: dict[str, Any], names: dict[str, str], path: Path, crowds: str, source: Source) -> None:
+    """How many of each class are ignored; InputError where crowds may be brush masks: CVAT exports these so."""
+    entries = [entry for entry in content["annotations"] if isinstance(entry, dict)]
+    all_of, groups, ignored = Counter[str](), Counter[str](), Counter[str]()
+    for entry in entries:
+        name = names.get(_id(entry, "category_id"), "")
+        is_group = str(entry.get("iscrowd")) in YES
+        all_of[name] += 1
+        groups[name] += is_group
+        ignored[name] += (is_group and crowds != "draw") or _says_ignore(entry)
+    runs = [entry for entry in entries if isinstance(entry.get("segmentation"), dict)]
+    if crowds == "auto" and runs and all(str(entry.get("iscrowd")) in YES for entry in runs):
+        for name, count in groups.items():
+            if name and name.lower() not in IGNORED and 2 * count > all_of[name]:
+                told = f"{count} of {all_of[name]} annotations of {name!r} are crowds"
+                cure = "draw them with --crowds draw, or say --crowds ignore (groups that nobody told apart)"
+                raise InputError(f"{told}, as all run lengths are: brush masks?", cure, path)
+    most = sorted((name for name in ignored if name and ignored[name]), key=lambda name: -ignored[name] / all_of[name])
+    if most:
+        told = ", ".join(f"{ignored[name]} of {all_of[name]} annotations of {name!r}" for name in most[:LISTED])
+        more = f" and some of {len(most) - LISTED} more classes" if len(most) > LISTED else ""
+        source.notes.append(f"{path}: {told}{more} are crowds or say ignore, and are ignored")
+
+
+def _tell_holes(content: dict[str, Any], path: Path, source: Source) -> None:
+    found = [_id(entry) for entry in content["annotations"] if _has_hole(entry)]
+    if found:
+        what = f"{len(found)} annotations have an outline within another, the first: annotation {found[0]}"
+        cure = "these are filled, as by COCO's tools; a hole is a smaller outline called background"
+        source.notes.append(f"{path}: {what}: {cure}")
+
+
+def _has_hole(entry: Any) -> bool:
+    outline = entry.get("segmentation") if isinstance(entry, dict) else None
+    if not isinstance(outline, list) or len(outline) < 2:
+        return False
+    try:
+        return has_ring_within([ring_of(ring) for ring in outline])
+    except NOT_UNDERSTOOD:  # a fault where it is drawn
+        return False
+
+
+def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: bool, draw_crowds: bool) -> Item:
     number = _id(entry, "category_id")
     if number not in names:
         raise ValueError(f"is of category {number or None}, which is not listed")
-    return Item(where, names[number], _region(entry, fill_boxes), crowd=_is_crowd(entry.get("iscrowd")))
+    crowd = _is_crowd(entry.get("iscrowd")) and not draw_crowds
+    return Item(where, names[number], _region(entry, fill_boxes), crowd=crowd or _says_ignore(entry))
 
 
 def _extent(entry: dict[str, Any]) -> Region | None:

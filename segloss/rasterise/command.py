@@ -60,6 +60,10 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
     if not source.labels:
         _report(source, config, say)
         raise InputError("holds no annotation that can be drawn", "check SOURCE and --format", config.source)
+    if empty := [picture.image for picture in source.pictures if not picture.items]:
+        what = f"{len(empty)} of {len(source.pictures)} images have no annotation, the first: {empty[0]}"
+        background = "background; remove them if nobody looked at them"
+        source.notes.append(f"{what}: all of each is {background if config.unlabelled == 'background' else 'ignored'}")
     legend = legend_of(source.classes, config.unlabelled, table)
     places = _places(source, root)
     with _whole(out) as folder:
@@ -76,9 +80,10 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
         write_text(folder / "classes.yaml", class_file(legend, f"made of {KINDS[kind]}, {config.on_top} on top"))
     splits = ", ".join(f"{split} {count}" for split, count in written.items())
     items = [item for picture in source.pictures for item in picture.items if item.label]
+    ignored = f"{'' if config.crowds == 'draw' else 'crowds and '}{legend.ignored} ignored"
     return [
         f"{KINDS[kind]}: {len(items):,} annotations; images: {splits}",
-        f"{len(legend.classes)} classes; {config.on_top} on top; crowds and {legend.ignored} ignored; folder: {out}",
+        f"{len(legend.classes)} classes; {config.on_top} on top; {ignored}; folder: {out}",
         f"next: python -m segloss.doctor --dataset folder --data-path {out}",
     ]
 
@@ -116,7 +121,7 @@ def read_source(config: RasteriseConfig, table: ClassTable | None) -> tuple[str,
     files = [path for own, path in found if own == kind]
     images = Images(Path(config.image_dir) if config.image_dir else root)
     if kind == "coco":
-        source = read_coco(files, root, images, fill_boxes=config.fill_boxes)
+        source = read_coco(files, root, images, fill_boxes=config.fill_boxes, crowds=config.crowds)
     elif kind == "labelme":
         source = read_labelme(files, root, images)
     elif kind == "cvat":

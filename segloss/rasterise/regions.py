@@ -55,6 +55,20 @@ def polygons(rings: Sequence[Ring]) -> Region:
     return draw
 
 
+def has_ring_within(rings: Sequence[Ring]) -> bool:
+    """Whether no corner of one ring is outside of another, and not all are on its line."""
+    import cv2
+
+    corners = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
+    low, high = np.array([ring.min(0) for ring in corners]), np.array([ring.max(0) for ring in corners])
+    within = (low[:, None] >= low).all(2) & (high[:, None] <= high).all(2)
+    for inner, outer in np.argwhere(within & ~np.eye(len(rings), dtype=bool)):
+        sides = [cv2.pointPolygonTest(corners[outer], corner, False) for corner in corners[inner].tolist()]
+        if min(sides) >= 0 and max(sides) > 0:
+            return True
+    return False
+
+
 def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0) -> Region:
     """Around (x, y) with the two radii, turned clockwise as seen."""
     turns = np.linspace(0, 2 * math.pi, CORNERS, endpoint=False)

@@ -48,7 +48,6 @@ def read_yolo(
     source.add_classes(known)
     if isinstance(count := config.get("nc"), int) and count != len(known):
         source.notes.append(f"{place}: nc is {count}, but there are {len(known)} names")
-    empty = 0
     for image, split in _chosen(config, root, images, source):
         path = _labels_of(image)
         if not path.parent.is_dir():
@@ -63,11 +62,8 @@ def read_yolo(
         ]
         picture.items = source.items(path, made)
         source.pictures.append(picture)
-        empty += not rows
     for path in sorted(unseen):
         source.fault(path, "has no image", "add the image or remove the file")
-    if empty:
-        source.notes.append(f"{empty} images have no annotation: all of them is unlabelled")
     return source
 
 

@@ -233,12 +233,15 @@ def test_classes_are_matched_by_name_over_the_files_of_the_splits(tmp_path):
     assert {*np.unique(train.read_labels(0))} == {0, 1} and {*np.unique(val.read_labels(0))} == {0, 2}
 
 
-def test_an_image_without_annotation_is_background_or_ignored(tmp_path):
+def test_an_image_without_annotation_is_background_or_ignored_and_said(tmp_path, capsys):
     content = outlines({"segmentation": SQUARE}, images=("a.jpg", "b.jpg"))
     source = coco_tree(tmp_path / "s", content)
+    told = f"warning: 1 of 2 images have no annotation, the first: {source / 'b.jpg'}: all of each is "
     assert not drawn(source, place="b").any()
+    assert f"{told}background; remove them if nobody looked at them\n" in capsys.readouterr().out
     (tmp_path / "s-out").rename(tmp_path / "first")
     assert (drawn(source, "--unlabelled", "ignore", place="b") == 255).all()
+    assert f"{told}ignored\n" in capsys.readouterr().out
     assert build_dataset("folder", tmp_path / "s-out", "train").classes.names == ("crack", "leaf")
 
 
@@ -450,6 +453,12 @@ def test_labelme_files_below_split_folders_and_one_that_is_cut_off(tmp_path, cap
         assert dataset.names == [name] and dataset.classes.names == ("background", "a", "b")
 
 
+def test_labelme_images_without_shapes_are_said(tmp_path, capsys):
+    labelme_tree(tmp_path / "s")
+    drawn(labelme_tree(tmp_path / "s", LABELME["polygon"], name="b"), place="b")
+    assert "warning: 1 of 2 images have no annotation, the first: " in capsys.readouterr().out
+
+
 def test_an_image_that_no_file_speaks_of_is_left_out_and_said(tmp_path, capsys):
     source = labelme_tree(tmp_path / "s", LABELME["polygon"])
     write_png(source / "b.jpg", random_image(1, SIZE))
@@ -584,7 +593,7 @@ def test_yolo_boxes_filled_empty_images_and_lonely_text(tmp_path, capsys):
     source = yolo_tree(tmp_path / "s", "0 0.375 0.41666667 0.5 0.5")
     write_png(source / "train/images/b.jpg", random_image(1, SIZE))
     assert (drawn(source, "--fill-boxes", place="train/a") == box(5, 5, 25, 20)).all()
-    assert "1 images have no annotation" in capsys.readouterr().out
+    assert f"warning: 1 of 2 images have no annotation, the first: {source}" in capsys.readouterr().out
     (source / "train/labels/c.txt").write_text(f"0 {SHARES}")
     (tmp_path / "s-out").rename(tmp_path / "first")
     assert "c.txt: has no image" in refused(source, "--fill-boxes")
@@ -942,3 +951,56 @@ def test_a_class_that_the_table_lacks_is_background_if_left_out(tmp_path):
     content = outlines({"segmentation": SMALL}, {"segmentation": SQUARE, "category_id": 2})
     flags = ["--class-table", str(tmp_path / "table.yaml"), "--skip-bad"]
     assert (drawn(coco_tree(tmp_path / "s", content), *flags) == box(10, 8, 16, 14)).all()
+
+
+RUNS = {"size": SIZE, "counts": [0, 600, 600]}  # the left half
+
+
+def test_most_of_a_class_as_crowds_may_be_brush_masks(tmp_path, capsys):
+    """CVAT's COCO export calls every one of them a crowd; they became 255 without a word."""
+    brush = {"segmentation": RUNS, "iscrowd": 1, "category_id": 2}
+    source = coco_tree(tmp_path / "s", outlines({"segmentation": SQUARE}, brush))
+    told = "1 of 1 annotations of 'leaf' are crowds"
+    assert f"annotations.json: {told}, as all run lengths are: brush masks?; draw them with --crowds" in refused(source)
+    left = np.repeat(np.arange(40) < 20, 30).reshape(40, 30).T
+    assert (drawn(source, "--crowds", "draw") == np.where(box(5, 5, 25, 20), 1, 2 * left)).all()
+    said = capsys.readouterr().out
+    assert "are crowds" not in said and "; 255 ignored; " in said
+    (tmp_path / "s-out").rename(tmp_path / "first")
+    assert (drawn(source, "--crowds", "ignore") == np.where(box(5, 5, 25, 20), 1, 255 * left)).all()
+    assert "1 of 1 annotations of 'leaf' are crowds or say ignore, and are ignored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{"segmentation": {"size": SIZE, "counts": [600, 600]}, "category_id": 2}],  # a run length that is no crowd
+        [{"segmentation": SMALL, "iscrowd": 1}, *[{"segmentation": SQUARE}] * 2],  # half of a class
+    ],
+)
+def test_other_crowds_are_ignored_and_said(tmp_path, capsys, others):
+    content = outlines({"segmentation": RUNS, "iscrowd": 1}, *others)
+    assert 255 in drawn(coco_tree(tmp_path / "s", content))
+    assert re.search(r"warning: .*: \d of \d annotations of 'crack' are crowds", capsys.readouterr().out)
+
+
+def test_what_says_ignore_is_ignored_as_a_crowd_is(tmp_path, capsys):
+    content = outlines({"segmentation": SQUARE, "ignore": 1}, {"segmentation": SMALL, "ignore": 0.0})
+    mask = drawn(coco_tree(tmp_path / "s", content), "--crowds", "draw")
+    assert (mask == np.where(box(10, 8, 16, 14), 1, 255 * box(5, 5, 25, 20).astype(int))).all()
+    assert "1 of 2 annotations of 'crack' are crowds or say ignore" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rings", "is_told"),
+    [(SMALL + SQUARE, True), (SQUARE + SQUARE, False), ([SQUARE[0], [20, 15, 35, 15, 35, 25]], False)],
+)
+def test_an_outline_within_another_is_filled_and_said(tmp_path, capsys, rings, is_told):
+    assert drawn(coco_tree(tmp_path / "s", outlines({"segmentation": rings})))[5:20, 5:25].all()
+    told = "1 annotations have an outline within another, the first: annotation 1: these are filled"
+    assert (told in capsys.readouterr().out) == is_told
+
+
+def test_crowds_of_a_class_called_ignore_are_no_brush_masks(tmp_path):
+    content = outlines({"segmentation": RUNS, "iscrowd": 1}, categories=((1, "ignore"), (2, "leaf")))
+    assert (drawn(coco_tree(tmp_path / "s", content))[:, :20] == 255).all()
