@@ -5,6 +5,7 @@ Arrow files in Hugging Face's cache and mapped into memory; with it Parquet and 
 """
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCel
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable, read_class_file
 from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES, hash_split
 from segloss.datasets.images import Header, read_header
+from segloss.datasets.lists import splits_of
 from segloss.datasets.missing import MissingSplitError, NoDataError
 from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError, unknown_name
@@ -58,18 +60,23 @@ def hugging_face(
     Raises:
         NoDataError: there is no such set, it names no classes, or the package ``datasets`` is missing.
         MissingSplitError: no such split.
-        InputError: a column is missing.
+        InputError: a column is missing, or several splits may be val.
     """
     if image_column == label_column:
         what = f"--image-column and --label-column are both {image_column}"
         raise InputError(what, "give the column of the masks", root)
     load = _stream if streaming else _load
     tables = load(root, subset, (image_column, label_column))
+    several = _keys_of(tables, "val") if split in ("train", "val") and _keys_of(tables, "train") else []
+    if len(several) > 1:
+        what = f"has the splits {', '.join(tables)}, of which {' and '.join(several)} may be val"
+        raise InputError(what, "save it with one of them called validation", root)
     alone = split in ("train", "val") and _key_of(tables, "val") is None and _key_of(tables, "train")
     key = alone or _key_of(tables, split)
     if key is None:
-        what = f"split {split!r} is missing, there are {', '.join(tables)}"
-        raise MissingSplitError(what, "choose another --split", root)
+        there = f"there are {', '.join(tables)}" if len(tables) > 1 else f"there is {', '.join(tables)} alone"
+        cure = f"choose another --split, or name the one that is meant {split}"
+        raise MissingSplitError(f"split {split!r} is missing, {there}", cure, root)
     table = tables[key]
     classes, told = _classes(root, class_file, table.features.get(label_column))
     found = table.pairing(f"{root}/{key}", image_column, label_column)
@@ -79,7 +86,9 @@ def hugging_face(
         chosen = {found.names[place] for place in hash_split(found.names, val_share)[split]}
         lonely = found.lonely_images  # of neither part: told of in both
         found = replace(found.only(chosen.__contains__), lonely_images=lonely)
-        key += f", {val_share:.0%} of it for val by a hash of the name"
+        others = [other for other in tables if not splits_of(other)]
+        unread = f" ({', '.join(others)}: of neither)" if others else ""
+        key += f", {val_share:.0%} of it for val by a hash of the name{unread}"
     found.form = (
         f"Hugging Face, {table.form}, {key}: {image_column}, {label_column}; {len(classes)} classes from {told}"
     )
@@ -139,7 +148,7 @@ class Table:
             raise InputError("holds no rows", "choose another split, or write it anew", place)
         if image not in self.columns:
             raise unknown_name("--image-column", image, self.columns, place)
-        if label not in self.columns and not place.lower().endswith(tuple(SPLIT_NAMES["test"])):
+        if label not in self.columns and splits_of(Path(place).name) != ["test"]:
             raise unknown_name("--label-column", label, self.columns, place)
         empty = {*self.missing(label)} if label in self.columns else {*range(self.length)}
         images: dict[str, Path] = {
@@ -174,12 +183,12 @@ def _load(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, Ta
         if any((place / name).is_file() for name in ON_DISK):
             loaded = package.load_from_disk(root)
         elif place.is_file():
-            loaded = package.load_dataset(BUILDERS.get(place.suffix.lower(), "parquet"), data_files=root)
+            loaded = package.load_dataset(BUILDERS.get(place.suffix.lower(), "parquet"), data_files=_files(place))
         else:
             loaded = package.load_dataset(root, subset)
     except Exception as error:  # each builder raises its own
         raise _not_opened(root, error) from error
-    splits = loaded if hasattr(loaded, "keys") else {"train": loaded}
+    splits = loaded if hasattr(loaded, "keys") else {_own_split(loaded, place): loaded}
     tables = {}
     for key, rows in splits.items():
         known = [column for column in columns if column in rows.column_names]
@@ -190,6 +199,22 @@ def _load(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, Ta
             partial(_missing, rows),
         )
     return tables
+
+
+def _files(file: Path) -> dict[str, str]:
+    """One file as the split that its name speaks of; else it is all that there is, and is trained on."""
+    return {_spoken(file.stem): str(file)}
+
+
+def _spoken(name: str) -> str:
+    splits = splits_of(name)
+    return splits[0] if len(splits) == 1 else "train"
+
+
+def _own_split(rows: Any, place: Path) -> str:
+    """The split that rows are of which were saved alone, or a part of it (``validation[:100]``)."""
+    said = re.fullmatch(r"(\w+)(\[.*\])?", str(rows.split or ""))
+    return said[1] if said else _spoken(place.name)
 
 
 def _not_opened(root: str, error: Exception) -> NoDataError:
@@ -229,7 +254,7 @@ def _stream(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, 
     try:
         builder = package.load_dataset_builder(
             *((root, subset) if not Path(root).is_file() else (BUILDERS.get(Path(root).suffix.lower(), "parquet"),)),
-            **({"data_files": root} if Path(root).is_file() else {}),
+            **({"data_files": _files(Path(root))} if Path(root).is_file() else {}),
         )
         files = {str(key): [str(url) for url in urls] for key, urls in builder.config.data_files.items()}
     except Exception as error:
@@ -254,9 +279,16 @@ def _stream(root: str, subset: str | None, columns: Sequence[str]) -> dict[str, 
 
 
 def _key_of(tables: Mapping[str, Table], split: str) -> str | None:
-    """The split by any of its names."""
+    """The split by any of its names, else the one whose name speaks of it (``dev``, ``validation_matched``)."""
+    keys = _keys_of(tables, split)
+    return keys[0] if len(keys) == 1 else None
+
+
+def _keys_of(tables: Mapping[str, Table], split: str) -> list[str]:
+    """All that may be the split, where none has its very name."""
     names = SPLIT_NAMES.get(split, (split.lower(),))
-    return next((key for name in names for key in tables if key.lower() == name), None)
+    exact = [key for name in names for key in tables if key.lower() == name]
+    return exact[:1] or [key for key in tables if splits_of(key) == [split]]
 
 
 def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTable, str]:

@@ -23,6 +23,10 @@ OF_FOLDS = re.compile(r"(?i)(fold|split|set|part|subset|cv)?[ _-]?\d+")  # a fil
 UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test", "trn": "train", "tst": "test", "eval": "val", "holdout": "test"}
+GLUED = re.compile(  # behind a known word: oval, interval, strain and latest speak of no split
+    r"(voc|sbd|coco|ade|camvid|cityscapes|kitti|bdd|vistas|nyu|isic|loveda|potsdam|pascal|data|images?|imgs?|masks?"
+    r"|labels?|annotations?|lists?|files?|names?|ids?|sets?|splits?|folds?|mini|sub|my|new)(train|val|test)"
+)
 OF_SPLITS = re.compile(r"is_?(train|val|valid|test)(ing|ation)?|(split|subset|partition|fold|phase)s?(_?(id|idx|no))?")
 HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
 OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels
@@ -148,13 +152,17 @@ def _may_list(name: str) -> bool:
 
 
 def splits_of(stem: str) -> list[str]:
-    """The splits that a file's name speaks of."""
+    """The splits that a file's name speaks of.
+
+    >>> splits_of("voc2012_trainval"), splits_of("camvidtest"), splits_of("removal")
+    (['train', 'val'], ['test'], [])
+    """
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower())
     found: list[str] = []
     for word in words:
         if word in WORDS:
             found.append(WORDS[word])
-        elif re.match(r"(train|val|test)(?!ed|er|ue|s?$)", word) or re.search(r"[^n](train|val|test)$", word):
+        elif re.match(r"(train|val|test)(?!ed|er|ue|ve|ley|[ei]s|s?$)", word) or GLUED.fullmatch(word):
             found += [part for part in ("train", "val", "test") if part in word]
     return [*dict.fromkeys(found)]
 

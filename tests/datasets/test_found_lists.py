@@ -4,6 +4,7 @@ import pytest
 from data_trees import cityscapes_tree, random_image, random_mask, write_png
 
 from segloss.datasets import MissingSplitError, build_dataset
+from segloss.datasets.lists import splits_of
 from segloss.errors import InputError
 
 SIZE = (8, 8)
@@ -300,6 +301,25 @@ def test_files_that_list_no_split_are_no_obstacle(tmp_path, name):
     tree(tmp_path, "abcde", "abcde")
     (tmp_path / name).write_text("made by hand\nepoch 1 loss 0.3\n")
     assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+@pytest.mark.parametrize("word", ["oval", "removal", "festival", "interval", "strain", "latest", "valve", "valley"])
+def test_ordinary_words_are_no_splits(tmp_path, word):
+    """Interval was read as val, strain as train, latest as test."""
+    tree(tmp_path, "abcde", "abcde")
+    (tmp_path / f"{word}.txt").write_text("a\nb\n")
+    assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 5
+
+
+@pytest.mark.parametrize(
+    ("stem", "splits"),
+    [
+        *(("voc2012train", "train"), ("camvidval", "val"), ("coco_minival", "val"), ("imagestest", "test")),
+        *(("trainaug", "train"), ("valset", "val"), ("testA", "test")),
+    ],
+)
+def test_glued_words_speak_of_splits(stem, splits):
+    assert splits_of(stem) == [splits]
 
 
 @pytest.mark.parametrize(

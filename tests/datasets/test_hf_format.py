@@ -178,6 +178,75 @@ def test_one_file_is_its_training_split(tmp_path):
         assert "30% of it for val by a hash of the name" in val.found.form
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_one_file_is_the_split_that_its_name_speaks_of(tmp_path, streaming):
+    """It was scored on a fifth of itself."""
+    file = parquet(tmp_path / "set", {"validation": 6}) / "validation-00000-of-00001.parquet"
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    options = {"class_file": str(tmp_path / "names.txt"), "streaming": streaming}
+    assert len(opened(file, "val", **options)) == 6
+    with pytest.raises(MissingSplitError, match=r"split 'train' is missing, there is val alone; .* is meant train"):
+        opened(file, "train", **options)
+
+
+@pytest.mark.parametrize(
+    ("split", "folder", "held"),
+    [
+        *(("validation", "set", "val"), ("validation[:6]", "set", "val"), (None, "val", "val"), (None, "set", "train")),
+        *(("train", "set", "train"), ("train+validation", "set", "train")),
+    ],
+)
+def test_rows_saved_alone_are_of_the_split_that_they_say(tmp_path, split, folder, held):
+    rows = datasets.Dataset.from_list(undecoded("train", 6), split=split and datasets.NamedSplit(split))
+    rows.save_to_disk(tmp_path / folder)
+    (tmp_path / folder / "classes.yaml").write_text(str(NAMES))
+    assert (len(opened(tmp_path / folder, "val")) == 6) == (held == "val")
+    if held == "train":
+        assert sum(len(opened(tmp_path / folder, part, val_share=0.3)) for part in ("train", "val")) == 6
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["dev", "validation_matched", "eval"])
+def test_a_validation_split_of_another_name_is_read(tmp_path, name, streaming):
+    """A fifth of train validated in its place."""
+    make = datasets.DatasetDict({part: rows_of(part, count) for part, count in (("train", 6), (name, 2))})
+    make.save_to_disk(tmp_path / "set")
+    if streaming:
+        (tmp_path / "set").rename(tmp_path / "saved")
+        (tmp_path / "set").mkdir()
+        info = {"configs": [{"config_name": "default", "data_files": []}]}
+        for part, rows in make.items():
+            rows.to_parquet(tmp_path / f"set/{part}.parquet")
+            info["configs"][0]["data_files"].append({"split": part, "path": f"{part}.parquet"})
+        (tmp_path / "set/README.md").write_text(f"---\n{json.dumps(info)}\n---\n")
+    (tmp_path / "set/classes.yaml").write_text(str(NAMES))
+    train, val = (opened(tmp_path / "set", part, streaming=streaming) for part in ("train", "val"))
+    assert (len(train), val.names) == (6, [f"{name}_0", f"{name}_1"])
+
+
+def saved(root: Path, **parts: int) -> Path:
+    datasets.DatasetDict({part: rows_of(part, count) for part, count in parts.items()}).save_to_disk(root)
+    (root / "classes.yaml").write_text(str(NAMES))
+    return root
+
+
+def test_splits_that_may_be_val_are_told_of(tmp_path):
+    root = saved(tmp_path / "two", train=6, val_seen=2, val_unseen=2)
+    for part in ("train", "val"):
+        with pytest.raises(InputError, match=r"has the splits train, .*, of which val_seen and val_unseen may be val"):
+            opened(root, part)
+    assert len(opened(root, "val_seen")) == 2
+    form = opened(saved(tmp_path / "other", train=6, extra=2, test=1), "train", val_share=0.3).found.form
+    assert "train, 30% of it for val by a hash of the name (extra: of neither)" in form
+
+
+def test_a_test_split_of_another_name_needs_no_masks(tmp_path):
+    parts = {"train": rows_of("train", 4), "test_a": rows_of("test_a", 2).remove_columns("label")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
+    (tmp_path / "set/classes.yaml").write_text(str(NAMES))
+    assert not opened(tmp_path / "set", "test").has_labels
+
+
 def test_classes_come_from_the_features_of_label_arrays(tmp_path):
     kinds = {
         "image": datasets.Image(),
