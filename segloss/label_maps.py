@@ -74,9 +74,23 @@ def label_tensor(given: Any, place: int) -> Tensor:
     return tensor
 
 
-def refuse_sampler(labels: Any) -> None:
+def refuse_partial(labels: Any) -> None:
     """InputError for a loader that gives a share of the images, or some more often than others."""
-    sampler = getattr(labels, "sampler", None)
+    sampler, share = getattr(labels, "sampler", None), ""
     if isinstance(sampler, DistributedSampler | WeightedRandomSampler) or "Distributed" in type(sampler).__name__:
-        what = f"a loader with a {type(sampler).__name__} gives a share of the images, or some more often than others"
-        raise InputError(what, "count the data set: count_labels(loader.dataset, ...)")
+        share = f"a {type(sampler).__name__} gives a share of the images, or some more often than others"
+    elif dropped := _dropped(labels):
+        share = f"drop_last leaves out {dropped} of the images, others each time where they are shuffled"
+    if share:
+        raise InputError(f"a loader with {share}", "count the data set: count_labels(loader.dataset, ...)")
+
+
+def _dropped(labels: Any) -> int:
+    """Images of the last batch, where a loader leaves it out; of data sets without a length nothing is known."""
+    batches: Any = getattr(labels, "batch_sampler", None)
+    if not getattr(batches, "drop_last", False):
+        return 0
+    try:
+        return len(batches.sampler) % int(batches.batch_size)
+    except (AttributeError, TypeError):
+        return 0

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.label_maps import is_pil, label_tensor, refuse_sampler
+from segloss.label_maps import is_pil, label_tensor, refuse_partial
 from segloss.losses.labels import (
     ignore_index_of,
     ignored_label,
@@ -211,8 +211,8 @@ def count_labels(
 
     Raises:
         ValueError: a label is outside ``[0, C)`` and not ignored; the message names tensor and value.
-        InputError: something is no label map of integers, or an iterator gives none; maps are one-hot; of two classes
-            one alone and 255 occur (masks of 0 and 255); a loader's sampler leaves images out or repeats them.
+        InputError: something is no label map of integers, or there is none; maps are one-hot; of two classes one
+            alone and 255 occur (masks of 0 and 255); a loader leaves images out or repeats them.
     """
     num_classes = require_num_classes(num_classes)
     names = class_names or [f"class {c}" for c in range(num_classes)]
@@ -222,7 +222,7 @@ def count_labels(
         raise ValueError(f"class_names must differ, got {', '.join(map(str, names))}")
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
-    refuse_sampler(labels)
+    refuse_partial(labels)
     if is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
         labels = [labels]
 
@@ -243,8 +243,9 @@ def count_labels(
                 yield torch.cat([counts, counts.new_tensor([flat.numel() - valid.numel()])])
 
     counts = _summarise(histograms(), names)
-    if isinstance(labels, Iterator) and not counts.image_count:
-        raise InputError("labels gave no label map", "a generator that was used up gives nothing more: make a new one")
+    if not counts.image_count:
+        used_up = "a generator that was used up gives nothing more: make a new one"
+        raise InputError("labels gave no label map", used_up if isinstance(labels, Iterator) else "give some")
     return replace(_refuse_black_and_white(counts, ignore_index), ignore_index=ignore_index)
 
 

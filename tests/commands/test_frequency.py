@@ -125,8 +125,8 @@ def test_impossible_class_numbers_and_names_are_refused():
         count_labels([], 1)
     with pytest.raises(ValueError, match="class_names must hold 3 names, got 2"):
         count_labels([], 3, class_names=["a", "b"])
-    assert count_labels([], 2, class_names=["a", "b"]).class_names == ("a", "b")
-    assert count_labels([], 2).class_names == ("class 0", "class 1")
+    assert count_labels([[0, 1]], 2, class_names=["a", "b"]).class_names == ("a", "b")
+    assert count_labels([[0, 1]], 2).class_names == ("class 0", "class 1")
 
 
 # ---- one label map

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
@@ -143,6 +143,29 @@ def test_loaders_that_give_a_share_are_not_counted():
     for sampler in samplers:
         with pytest.raises(InputError, match=f"a loader with a {type(sampler).__name__} gives a share"):
             count_labels(DataLoader(data, sampler=sampler), 3)
+
+
+class Unknown(IterableDataset):
+    def __iter__(self):
+        yield from LABELS
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_loaders_that_drop_a_batch_are_not_counted(shuffle):
+    """Other images were left out each time, and with batches larger than the data set all of them."""
+    data = [*torch.cat([LABELS, LABELS, LABELS])[:5]]
+    for size, dropped in ((2, 1), (8, 5)):
+        with pytest.raises(InputError, match=f"a loader with drop_last leaves out {dropped} of the images"):
+            count_labels(DataLoader(data, size, shuffle=shuffle, drop_last=True), 3)
+    assert count_labels(DataLoader(data, 5, shuffle=shuffle, drop_last=True), 3).image_count == 5
+    assert count_labels(DataLoader(data, 2, shuffle=shuffle), 3).image_count == 5
+    assert count_labels(DataLoader(Unknown(), 1, drop_last=True), 3).image_count == len(LABELS)
+
+
+@pytest.mark.parametrize("labels", [[], (), DataLoader(Unknown(), 99, drop_last=True)])
+def test_no_label_map_is_not_counted(labels):
+    with pytest.raises(InputError, match="labels gave no label map; give some"):
+        count_labels(labels, 3)
 
 
 def test_arrays_are_counted_as_tensors():
