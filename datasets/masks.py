@@ -1,5 +1,6 @@
 """Mask files to class numbers: index, palette and colour images, 8 and 16 bit, and what is wrong with them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -379,17 +380,17 @@ def _greys(classes: ClassTable) -> frozenset[int]:
     return frozenset(np.unique([cv2.cvtColor(row, cv2.COLOR_RGB2GRAY), pillow]).tolist())
 
 
-def other_palette(path: Path, mask: np.ndarray, classes: ClassTable) -> bool:
-    """Whether a palette image's colours, by the class table, mean other classes than its indices do."""
+def other_palette(path: Path, held: Iterable[int], classes: ClassTable) -> bool | None:
+    """Whether every colour that a palette image holds is in the class table, where one means another class than its
+    index does; None where none does."""
     palette = palette_of(path) if classes.mask_colors else None
     if palette is None:
-        return False
-    values = np.unique(mask)
-    values = values[values < len(palette)]
+        return None
+    values = np.array([value for value in held if value < len(palette)], np.intp)
     by_color = lookup(palette[values][None], classes)[0]
     by_index = lookup(values[None].astype(np.uint8), classes)[0]
     known = by_color != classes.stray
-    return bool(known.all() and len(values) and (by_color != by_index).any())
+    return bool(known.all()) if (by_color != by_index)[known].any() else None
 
 
 def palette_in_doubt(path: Path, classes: ClassTable) -> bool:

@@ -1,7 +1,7 @@
 """Examines files and splits, and tells what is wrong with them."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,16 +13,20 @@ import numpy as np
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
-from segloss.datasets.classes import IGNORED_NAMES
+from segloss.datasets.classes import IGNORED_NAMES, ClassTable
 from segloss.datasets.images import image_size, read_header
 from segloss.datasets.labelled import FILE, called, fits
 from segloss.datasets.masks import (
     class_histogram,
     describe_strays,
+    id_histogram,
+    id_table,
     lookup,
     nodata_doubt,
     other_palette,
+    packed,
     palette_in_doubt,
+    palette_of,
     read_mask,
 )
 from segloss.datasets.rows import LARGE, mask_rows
@@ -32,7 +36,7 @@ from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images
 from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError, cure_of_black_and_white, refuse_errors
-from segloss.evaluation.doubts import reduced_ids
+from segloss.evaluation.doubts import FEWEST, palettes_apart, reduced_ids
 from segloss.evaluation.headers import header_doubts
 from segloss.losses.labels import IGNORE_INDEX
 from segloss.pixel_counts import available_cores, image_histograms
@@ -67,7 +71,7 @@ def examine(
     for facts in splits:
         findings += [*_unpaired(facts.dataset), *_faults_of_files(facts), *_label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *_rows_without_image(datasets)]
-    findings += skipped_files(datasets)
+    findings += [*skipped_files(datasets), *_palettes(splits)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -109,23 +113,38 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         return facts
     if image is not None and image.shape[:2] != mask.shape[:2]:
         facts.faults.append(Fault("size", size_mismatch(mask_path, mask.shape, image_path, image.shape)))
-    labels = lookup(mask, dataset.classes)
-    if mask.ndim == 2:
-        facts.values = frozenset(np.unique(mask).tolist())
-        facts.faults += _faults_of_palette(dataset, mask_path, mask)
-    if (doubt := nodata_doubt(mask, dataset.classes, mask_path)) is not None:
-        facts.faults.append(Fault("nodata", doubt, "warning"))
-    stray = labels == dataset.classes.stray
-    if stray.any():
-        strays = describe_strays(mask, stray, dataset.classes)
-        facts.faults.append(Fault("stray", strays.error(mask_path), values=strays.values))
+    labels = _examine_labels(facts, mask, dataset.classes, mask_path)
     if empty is not None and empty.shape == labels.shape:  # of pixels without data nothing is learnt
         labels = np.where(empty, labels.dtype.type(dataset.classes.ignored), labels)
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
-    if dataset.labelled is not None:
-        every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
-        facts.faults += _faults_of_part(dataset, mask_path, every > facts.histogram)
+    _examine_whole(facts, dataset, place, mask_path)
     return facts
+
+
+def _examine_labels(facts: PairFacts, mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
+    """Class numbers of a mask or of some of its rows; what is wrong with them is noted once of each file."""
+    labels = lookup(mask, classes)
+    if mask.ndim == 2:
+        counts = id_histogram(mask)
+        facts.ids.update({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
+    if not facts.has("nodata") and (doubt := nodata_doubt(mask, classes, path)) is not None:
+        facts.faults.append(Fault("nodata", doubt, "warning"))
+    stray = labels == classes.stray
+    if not facts.has("stray") and stray.any():
+        strays = describe_strays(mask, stray, classes)
+        facts.faults.append(Fault("stray", strays.error(path), values=strays.values))
+    return labels
+
+
+def _examine_whole(facts: PairFacts, dataset: SegmentationDataset, place: int, path: Path) -> None:
+    """What shows in all rows of a mask together: its palette, and classes that the image does not label."""
+    if facts.ids and (palette := palette_of(path)) is not None:
+        colors = packed(palette[None])[0].tolist()
+        facts.colors = {value: colors[value] for value in sorted(facts.ids) if value < len(colors)}
+        facts.faults += _faults_of_palette(dataset, path, facts.values)
+    if dataset.labelled is not None and facts.histogram is not None:
+        every, facts.histogram = facts.histogram, dataset.labelled.of_histogram(facts.histogram, place)
+        facts.faults += _faults_of_part(dataset, path, every > facts.histogram)
 
 
 def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
@@ -140,14 +159,9 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
             return facts
         read, facts.histogram = mask_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
         for top in range(0, height, rows := max(1, LARGE // 64 // width)):
-            mask = read(top, min(height, top + rows))
-            labels = lookup(mask, dataset.classes)
-            facts.values |= frozenset(np.unique(mask).tolist() if mask.ndim == 2 else ())
+            labels = _examine_labels(facts, read(top, min(height, top + rows)), dataset.classes, path)
             facts.histogram += class_histogram(labels, len(dataset.classes))
-            stray = labels == dataset.classes.stray
-            if stray.any() and not facts.has("stray"):
-                strays = describe_strays(mask, stray, dataset.classes)
-                facts.faults.append(Fault("stray", strays.error(path), values=strays.values))
+        _examine_whole(facts, dataset, place, path)
     except InputError as error:
         facts.faults.append(Fault("mask", error))
     return facts
@@ -185,10 +199,33 @@ def _rows_without_image(datasets: Sequence[SegmentationDataset]) -> Iterator[Fin
         yield Finding("warning", "all splits", InputError(what, cure, labelled.path))
 
 
-def _faults_of_palette(dataset: SegmentationDataset, path: Path, mask: np.ndarray) -> Iterator[Fault]:
-    if other_palette(path, mask, dataset.classes):
+def _faults_of_palette(dataset: SegmentationDataset, path: Path, values: Iterable[int]) -> Iterator[Fault]:
+    """A warning where some of the palette's colours are no class's: others may be one's by chance."""
+    every = other_palette(path, values, dataset.classes)
+    if every is not None:
         what = "its palette shows other classes than its indices"
-        yield Fault("palette", InputError(what, "give each class its id in the class file", path))
+        fault = InputError(what, "give each class its id in the class file", path)
+        yield Fault("palette", fault, "error" if every else "warning")
+
+
+def _palettes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    """An index that has another colour from mask to mask, as of programs that order the palette of each picture."""
+    pixels, first = Counter[tuple[int, int]](), dict[tuple[int, int], tuple[str, Path | None]]()
+    for facts in splits:
+        known = id_table(facts.dataset.classes) < len(facts.dataset.classes)
+        for place, pair in zip(facts.places, facts.pairs, strict=True):
+            for value, color in pair.colors.items():
+                if known[value]:
+                    pixels[value, color] += pair.ids[value]
+                    first.setdefault((value, color), (facts.dataset.split, facts.dataset.pairs[place][1]))
+    found: dict[int, list[int]] = defaultdict(list)
+    for (value, color), count in pixels.most_common():
+        if count >= FEWEST:
+            found[value].append(color)
+    apart = next((value for value, colors in found.items() if len(colors) > 1), None)
+    if apart is not None:
+        one, (split, other) = (first[apart, color] for color in found[apart][:2])
+        yield Finding("warning", split, palettes_apart("masks", apart, found[apart], (f"in {one[1]}", "here"), other))
 
 
 def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
@@ -197,7 +234,7 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
     with suppress(InputError, OSError):  # a file that cannot be read is found out where it is
         palette = mask is not None and palette_in_doubt(mask, dataset.classes)
         found = [*_faults_of_header(image, dataset.bands)]
-        return [*found, *(_faults_of_palette(dataset, mask, read_mask(mask)) if mask and palette else ())]
+        return [*found, *(_faults_of_palette(dataset, mask, np.unique(read_mask(mask))) if mask and palette else ())]
     return []
 
 

@@ -1,5 +1,6 @@
 """What the doctor notes: findings, and the facts of files and splits that they are drawn from."""
 
+from collections import Counter
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +37,15 @@ class PairFacts:
     """What one image and its mask look like."""
 
     faults: list[Fault] = field(default_factory=list)
-    values: frozenset[int] = frozenset()  # ids in the mask file
+    ids: Counter[int] = field(default_factory=Counter)  # id in the mask file -> pixels
+    colors: dict[int, int] = field(default_factory=dict)  # id -> its colour in the file's palette
     histogram: np.ndarray | None = None  # (C + 1,), the ignored pixels last
     digest: str = ""
     blank: bool = False  # the image is of one colour
+
+    @property
+    def values(self) -> frozenset[int]:
+        return frozenset(self.ids)
 
     def has(self, kind: str) -> bool:
         return any(fault.kind == kind for fault in self.faults)

@@ -1,7 +1,8 @@
 """What makes the scores of masks doubtful though every file can be read: judged by what was counted of all of them."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -266,13 +267,24 @@ def _palettes(name: str, written: Written, classes: ClassTable) -> Iterator[Find
         known = bool(colors) and all(label is not None for _, label in meant)
         apart = next((value for value, several in found.items() if len(several) > 1), None)
         if apart is not None:
-            first, second = (_value(color + COLOR) for color in found[apart][:2])
-            what = f"palettes of {masks} differ: index {apart} is {first} in one file, {second} in another"
-            cure = "indices are what is read; save ids by one palette, or the colours as RGB with a class file"
-            yield Finding("error" if known else "warning", name, InputError(what, cure))
+            yield Finding("error" if known else "warning", name, palettes_apart(masks, apart, found[apart]))
         elif known and any(label != ids.get(value) for value, label in meant):
             what = f"palettes of {masks} show other classes than their indices, which are what is read"
             yield Finding("warning", name, InputError(what, "give each class its id in the class file"))
+
+
+def palettes_apart(
+    masks: str,
+    index: int,
+    colors: Sequence[int],
+    places: tuple[str, str] = ("in one file", "in another"),
+    where: Path | None = None,
+) -> InputError:
+    """What to say of an index that has two colours, or more."""
+    (one, other), (first, second) = places, (_value(color + COLOR) for color in colors[:2])
+    what = f"palettes of {masks} differ: index {index} is {first} {one}, {second} {other}"
+    cure = "indices are what is read; save ids by one palette, or the colours as RGB with a class file"
+    return InputError(what, cure, where)
 
 
 def same_counts(totals: Mapping[str, Totals]) -> Iterator[Finding]:

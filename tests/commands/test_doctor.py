@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from data_trees import camvid_32_tree, cityscapes_tree, random_image, write_png
 from PIL import Image
 
@@ -426,6 +427,54 @@ def test_a_palette_of_another_order_is_an_error(tree, capsys):
         status, findings, _ = examined(tree, capsys)
         assert status == found and len(findings) == found
     assert "its palette shows other classes than its indices; give each class its id" in findings[0]
+
+
+def test_a_palette_of_another_order_is_told_beside_a_colour_of_no_class(tree, capsys):
+    """One such colour switched the check off."""
+    classes(COLORED)(tree)
+    mask = Image.fromarray(mask_of(0, (0, 1, 2, 255)), mode="P")
+    mask.putpalette([*COLORS["floor"], *COLORS["wall"], *COLORS["lamp"], *(9,) * (3 * 253)])
+    mask.save(tree / "masks/train/a.png")
+    status, findings, _ = examined(tree, capsys)
+    assert status == 0 and len(findings) == 1
+    assert findings[0].startswith("warning") and "a.png: its palette shows other classes than its" in findings[0]
+
+
+@pytest.mark.parametrize("fault", ["one split", "two splits", "ignored", "none"])
+def test_palettes_that_differ_from_mask_to_mask_are_told(tree, capsys, fault):
+    """As of a program that orders the palette of each picture by what is most in it."""
+    colors = [(10, 20, 30), (0, 0, 255), (200, 0, 0), *((k, k, k) for k in range(3, 256))]
+    other = [colors[1], colors[0], *colors[2:]] if fault.endswith("splits") or fault.startswith("one") else colors
+    other = [*colors[:255], (224, 224, 192)] if fault == "ignored" else other
+    odd = {"one split": "train/b.png", "two splits": "val/g.png", "ignored": "train/b.png"}.get(fault)
+    for path in (tree / "masks").glob("*/*.png"):
+        mask = Image.fromarray(mask_of(ord(path.stem)), mode="P")
+        mask.putpalette(np.ravel(other if f"{path.parent.name}/{path.name}" == odd else colors).tolist())
+        mask.save(path)
+    status, findings, _ = examined(tree, capsys)
+    said = [line for line in findings if "palettes of masks differ: index 0 is " in line]
+    assert status == 0 and len(said) == len(findings) == fault.endswith(("split", "splits"))
+    if said:
+        assert "10,20,30 in " in said[0] and odd in said[0] and "; indices are what is read; save ids by" in said[0]
+
+
+def test_large_masks_are_examined_as_others_are(tmp_path, capsys, monkeypatch):
+    """Their palettes, nodata values and classes that are not labelled were passed over."""
+    root = healthy(tmp_path / "data", classes=COLORED)
+    mask = Image.fromarray(mask_of(0, (0, 1, 2)), mode="P")
+    mask.putpalette([value for name in ("floor", "wall", "lamp") for value in COLORS[name]])
+    mask.save(root / "masks/train/a.png")
+    (root / "masks/train/b.png").unlink()
+    tifffile.imwrite(root / "masks/train/b.tif", mask_of(1, (0, 1, 2)), extratags=[(42113, "s", 0, "0", True)])
+    (root / "labelled_classes.csv").write_text("images,classes\nc,wall\n[!c],wall;floor;lamp\n")
+    found = []
+    for large in (2**26, 64):
+        monkeypatch.setattr("segloss.datasets.base.LARGE", large)
+        monkeypatch.setattr("segloss.doctor.examination.LARGE", 64 * 64)
+        found.append(sorted(examined(root, capsys)[1]))
+    assert found[0] == found[1]
+    for said in ("its palette shows other", "names 0 as its nodata value", "holds floor, lamp, for which"):
+        assert any(said in line for line in found[1]), said
 
 
 # ---- one drive in two splits
