@@ -304,6 +304,19 @@ def tiff_gaps(path: Path, tags: dict[int, Any]) -> np.ndarray | None:
     return None
 
 
+def tiff_corners(path: Path) -> np.ndarray | None:
+    """First and last corner ``((x, y), (x, y))`` of a GeoTIFF on its map; None where its tags name none."""
+    tags = tiff_tags(path) or {}
+    try:
+        (column, row, _, x, y, _), (width, height, *_) = tags[33922], tags[33550]
+        size = np.array([width, -height], np.float64)
+        first = np.array([x, y], np.float64) - size * (column, row)
+        last = first + size * (int(tags[256]), int(tags[257]))
+    except (KeyError, TypeError, ValueError):  # or it is pinned down at several points
+        return None
+    return np.stack([first, last]) if size.all() else None
+
+
 def mask_beside(path: Path) -> Path | None:
     """GDAL's mask file of an image, if there is one."""
     beside = Path(f"{path}.msk")

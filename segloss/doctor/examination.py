@@ -14,7 +14,7 @@ from segloss.datasets import SegmentationDataset
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable
-from segloss.datasets.images import image_size, read_header
+from segloss.datasets.images import image_size, read_header, tiff_corners
 from segloss.datasets.labelled import FILE, called, fits
 from segloss.datasets.masks import (
     class_histogram,
@@ -45,6 +45,8 @@ from segloss.ranks import here
 
 MOSTLY_IGNORED = 0.8
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
+OF_OPACITY = 0.9  # of the pixels are 0 or full; the others are on soft edges
+OFF_PLACE = 0.6  # pixels; half a one lies between points and areas
 MOST_LINES = 5  # on stray values of one split that have no common cause
 
 
@@ -98,7 +100,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         if not dataset.made_up and dataset.is_large(place):
             return _examine_rows(dataset, place)
         image, empty = read_bands(image_path, dataset.bands)
-        facts.faults += _faults_of_header(image_path, dataset.bands)
+        facts.faults += [*_faults_of_header(image_path, dataset.bands), *_faults_of_opacity(image_path, image)]
         facts.blank = bool((image == image[0, 0]).all())
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
@@ -113,6 +115,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         return facts
     if image is not None and image.shape[:2] != mask.shape[:2]:
         facts.faults.append(Fault("size", size_mismatch(mask_path, mask.shape, image_path, image.shape)))
+    facts.faults += _faults_of_place(image_path, mask_path)
     labels = _examine_labels(facts, mask, dataset.classes, mask_path)
     if empty is not None and empty.shape == labels.shape:  # of pixels without data nothing is learnt
         labels = np.where(empty, labels.dtype.type(dataset.classes.ignored), labels)
@@ -157,6 +160,7 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
         if (size := image_size(path)) != (height, width):
             facts.faults.append(Fault("size", size_mismatch(path, size, image, (height, width))))
             return facts
+        facts.faults += _faults_of_place(image, path)
         read, facts.histogram = mask_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
         for top in range(0, height, rows := max(1, LARGE // 64 // width)):
             labels = _examine_labels(facts, read(top, min(height, top + rows)), dataset.classes, path)
@@ -176,6 +180,35 @@ def _faults_of_header(image: Path, bands: Bands) -> Iterator[Fault]:
         return
     for kind, doubt in header_doubts(image, header, bands):
         yield Fault(kind, doubt, "warning")
+
+
+def _faults_of_opacity(path: Path, image: np.ndarray) -> Iterator[Fault]:
+    """A band of opacity that is transparent at some pixels; an infrared one that is only called so is none."""
+    last, count = image[..., -1], image.shape[2]
+    if (count == 3 and image.dtype == np.uint8) or not read_header(path).alpha:
+        return
+    empty, full = (last == 0).mean(), (last == last.max()).mean()
+    if 0 < empty < 1 and empty + full > OF_OPACITY:
+        what = f"its last band is opacity, 0 on {empty:.1%} of the pixels, which is read as data"
+        bands = "".join(f" -b {band}" for band in range(1, count))
+        cure = f"write it as the image's mask, as gdal_translate{bands} -mask {count} does, or name a nodata value"
+        yield Fault("opacity", InputError(what, cure, path), "warning")
+
+
+def _faults_of_place(image: Path, mask: Path) -> Iterator[Fault]:
+    """Of two GeoTIFFs that do not begin and end at the same place."""
+    if not all(path.suffix.lower() in (".tif", ".tiff") for path in (image, mask)):
+        return
+    with suppress(InputError):  # found out where it is read
+        ours, theirs = tiff_corners(image), tiff_corners(mask)
+        if ours is None or theirs is None or image_size(image) != image_size(mask):  # which is a fault of its own
+            return
+        off = np.abs(theirs - ours) / np.abs(np.diff(ours, axis=0) / image_size(image)[::-1])
+        if (off > OFF_PLACE).any():
+            columns, rows = off.max(0)
+            what = f"is of another place than its image: {columns:,.1f} columns, {rows:,.1f} rows off by their tags"
+            cure = "check which image it belongs to, or warp it onto the grid of the image"
+            yield Fault("place", InputError(what, cure, mask), "warning")
 
 
 def _faults_of_part(dataset: SegmentationDataset, path: Path, left_out: np.ndarray) -> Iterator[Fault]:
@@ -234,6 +267,7 @@ def _faults_of_headers(dataset: SegmentationDataset, place: int) -> list[Fault]:
     with suppress(InputError, OSError):  # a file that cannot be read is found out where it is
         palette = mask is not None and palette_in_doubt(mask, dataset.classes)
         found = [*_faults_of_header(image, dataset.bands)]
+        found += _faults_of_place(image, mask) if mask else ()
         return [*found, *(_faults_of_palette(dataset, mask, np.unique(read_mask(mask))) if mask and palette else ())]
     return []
 

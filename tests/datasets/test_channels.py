@@ -2,6 +2,7 @@
 
 import doctest
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -414,6 +415,62 @@ def test_counts_are_made_anew_where_an_image_with_gaps_changes(tmp_path, monkeyp
     write_geotiff(root / "images/train/0.tif", pixels, NODATA)
     second, counted, other = ignored()
     assert counted and second == first + 10 * 64 and other != mean
+
+
+# ---- what the doctor says of the tags
+
+
+def told(root: Path, kind: str, check: str = "all") -> list[str]:
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    return [str(found) for found in examine([dataset], check)[0] if kind in str(found)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("kind", "extra", "said"),
+    [("opacity", 2, True), ("opacity", 1, True), ("opacity", 0, False), ("infrared", 2, False), ("full", 2, False)],
+)
+def test_transparent_pixels_that_are_read_as_data_are_told(tmp_path, dtype, kind, extra, said):
+    """Opacity was learnt as a band, and what it hides as the class that the mask has there."""
+    root = band_tree(tmp_path, (("train", 2),), count=5, dtype=dtype)
+    for path in (root / "images/train").iterdir():
+        pixels = tifffile.imread(path)
+        if kind != "infrared":  # of any values, though it is marked as opacity
+            pixels[..., -1] = np.iinfo(dtype).max
+        if kind == "opacity":
+            pixels[:, :24, -1] = 0
+        write_geotiff(path, pixels, extrasamples=(0, 0, 0, extra))
+    found = told(root, "opacity")
+    assert len(found) == said
+    if said:
+        assert "its last band is opacity, 0 on 25.0% of the pixels, which is read as data (and 1 more" in found[0]
+        assert "as gdal_translate -b 1 -b 2 -b 3 -b 4 -mask 5 does, or name a nodata value" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "scale", "said"),
+    [
+        *((500000.0, 4000000.0, 10.0, ""), (500005.0, 3999995.0, 10.0, ""), (500000.0, 4000000.0, None, "")),
+        (501000.0, 4000000.0, 10.0, "is of another place than its image: 100.0 columns, 0.0 rows off"),
+        (500000.0, 4000000.0, 9.0, "is of another place than its image: 9.6 columns, 6.4 rows off"),
+    ],
+)
+@pytest.mark.parametrize("check", ["all", "sample"])
+def test_a_mask_of_another_place_is_told(tmp_path, x, y, scale, said, check):
+    root = band_tree(tmp_path, (("train", 18 if check == "sample" else 1),))
+    name = build_dataset("folder", root, "train").names[4 if check == "sample" else 0]  # which is not decoded
+
+    def placed(x, y, scale):
+        tags = [(33550, "d", 3, (scale, scale, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, x, y, 0.0), True)]
+        return tags if scale else []
+
+    pixels, labels = scene(5000)
+    write_geotiff(root / f"images/train/{name}.tif", pixels, extratags=placed(500000.0, 4000000.0, 10.0))
+    (root / f"masks/train/{name}.png").unlink()
+    write_geotiff(root / f"masks/train/{name}.tif", labels, extratags=placed(x, y, scale))
+    found = told(root, "another place", check)
+    assert len(found) == bool(said) and (not said or f"{name}.tif: {said}" in found[0])
 
 
 # ---- mean and standard deviation
