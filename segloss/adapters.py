@@ -135,7 +135,8 @@ class MMSegOutlyingMSELoss(nn.Module):
         loss_weight: factor of the loss.
         loss_name: key in mmseg's log; it must begin with ``loss_`` to be trained.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        options: as in ``OutlyingMSELoss.from_counts``: alpha, label_values, power, beta, weight.
+        options: as in ``OutlyingMSELoss.from_counts``: alpha, label_values, power, beta, weight, class_weights,
+            true_channel_weight.
     """
 
     def __init__(
@@ -184,15 +185,9 @@ class MMSegOutlyingMSELoss(nn.Module):
         if avg_factor is not None and reduction == "sum":
             raise ValueError('avg_factor must be None with reduction "sum"; take "mean"')
         divisor = avg_factor if reduction == "mean" else None
-        loss = outlying_mse_loss(
-            pred,
-            squeeze_labels(pred, target),
-            self.criterion.label_values,
-            weight=self.criterion.weight,
-            pixel_weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction if divisor is None else "sum",
-        )
+        own = {name: getattr(self.criterion, name) for name in self.criterion.arguments}
+        of_call = {"ignore_index": ignore_index, "reduction": reduction if divisor is None else "sum"}
+        loss = outlying_mse_loss(pred, squeeze_labels(pred, target), pixel_weight=weight, **{**own, **of_call})
         if divisor is not None:
             # mmseg adds the same epsilon: an avg_factor of 0 comes with a sum of 0.
             loss = loss / (pred.shape[1] * (divisor + torch.finfo(torch.float32).eps))

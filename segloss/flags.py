@@ -214,10 +214,29 @@ def _as(key: Key, value: Any) -> Any:
     return key.form["canonical"](made) if "canonical" in key.form and key.kind is str else made
 
 
+class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Plain YAML that refuses a key given twice, and reads 1:00:00 as text; to YAML 1.1 it is a number of base 60."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]:
+            first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
+            if first is not None:
+                raise yaml.YAMLError(f"{key.value} is given twice, in lines {first} and {line}")
+            lines[key.tag, key.value] = line
+        return node
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        return "tag:yaml.org,2002:str" if is_number and ":" in value else tag
+
+
 def yaml_value(text: str, where: str) -> Any:
     """What a text means in YAML, and numbers such as 1e-3 too, which without a point are text to YAML 1.1."""
     try:
-        read = yaml.safe_load(text)
+        read = yaml.load(text, _OptionsLoader)
     except yaml.YAMLError as error:
         raise InputError(f"cannot be read as YAML: {text}", where=where) from error
     with suppress(ValueError, TypeError):
@@ -276,9 +295,9 @@ def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
-    """A YAML file of options; InputError if it is something else."""
+    """A YAML file of options; InputError if it is something else, or holds a key twice."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _OptionsLoader)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=where) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

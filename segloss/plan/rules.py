@@ -78,8 +78,9 @@ def learnable(each: ClassFacts, f: Fingerprint) -> bool:
 
 
 def hoped_for(f: Fingerprint) -> list[ClassFacts]:
-    """The classes that can be learnt; all that have pixels where none can."""
-    return [each for each in f.present if learnable(each, f)] or f.present
+    """The classes that can be learnt; all that have pixels where fewer than two can: one alone outweighs nothing."""
+    found = [each for each in f.present if learnable(each, f)]
+    return found if len(found) > 1 else f.present
 
 
 def thinnest(f: Fingerprint) -> ClassFacts:

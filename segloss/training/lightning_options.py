@@ -1,7 +1,9 @@
 """What the options of Lightning's Trainer may be: it looks at some of them in the midst of a run, at others never."""
 
 import math
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,12 @@ def _is_share_or_count(value: Any) -> bool:
     return _is_number(value) and (0 <= value <= 1 or value == int(value) > 0)
 
 
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, dict | timedelta) or (
+        isinstance(value, str) and re.fullmatch(r"\d+(:\d\d){3}", value.strip()) is not None
+    )
+
+
 SWITCH = _one_of(True, False)
 BATCHES: Allowed = ("a share in [0, 1] or a whole number of batches", _is_share_or_count)
 SOME_BATCHES: Allowed = (
@@ -57,6 +65,7 @@ ALLOWED: dict[str, Allowed] = {
         f"{SOME_BATCHES[0]}, or a time as 00:01:00:00",
         lambda value: isinstance(value, str | dict) or SOME_BATCHES[1](value),
     ),
+    "max_time": ("days:hours:minutes:seconds as 00:12:00:00", _is_duration),
     **dict.fromkeys(("benchmark", "inference_mode", "detect_anomaly", "barebones", "sync_batchnorm"), SWITCH),
     **dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_autolog_hparams"), SWITCH),
     "deterministic": _one_of(True, False, "warn"),

@@ -42,6 +42,9 @@ def require_monitored(
     score, _, name = monitor.partition("/")
     if name and name not in names:
         raise unknown_name(f"class of --monitor {score}/CLASS", name, names)
+    if not any(val_pixels):
+        what = f"val has no labelled pixel, so --monitor {monitor} has no value"
+        raise InputError(what, "move labelled images to val")
     group = monitor.removesuffix("_miou")
     classes = [names.index(name)] if name else class_groups(train_pixels).get(group, [])
     held = [c for c in classes if val_pixels[c]] if name else members_of_groups(val_pixels, train_pixels).get(group)

@@ -182,6 +182,13 @@ def test_a_thin_class_that_cannot_be_learnt_anyway_decides_nothing():
     assert advised(facts(CAR, bus, ring))["loss"][0] == "ce"
 
 
+@pytest.mark.parametrize("lesions", [ClassFacts("lesion", 900, 1e-4, 60, 15.0, 4.0, 12), replace(POLE, images=3)])
+def test_where_the_background_alone_can_be_learnt_the_others_are_still_weighed(lesions):
+    assert advised(facts(ROAD, lesions))["loss"][0] == TrainConfig().loss
+    assert advised(facts(ROAD, lesions))["guided_crops"][0] == 0.5
+    assert any("will not be learnt" in line for line in make_plan(facts(ROAD, lesions)).shortfalls)
+
+
 def test_of_few_images_half_are_enough():
     tiles = [replace(ROAD, images=4), replace(CAR, images=3), replace(POLE, images=1)]
     lines = make_plan(facts(*tiles, images=4, size=(10_000, 10_000))).shortfalls

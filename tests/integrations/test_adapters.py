@@ -161,6 +161,20 @@ def test_mmseg_pixel_weights_and_class_weights_weigh_pixels():
     assert not torch.isclose(expected, MMSegOutlyingMSELoss(COUNTS)(logits, labels))
 
 
+@pytest.mark.parametrize(
+    "options", [{"true_channel_weight": 4.0}, {"class_weights": "median_frequency"}, {"label_values": "uniform"}]
+)
+def test_mmseg_loss_trains_by_every_option_that_it_reads_the_scores_by(options):
+    logits, labels = scores_and_labels()
+    loss = MMSegOutlyingMSELoss(COUNTS, **options)
+    expected = OutlyingMSELoss.from_counts(COUNTS, **options)(logits, labels)
+    assert torch.equal(loss(logits, labels), expected)
+    assert not torch.isclose(expected, MMSegOutlyingMSELoss(COUNTS)(logits, labels))
+    valid = int((labels != 255).sum())
+    of_sum = OutlyingMSELoss.from_counts(COUNTS, reduction="sum", **options)(logits, labels) / (3 * valid)
+    torch.testing.assert_close(loss(logits, labels, avg_factor=float(valid)), of_sum, **EXACT)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_mmseg_reduction_and_its_override(reduction):
     logits, labels = scores_and_labels()

@@ -278,6 +278,22 @@ def test_flags_win_over_the_file_wherever_they_stand(tmp_path):
     assert merged.trainer == {"min_steps": 7, "min_epochs": 1}
 
 
+def test_a_mapping_may_override_what_it_takes_from_another(tmp_path):
+    text = "trainer: &own {<<: {min_steps: 1, min_epochs: 1}, min_steps: 7}\nloss: ce\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert parse_train_config(["--config", str(tmp_path / "own.yaml")]).trainer == {"min_steps": 7, "min_epochs": 1}
+
+
+@pytest.mark.parametrize("time", ["1:00:00:00", "00:12:00:00"])
+def test_a_time_is_the_text_that_was_written(tmp_path, time):
+    (tmp_path / "own.yaml").write_text(f"trainer:\n  max_time: {time}\n")
+    for words in (["--trainer.max_time", time], ["--config", str(tmp_path / "own.yaml")]):
+        config = parse_train_config(words)
+        assert config.trainer == {"max_time": time}
+        (tmp_path / "kept.yaml").write_text(yaml.safe_dump(to_plain_dict(config)))
+        assert parse_train_config(["--config", str(tmp_path / "kept.yaml")]) == config
+
+
 def test_of_two_files_the_later_wins(tmp_path):
     for name, lr in (("a", 0.1), ("b", 0.2)):
         (tmp_path / name).write_text(f"lr: {lr}\n")
@@ -525,6 +541,8 @@ def test_workers_of_masks_are_those_asked_for():
         (b"a: [\n", "own.yaml: cannot be read as YAML"),
         (b"", "expected options"),
         (b"- a\n", "expected options"),
+        (b"lr: 0.1\nseed: 1\nlr: 0.2\n", "own.yaml: cannot be read as YAML: lr is given twice, in lines 1 and 3"),
+        (b"trainer:\n  min_steps: 1\n  min_steps: 2\n", "min_steps is given twice, in lines 2 and 3"),
         (b"\x89PNG\xff\x00", "own.yaml: cannot be read as YAML"),
     ],
 )

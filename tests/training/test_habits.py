@@ -377,6 +377,12 @@ def test_a_score_that_no_validation_could_give_is_refused_before_training(monito
         require_monitored(*arguments)
 
 
+@pytest.mark.parametrize("monitor", ["miou", "loss", "iou/car", "head_miou"])
+def test_a_val_split_without_a_labelled_pixel_chooses_no_weights(monitor):
+    with pytest.raises(InputError, match=f"val has no labelled pixel, so --monitor {monitor} has no value; move"):
+        require_monitored(monitor, ["road", "car", "pole"], [0, 0, 0], [100, 10, 1])
+
+
 # ---- optimisers and schedules
 
 

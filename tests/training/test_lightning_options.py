@@ -45,6 +45,7 @@ WRONG = {
     "profiler": ["fast", 1],
     "min_epochs": [-1, "some"],
     "min_steps": [0.5],
+    "max_time": ["12:00:00", 43200, "an hour", True],
 }
 
 
@@ -72,7 +73,7 @@ RIGHT = {
     "deterministic": [True, False, "warn"],
     "detect_anomaly": [True, False, 1, 0],
     "profiler": ["simple", "Advanced", "pytorch", None],
-    "max_time": ["00:01:00:00", {"minutes": 2}],
+    "max_time": ["00:01:00:00", "1:00:00:00", {"minutes": 2}],
     "min_epochs": [0, 1, 60],
     "strategy": ["auto", "ddp"],
 }
