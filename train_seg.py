@@ -136,10 +136,10 @@ def train(argv: Sequence[str] | None = None) -> None:
             raise type(stop)(f"{how}, training is done and only its scores are missing; {again}") from stop
 
 
-def _planned(config: "TrainConfig") -> dict[str, Any]:
+def _planned(config: "TrainConfig", names: set[str]) -> dict[str, Any]:
     from segloss.plan.command import planned
 
-    return planned(config)
+    return planned(config, names)
 
 
 def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "Machine") -> None:

@@ -320,11 +320,8 @@ def parse_config(
     """
     keys = keys_of(kind)
     given = read_words(build_parser(keys, prog, kind.__doc__ or ""), keys, argv)
-    layers = [_read(kind, start or {}, None)]
-    layers += [_read(kind, read_options_file(path, where), where) for where, path in given.files.items()]
-    layers += [_read(kind, given.values, None), *given.parts]
     values: dict[str, Any] = {}
-    for layer in layers:
+    for layer in (_read(kind, start or {}, None), *_layers(kind, given)):
         for name, value in layer.items():
             values[name] = Frozen({**values.get(name, {}), **value}) if isinstance(value, Mapping) else value
     config = _assembled(kind, values)
@@ -333,6 +330,18 @@ def parse_config(
         raise SystemExit(0)
     config.validate()
     return config
+
+
+def given_names(kind: type[Options], prog: str, argv: Sequence[str] | None = None) -> set[str]:
+    """The options that flags and ``--config FILE`` give a value, be it that of the default; errors as above."""
+    given = read_words(build_parser(keys_of(kind), prog, kind.__doc__ or ""), keys_of(kind), argv)
+    return {name for layer in _layers(kind, given) for name in layer}
+
+
+def _layers(kind: type[Options], given: "Given") -> list[Mapping[str, Any]]:
+    """What files and flags hold, fitted; the later wins."""
+    of_files = [_read(kind, read_options_file(path, where), where) for where, path in given.files.items()]
+    return [*of_files, _read(kind, given.values, None), *given.parts]
 
 
 def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -> None:

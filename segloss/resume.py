@@ -8,7 +8,7 @@ from typing import Any
 from segloss.config import TrainConfig
 from segloss.datasets.bands import Bands
 from segloss.errors import InputError
-from segloss.flags import flag_of, from_plain_dict, parse_config, read_options_file, to_plain_dict
+from segloss.flags import flag_of, from_plain_dict, given_names, parse_config, read_options_file, to_plain_dict
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import (
     BANDS,
@@ -48,7 +48,9 @@ def used_so_far(config: TrainConfig) -> Used:
         return Used.from_dict(to_plain_dict(config))
     used = _saved(folder)
     precision = used.precision if config.precision == "auto" else config.precision
-    return replace(used, crop_size=config.crop_size or used.crop_size, precision=precision)
+    given_up = config.crop_size is None and read_config_file(folder / CONFIG)["crop_size"] is not None
+    crop_size = None if given_up else config.crop_size or used.crop_size
+    return replace(used, crop_size=crop_size, precision=precision)
 
 
 def _saved(folder: Path) -> Used:
@@ -57,12 +59,13 @@ def _saved(folder: Path) -> Used:
 
 
 def parse_train_config(
-    argv: Sequence[str] | None = None, plan: Callable[[TrainConfig], Mapping[str, Any]] | None = None
+    argv: Sequence[str] | None = None, plan: Callable[[TrainConfig, set[str]], Mapping[str, Any]] | None = None
 ) -> TrainConfig:
     """Training options; with ``--resume`` the run's own stand in for the defaults.
 
     Args:
-        plan: of ``--plan auto`` what it makes of the others; its options stand in for the defaults.
+        plan: of ``--plan auto`` what it makes of the options and the names of those given; its own stand in for the
+            defaults, and for null in a file.
 
     Raises:
         InputError: whatever can be refused without looking at data: an option, a network that does not exist, a file
@@ -72,7 +75,10 @@ def parse_train_config(
     if config.resume and not _barely_begun(Path(str(config.output_dir))):
         return _resumed(config, argv)
     if plan is not None and config.plan == "auto":
-        config = parse_config(TrainConfig, "train_seg.py", argv, start=plan(config))
+        chosen = plan(config, given_names(TrainConfig, "train_seg.py", argv))
+        now = to_plain_dict(parse_config(TrainConfig, "train_seg.py", argv, start=chosen))
+        left = {name: value for name, value in chosen.items() if now[name] is None}
+        config = from_plain_dict(TrainConfig, {**now, **left})
     config.require_buildable(config.channels or 3)
     if config.augmentations is not None:
         from segloss.datasets.transforms import read_augmentations
@@ -103,12 +109,14 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
             f"--epochs {now['epochs']} is less than the {saved['epochs']} that {where} was planned for",
             "give as many or more",
         )
+    given = given_names(TrainConfig, "train_seg.py", argv) - {*_FIXED_ON_RESUME}
     changed = [
         name
         for name, value in now.items()
         if name not in _FREE_ON_RESUME
-        and value not in (None, "auto", saved[name], used.get(name))
-        and (name not in ("augmentations", "class_file") or str(Path(value).absolute()) != used[name])
+        and value not in ("auto", saved[name], *([] if value is None else [used.get(name)]))
+        and (value is not None or name in given)
+        and (name not in ("augmentations", "class_file") or str(value and Path(value).absolute()) != used[name])
     ]
     new_head = ["auxiliary"] if now["auxiliary"] and not saved["auxiliary"] else []
     fixed = [name for name in changed if name in (*_FIXED_ON_RESUME, *new_head)]

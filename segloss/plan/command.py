@@ -41,11 +41,10 @@ def show(plan: Plan) -> None:
     print_advice(rows, plan.shortfalls)
 
 
-def given_by(config: TrainConfig) -> dict[str, Any]:
-    """The options that a plan would choose, but that somebody did."""
-    given = {key.name for key in keys_of(TrainConfig) if key.of(config) != key.option.default}
-    known = {rule.option for rule in RULES}
-    return {name: value for name, value in to_plain_dict(config).items() if name in given & known}
+def given_by(config: TrainConfig, names: set[str]) -> dict[str, Any]:
+    """The options that a plan would choose, but that somebody did, among ``names``; null leaves it to the plan."""
+    chosen = names & {rule.option for rule in RULES}
+    return {name: value for name, value in to_plain_dict(config).items() if name in chosen and value is not None}
 
 
 def say_kept(given: dict[str, Any]) -> None:
@@ -57,11 +56,14 @@ def say_kept(given: dict[str, Any]) -> None:
         console.print(f"given, and planned around: {words}", soft_wrap=True)
 
 
-def planned(config: TrainConfig) -> dict[str, Any]:
-    """The options of the plan for a run's data on this machine, of several processes on that of the first; printed."""
+def planned(config: TrainConfig, names: set[str]) -> dict[str, Any]:
+    """The options of the plan for a run's data on this machine, of several processes on that of the first; printed.
+
+    ``names`` are those of the options that were given.
+    """
 
     def make() -> dict[str, Any]:
-        given = given_by(config)
+        given = given_by(config, names)
         plan = make_plan(look(config, MachineFacts.found(config.accelerator)), given)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show(plan)

@@ -338,15 +338,24 @@ def test_flags_and_files_stand_over_the_plan(tmp_path, capsys):
     assert (config.encoder, config.loss, config.crop_size) == ("tu-tf_efficientnet_lite0", TrainConfig().loss, (64, 96))
 
 
+def test_an_option_that_is_given_as_its_default_is_planned_around_and_null_is_left_to_the_plan(tmp_path, capsys):
+    root = street(tmp_path / "data")
+    Path("own.yaml").write_text("arch: unet\ncrop_size: null\n")
+    words = f"--plan auto --dataset folder --data-path {root} --accelerator cpu --image-scale 1 --batch-size 8"
+    config = parse_train_config([*words.split(), "--config", "own.yaml"], _planned)
+    assert "given, and planned around: --arch unet, --batch-size 8, --image-scale 1.0\n" in capsys.readouterr().out
+    assert config.crop_size == (64, 96) and config.batch_size == 8
+
+
 def test_a_run_that_goes_on_is_not_planned_anew(tmp_path):
     Path("run").mkdir()
     Path("run/config.yaml").write_text("dataset: synthetic\noutput_dir: run\nloss: focal\nplan: auto\n")
-    config = parse_train_config(["--resume", "--output-dir", "run", "--plan", "auto"], lambda config: 1 / 0)
+    config = parse_train_config(["--resume", "--output-dir", "run", "--plan", "auto"], lambda *_: 1 / 0)
     assert config.loss == "focal"
 
 
 def test_without_the_flag_nothing_is_planned():
-    assert parse_train_config([], lambda config: 1 / 0) == TrainConfig()
+    assert parse_train_config([], lambda *_: 1 / 0) == TrainConfig()
 
 
 @pytest.mark.parametrize(

@@ -691,6 +691,19 @@ def test_an_option_of_lightning_is_given_up_by_null_with_override_alone(run):
     assert parse_train_config([*dropped, "--override"]).trainer["gradient_clip_val"] is None
 
 
+@pytest.mark.parametrize(("name", "was"), [("early_stop", 3), ("crop_size", [64, 96]), ("augmentations", "own.yaml")])
+def test_null_in_a_file_gives_an_option_up_with_override_alone(run, tmp_path, name, was):
+    path = Path(run[-1]) / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {name: was}))
+    (tmp_path / "null.yaml").write_text(f"{name}: null\ninit_from: null\n")
+    words = [*run, "--config", str(tmp_path / "null.yaml")]
+    assert to_plain_dict(parse_train_config(run))[name] == was
+    assert f"{flag(name)} was {was} in {run[-1]} and is None now" in refusal(words)
+    config = parse_train_config([*words, "--override"])
+    assert getattr(config, name) is None
+    assert used_so_far(config).crop_size == (None if name == "crop_size" else (64, 96))
+
+
 def test_where_no_run_is_nothing_can_be_gone_on_with(tmp_path):
     what = f"{tmp_path / 'config.yaml'}: is missing, so {tmp_path} is no run folder"
     message = f"{what}; without --resume one begins there"
