@@ -108,7 +108,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     if trainer.is_global_zero:
         open_run_folder(folder, config, used, counts, bands)
         announce(config, splits, counts, source, criterion, model, trainer, folder)
-    content = checkpoint_content(config, used, classes, counts, model, bands)
+    content = checkpoint_content(config, used, classes, counts, model, bands, of_others[0])
     task = SegmentationTask(model, criterion, config, content)
     share_no_more()
     try:

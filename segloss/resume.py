@@ -24,7 +24,7 @@ from segloss.runs import Run, load_run
 from segloss.weight_files import LAST, PREVIOUS
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
-_FREE_ON_RESUME = (
+FREE_ON_RESUME = (
     *("data_path", "check", "show_bands", "epochs", "workers", "cache", "calibrate"),
     *("accelerator", "devices", "compile", "output_dir", "resume", "trainer", "checkpoint_minutes", "override"),
 )
@@ -113,7 +113,7 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     changed = [
         name
         for name, value in now.items()
-        if name not in _FREE_ON_RESUME
+        if name not in FREE_ON_RESUME
         and value not in ("auto", saved[name], *([] if value is None else [used.get(name)]))
         and (value is not None or name in given)
         and (name not in ("augmentations", "class_file") or str(value and Path(value).absolute()) != used[name])
@@ -134,7 +134,7 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
         other = "choose another --output-dir" if fixed else "add --override to go on with what is given now"
         them = "it" if len(differences) == 1 else "them"
         raise InputError("; ".join(differences), f"leave {them} out to go on with that run, or {other}")
-    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in (*_FREE_ON_RESUME, *changed)}})
+    return from_plain_dict(TrainConfig, {**saved, **{name: now[name] for name in (*FREE_ON_RESUME, *changed)}})
 
 
 def augmentations_file(config: TrainConfig) -> Path | None:

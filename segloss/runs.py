@@ -58,8 +58,13 @@ def checkpoint_content(
     counts: PixelCounts,
     model: SegmentationModel,
     bands: Bands = RGB,
+    val: PixelCounts | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint needs beside its weights to be used alone: plain values only."""
+    """What a checkpoint needs beside its weights to be used alone: plain values only.
+
+    Of ``val`` what tells whether a run that goes on is scored on the images and labels that it was.
+    """
+    of_val = {} if val is None else {"pixels": list(val.pixels), "images_digest": val.images_digest}
     return {
         "format": CHECKPOINT_FORMAT,
         "config": to_plain_dict(config),
@@ -68,6 +73,7 @@ def checkpoint_content(
         "counts": counts.to_dict(),
         "normalisation": [model.mean.view(-1).tolist(), model.std.view(-1).tolist()],
         "bands": bands.to_dict(),
+        **({"val": of_val} if of_val else {}),
     }
 
 

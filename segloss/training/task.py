@@ -24,6 +24,7 @@ from segloss.metrics import ConfusionMatrix, Scores
 from segloss.models import SegmentationModel, logits_at_size
 from segloss.pixel_counts import PixelCounts
 from segloss.pixel_sample import PixelSample
+from segloss.resume import FREE_ON_RESUME
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import OWN, AveragedWeights
 from segloss.training.compiled import compile_network
@@ -272,8 +273,26 @@ class SegmentationTask(L.LightningModule):
         seen = self.so_far["images"] if unfinished else 0
         together = trainer.datamodule.images_per_batch * trainer.accumulate_grad_batches  # it may be others by now
         trainer.datamodule.begun = epoch, seen - seen % together
-        if self.config.override:
-            self._leave_what_changed(checkpoint)
+        now, before = to_plain_dict(self.config), checkpoint["segloss"].get("config", {})
+        if self.config.override or any(now[name] != before.get(name) for name in now if name not in FREE_ON_RESUME):
+            self._leave_what_changed(checkpoint)  # without --override too, where one was killed before it had saved
+        self._look_at_val(checkpoint)
+
+    def _look_at_val(self, checkpoint: dict[str, Any]) -> None:
+        """InputError where the best score so far is of another val split; with ``--override`` it is left behind."""
+        ours, theirs = (content.get("val") for content in (self.checkpoint_content, checkpoint["segloss"]))
+        if None in (ours, theirs) or ours == theirs:
+            return
+        if not self.config.override:
+            cure = "restore it, or add --override to choose best.ckpt anew"
+            raise InputError("its val split was another one", cure, self.trainer.default_root_dir)
+        self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on the val split that is there now")
+
+    def _choose_anew(self, checkpoint: dict[str, Any], scores: str, how: str) -> None:
+        """Leave out what callbacks know of such scores."""
+        states = checkpoint["callbacks"].items()
+        checkpoint["callbacks"] = {key: state for key, state in states if scores not in key}
+        self.anew.append(f"best.ckpt is chosen anew, {how}")
 
     def _leave_what_changed(self, checkpoint: dict[str, Any]) -> None:
         """Take out of a checkpoint what belongs to options that are others now; ``anew`` tells of it."""
@@ -294,11 +313,10 @@ class SegmentationTask(L.LightningModule):
             self.anew.append("the optimiser begins anew: what it has gathered is of other options")
         of_loss = [key.name for key in keys_of(LossOptions)]
         other_loss = now["monitor"] == "loss" and any(before.get(name) != now.get(name) for name in of_loss)
-        if other_loss:  # whose values the best one so far says nothing of
-            states = checkpoint["callbacks"].items()
-            checkpoint["callbacks"] = {key: state for key, state in states if "'val_loss'" not in key}
-        if before["monitor"] != now["monitor"] or other_loss:
-            self.anew.append(f"best.ckpt is chosen anew, by {now['monitor']}")
+        if before["monitor"] != now["monitor"] or other_loss:  # whose values the best one so far says nothing of
+            self._choose_anew(
+                checkpoint, "'val_loss'" if other_loss else f"'val_{now['monitor']}'", f"by {now['monitor']}"
+            )
 
     def on_train_start(self) -> None:
         """Where an epoch is gone on with, what was gathered of it so far."""

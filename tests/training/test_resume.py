@@ -330,10 +330,11 @@ def test_override_changes_what_is_learnt(tmp_path):
     ],
     ids=str,
 )
-def test_what_no_longer_fits_begins_anew_and_is_said(tmp_path, options, said):
+@pytest.mark.parametrize("override", [True, False], ids=["override", "one that was killed before"])
+def test_what_no_longer_fits_begins_anew_and_is_said(tmp_path, options, said, override):
     first = SmallRun(tmp_path, net=Dropping(), epochs=1).fit()
     steps = first.trainer.global_step
-    again = {"epochs": 2, "resume": True, "override": True, "output_dir": str(tmp_path), **options}
+    again = {"epochs": 2, "resume": True, "override": override, "output_dir": str(tmp_path), **options}
     net = Dropping()
     net.encoder.requires_grad_(options.get("encoder_lr_factor", 1.0) > 0)
     run = SmallRun(tmp_path, net=net, **again)
@@ -438,3 +439,30 @@ class Fill(Callback):
             with pytest.raises(OSError), self.ballast.open("wb", buffering=0) as file:
                 while True:
                     file.write(b"0" * 1024)
+
+
+VAL = {"pixels": [5, 3, 1], "images_digest": "a"}
+
+
+@pytest.mark.parametrize("val", [VAL, None, {**VAL, "pixels": [4, 4, 1]}, {**VAL, "images_digest": "b"}], ids=str)
+def test_the_best_score_on_another_val_split_is_left_behind_with_override_alone(tmp_path, val):
+    first = SmallRun(tmp_path, net=Dropping())
+    first.task.checkpoint_content["val"] = VAL
+    first.fit()
+    again = {"epochs": 2, "early_stop": 9, "resume": True, "output_dir": str(tmp_path)}
+    other = val not in (VAL, None)
+
+    def goes_on(**options: Any) -> SmallRun:
+        run = SmallRun(tmp_path, net=Dropping(), **again, **options)
+        run.task.checkpoint_content |= {"val": val} if val else {}
+        return run.fit(ckpt_path=tmp_path / LAST)
+
+    if other:
+        with pytest.raises(
+            InputError, match=f"{tmp_path}: its val split was another one; restore it, or add --override"
+        ):
+            goes_on()
+    said = goes_on(override=other).said
+    assert ("best.ckpt is chosen anew, by miou on the val split that is there now" in said) == other
+    kept = torch.load(tmp_path / BEST, weights_only=True)["epoch"]
+    assert kept == 1 or not other
