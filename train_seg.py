@@ -41,7 +41,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.last_layer import start_bias
-    from segloss.training.lightning_options import batches_of_epoch, unused_trainer_options
+    from segloss.training.lightning_options import batches_of_epoch, require_shared_norms, unused_trainer_options
     from segloss.training.processes import require_processes
     from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
@@ -72,7 +72,8 @@ def train(argv: Sequence[str] | None = None) -> None:
         bands = load_or_count_bands(splits.train, progress=progress_bar("counting bands"))
         model = config.build(len(classes), normalisation=bands.normalisation, in_channels=bands.count)
         if config.init_from is not None:
-            say(start_from(load_run(config.init_from), model, classes))
+            say(start_from(load_run(config.init_from), model, classes, bands))
+    require_shared_norms(trainer, config, model)
     model.freeze(encoder=config.encoder_lr_factor == 0, batch_norm=config.frozen_batch_norm)
     for dataset in splits.all:
         dataset.bands = bands

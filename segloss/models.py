@@ -5,7 +5,7 @@ import logging
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -322,25 +322,20 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> tuple[tuple[float, .
         mean and std of a checkpoint of segloss, None of other files.
 
     Raises:
-        InputError: the file is missing, unreadable, or lacks tensors or shapes of this encoder.
+        InputError: the file is missing, unreadable, lacks tensors or shapes of this encoder, or holds several such.
     """
     weights = _read_weights(path)
     inner = getattr(encoder, "model", None)
     modules = [module for module in (inner, encoder) if isinstance(module, nn.Module)]
     for module in modules:
         wanted = _learnt_tensors(module)
-        first = next(iter(wanted), "")
-        for prefix in sorted({key.removesuffix(first) for key in weights if key.endswith(first)}, key=len):
-            stripped = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-            if not all(key in stripped for key in wanted):
-                continue
-            fitting = {key: _for_bands(stripped[key], wanted[key]) for key in wanted}
-            if wanted and all(fitting[key].shape == wanted[key].shape for key in wanted):
-                nn.Module.load_state_dict(module, fitting, strict=False)  # smp's own of mit_* takes no strict
-                if "model.mean" not in weights or "model.std" not in weights:
-                    return None
-                mean, std = (tuple(weights[f"model.{name}"].flatten().tolist()) for name in ("mean", "std"))
-                return mean, std
+        if fitting := _fitting(weights, wanted):
+            prefix = _one_of(fitting, path)
+            nn.Module.load_state_dict(module, fitting[prefix], strict=False)  # smp's own of mit_* takes no strict
+            if "model.mean" not in weights or "model.std" not in weights:
+                return None
+            mean, std = (tuple(weights[f"model.{name}"].flatten().tolist()) for name in ("mean", "std"))
+            return mean, std
     wanted = _learnt_tensors(modules[0])
     absent = [key for key in wanted if key not in weights]
     example = absent[0] if absent else next(k for k in wanted if weights[k].shape != wanted[k].shape)
@@ -350,6 +345,36 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> tuple[tuple[float, .
         "choose the --encoder that these weights belong to",
         where=path,
     )
+
+
+def _fitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors wanted as the file holds them, by the prefix that they stand behind, the shortest first."""
+    first = next(iter(wanted), "")
+    found = {}
+    prefixes = {key.removesuffix(first) for key in weights if key.endswith(first)}
+    for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
+        if wanted and all(f"{prefix}{key}" in weights for key in wanted):
+            own = {key: _for_bands(weights[f"{prefix}{key}"], tensor) for key, tensor in wanted.items()}
+            if all(own[key].shape == tensor.shape for key, tensor in wanted.items()):
+                found[prefix] = own
+    return found
+
+
+def _one_of(fitting: Mapping[str, Mapping[str, Tensor]], path: Path) -> str:
+    """The shortest prefix; InputError where others as short have other numbers, a line on stderr of longer ones."""
+    chosen = next(iter(fitting))
+    others = [
+        prefix
+        for prefix, tensors in fitting.items()
+        if not all(torch.equal(tensor, fitting[chosen][name]) for name, tensor in tensors.items())
+    ]
+    if as_short := [prefix for prefix in others if len(prefix) == len(chosen)]:
+        named = " and ".join(f"{prefix}*" for prefix in (chosen, *as_short))
+        raise InputError(f"holds several such encoders: {named}", "keep one of them in the file", path)
+    if others and chosen:
+        named = ", ".join(f"{prefix}*" for prefix in others)
+        print(f"warning: {path}: the encoder is {chosen}*, not that of {named}", file=sys.stderr)
+    return chosen
 
 
 def _for_bands(weight: Tensor, wanted: Tensor) -> Tensor:

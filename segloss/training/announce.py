@@ -12,6 +12,10 @@ from segloss.pixel_counts import PixelCounts
 from segloss.report.terminal import console, print_class_counts
 from segloss.training.data import Splits
 from segloss.training.lightning_options import batches_of_epoch
+from segloss.training.optimisation import depths
+
+LOOKED_AT = 100  # images, for the middle one
+LEAST_RATE = 1e-3  # of the first block beside the last
 
 
 def announce(
@@ -50,3 +54,35 @@ def announce(
     }
     for key, line in lines.items():
         console.print(f"{key:<7} {line}", soft_wrap=True)
+    for line in [*_padded_crops(config, splits), *_still_blocks(config, model)]:
+        console.print(f"warning: {line}", soft_wrap=True)
+
+
+def _padded_crops(config: TrainConfig, splits: Splits) -> list[str]:
+    """A line where less than half of a crop of the middle image can be image."""
+    if config.augmentations is not None:  # which may enlarge images
+        return []
+    train = splits.train
+    looked_at = range(0, len(train), max(1, len(train) // LOOKED_AT))
+    sizes = sorted((train.image_size(index) for index in looked_at), key=math.prod)
+    sides = [side * config.image_scale for side in sizes[len(sizes) // 2]]
+    shares = [min(1, config.scale_range[1] * side / crop) for side, crop in zip(sides, splits.crop_size, strict=True)]
+    if math.prod(shares) >= 0.5:
+        return []
+    fitting = " ".join(str(max(32, round(side / 32) * 32)) for side in sides)
+    height, width = splits.crop_size
+    what = f"at most {math.prod(shares):.0%} of a crop of {height}x{width} can be image, the rest is padding"
+    return [f"{what}; {fitting} fits: --crop-size {fitting}"]
+
+
+def _still_blocks(config: TrainConfig, model: SegmentationModel) -> list[str]:
+    """A line where the layer decay leaves the first of many blocks next to nothing to learn by."""
+    if config.layer_decay == 1 or config.encoder_lr_factor == 0:
+        return []
+    deepest = max(depths(model.encoder, model.mean.numel()).values())
+    left = config.layer_decay**deepest
+    if left >= LEAST_RATE:
+        return []
+    cure = f"take {math.ceil(100 * LEAST_RATE ** (1 / deepest)) / 100:g} or more"
+    what = f"{config.encoder} has {deepest + 1} blocks, so the first learns at {left:.0e} of the rate of the last"
+    return [f"--layer-decay {config.layer_decay:g}: {what}; {cure}"]

@@ -27,6 +27,7 @@ class AveragedWeights(Callback):
     Args:
         decay: d; 0: SWA.
         first_epoch: of SWA, from 0.
+        share: of SWA, the last part of the time of a run that ``--trainer.max_time`` ends sooner.
 
     Attributes:
         average: of the tensors of the network by name; those of whole numbers are not averaged.
@@ -34,8 +35,8 @@ class AveragedWeights(Callback):
         swapped: the network holds the average, and ``average`` the weights of the training: during a validation.
     """
 
-    def __init__(self, decay: float, first_epoch: int = 0):
-        self.decay, self.first_epoch = decay, first_epoch
+    def __init__(self, decay: float, first_epoch: int = 0, share: float = 0.0):
+        self.decay, self.first_epoch, self.share = decay, first_epoch, share
         self.average: dict[str, Tensor] = {}
         self.seen = self.step = 0
         self.swapped = False
@@ -65,12 +66,24 @@ class AveragedWeights(Callback):
         if trainer.global_step == self.step:
             return  # micro-batches of this step are to come
         self.step = trainer.global_step
-        last_of_epoch = index + 1 == trainer.num_training_batches
-        if not self.decay and not (last_of_epoch and trainer.current_epoch >= self.first_epoch):
-            return
+        if not self.decay:
+            if index + 1 != trainer.num_training_batches:
+                return
+            if not self._is_one_of_the_last(trainer, task):
+                self.seen = 0  # what there is of a run that was given more time since is of other epochs
+                return
         self.seen += 1
         share = 1 - min(self.decay, (1 + self.seen) / (10 + self.seen)) if self.decay else 1 / self.seen
         torch._foreach_lerp_([*self.average.values()], [*self._tensors(task).values()], share)
+
+    def _is_one_of_the_last(self, trainer: L.Trainer, task: Any) -> bool:
+        """Whether the epoch that ends is in the share of SWA, by the epochs or by the time."""
+        if trainer.current_epoch >= self.first_epoch:
+            return True
+        passed = torch.tensor(task.share_of_time, device=task.device)
+        if trainer.world_size > 1:  # whose clocks differ
+            passed = trainer.strategy.reduce(passed, reduce_op="max")
+        return self.share > 0 and float(passed) >= 1 - self.share
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.seen and not self.swapped:

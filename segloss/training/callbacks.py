@@ -93,6 +93,11 @@ class History(Callback):
         # Also before the first checkpoint: a process that was killed there had written what it came to.
         forget_events(trainer, done and done + (not task.so_far.get("validating")))
 
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        assert isinstance(task, SegmentationTask)
+        for line in task.missed() if trainer.is_global_zero else ():
+            self.say(f"warning: {line}")
+
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
         for logger in trainer.loggers if not trainer.sanity_checking else ():

@@ -10,6 +10,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segloss.config import OWNED_TRAINER_OPTIONS, TrainConfig
 from segloss.errors import InputError, unknown_name
@@ -92,6 +95,16 @@ def check_trainer_options(config: TrainConfig) -> None:
 def profiler_into(folder: Path, name: str | None) -> Profiler | None:
     """The profiler of that name, whose report goes into the run folder: on the screen Lightning would only log it."""
     return None if name is None else PROFILERS[name.lower()](dirpath=folder, filename="profile")
+
+
+def require_shared_norms(trainer: L.Trainer, config: TrainConfig, model: nn.Module) -> None:
+    """InputError where --trainer.sync_batchnorm would put plain norms in the place of such that do more."""
+    if not config.trainer.get("sync_batchnorm") or not isinstance(trainer.strategy, ParallelStrategy):
+        return
+    norms = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+    if others := sorted(norm.__name__ for norm in norms if not norm.__module__.startswith("torch.")):
+        what = f"--trainer.sync_batchnorm would drop the activations in the network's {', '.join(others)}"
+        raise InputError(what, "leave it out, or take an encoder of smp itself, such as resnet34")
 
 
 def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]:

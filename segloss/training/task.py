@@ -130,7 +130,29 @@ class SegmentationTask(L.LightningModule):
     def is_late(self) -> bool:
         """Whether the next step is in the part of the training that soft Jaccard ends."""
         late = self.config.late_jaccard
-        return late > 0 and self.global_step >= (1 - late) * self.total_steps
+        return late > 0 and self.planned_step >= (1 - late) * self.total_steps
+
+    @property
+    def share_of_time(self) -> float:
+        """How much of ``--trainer.max_time`` is used up, in [0, 1]."""
+        trainer: Any = self.trainer
+        return share_of_time(next((each for each in trainer.callbacks if isinstance(each, Timer)), None))
+
+    @property
+    def planned_step(self) -> int:
+        """Where the training is in all its steps; further than it has come where the time ends it sooner."""
+        return max(self.global_step, int(self.total_steps * self.share_of_time))
+
+    def missed(self) -> list[str]:
+        """Lines on what was asked for of the last share of a training that ended before."""
+        trainer: Any = self.trainer
+        averages = [each for each in trainer.callbacks if isinstance(each, AveragedWeights)]
+        lines = []
+        if self.config.swa_share and not any(each.seen for each in averages):
+            lines.append("no weights were averaged: no epoch of --swa-share came to its end")
+        if self.config.late_jaccard and not self.is_late:
+            lines.append("the loss stayed as it was: the training ended before --late-jaccard")
+        return lines
 
     @cached_property
     def total_steps(self) -> int:
@@ -234,15 +256,13 @@ class SegmentationTask(L.LightningModule):
         return float(total / count) if count > 0 else 0.0
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        trainer: Any = self.trainer
-        timer = next((each for each in trainer.callbacks if isinstance(each, Timer)), None)
         mixed = self.trainer.precision != "32-true"
         # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
         fused = self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(self.model, self.config, self.criterion, fused=fused)
         how = (self.total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(max(step, int(self.total_steps * share_of_time(timer))), *how)
+            optimizer, lambda step: rate_factor(max(step, int(self.total_steps * self.share_of_time)), *how)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -83,7 +83,7 @@ def _habits(config: TrainConfig, say: Callable[[str], None]) -> list[Callback]:
     """Those of the options that are callbacks."""
     found: list[Callback] = []
     if config.ema or config.swa_share:
-        found.append(AveragedWeights(config.ema, config.first_averaged_epoch))
+        found.append(AveragedWeights(config.ema, config.first_averaged_epoch, config.swa_share))
     if config.early_stop is not None:
         found.append(EarlyStop(config.monitor, config.early_stop, say))
     return found

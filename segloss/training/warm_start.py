@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from segloss.datasets import ClassTable
+from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
 from segloss.models import SegmentationModel
 from segloss.runs import Run
+
+MOST_SPREAD = 4.0  # of new images beside those that the normalisation is of; 8 bits in 12 differ by 16, in 16 by 257
 
 
 def _heads(model: SegmentationModel, classes: int) -> list[str]:
@@ -27,13 +30,16 @@ def _heads(model: SegmentationModel, classes: int) -> list[str]:
 
 
 @torch.no_grad()
-def start_from(run: Run, model: SegmentationModel, classes: ClassTable) -> str:
+def start_from(run: Run, model: SegmentationModel, classes: ClassTable, bands: Bands = RGB) -> str:
     """Copy a run's weights into a new model; of the heads the rows of classes of the same name. Says which.
 
     Normalisation comes along: the weights were trained with it.
 
+    Args:
+        bands: of the new images.
+
     Raises:
-        InputError: another network or other bands.
+        InputError: another network, other bands, or numbers of another kind and size.
     """
     theirs, ours = run.model.state_dict(), model.state_dict()
     old, heads = run.classes.names, _heads(model, len(classes))
@@ -45,15 +51,21 @@ def start_from(run: Run, model: SegmentationModel, classes: ClassTable) -> str:
         if name not in theirs or name not in ours or theirs[name].shape != ours[name].shape
     ]
     if wrong:
-        config, bands = run.config, run.bands.count
+        config, count = run.config, run.bands.count
         cure = f"add --arch {config.arch} --encoder {config.encoder}, or give it as --encoder-weights"
-        if model.mean.numel() != bands:
-            cure = f"give images of {bands} bands, or the run as --encoder-weights, fitted to others"
+        if model.mean.numel() != count:
+            cure = f"give images of {count} bands, or the run as --encoder-weights, fitted to others"
         raise InputError(
-            f"is of {config.arch} with encoder {config.encoder} for {bands} bands: {len(wrong)} tensors do "
+            f"is of {config.arch} with encoder {config.encoder} for {count} bands: {len(wrong)} tensors do "
             f"not fit this network (first: {wrong[0]})",
             cure,
             run.path,
+        )
+    spread = float((model.std / run.model.std).median())
+    if run.bands.dtype != bands.dtype and not 1 / MOST_SPREAD <= spread <= MOST_SPREAD:
+        what = f"began on images of {run.bands.dtype}, whose normalisation does not fit {bands.dtype}"
+        raise InputError(
+            f"{what}: they spread {spread:.2g} times as far", "give images of the kind it has seen", run.path
         )
     for name, tensor in ours.items():
         source = theirs.get(name)

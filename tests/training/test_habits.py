@@ -3,8 +3,11 @@
 import csv
 import doctest
 import math
+import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from segloss.metrics import ConfusionMatrix
 from segloss.models import ModelOptions, SegmentationModel
 from segloss.resume import parse_train_config
 from segloss.runs import load_run, read_checkpoint
+from segloss.training.announce import _padded_crops, _still_blocks
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import AveragedWeights
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
@@ -293,6 +297,12 @@ def test_a_run_that_stopped_early_trains_nothing_when_it_is_resumed(tmp_path):
     assert again.trainer.global_step == first.trainer.global_step
 
 
+def test_what_is_for_the_last_share_and_is_not_reached_is_said(tmp_path):
+    run = trained(tmp_path, early_stop=1, epochs=9, swa_share=0.2, late_jaccard=0.1, **STILL)
+    assert "warning: no weights were averaged: no epoch of --swa-share came to its end" in run.said
+    assert "warning: the loss stayed as it was: the training ended before --late-jaccard" in run.said
+
+
 def test_patience_counts_validations_and_not_epochs(tmp_path):
     trainer = {"check_val_every_n_epoch": 2}
     run = trained(tmp_path, early_stop=1, epochs=9, **STILL, trainer=trainer)
@@ -482,6 +492,41 @@ def test_blocks_of_an_encoder_decay_in_the_order_in_which_an_image_meets_them(en
 # ---- frozen parts and the second loss
 
 
+@pytest.mark.parametrize(("decay", "told"), [(0.65, True), (0.99, False), (1.0, False)])
+def test_a_decay_that_stops_the_first_of_many_blocks_is_told(decay, told):
+    config = from_plain_dict(TrainConfig, {"layer_decay": decay, "encoder": "densenet121"})
+    lines = _still_blocks(config, ModelOptions(encoder="densenet121").build(2))
+    assert bool(lines) == told
+    said = r"--layer-decay 0\.65: densenet121 has \d+ blocks, so the first learns at \de-\d+ of the rate of"
+    assert not told or re.match(said, lines[0])
+    assert not _still_blocks(config, ModelOptions(encoder="resnet18").build(2))
+
+
+@pytest.mark.parametrize(
+    ("crop", "options", "said"),
+    [
+        (
+            (512, 512),
+            {},
+            "at most 1[23]% of a crop of 512x512 can be image, the rest is padding; 128 96 fits: --crop-size 128",
+        ),
+        ((128, 96), {"scale_range": [1.0, 1.0], "image_scale": 0.5}, "at most 26% .*; 64 64 fits"),
+        ((128, 96), {}, None),
+        ((160, 128), {"scale_range": [1.0, 1.0]}, None),
+        ((512, 512), {"augmentations": "own.yaml"}, None),
+    ],
+)
+def test_crops_of_more_padding_than_image_are_told(crop, options, said):
+    sizes = [(10, 10), (128, 100), (900, 900)]
+
+    class Sized(list):
+        image_size = list.__getitem__
+
+    splits: Any = SimpleNamespace(train=Sized(sizes), crop_size=crop)
+    lines = _padded_crops(from_plain_dict(TrainConfig, options), splits)
+    assert len(lines) == (said is not None) and (said is None or re.match(said, lines[0]))
+
+
 def test_a_frozen_encoder_stays_still_whoever_calls_train():
     model = ModelOptions(encoder="resnet18").build(3)
     model.freeze(encoder=True)
@@ -567,6 +612,28 @@ def test_weights_are_found_behind_any_prefix(tmp_path, prefix, encoder):
     torch.save({f"{prefix}{name}": value for name, value in one.encoder.state_dict().items()}, tmp_path / "w.pth")
     other = ModelOptions(encoder=encoder, encoder_weights=str(tmp_path / "w.pth")).build(2)
     assert same(one.encoder.state_dict(), other.encoder.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "refused"),
+    [(("encoder_q.", "encoder_k."), True), (("student.net.", "teacher.net."), True), (("net.", "ema.net."), False)],
+)
+def test_of_two_encoders_in_a_file_none_is_taken_in_silence(tmp_path, capsys, prefixes, refused):
+    one, other = (ModelOptions(encoder="resnet18").build(2).encoder.state_dict() for _ in range(2))
+    path = tmp_path / "w.pth"
+
+    def load(second: dict[str, torch.Tensor]) -> ModelOptions:
+        pairs = zip(prefixes, (one, second), strict=True)
+        torch.save({f"{prefix}{name}": value for prefix, each in pairs for name, value in each.items()}, path)
+        return ModelOptions(encoder="resnet18", encoder_weights=str(path))
+
+    assert same(one, load(one).build(2).encoder.state_dict()) and "encoder is" not in capsys.readouterr().err
+    if refused:
+        with pytest.raises(InputError, match=r"w\.pth: holds several such encoders: .*\* and .*\*; keep one of them"):
+            load(other).build(2)
+        return
+    assert same(one, load(other).build(2).encoder.state_dict())
+    assert "w.pth: the encoder is net.*, not that of ema.net.*\n" in capsys.readouterr().err
 
 
 # ---- together, from the command line

@@ -5,13 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from small_training import FewImages, SmallRun
 
 from segloss.config import TrainConfig
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 from segloss.training import Splits
-from segloss.training.lightning_options import batches_of_epoch, check_trainer_options, unused_trainer_options
+from segloss.training.lightning_options import (
+    batches_of_epoch,
+    check_trainer_options,
+    require_shared_norms,
+    unused_trainer_options,
+)
 
 
 def config_with(trainer: dict, **options) -> TrainConfig:
@@ -179,6 +185,27 @@ def test_fewer_images_than_devices_are_refused(tmp_path, training, validation, m
     few = Splits(FewImages(training), FewImages(validation), None, (32, 32))
     with pytest.raises(InputError, match=message):
         batches_of_epoch(run.config, few, SimpleNamespace(world_size=3))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "strategy", "refused"),
+    [
+        ("tu-tf_efficientnet_lite0", DDPStrategy(), True),
+        ("tu-tf_efficientnet_lite0", SingleDeviceStrategy("cpu"), False),
+        ("resnet18", DDPStrategy(), False),
+    ],
+)
+def test_shared_batch_norms_that_would_lose_their_activations_are_refused(encoder, strategy, refused):
+    config = config_with({"sync_batchnorm": True}, encoder=encoder)
+    arguments: tuple = SimpleNamespace(strategy=strategy), config, config.build(2)
+    if not refused:
+        require_shared_norms(*arguments)
+        return
+    with pytest.raises(
+        InputError, match=r"--trainer\.sync_batchnorm would drop the activations in .* BatchNormAct2d; leave"
+    ):
+        require_shared_norms(*arguments)
+    require_shared_norms(arguments[0], config_with({}), arguments[2])
 
 
 def test_a_check_of_the_validation_before_training_changes_nothing(tmp_path):

@@ -22,6 +22,7 @@ from segloss.config import TrainConfig
 from segloss.datasets.loading import EpochSampler
 from segloss.errors import InputError
 from segloss.run_folder import lock_run_folder, open_run_folder
+from segloss.training.averaging import AveragedWeights
 from segloss.training.checkpoints import LastCheckpoint
 from segloss.training.optimisation import rate_factor
 from segloss.weight_files import BEST, LAST
@@ -292,6 +293,25 @@ def test_the_schedule_ends_with_the_budget(tmp_path, monkeypatch):
     run.trainer.callbacks[:0] = [Tick(clock), Rates()]
     run.fit()
     assert len(rates) == 20 and max(rates) > 0.005 and rates[-1] < 0.001
+
+
+def test_what_is_for_the_last_share_is_done_where_the_time_ends_a_run(tmp_path, monkeypatch):
+    clock, late = Clock(monkeypatch), []
+    own = {"epochs": 100, "swa_share": 0.5, "late_jaccard": 0.4}
+
+    def timed(seconds: int) -> SmallRun:
+        run = small(tmp_path, **own, trainer={"max_time": {"seconds": seconds}})
+        run.trainer.callbacks.insert(0, Tick(clock))
+        run.gradients.on_train_batch_start = lambda *_: late.append(run.task.is_late)
+        return run.fit(ckpt_path=tmp_path / LAST if (tmp_path / LAST).is_file() else None)
+
+    def averaged(run: SmallRun) -> int:
+        return next(each.seen for each in run.trainer.callbacks if isinstance(each, AveragedWeights))
+
+    run = timed(20)
+    assert averaged(run) in (2, 3) and "averaged" not in run.said and "--late-jaccard" not in run.said
+    assert not any(late[:11]) and all(late[12:])
+    assert averaged(timed(80)) in (8, 9)  # not with those of before
 
 
 # ---- other options

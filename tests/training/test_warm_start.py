@@ -9,6 +9,7 @@ from street_trees import TINY, street_tree
 import train_seg
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable
+from segloss.datasets.bands import Bands
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 from segloss.losses import build_criterion
@@ -105,6 +106,25 @@ def test_a_run_of_other_bands_is_refused_with_what_can_be_done():
     cure = "give images of 3 bands, or the run as --encoder-weights"
     with pytest.raises(InputError, match=f"is of unet with encoder resnet18 for 3 bands: .*; {cure}"):
         start_from(run_of(OLD), model, classes(NEW))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "std", "message"),
+    [
+        ("uint16", 58.0, r"old\.ckpt: began on images of uint8, whose normalisation does not fit uint16: they spread"),
+        ("float32", 0.001, "does not fit float32: they spread"),
+        ("uint16", 0.3, None),  # 8 bits in files of 16
+        ("uint8", 58.0, None),
+    ],
+)
+def test_images_of_another_kind_that_the_normalisation_does_not_fit_are_refused(dtype, std, message):
+    model = ModelOptions(encoder="resnet18").build(3, normalisation=((std,) * 3, (std,) * 3))
+    bands = Bands(3, dtype, mean=(255 * std,) * 3, std=(255 * std,) * 3)
+    if message is None:
+        assert "classes kept" in start_from(run_of(OLD), model, classes(NEW), bands)
+        return
+    with pytest.raises(InputError, match=message):
+        start_from(run_of(OLD), model, classes(NEW), bands)
 
 
 def test_a_run_begins_with_another_and_with_a_fold(tmp_path, monkeypatch, capsys):
