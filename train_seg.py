@@ -47,7 +47,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
     from segloss.training.trials import fastest_rate, fitting_batch_size
-    from segloss.training.warm_start import start_from
+    from segloss.training.warm_start import fit_normalisation, start_from
 
     require_processes(config)
     folder = choose_run_folder(config)
@@ -71,6 +71,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     else:
         bands = load_or_count_bands(splits.train, progress=progress_bar("counting bands"))
         model = config.build(len(classes), normalisation=bands.normalisation, in_channels=bands.count)
+        for line in fit_normalisation(model, bands):
+            say(f"warning: {line}")
         if config.init_from is not None:
             say(start_from(load_run(config.init_from), model, classes, bands))
     require_shared_norms(trainer, config, model)

@@ -8,7 +8,7 @@ from torch import nn
 from segloss.datasets import ClassTable
 from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
-from segloss.models import SegmentationModel
+from segloss.models import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
 from segloss.runs import Run
 
 MOST_SPREAD = 4.0  # of new images beside those that the normalisation is of; 8 bits in 12 differ by 16, in 16 by 257
@@ -78,6 +78,16 @@ def start_from(run: Run, model: SegmentationModel, classes: ClassTable, bands: B
             if of_class in kept:
                 tensor[place] = source[kept[of_class]]
     return told(run.path, kept, classes.names, old)
+
+
+@torch.no_grad()
+def fit_normalisation(model: SegmentationModel, bands: Bands) -> list[str]:
+    """ImageNet's mean and std for 8-bit RGB where those of the encoder's run are of larger numbers; a line says so."""
+    if not bands.is_rgb or float(model.mean.max()) <= 1:
+        return []
+    for buffer, values in ((model.mean, IMAGENET_MEAN), (model.std, IMAGENET_STD)):
+        buffer.copy_(torch.tensor(values).view_as(buffer))
+    return ["the run of --encoder-weights has seen more than 8 bits: of 8-bit RGB ImageNet's mean and std are taken"]
 
 
 def told(path: Path, kept: dict[str, int], new: tuple[str, ...] | list[str], old: tuple[str, ...] | list[str]) -> str:

@@ -9,14 +9,14 @@ from street_trees import TINY, street_tree
 import train_seg
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable
-from segloss.datasets.bands import Bands
+from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 from segloss.losses import build_criterion
-from segloss.models import ModelOptions, SegmentationModel
+from segloss.models import IMAGENET_MEAN, IMAGENET_STD, ModelOptions, SegmentationModel
 from segloss.pixel_counts import count_labels
 from segloss.runs import Run, Used
-from segloss.training.warm_start import start_from
+from segloss.training.warm_start import fit_normalisation, start_from
 
 OLD = ["sky", "road", "car", "bus"]
 NEW = ["road", "pole", "sky"]
@@ -125,6 +125,17 @@ def test_images_of_another_kind_that_the_normalisation_does_not_fit_are_refused(
         return
     with pytest.raises(InputError, match=message):
         start_from(run_of(OLD), model, classes(NEW), bands)
+
+
+@pytest.mark.parametrize(
+    ("std", "bands", "fitted"), [(58.0, RGB, True), (0.3, RGB, False), (58.0, Bands(3, "uint16"), False)]
+)
+def test_the_encoder_of_a_run_on_more_than_8_bits_meets_rgb_with_the_mean_of_rgb(std, bands, fitted):
+    model = ModelOptions(encoder="resnet18").build(3, normalisation=((std,) * 3, (std,) * 3))
+    lines = fit_normalisation(model, bands)
+    assert bool(lines) == fitted
+    assert model.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN if fitted else (std,) * 3)
+    assert model.std.flatten().tolist() == pytest.approx(IMAGENET_STD if fitted else (std,) * 3)
 
 
 def test_a_run_begins_with_another_and_with_a_fold(tmp_path, monkeypatch, capsys):
