@@ -93,7 +93,6 @@ def test_a_value_that_can_be_is_taken(name, value):
 @pytest.mark.parametrize(
     "trainer",
     [
-        {"max_time": "soon"},
         {"strategy": "nope"},
         {"plugins": "nope"},
         {"barebones": True},
