@@ -250,13 +250,18 @@ def labels_digest(dataset: SegmentationDataset) -> str:
 
 def fitted_to_other_labels(run: Run, open_split: Callable[[str], SegmentationDataset]) -> list[str]:
     """A line for a rule or a calibration of the run beside labels that have changed since; none where they are gone."""
-    entry, lines = entry_of(run.folder, run.weights) or {}, []
+    entry, now, lines = entry_of(run.folder, run.weights) or {}, dict[str, str](), []
     for item, name in (("rule", "the IoU rule"), ("calibration", "the calibration")):
         on = entry.get(item, {})
+        if "labels" not in on:
+            continue
+        split = on["split"]
         with suppress(InputError):
-            if "labels" in on and labels_digest(open_split(on["split"])) != on["labels"]:
+            if split not in now:
+                now[split] = labels_digest(open_split(split))
+            if now[split] != on["labels"]:
                 cure = f"delete {kept_file(run.folder)} to fit it anew"
-                lines.append(f"{name} was fitted when the labels of {on['split']} were others; {cure}")
+                lines.append(f"{name} was fitted when the labels of {split} were others; {cure}")
     return lines
 
 
