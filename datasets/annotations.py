@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from segloss.datasets.images import image_files
+from segloss.datasets.finding import image_files
 from segloss.errors import InputError
 
 KINDS = {"coco": "COCO JSON", "labelme": "LabelMe JSON", "cvat": "CVAT XML", "yolo": "YOLO-seg txt"}

@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from segloss.datasets.images import (
-    ARRAYS,
-    Header,
-    npy_pixels,
-    read_bytes,
-    read_header,
-    read_image,
-    require_whole,
-    tiff_gaps,
-    tiff_header,
-    tiff_pixels,
-    tiff_tags,
-    too_large,
-    unreadable,
-)
+from segloss.datasets.finding import ARRAYS
+from segloss.datasets.images import npy_pixels, read_header, read_image
+from segloss.datasets.opening import Header, read_bytes, too_large, unreadable
+from segloss.datasets.tiffs import tiff_gaps, tiff_header, tiff_pixels, tiff_tags
+from segloss.datasets.whole import require_whole
 from segloss.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,19 +15,15 @@ from torch.utils.data import Dataset
 from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import (
-    ARRAYS,
-    Header,
-    has_end,
-    image_size,
-    mask_beside,
-    read_header,
-    unreadable,
-)
+from segloss.datasets.finding import ARRAYS
+from segloss.datasets.images import image_size, read_header
 from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
 from segloss.datasets.missing import unread_pictures
+from segloss.datasets.opening import Header, unreadable
 from segloss.datasets.pairing import Pairing
 from segloss.datasets.rows import LARGE, Rows, image_rows, mask_rows, sliced
+from segloss.datasets.tiffs import mask_beside
+from segloss.datasets.whole import has_end
 from segloss.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.images import list_images
+from segloss.datasets.finding import list_images
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import pair
 from segloss.datasets.tables import CITYSCAPES, TRAIN_IDS

@@ -11,7 +11,7 @@ high-definition ground truth database", 2009.
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.images import list_images, without_suffix
+from segloss.datasets.finding import list_images, without_suffix
 from segloss.datasets.listing import columns, read_list, refuse_twice
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import Pairing, pair

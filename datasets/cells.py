@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from segloss.datasets.images import JPEG_START, PNG_START, TIFF_STARTS
+from segloss.datasets.tiffs import TIFF_STARTS
+from segloss.datasets.whole import JPEG_START, PNG_START
 from segloss.errors import InputError
 
 if TYPE_CHECKING:

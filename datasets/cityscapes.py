@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.images import list_images
+from segloss.datasets.finding import list_images
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import Pairing, pair, unique_by
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, in_train_ids

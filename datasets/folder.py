@@ -18,7 +18,7 @@ from pathlib import Path, PureWindowsPath
 from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
-from segloss.datasets.images import image_files, list_images, without_suffix
+from segloss.datasets.finding import image_files, list_images, without_suffix
 from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder

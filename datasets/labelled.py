@@ -20,8 +20,8 @@ import numpy as np
 
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
+from segloss.datasets.finding import without_suffix
 from segloss.datasets.folder import IMAGE_NAMES
-from segloss.datasets.images import without_suffix
 from segloss.datasets.listing import read_list
 from segloss.errors import InputError, unknown_name
 

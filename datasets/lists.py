@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.images import image_files, without_suffix
+from segloss.datasets.finding import image_files, without_suffix
 from segloss.datasets.listing import BETWEEN, read_list
 from segloss.datasets.missing import MissingSplitError
 from segloss.errors import InputError

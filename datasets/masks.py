@@ -10,18 +10,11 @@ import cv2
 import numpy as np
 
 from segloss.datasets.classes import WHOLE, ClassTable, map_dtype
-from segloss.datasets.images import (
-    ARRAYS,
-    PNG_START,
-    npy_pixels,
-    opened,
-    read_bytes,
-    read_file,
-    require_checksums,
-    tiff_header,
-    tiff_tags,
-    webp_chunks,
-)
+from segloss.datasets.finding import ARRAYS
+from segloss.datasets.images import npy_pixels, read_file
+from segloss.datasets.opening import opened, read_bytes
+from segloss.datasets.tiffs import require_checksums, tiff_header, tiff_tags
+from segloss.datasets.whole import PNG_START, webp_chunks
 from segloss.errors import InputError
 
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from segloss.datasets.images import IMAGE_SUFFIXES, OTHER_PICTURES
+from segloss.datasets.finding import IMAGE_SUFFIXES, OTHER_PICTURES
 from segloss.errors import InputError
 
 

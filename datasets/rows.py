@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from segloss.datasets.images import (
-    ARRAYS,
-    JPEG_START,
-    PNG_START,
-    damaged,
-    has_end,
-    not_rgb,
-    read_header,
-    read_image,
-    require_upright,
-    require_whole,
-    tiff_tags,
-)
+from segloss.datasets.finding import ARRAYS
+from segloss.datasets.images import read_header, read_image, require_upright
 from segloss.datasets.masks import jpeg_mask, read_mask, require_ids, without_opacity
+from segloss.datasets.opening import damaged, not_rgb
+from segloss.datasets.tiffs import tiff_tags
+from segloss.datasets.whole import JPEG_START, PNG_START, has_end, require_whole
 from segloss.errors import InputError
 
 Rows = Callable[[int, int], np.ndarray]  # first row and the one behind the last -> these rows, in the file's order

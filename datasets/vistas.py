@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import list_images
+from segloss.datasets.finding import list_images
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import pair
 from segloss.errors import InputError

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.classes import map_dtype
-from segloss.datasets.images import IMAGE_SUFFIXES, read_header
+from segloss.datasets.finding import IMAGE_SUFFIXES
+from segloss.datasets.images import read_header
 from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.runs import Run

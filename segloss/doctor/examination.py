@@ -14,7 +14,7 @@ from segloss.datasets import SegmentationDataset
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.base import size_mismatch
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable
-from segloss.datasets.images import image_size, read_header, tiff_corners
+from segloss.datasets.images import image_size, read_header
 from segloss.datasets.labelled import FILE, called, fits
 from segloss.datasets.masks import (
     class_histogram,
@@ -31,6 +31,7 @@ from segloss.datasets.masks import (
 )
 from segloss.datasets.rows import LARGE, mask_rows
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, look_like_train_ids
+from segloss.datasets.tiffs import tiff_corners
 from segloss.doctor.findings import SAMPLE, Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.doctor.neighbours import neighbours
 from segloss.doctor.same_images import same_images

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.images import OTHER_PICTURES, PICTURES
+from segloss.datasets.finding import OTHER_PICTURES, PICTURES
 from segloss.doctor.findings import Finding, more_files
 from segloss.errors import InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.bands import Bands
-from segloss.datasets.images import Header
+from segloss.datasets.opening import Header
 from segloss.errors import InputError
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from segloss.datasets import TABLES
 from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.finding import ARRAYS, image_files, list_images
 from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES
-from segloss.datasets.images import ARRAYS, image_files, list_images
 from segloss.datasets.lists import splits_of
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.naming import Words, learn_naming

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from segloss.calibration import Calibration
-from segloss.datasets.images import PICTURES, list_images, read_bytes, read_file
+from segloss.datasets.finding import PICTURES, list_images
+from segloss.datasets.images import read_file
+from segloss.datasets.opening import read_bytes
 from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_json

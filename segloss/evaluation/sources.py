@@ -12,7 +12,7 @@ import torch
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
-from segloss.datasets.images import IMAGE_SUFFIXES, list_images, without_suffix
+from segloss.datasets.finding import IMAGE_SUFFIXES, list_images, without_suffix
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.pairing import pair
 from segloss.datasets.transforms import EvalTransform

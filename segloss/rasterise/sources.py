@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
+from segloss.datasets.finding import IMAGE_SUFFIXES, image_files
 from segloss.datasets.folder import IMAGE_NAMES
-from segloss.datasets.images import IMAGE_SUFFIXES, image_files
 from segloss.datasets.lists import splits_of
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, whole

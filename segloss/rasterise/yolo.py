@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from segloss.datasets.classes import read_yaml
+from segloss.datasets.finding import image_files
 from segloss.datasets.folder import IMAGE_NAMES, SPLIT_NAMES
-from segloss.datasets.images import image_files
 from segloss.datasets.listing import read_list
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, Runs, around, polygons, ring_of, whole

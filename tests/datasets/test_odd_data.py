@@ -17,7 +17,8 @@ import eval_seg
 import train_seg
 from segloss.datasets import NoDataError, build_dataset
 from segloss.datasets.classes import read_class_file
-from segloss.datasets.images import list_images, read_image
+from segloss.datasets.finding import list_images
+from segloss.datasets.images import read_image
 from segloss.datasets.masks import map_mask, palette_of, read_mask
 from segloss.doctor.command import main
 from segloss.doctor.examination import check_before, examine

@@ -11,11 +11,12 @@ from PIL import Image
 from segloss.datasets import TABLES, build_dataset
 from segloss.datasets.bdd100k import BDD100K
 from segloss.datasets.classes import read_class_file
-from segloss.datasets.images import has_end, image_size, read_image
+from segloss.datasets.images import image_size, read_image
 from segloss.datasets.masks import read_mask
 from segloss.datasets.tables import CITYSCAPES
 from segloss.datasets.transforms import EvalTransform, train_transform
 from segloss.datasets.vistas import VISTAS, read_config
+from segloss.datasets.whole import has_end
 from segloss.doctor import examine
 from segloss.errors import InputError
 from segloss.models import require_batch_statistics

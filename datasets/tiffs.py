@@ -1,0 +1,175 @@
+"""TIFF files: tags, pixels of any depth and number of bands, gaps, corners on a map; refused where damaged."""
+
+import logging
+import math
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segloss.datasets.opening import Header, damaged, not_rgb, open_file, opened, turned, unreadable
+from segloss.errors import InputError
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
+MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
+
+
+def tiff_tags(path: Path) -> dict[int, Any] | None:
+    """The tags of a TIFF file's first page, whatever its name; None for other formats.
+
+    Raises:
+        InputError: it has several pages of pictures.
+    """
+    with open_file(path) as file:
+        start = file.read(16)
+        if start[:4] not in TIFF_STARTS:
+            return None
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+        pages: list[dict[int, Any]] = []
+        masks: list[int] = []
+        try:
+            ifd: Any = ImageFileDirectory_v2(start if b"+" in start[2:4] else start[:8])
+            seen: set[int] = set()
+            while ifd.next and ifd.next not in seen:
+                seen.add(ifd.next)
+                file.seek(ifd.next)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what is damaged is refused
+                    ifd.load(file)
+                kind = int(ifd.get(254, 0)) & 5
+                if not kind or not pages:  # neither a smaller copy nor a transparency mask
+                    pages.append(dict(ifd))
+                elif kind == 4:
+                    masks.append(len(seen) - 1)
+        except Exception as error:  # whatever Pillow meets in a damaged file
+            raise unreadable(path) from error
+    if not pages:
+        raise unreadable(path)
+    if len(pages) > 1:
+        cure = "save each page as a file of its own, or all as bands of one page"
+        raise InputError(f"has {len(pages)} pages, of which one is read", cure, path)
+    return pages[0] | ({MASK_PAGE: masks[0]} if masks else {})
+
+
+def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
+    """What the tags of a TIFF say; InputError if they are of no image."""
+    try:
+        height, width, photometric = int(tags[257]), int(tags[256]), tags.get(262)
+        bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+        kind = {2: "int", 3: "float"}.get(form, "uint")
+        dtype = f"{kind}{max(8, 1 << (bits - 1).bit_length())}"
+        bands = 3 if photometric in (3, 5) else int(tags.get(277, 1))  # palette, CMYK
+        alpha = bool({*tags.get(338, ())} & {1, 2})
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(path) from error
+    nodata = str(tags.get(42113, "")).strip("\0 ")
+    gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
+    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, gaps, nodata)
+
+
+def tiff_rgb(path: Path, tags: dict[int, Any]) -> np.ndarray:
+    """uint8 RGB. Pillow and tifffile refuse damaged data, of which OpenCV hands out a half."""
+    bands = int(tags.get(277, 1))
+    if bands not in (1, 3, 4):
+        raise not_rgb(path, bands)
+    unnamed = bands > 1 and tags.get(262) in (0, 1)  # as GDAL writes bands that are no colours
+    if _is_deep_tiff(tags) or unnamed or tags.get(284, 1) != 1:  # planes one after the other
+        pixels = tiff_pixels(path, tags)
+        if pixels.shape[2] == 4:
+            if pixels.dtype.kind != "u" or (pixels[..., 3] != np.iinfo(pixels.dtype).max).any():
+                raise not_rgb(path, bands)
+            pixels = pixels[..., :3]
+        if pixels.dtype == np.uint16:
+            pixels = (pixels >> 8).astype(np.uint8)
+        if pixels.dtype != np.uint8:
+            raise InputError("has pixels of more than 8 bits, which cannot be read here", "save it as 8-bit RGB", path)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    require_checksums(path, tags)
+    with opened(path) as picture:
+        four = np.asarray(picture) if picture.mode in ("RGBA", "RGBX") else None
+        if bands == 4 and picture.mode == "RGB":  # of which Pillow drops the fourth
+            four = tiff_pixels(path, tags)
+        if four is not None and (four[..., 3] != 255).any():
+            raise not_rgb(path, bands)
+        return np.array(picture.convert("RGB"))
+
+
+def _is_deep_tiff(tags: dict[int, Any]) -> bool:
+    return bool(max(tags.get(258, (1,))) > 8)
+
+
+def require_checksums(path: Path, tags: dict[int, Any]) -> None:
+    """InputError where a strip or tile of deflate has a wrong checksum, which Pillow does not look at."""
+    if tags.get(259) not in DEFLATE:
+        return
+    starts, lengths = (np.atleast_1d(tags.get(tag, tags.get(tiled, ()))) for tag, tiled in ((273, 324), (279, 325)))
+    with open_file(path) as file:
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
+            file.seek(start)
+            try:
+                zlib.decompress(file.read(length))
+            except zlib.error as error:
+                raise damaged(path, "is damaged (a checksum of deflate is wrong)") from error
+
+
+def tiff_pixels(path: Path, tags: dict[int, Any], place: int = 0) -> np.ndarray:
+    """``(H, W, N)`` upright, in the file's own dtype; InputError for damaged data, or what tifffile cannot decode.
+
+    ``place`` is that of the page, ``tags`` are its own.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError("needs tifffile to be read", "pip install tifffile imagecodecs", path) from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every tag that it does not know
+    try:
+        with open_file(path) as content, tifffile.TiffFile(content) as file:
+            page: Any = file.pages[place]
+            if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
+                raise damaged(path, "is damaged (strips are missing)")
+            pixels = np.asarray(page.asarray(maxworkers=1))
+            axes = page.axes
+    except InputError:
+        raise
+    except Exception as error:  # tifffile and each codec raise their own kinds
+        if "imagecodecs" in str(error):
+            what = "is compressed in a way that needs imagecodecs"
+            raise InputError(what, "pip install imagecodecs", path) from error
+        raise unreadable(path, error) from error
+    if axes not in ("YX", "YXS", "SYX"):
+        raise InputError(f"has the axes {axes}, of which images are YX, YXS or SYX", "save each plane as a file", path)
+    pixels = np.moveaxis(pixels, 0, 2) if axes == "SYX" else pixels.reshape(*pixels.shape[:2], -1)
+    pixels = turned(pixels, int(tags.get(274, 1)))
+    return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
+
+
+def tiff_gaps(path: Path, tags: dict[int, Any]) -> np.ndarray | None:
+    """Where GDAL's mask of an image, a page of it or ``NAME.tif.msk``, says that there is nothing, ``(H, W, 1)``."""
+    if MASK_PAGE in tags:
+        return np.logical_not(tiff_pixels(path, {}, tags[MASK_PAGE]).any(2, keepdims=True))
+    if (beside := mask_beside(path)) is not None:
+        return np.logical_not(tiff_pixels(beside, {}).any(2, keepdims=True))
+    return None
+
+
+def mask_beside(path: Path) -> Path | None:
+    """GDAL's mask file of an image, if there is one."""
+    beside = Path(f"{path}.msk")
+    return beside if beside.is_file() else None
+
+
+def tiff_corners(path: Path) -> np.ndarray | None:
+    """First and last corner ``((x, y), (x, y))`` of a GeoTIFF on its map; None where its tags name none."""
+    tags = tiff_tags(path) or {}
+    try:
+        (column, row, _, x, y, _), (width, height, *_) = tags[33922], tags[33550]
+        size = np.array([width, -height], np.float64)
+        first = np.array([x, y], np.float64) - size * (column, row)
+        last = first + size * (int(tags[256]), int(tags[257]))
+    except (KeyError, TypeError, ValueError):  # or it is pinned down at several points
+        return None
+    return np.stack([first, last]) if size.all() else None
