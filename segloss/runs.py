@@ -15,6 +15,7 @@ from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import ignored_in, map_dtype
 from segloss.decisions import Decision, decide, read_decision
+from segloss.encoder_weights import warn_of_old_torch
 from segloss.errors import InputError
 from segloss.files import write_bytes
 from segloss.flags import from_plain_dict, to_plain_dict
@@ -24,7 +25,7 @@ from segloss.iou_rule import IoUDecision
 from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.losses.label_values import names_recipe
-from segloss.models import SegmentationModel, logits_at_size, warn_of_old_torch
+from segloss.models import SegmentationModel, logits_at_size
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import FOLDER_VARIABLE, Used
 from segloss.weight_files import BEST, LAST, SHARED, WEIGHTS, require_whole, weights_file

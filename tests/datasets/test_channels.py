@@ -25,7 +25,7 @@ from segloss.datasets.masks import nodata_doubt, read_mask
 from segloss.datasets.mixing import Mixing
 from segloss.datasets.transforms import EvalTransform, resize_image, train_transform
 from segloss.doctor import examine
-from segloss.doctor.examination import examine_pair
+from segloss.doctor.pairs import examine_pair
 from segloss.errors import InputError
 from segloss.pixel_counts import count_dataset, load_or_count
 from segloss.training.data import training_data

@@ -16,7 +16,7 @@ from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.loading import training_loader
 from segloss.datasets.pairing import Pairing
 from segloss.datasets.tables import CAMVID_11
-from segloss.doctor.examination import examine_pair
+from segloss.doctor.pairs import examine_pair
 from segloss.errors import InputError
 
 SIZE = (90, 120)

@@ -19,7 +19,7 @@ from segloss.datasets import base, build_dataset
 from segloss.datasets.bands import choose_bands
 from segloss.datasets.rows import sliced
 from segloss.datasets.transforms import EvalTransform
-from segloss.doctor.examination import examine_pair
+from segloss.doctor.pairs import examine_pair
 from segloss.errors import InputError
 from segloss.evaluation import mask_source, run_source
 from segloss.evaluation.png_rows import PngRows

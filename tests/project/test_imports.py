@@ -23,7 +23,7 @@ ROWS = [
     },
     {"datasets", "flags", "measures"},
     {"early", "completion", "commands"},
-    {"config", "models", "band_statistics", "weight_files", "hub"},
+    {"config", "models", "band_statistics", "encoder_weights", "weight_files", "hub"},
     {"inference", "kept", "run_folder", "runs", "resume"},
     {"report"},
     {"evaluation"},

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from segloss.encoder_weights import load_encoder_weights
 from segloss.errors import InputError
 from segloss.hub import shared_file
 from segloss.models import (
@@ -22,7 +23,6 @@ from segloss.models import (
     ModelOptions,
     SegmentationModel,
     build_model,
-    load_encoder_weights,
     parameter_count,
 )
 from segloss.weight_files import LAST
