@@ -470,7 +470,7 @@ def test_large_masks_are_examined_as_others_are(tmp_path, capsys, monkeypatch):
     found = []
     for large in (2**26, 64):
         monkeypatch.setattr("segloss.datasets.base.LARGE", large)
-        monkeypatch.setattr("segloss.doctor.examination.LARGE", 64 * 64)
+        monkeypatch.setattr("segloss.doctor.pairs.LARGE", 64 * 64)
         found.append(sorted(examined(root, capsys)[1]))
     assert found[0] == found[1]
     for said in ("its palette shows other", "names 0 as its nodata value", "holds floor, lamp, for which"):
