@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from small_training import SmallRun
 
-import segloss.models
+import segloss.encoder_weights
 from segloss.errors import InputError
 from segloss.files import write_durably
 from segloss.flags import to_plain_dict
@@ -230,7 +230,7 @@ def test_safetensors_of_others_are_no_run(tmp_path):
 
 
 def test_shared_weights_need_no_warning_of_an_old_torch(shared, capsys, monkeypatch):
-    monkeypatch.setattr(segloss.models.torch, "__version__", "2.5.1")
+    monkeypatch.setattr(segloss.encoder_weights.torch, "__version__", "2.5.1")
     load_run(shared)
     assert capsys.readouterr().err == ""
 
@@ -242,7 +242,7 @@ def test_shared_weights_need_no_warning_of_an_old_torch(shared, capsys, monkeypa
     ("version", "warned"), [("2.4.0", True), ("2.9.1+cu128", True), ("2.10.0", False), ("2.14.1+cu130", False)]
 )
 def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, monkeypatch, version, warned):
-    monkeypatch.setattr(segloss.models.torch, "__version__", version)
+    monkeypatch.setattr(segloss.encoder_weights.torch, "__version__", version)
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     load_run(run / LAST)
     printed = capsys.readouterr().err
@@ -252,16 +252,16 @@ def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, 
 
 
 def test_a_run_does_not_warn_of_its_own_checkpoints(run, capsys, monkeypatch):
-    monkeypatch.setattr(segloss.models.torch, "__version__", "2.6.0")
+    monkeypatch.setattr(segloss.encoder_weights.torch, "__version__", "2.6.0")
     monkeypatch.setenv(FOLDER_VARIABLE, str(run))
     load_run(run)
     assert capsys.readouterr().err == ""
 
 
 def test_an_old_torch_is_warned_of_before_it_reads_weights_of_an_encoder(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(segloss.models.torch, "__version__", "2.5.1")
+    monkeypatch.setattr(segloss.encoder_weights.torch, "__version__", "2.5.1")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "w.pth")
-    segloss.models._read_weights(tmp_path / "w.pth")
+    segloss.encoder_weights._read_weights(tmp_path / "w.pth")
     assert f"warning: {tmp_path / 'w.pth'}: a forged checkpoint" in capsys.readouterr().err
 
 
