@@ -2,8 +2,8 @@
 
 Training: random scale, pad with ignored labels, crop, flip, colour; a file of the user's own stands in for scale, flip
 and colour. Evaluation: the image is resized, the labels stay as they are: scores are computed at the label's own
-resolution. Labels are only ever resized by nearest neighbour. Bands other than 8-bit RGB have no colour to turn: their
-contrast and level change.
+resolution. Labels are only ever resized by nearest neighbour, about the centres of pixels, as images are. Bands other
+than 8-bit RGB have no colour to turn: their contrast and level change.
 """
 
 import os
@@ -92,24 +92,32 @@ def train_transform(
 
 
 class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
-    """Random scale that leaves each side at least one pixel, as :func:`resize_image` does."""
+    """Random scale of image and labels about the centres of their pixels, each side at least one pixel."""
 
     def apply(self, img: np.ndarray, scale: float, **params: Any) -> np.ndarray:
-        if min(img.shape[:2]) * scale >= 1:
-            scaled: np.ndarray = super().apply(img, scale, **params)
-            return scaled
         return resize_image(img, scale)
 
     def apply_to_mask(self, mask: np.ndarray, scale: float, **params: Any) -> np.ndarray:
-        if min(mask.shape[:2]) * scale >= 1:
-            scaled: np.ndarray = super().apply_to_mask(mask, scale, **params)
-            return scaled
-        return resize_image(mask, scale, cv2.INTER_NEAREST)
+        return resize_labels(mask, scale)
 
 
 def _scale(low: float, high: float) -> RandomScale:
-    # It adds 1 to what it draws.
-    return RandomScale((low - 1, high - 1), interpolation=cv2.INTER_LINEAR, area_for_downscale="image", p=1)
+    return RandomScale((low - 1, high - 1), p=1)  # it adds 1 to what it draws
+
+
+# Of albumentations, that resize masks; others look up the pixel on which a turned or bent centre lies by themselves.
+RESIZING = (
+    *(A.CropAndPad, A.LongestMaxSize, A.RandomResizedCrop, A.RandomScale, A.RandomSizedBBoxSafeCrop),
+    *(A.RandomSizedCrop, A.Resize, A.SmallestMaxSize),
+)
+
+
+def _take_nearest(step: Any) -> None:
+    """Labels by nearest neighbour in a step and the steps inside it, about the centres of pixels where they resize."""
+    if hasattr(step, "mask_interpolation"):
+        step.mask_interpolation = cv2.INTER_NEAREST_EXACT if isinstance(step, RESIZING) else cv2.INTER_NEAREST
+    for inner in getattr(step, "transforms", ()):
+        _take_nearest(inner)
 
 
 class TrainTransform:
@@ -125,7 +133,8 @@ class TrainTransform:
     """
 
     def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None, bands: Bands = RGB):
-        self.compose = A.Compose(steps, mask_interpolation=cv2.INTER_NEAREST)
+        self.compose = A.Compose(steps)
+        _take_nearest(self.compose)
         self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
@@ -360,16 +369,32 @@ class EvalTransform:
         return resize_image(image, self.image_scale), labels
 
 
-def resize_image(image: np.ndarray, factor: float, interpolation: int | None = None) -> np.ndarray:
-    """``(H, W, N)`` or ``(H, W)`` resized by ``factor``, each side at least one pixel.
-
-    The interpolation is OpenCV's; default: the area's average when shrinking, else linear.
-    """
+def resize_image(image: np.ndarray, factor: float) -> np.ndarray:
+    """``(H, W, N)`` resized by ``factor``: the area's average when shrinking, else linear."""
     if factor == 1:
         return image
-    height, width = image.shape[:2]
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    if interpolation is None:
-        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, size, interpolation=interpolation)
-    return resized.reshape(*size[::-1], *image.shape[2:])  # of one band OpenCV drops the axis
+    size = _resized(image, factor)
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    return resized.reshape(*size, *image.shape[2:])  # of one band OpenCV drops the axis
+
+
+def resize_labels(labels: np.ndarray, factor: float) -> np.ndarray:
+    r"""``(H, W)`` resized by ``factor``: each pixel is that of the label on which its centre lies.
+
+    .. math::
+        k(i) = \left\lfloor \left(i + \tfrac{1}{2}\right) \frac{H}{h} \right\rfloor
+
+    of h rows out of H. OpenCV's ``INTER_NEAREST`` has floor(i H / h), whose labels lie half a pixel below and right of
+    the image's pixels, which are resized about their centres.
+    """
+    if factor == 1:
+        return labels
+    for axis, made in enumerate(_resized(labels, factor)):
+        labels = labels.take((2 * np.arange(made) + 1) * labels.shape[axis] // (2 * made), axis)
+    return labels
+
+
+def _resized(image: np.ndarray, factor: float) -> tuple[int, int]:
+    """(H, W) of an image resized by ``factor``, each side at least one pixel."""
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return height, width

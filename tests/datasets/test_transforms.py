@@ -1,8 +1,10 @@
 """Augmentation and samplers: labels stay labels, and a sample is a function of (seed, epoch, index)."""
 
 import copy
+import math
 import pickle
 import random
+from fractions import Fraction
 from itertools import pairwise
 from typing import get_args
 
@@ -18,7 +20,16 @@ from hypothesis import strategies as st
 from segloss.datasets import build_dataset
 from segloss.datasets.base import Color
 from segloss.datasets.loading import EpochSampler, collate_samples, evaluation_loader, training_loader
-from segloss.datasets.transforms import COLORS, EvalTransform, read_augmentations, resize_image, train_transform
+from segloss.datasets.transforms import (
+    COLORS,
+    EvalTransform,
+    RandomScale,
+    TrainTransform,
+    read_augmentations,
+    resize_image,
+    resize_labels,
+    train_transform,
+)
 from segloss.errors import InputError
 
 IGNORED = 255
@@ -480,6 +491,59 @@ def test_evaluation_takes_images_without_labels():
     image, labels = EvalTransform(0.5)(np.zeros((20, 30, 3), np.uint8), None, (0, 0))
     assert image.shape == (10, 15, 3)
     assert labels is None
+
+
+@pytest.mark.parametrize("factor", [0.31, 0.5, 0.75, 1, 1.37, 2, 3.9])
+def test_each_label_is_that_on_which_its_centre_lies(factor):
+    labels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+    resized = resize_labels(labels, factor)
+    assert resized.dtype == labels.dtype
+    assert resized.shape == resize_image(np.zeros((37, 53, 3), np.uint8), factor).shape[:2]
+    rows, columns = (
+        [math.floor((i + Fraction(1, 2)) * Fraction(whole, made)) for i in range(made)]
+        for whole, made in zip(labels.shape, resized.shape, strict=True)
+    )
+    np.testing.assert_array_equal(resized, labels[np.ix_(rows, columns)])
+
+
+STEPS_THAT_MOVE = """
+RandomScale: {scale_limit: 0.5, p: 1}
+LongestMaxSize: {max_size: [101, 77, 150], p: 1}
+SmallestMaxSize: {max_size: [70, 100], p: 1}
+Resize: {height: 71, width: 101, p: 1}
+RandomResizedCrop: {size: [80, 110], scale: [0.6, 1], p: 1}
+RandomSizedCrop: {min_max_height: [60, 90], size: [75, 99], p: 1}
+CropAndPad: {percent: [-0.1, 0.1], p: 1}
+Affine: {scale: [0.6, 1.4], rotate: [-30, 30], p: 1}
+Perspective: {p: 1}
+GridDistortion: {p: 1}
+ElasticTransform: {alpha: 20, sigma: 8, p: 1}
+OpticalDistortion: {p: 1}
+OneOf: {transforms: [Resize: {height: 71, width: 101}]}
+"""
+
+
+@pytest.mark.parametrize("step", ["", *STEPS_THAT_MOVE.strip().splitlines()])
+def test_labels_stay_where_their_image_is(tmp_path, step):
+    """Centres of gravity of a square in image and labels, in pixels of what comes out; they were 0.5 apart."""
+    (tmp_path / "steps.yaml").write_text(f"- {step}\n")
+    steps = read_augmentations(tmp_path / "steps.yaml") if step else [RandomScale((-0.25, 0.6), p=1)]  # the default's
+    transform = TrainTransform(steps, 0)
+    draw, apart = np.random.default_rng(0), []
+    for key in range(60):
+        top, left = draw.integers(30, 45), draw.integers(30, 65)
+        labels = np.zeros((90, 120), np.uint8)
+        labels[top : top + 11, left : left + 13] = 1
+        image, labels = transform(np.repeat(255 * labels[..., None], 3, 2), labels, (key,))
+        if (labels == 1).sum() > 20:
+            apart.append(centre(labels == 1) - centre(image[..., 0] / 255))
+    assert len(apart) > 50
+    assert np.abs(np.mean(apart, 0)).max() < 0.12
+
+
+def centre(weights: np.ndarray) -> np.ndarray:
+    places = np.indices(weights.shape)
+    return (places * weights).sum((1, 2)) / weights.sum()
 
 
 def test_shrinking_averages_areas():
