@@ -1,8 +1,10 @@
 """Frozen dataclasses as command-line flags, YAML files and plain dictionaries. Knows no option by its name."""
 
+import os
+import re
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -22,6 +24,7 @@ from segloss.synonyms import meant_flag, meant_value
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 WORDS[Mapping] = "options, as {name: value}"
 METAVARS = {int: "N", float: "X", str: "NAME"}
+OCTAL = re.compile(r"[-+]?0[0-7_]+")  # of YAML 1.1; the command line counts them by ten
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bo
         expected, fits: what a value must be, in words and as a test.
         flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
             as it is stored; ``of``, the modes of the command that read it; ``was``, earlier names and what to write
-            instead; ``bare``, given as a word without the flag too, in the order of declaration.
+            instead; ``bare``, given as a word without the flag too, in the order of declaration; ``path``, a file or
+            folder, read by :func:`meant_path`.
     """
     default = Frozen(default) if isinstance(default, dict) else default
     metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
@@ -214,8 +218,34 @@ def _as(key: Key, value: Any) -> Any:
     return key.form["canonical"](made) if "canonical" in key.form and key.kind is str else made
 
 
+def meant_path(text: str, flag: str, where: str | Path | None = None) -> str:
+    """A path as a shell would have read it: in a file, and behind ``--flag=``, ``~`` and ``$NAME`` stand as written.
+
+    What is there by the very name that is written stays it, up to the last part with a ``$``.
+
+    Raises:
+        InputError: an address such as ``s3://``, or a variable that is not set.
+    """
+    if re.match(r"(?!hf:)[A-Za-z][\w+.-]+://", text):  # that of the hub is looked at where it is fetched
+        what = f"{flag} must be a path of this machine, got {text}"
+        raise InputError(what, "give a folder or file here, such as where that is mounted", where)
+    path = text
+    if text.startswith("~"):
+        with suppress(RuntimeError):  # there is no such user
+            path = str(Path(text).expanduser())
+    parts = Path(path).parts
+    last = max((i for i, part in enumerate(parts) if "$" in part), default=None)
+    if last is None or Path(*parts[: last + 1]).exists():
+        return path
+    for name in re.findall(r"\$(\w+|\{[^}]*\})", path):
+        if (variable := name.strip("{}")) not in os.environ:
+            what = f"{flag} {text} names ${variable}, which is not set"
+            raise InputError(what, "set it, or make the folder that is really called so first", where)
+    return os.path.expandvars(path)
+
+
 class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Plain YAML that refuses a key given twice, and reads 1:00:00 as text; to YAML 1.1 it is a number of base 60."""
+    """Plain YAML that refuses a key given twice, and reads 1:00:00 and 010 as text, to YAML 1.1 of base 60 and 8."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -230,7 +260,7 @@ class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no ty
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
         is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        return "tag:yaml.org,2002:str" if is_number and ":" in value else tag
+        return "tag:yaml.org,2002:str" if is_number and (":" in value or OCTAL.fullmatch(value)) else tag
 
 
 def yaml_value(text: str, where: str) -> Any:
@@ -294,10 +324,14 @@ def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
     return kind(**held, **{holder: Frozen(options) for holder, options in spreads.items()})
 
 
-def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
-    """A YAML file of options; InputError if it is something else, or holds a key twice."""
+def read_options_file(path: Path, where: str | Path, texts: Collection[str] = ()) -> dict[str, Any]:
+    """A YAML file of options; InputError if it is something else, or holds a key twice.
+
+    Args:
+        texts: options whose values are as they are written, as on the command line; to YAML 001 is 1, and no a switch.
+    """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _OptionsLoader)
+        values = _loaded(path.read_text(encoding="utf-8"), texts)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=where) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -305,6 +339,19 @@ def read_options_file(path: Path, where: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"expected options, one 'name: value' a line, got {values!r:.60}", where=where)
     return values
+
+
+def _loaded(text: str, texts: Collection[str]) -> Any:
+    loader = _OptionsLoader(text)
+    try:
+        node = loader.get_single_node()
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            for part in [value, *value.value] if isinstance(value, yaml.SequenceNode) else [value]:
+                if key.value in texts and isinstance(part, yaml.ScalarNode) and not part.tag.endswith(":null"):
+                    part.tag = "tag:yaml.org,2002:str"
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 # ---- the command line
@@ -340,8 +387,20 @@ def given_names(kind: type[Options], prog: str, argv: Sequence[str] | None = Non
 
 def _layers(kind: type[Options], given: "Given") -> list[Mapping[str, Any]]:
     """What files and flags hold, fitted; the later wins."""
-    of_files = [_read(kind, read_options_file(path, where), where) for where, path in given.files.items()]
-    return [*of_files, _read(kind, given.values, None), *given.parts]
+    texts = [key.name for key in keys_of(kind) if key.kind is str]
+    of_files = [_given(kind, read_options_file(path, where, texts), where) for where, path in given.files.items()]
+    return [*of_files, _given(kind, given.values, None), *given.parts]
+
+
+def _given(kind: type[Options], values: Mapping[str, Any], where: str | None) -> dict[str, Any]:
+    """What a user has written, fitted. Not what was saved: of another machine it may have paths that this has not."""
+    found = _read(kind, values, where)
+    for key in keys_of(kind):
+        if key.form.get("path") and found.get(key.name):
+            held = found[key.name]
+            made = tuple(meant_path(path, key.flag, where) for path in (held if key.many else [held]))
+            found[key.name] = made if key.many else made[0]
+    return found
 
 
 def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -> None:
@@ -392,7 +451,7 @@ def read_words(parser: ArgumentParser, keys: Sequence[Key], argv: Sequence[str] 
         near = get_close_matches(unknown[0].split("=")[0].replace("_", "-"), [key.flag for key in keys], 1, 0.75)
         cure = f"did you mean {near[0]}? see" if near else "see"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}", f"{cure} {parser.prog} --help")
-    files = {f"--config {file}": Path(file) for file in given.pop("config", ())}
+    files = {f"--config {file}": Path(meant_path(file, "--config")) for file in given.pop("config", ())}
     printed = given.pop("print_config", False)
     parts = []
     for flag in [word for word in given if word.startswith("--")]:

@@ -142,7 +142,7 @@ class ModelOptions(Options):
     arch: Architecture = option("unet", "architecture")
     encoder: str = option("resnet34", "an encoder of smp; tu-NAME for timm's", canonical=str.lower)
     encoder_weights: str = option(
-        "none", "none, imagenet (downloads), or a .safetensors or .pth file, or a run of segloss"
+        "none", "none, imagenet (downloads), or a .safetensors or .pth file, or a run of segloss", path=True
     )
     frozen_batch_norm: FrozenNorms = option("none", "batch norms whose weights and statistics stay as they are")
     auxiliary: float = option(

@@ -22,7 +22,7 @@ class AugmentationOptions(Options):
     )
     color: Color = option("light", "random colour changes")
     augmentations: str | None = option(
-        None, "albumentations pipeline in YAML instead of random scale, flip and colour", metavar="FILE"
+        None, "albumentations pipeline in YAML instead of random scale, flip and colour", metavar="FILE", path=True
     )
     guided_crops: float = option(0.0, "share of training crops placed around a pixel of a rare class", *SHARE)
     cat_max_ratio: float = option(

@@ -47,13 +47,15 @@ class DataOptions(Options):
     """Data set, and where it lies: --dataset camvid --data-path data/CamVid"""
 
     dataset: str = option("camvid", DATASET_HELP, names=DATASETS)
-    data_path: str | None = option(None, "folder of the data set; hf: a file or a name on the hub too", metavar="DIR")
+    data_path: str | None = option(
+        None, "folder of the data set; hf: a file or a name on the hub too", metavar="DIR", path=True
+    )
     classes: int | None = option(None, CLASSES_HELP)
     val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
     image_column: str = option("image", OPTIONS_HELP["image_column"])
     label_column: str = option("label", OPTIONS_HELP["label_column"])
     subset: str | None = option(None, OPTIONS_HELP["subset"])
-    class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE")
+    class_file: str | None = option(None, OPTIONS_HELP["class_file"], metavar="FILE", path=True)
     streaming: bool = option(False, OPTIONS_HELP["streaming"])
     channels: int | None = option(None, CHANNELS_HELP, *AT_LEAST_ONE)
     fold: str | None = option(None, FOLD_HELP, expected=FOLD_EXPECTED, fits=is_fold, metavar="K/N")
@@ -94,12 +96,13 @@ PREDICTIONS_HELP = "folders of predicted masks or probability maps"
 class PairOptions(Options):
     """What masks hold: --predictions masks/A --labels masks/true --class-table cityscapes --label-ids trainIds"""
 
-    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS)
+    labels: str | None = option(None, "of --predictions: folder of the true masks", metavar="DIR", of=MASKS, path=True)
     class_table: str | None = option(
         None,
         f"of --predictions: {', '.join(TABLES)} or a class file; default: the one at the labels",
         metavar="NAME|FILE",
         of=MASKS,
+        path=True,
     )
     label_ids: str = option(
         "auto",

@@ -60,27 +60,31 @@ class ScoredOptions(Options):
         (),
         "run folders, checkpoint files, folders that were given away, hf:OWNER/NAME, or demo, which ships",
         metavar="RUN",
+        path=True,
     )
-    predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR")
+    predictions: tuple[str, ...] = option((), f"or {PREDICTIONS_HELP}", metavar="DIR", path=True)
     images: str | None = option(
         None,
         "of --checkpoint: predict an image or a folder of them instead of scoring; of --predictions: the photographs "
         "that their masks are of, to show on the page",
         metavar="DIR|FILE",
+        path=True,
     )
     ensemble: bool = option(False, "the runs together: the mean of their posteriors", of=SEEN)
     names: tuple[str, ...] = option((), "of the runs or folders, in tables and files")
     dataset: str | None = option(
         None, f"{DATASET_HELP}; default: the one the run was trained on", names=DATASETS, of=RUNS
     )
-    data_path: str | None = option(None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS)
+    data_path: str | None = option(
+        None, "folder of the data set; default: the run's", metavar="DIR", of=RUNS, path=True
+    )
     split: str = option("test", "train, val or test", canonical=split_name, of=RUNS)
     classes: int | None = option(None, f"{CLASSES_HELP}; default: the run's", of=RUNS)
     val_share: float | None = option(None, f"{VAL_SHARE_HELP}; default: the run's", *BETWEEN, of=RUNS)
     image_column: str | None = option(None, f"{OPTIONS_HELP['image_column']}; default: the run's", of=RUNS)
     label_column: str | None = option(None, f"{OPTIONS_HELP['label_column']}; default: the run's", of=RUNS)
     subset: str | None = option(None, f"{OPTIONS_HELP['subset']}; default: the run's", of=RUNS)
-    class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS)
+    class_file: str | None = option(None, "hf: class file; default: the run's", metavar="FILE", of=RUNS, path=True)
     streaming: bool | None = option(None, f"{OPTIONS_HELP['streaming']}; default: the run's", of=RUNS)
     fold: str | None = option(
         None, f"{FOLD_HELP}; default: the run's", metavar="K/N", of=RUNS, expected=FOLD_EXPECTED, fits=is_fold
@@ -95,7 +99,11 @@ class ScoredOptions(Options):
         fits=lambda text: text is None or _is_shard(text),
     )
     merge: tuple[str, ...] = option(
-        (), "score nothing, but take what --shard left in these stores, or folders of them", metavar="STORE", of=SCORED
+        (),
+        "score nothing, but take what --shard left in these stores, or folders of them",
+        metavar="STORE",
+        of=SCORED,
+        path=True,
     )
 
 
@@ -114,6 +122,7 @@ class MaskOptions(PairOptions):
         "of --predictions: a run's pixel_counts.json, whose order makes head, middle and tail",
         metavar="FILE",
         of=MASKS,
+        path=True,
     )
 
 
@@ -212,7 +221,7 @@ class OutputOptions(Options):
         3, "images on the page of each kind (worst, rarest class, best)", *AT_LEAST_ONE, of=SCORED
     )
     output_dir: str | None = option(
-        None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR"
+        None, "folder for the results; default: RUN/eval-SPLIT, or runs/eval-TIME", metavar="DIR", path=True
     )
 
 

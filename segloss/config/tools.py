@@ -39,8 +39,10 @@ class FrequencyConfig(DataOptions):
     )
     label_value_options: Mapping[str, Any] = spread(OUTLYING_OPTIONS, canonical=str.lower)
     recipes: bool = option(False, "print label values and class weights by every recipe")
-    json: str | None = option(None, "write all statistics, co-occurrence too, into this file", metavar="FILE")
-    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE")
+    json: str | None = option(
+        None, "write all statistics, co-occurrence too, into this file", metavar="FILE", path=True
+    )
+    output: str | None = option(None, "draw the class table into this PNG", metavar="FILE", path=True)
 
     def validate(self) -> None:
         require_splits(self.dataset, self.split)
@@ -50,11 +52,13 @@ class FrequencyConfig(DataOptions):
 class DoctorConfig(DataOptions, PairOptions):
     """``python -m segloss.doctor --check sample --output doctor.html``: look for what is wrong with a data set."""
 
-    predictions: tuple[str, ...] = option((), f"look at {PREDICTIONS_HELP}, and at --labels instead", metavar="DIR")
+    predictions: tuple[str, ...] = option(
+        (), f"look at {PREDICTIONS_HELP}, and at --labels instead", metavar="DIR", path=True
+    )
     check: Literal["all", "sample"] = option("all", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
     overlays: int = option(6, "pictures of each split on the page", *COUNT)
-    output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html")
+    output: str | None = option(None, "write a page with findings and overlays", metavar="FILE.html", path=True)
 
     def validate(self) -> None:
         if self.predictions and self.labels is None:
@@ -75,23 +79,27 @@ class PlanConfig(DataOptions):
     cores: int | None = option(None, "of the machine that will train; default: those of this one", *AT_LEAST_ONE)
     memory_gib: float | None = option(None, "its memory; default: that of this one", *POSITIVE)
     gpu_memory_gib: float | None = option(None, "that of its GPU, 0: none; default: that of this one's", *NOT_NEGATIVE)
-    output: str = option("plan.yaml", "file to write, for train_seg.py --config", metavar="FILE")
+    output: str = option("plan.yaml", "file to write, for train_seg.py --config", metavar="FILE", path=True)
 
 
 @dataclass(frozen=True)
 class RasteriseConfig(Options):
     """``python -m segloss.rasterise SOURCE OUT``: masks and a class file from outlines (COCO, LabelMe, CVAT, YOLO)."""
 
-    source: str = option("", "folder or file of outlines", metavar="SOURCE", bare=True)
-    out: str = option("", "folder to write: images/, masks/, classes.yaml", metavar="OUT", bare=True)
+    source: str = option("", "folder or file of outlines", metavar="SOURCE", bare=True, path=True)
+    out: str = option("", "folder to write: images/, masks/, classes.yaml", metavar="OUT", bare=True, path=True)
     format: Literal["auto", "coco", "labelme", "cvat", "yolo"] = option("auto", "what SOURCE holds")
-    image_dir: str | None = option(None, "where the images lie; default: the folder of SOURCE", metavar="DIR")
+    image_dir: str | None = option(
+        None, "where the images lie; default: the folder of SOURCE", metavar="DIR", path=True
+    )
     images: Literal["link", "copy"] = option("link", "how they come into OUT")
     on_top: Literal["smaller", "later"] = option(
         "smaller", "where annotations overlap: the smaller one, or the later in the file (CVAT: of higher z_order)"
     )
     unlabelled: Literal["background", "ignore"] = option("background", "what pixels without annotation are")
-    class_table: str | None = option(None, "class file with names and ids; default: those of SOURCE", metavar="FILE")
+    class_table: str | None = option(
+        None, "class file with names and ids; default: those of SOURCE", metavar="FILE", path=True
+    )
     crowds: Literal["auto", "draw", "ignore"] = option(
         "auto", "COCO's crowds; auto: ignore, but refuse where they may be brush masks, which CVAT exports so"
     )
@@ -110,12 +118,13 @@ class RasteriseConfig(Options):
 class ExportConfig(Options):
     """``python -m segloss.export --checkpoint runs/demo --output demo.onnx``: a trained run as a file or folder."""
 
-    checkpoint: str = option("", RUN_HELP, metavar="RUN")
-    output: str = option("model.onnx", "the ONNX file to write", metavar="FILE")
+    checkpoint: str = option("", RUN_HELP, metavar="RUN", path=True)
+    output: str = option("model.onnx", "the ONNX file to write", metavar="FILE", path=True)
     hub: str | None = option(
         None,
         "write a folder to give away instead: safetensors, JSON and a model card, as Hugging Face's hub takes them",
         metavar="FOLDER",
+        path=True,
     )
     half: bool = option(False, "of --hub: weights in float16, half the size")
     decision: tuple[str, ...] = option(
@@ -140,7 +149,7 @@ class ExportConfig(Options):
 class DemoConfig(Options):
     """``python -m segloss.demo RUN --port 8000``: a page that shows what a run makes of an image."""
 
-    run: str = option("", RUN_HELP, metavar="RUN", bare=True)
+    run: str = option("", RUN_HELP, metavar="RUN", bare=True, path=True)
     port: int = option(8000, "of the page; 0: any that is free", "in 0..65535", lambda port: 0 <= port < 2**16)
     host: str = option("127.0.0.1", "address to serve at; the default is for this machine alone", metavar="ADDRESS")
     accelerator: Accelerator = option("auto", "where the network runs")

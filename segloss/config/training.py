@@ -57,7 +57,7 @@ class RunOptions(Options):
     plan: Literal["none", "auto"] = option(
         "none", "auto: options that are not given are those of python -m segloss.plan"
     )
-    output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR")
+    output_dir: str | None = option(None, "run folder; default: runs/DATASET-ARCH-LOSS-TIME", metavar="DIR", path=True)
     logger: tuple[LoggerName, ...] = option((), "record the run there too, beside TensorBoard", metavar="NAME")
     check: Check = option("sample", CHECK_HELP)
     show_bands: tuple[int, ...] = option((), SHOW_HELP, *SHOWN, metavar="BAND")
@@ -68,7 +68,7 @@ class RunOptions(Options):
     resume: bool = option(False, "go on with the run in --output-dir")
     override: bool = option(False, "with --resume: go on with other options than the run began with")
     init_from: str | None = option(
-        None, "begin with the weights of another run; of its classes those of the same name", metavar="RUN"
+        None, "begin with the weights of another run; of its classes those of the same name", metavar="RUN", path=True
     )
 
     def validate(self) -> None:

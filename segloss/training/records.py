@@ -15,6 +15,14 @@ from segloss.errors import InputError
 PROJECT = "segloss"
 
 
+class _Board(TensorBoardLogger):
+    """Writes where it is told to; Lightning's own reads a ``$NAME`` within."""
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.root_dir)
+
+
 def build_loggers(names: tuple[LoggerName, ...], folder: Path) -> list[Logger]:
     """TensorBoard's into the run folder, then the others, under the run's name and in the project ``segloss``.
 
@@ -32,7 +40,7 @@ def build_loggers(names: tuple[LoggerName, ...], folder: Path) -> list[Logger]:
         "mlflow": ("MLFlowLogger", {"experiment_name": PROJECT, "run_name": folder.name, "tracking_uri": store}),
         "comet": ("CometLogger", {"project": PROJECT, "name": folder.name, "experiment_key": key.ljust(32, "0")}),
     }
-    found: list[Logger] = [TensorBoardLogger(folder, name="tensorboard", version="")]
+    found: list[Logger] = [_Board(folder, name="tensorboard", version="")]
     for name in names:
         kind, given = options[name]
         try:

@@ -42,6 +42,7 @@ def build_trainer(config: TrainConfig, precision: str, folder: Path, console: Co
         InputError: an option that Lightning does not have or that cannot be, or a device that is not there.
     """
     check_trainer_options(config)
+    folder = folder.absolute()  # of others Lightning would read ~ and $NAME
     quieten_lightning()
 
     def say(line: str) -> None:

@@ -294,6 +294,87 @@ def test_a_time_is_the_text_that_was_written(tmp_path, time):
         assert parse_train_config(["--config", str(tmp_path / "kept.yaml")]) == config
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        *(
+            (f"output_dir: {text}", ["--output-dir", text])
+            for text in ("001", "0x10", "1.10", "2024_01_01", "2024-01-01")
+        ),
+        *((f"subset: {text}", ["--subset", text]) for text in ("010", "no", "1e3", "off")),
+        ("label_values: [1, 2.50]", ["--label-values", "1", "2.50"]),
+        ("logger: []", []),
+        ("seed: 010", ["--seed", "010"]),
+        ("batch_size: 0x10", ["--batch-size", "16"]),
+        ("subset: null", []),
+    ],
+)
+def test_a_text_in_a_file_is_what_it_is_on_the_command_line(tmp_path, line, words):
+    (tmp_path / "own.yaml").write_text(line)
+    assert parse_train_config(["--config", str(tmp_path / "own.yaml")]) == parse_train_config(words)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Home, a variable, and folders that are really called ``$OWN`` and ``~``."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OWN", "own")
+    monkeypatch.delenv("UNSET", raising=False)
+    for name in ("home", "$OWN", "a/~/$UNSET"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/runs/a", "HERE/home/runs/a"),
+        ("~nobody-at-all/a", "~nobody-at-all/a"),
+        ("HERE/a/~/b", "HERE/a/~/b"),
+        ("HERE/a/~/$UNSET/b", "HERE/a/~/$UNSET/b"),
+        ("$OWN/b", "$OWN/b"),
+        ("runs/$OWN", "runs/own"),
+        ("runs/${OWN}-1", "runs/own-1"),
+        ("~/$OWN", "HERE/home/own"),
+        ("runs/a$", "runs/a$"),
+        ("runs/a/", "runs/a/"),
+    ],
+)
+def test_a_path_is_read_as_a_shell_would(home, given, meant):
+    given, meant = (text.replace("HERE", str(home)) for text in (given, meant))
+    (home / "own.yaml").write_text(f"output_dir: {given}\n")
+    assert parse_train_config([f"--output-dir={given}"]).output_dir == meant
+    assert parse_train_config(["--config", "own.yaml"]).output_dir == meant
+    if given.startswith("~/"):
+        (home / "home/own.yaml").write_text("seed: 7\n")
+        assert parse_train_config(["--config=~/own.yaml"]).seed == 7
+        assert from_plain_dict(TrainConfig, {"data_path": given}).data_path == given  # saved elsewhere
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("s3://bucket/run", "must be a path of this machine, got s3://bucket/run; give a folder or file here"),
+        ("$UNSET/run", "$UNSET/run names $UNSET, which is not set; set it, or make the folder"),
+        ("runs/${UNSET}", "runs/${UNSET} names $UNSET, which is not set"),
+    ],
+)
+def test_a_path_that_cannot_be_meant_is_refused(home, given, message):
+    for name in ("output_dir", "data_path", "init_from"):
+        (home / "own.yaml").write_text(f"{name}: {given}\n")
+        assert refusal([flag(name), given]).startswith(f"{flag(name)} {message}"[:30])
+        assert f"--config own.yaml: {flag(name)} {message}" in refusal(["--config", "own.yaml"])
+
+
+def test_every_option_that_is_a_file_or_folder_says_so():
+    paths = {"DIR", "FILE", "FILE.html", "DIR|FILE", "NAME|FILE", "RUN", "STORE", "FOLDER", "SOURCE", "OUT"}
+    for kind in KINDS.values():
+        for key in keys_of(kind):
+            is_path = key.form.get("metavar") in paths or key.name == "encoder_weights"
+            assert bool(key.form.get("path")) == is_path, (kind, key.name)
+
+
 def test_of_two_files_the_later_wins(tmp_path):
     for name, lr in (("a", 0.1), ("b", 0.2)):
         (tmp_path / name).write_text(f"lr: {lr}\n")

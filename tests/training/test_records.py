@@ -71,6 +71,16 @@ def test_tensorboard_shows_nothing_of_a_process_that_was_killed_before_its_first
     assert shown.step == run.trainer.global_step
 
 
+@pytest.mark.parametrize("name", ["~/run", "$OWN/run"])
+def test_a_run_is_in_one_place_whatever_it_is_called(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OWN", "own")
+    SmallRun(Path(name)).fit()
+    assert {path.name for path in Path(name).iterdir()} == {"checkpoints", "history.csv", "tensorboard"}
+    assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
+
+
 def test_a_run_and_its_continuation_are_one_to_wandb(tmp_path, monkeypatch):
     monkeypatch.setattr(lightning.pytorch.loggers, "WandbLogger", Service)
     first, again, other = (build_loggers(("wandb",), tmp_path / name)[1].options for name in ("a", "a", "b"))
