@@ -40,6 +40,11 @@ def write_durably(path: Path, write: Callable[[BinaryIO], object], previous: Pat
         if previous is not None and path.is_file():
             path.replace(previous)
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        of_disk = _error_of_disk(error)
+        if of_disk is None or (of_disk is error and of_disk.filename):
+            raise
+        raise OSError(of_disk.errno, of_disk.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     if hasattr(os, "O_DIRECTORY"):  # the new names, too; Windows cannot
@@ -48,6 +53,13 @@ def write_durably(path: Path, write: Callable[[BinaryIO], object], previous: Pat
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _error_of_disk(error: BaseException | None) -> OSError | None:
+    """What torch's writer has met before it says that its archive is not whole."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def write_text(path: Path, text: str) -> None:

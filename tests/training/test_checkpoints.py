@@ -101,6 +101,20 @@ def test_a_full_disk_is_an_error_of_the_system():
         file.flush()
 
 
+def test_a_full_disk_is_one_where_torch_says_something_else(checkpoint):
+    """Its writer answers with an error of its own, for the archive is not whole."""
+
+    def full(file):
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 77320000 vs 77319888")
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_durably(checkpoint, full)
+    assert raised.value.filename == str(checkpoint)
+
+
 def test_a_killed_write_leaves_the_old_file_and_its_rubbish_is_cleared_by_the_next(checkpoint):
     before = checkpoint.read_bytes()
     child = os.fork()
