@@ -41,7 +41,12 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.training.announce import announce
     from segloss.training.data import SegmentationData, prepare_training, training_data
     from segloss.training.last_layer import start_bias
-    from segloss.training.lightning_options import batches_of_epoch, require_shared_norms, unused_trainer_options
+    from segloss.training.lightning_options import (
+        batches_of_epoch,
+        require_shared_norms,
+        unused_trainer_options,
+        validated_images,
+    )
     from segloss.training.processes import require_processes
     from segloss.training.reported import require_monitored
     from segloss.training.task import SegmentationTask
@@ -86,7 +91,10 @@ def train(argv: Sequence[str] | None = None) -> None:
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))[0]
         for dataset in splits.all[1:]
     ]
-    require_monitored(config.monitor, classes.names, of_others[0].pixels, counts.complete.pixels)
+    looked_at, pixels = validated_images(config, len(splits.val), trainer), of_others[0].pixels
+    if limited := looked_at < len(splits.val):
+        pixels = tuple(image_histograms(splits.val)[0][:looked_at, :-1].sum(0).tolist())
+    require_monitored(config.monitor, classes.names, pixels, counts.complete.pixels, limited=limited)
     if config.check != "off":
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())

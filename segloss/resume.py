@@ -38,6 +38,7 @@ _FIXED_ON_RESUME = (
 _LEARNT_OF_TRAINER = (
     *("accumulate_grad_batches", "overfit_batches", "sync_batchnorm"),
     *("gradient_clip_val", "gradient_clip_algorithm"),
+    *("limit_train_batches", "limit_val_batches"),  # the length of the schedule; what best.ckpt is chosen on
 )
 
 
@@ -51,6 +52,12 @@ def used_so_far(config: TrainConfig) -> Used:
     given_up = config.crop_size is None and read_config_file(folder / CONFIG)["crop_size"] is not None
     crop_size = None if given_up else config.crop_size or used.crop_size
     return replace(used, crop_size=crop_size, precision=precision)
+
+
+def given_to_trainer(config: Mapping[str, Any], name: str) -> Any:
+    """An option of Lightning as two runs are compared by it; of batches 1 is one, and 1.0, as none at all, is all."""
+    value = config["trainer"].get(name)
+    return repr(1.0 if value is None else value) if name.startswith("limit_") else value
 
 
 def _saved(folder: Path) -> Used:
@@ -120,7 +127,7 @@ def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     ]
     new_head = ["auxiliary"] if now["auxiliary"] and not saved["auxiliary"] else []
     fixed = [name for name in changed if name in (*_FIXED_ON_RESUME, *new_head)]
-    of_trainer = [name for name in _LEARNT_OF_TRAINER if now["trainer"].get(name) != saved["trainer"].get(name)]
+    of_trainer = [name for name in _LEARNT_OF_TRAINER if given_to_trainer(now, name) != given_to_trainer(saved, name)]
     differences = [
         *(f"{flag_of(name)} was {saved[name]} in {where} and is {now[name]} now" for name in fixed or changed),
         *(

@@ -32,17 +32,19 @@ class AveragedWeights(Callback):
     Attributes:
         average: of the tensors of the network by name; those of whole numbers are not averaged.
         seen: n.
+        validated: n in the last validation of an average.
         swapped: the network holds the average, and ``average`` the weights of the training: during a validation.
     """
 
     def __init__(self, decay: float, first_epoch: int = 0, share: float = 0.0):
         self.decay, self.first_epoch, self.share = decay, first_epoch, share
         self.average: dict[str, Tensor] = {}
-        self.seen = self.step = 0
+        self.seen = self.step = self.validated = 0
         self.swapped = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen, "step": self.step, "decay": self.decay, "first_epoch": self.first_epoch}
+        how = {"decay": self.decay, "first_epoch": self.first_epoch}
+        return {"seen": self.seen, "step": self.step, "validated": self.validated, **how}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
@@ -50,6 +52,7 @@ class AveragedWeights(Callback):
         same_kind = bool(state.get("decay", self.decay)) == bool(self.decay)
         if same_kind and (self.decay or state.get("first_epoch", self.first_epoch) == self.first_epoch):
             self.seen = state["seen"]
+            self.validated = state.get("validated", self.seen)
 
     def _tensors(self, task: L.LightningModule) -> dict[str, Tensor]:
         model: Any = task.model
@@ -70,7 +73,9 @@ class AveragedWeights(Callback):
             if index + 1 != trainer.num_training_batches:
                 return
             if not self._is_one_of_the_last(trainer, task):
-                self.seen = 0  # what there is of a run that was given more time since is of other epochs
+                self.seen = self.validated = (
+                    0  # what there is of a run that was given more time since is of other epochs
+                )
                 return
         self.seen += 1
         share = 1 - min(self.decay, (1 + self.seen) / (10 + self.seen)) if self.decay else 1 / self.seen
@@ -88,6 +93,7 @@ class AveragedWeights(Callback):
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.seen and not self.swapped:
             self._swap(task)
+            self.validated = 0 if trainer.sanity_checking else self.seen
 
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if self.swapped:

@@ -134,6 +134,15 @@ def unused_trainer_options(config: TrainConfig, trainer: L.Trainer) -> list[str]
     return lines
 
 
+def validated_images(config: TrainConfig, images: int, trainer: L.Trainer) -> int:
+    """How many of the images of val are looked at; of an unknown --batch-size, or where none are, all of them."""
+    batches, limit = math.ceil(images // trainer.world_size / config.batch_size), trainer.limit_val_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if config.auto_batch_size or not 0 < taken < batches:
+        return images
+    return taken * config.batch_size * trainer.world_size
+
+
 def batches_of_epoch(config: TrainConfig, splits: Splits, trainer: L.Trainer) -> int:
     """Micro-batches of an epoch on one device; InputError where Lightning's limits leave none."""
     for images, kind in ((splits.images_per_epoch, "training"), (len(splits.val), "validation")):

@@ -36,21 +36,26 @@ def reported(scores: Scores, names: Sequence[str], pixels: Sequence[int]) -> dic
 
 
 def require_monitored(
-    monitor: str, names: Sequence[str], val_pixels: Sequence[int], train_pixels: Sequence[int]
+    monitor: str, names: Sequence[str], val_pixels: Sequence[int], train_pixels: Sequence[int], *, limited: bool = False
 ) -> None:
-    """InputError for a class that is none of the data set's, or a score that no validation could give."""
+    """InputError for a class that is none of the data set's, or a score that no validation could give.
+
+    Args:
+        limited: the pixels are of those images of val alone that ``--trainer.limit_val_batches`` leaves.
+    """
+    val, or_more = ("val, as far as it is validated,", ", or validate more batches") if limited else ("val", "")
     score, _, name = monitor.partition("/")
     if name and name not in names:
         raise unknown_name(f"class of --monitor {score}/CLASS", name, names)
     if not any(val_pixels):
-        what = f"val has no labelled pixel, so --monitor {monitor} has no value"
-        raise InputError(what, "move labelled images to val")
+        what = f"{val} has no labelled pixel, so --monitor {monitor} has no value"
+        raise InputError(what, f"move labelled images to val{or_more}")
     group = monitor.removesuffix("_miou")
     classes = [names.index(name)] if name else class_groups(train_pixels).get(group, [])
     held = [c for c in classes if val_pixels[c]] if name else members_of_groups(val_pixels, train_pixels).get(group)
     if held == []:
-        what = f"val holds no pixel of {', '.join(names[c] for c in classes)}, so --monitor {monitor} has no value"
-        raise InputError(what, "monitor another score")
+        what = f"{val} holds no pixel of {', '.join(names[c] for c in classes)}, so --monitor {monitor} has no value"
+        raise InputError(what, f"monitor another score{or_more}")
 
 
 def best_is_least(monitor: str) -> bool:

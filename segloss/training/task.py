@@ -24,7 +24,7 @@ from segloss.metrics import ConfusionMatrix, Scores
 from segloss.models import SegmentationModel, logits_at_size
 from segloss.pixel_counts import PixelCounts
 from segloss.pixel_sample import PixelSample
-from segloss.resume import FREE_ON_RESUME
+from segloss.resume import FREE_ON_RESUME, given_to_trainer
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import OWN, AveragedWeights
 from segloss.training.compiled import compile_network
@@ -150,6 +150,8 @@ class SegmentationTask(L.LightningModule):
         lines = []
         if self.config.swa_share and not any(each.seen for each in averages):
             lines.append("no weights were averaged: no epoch of --swa-share came to its end")
+        elif self.config.swa_share and not any(each.validated for each in averages):
+            lines.append("the average of --swa-share was never validated: it is in last.ckpt alone, not in best.ckpt")
         if self.config.late_jaccard and not self.is_late:
             lines.append("the loss stayed as it was: the training ended before --late-jaccard")
         return lines
@@ -260,11 +262,14 @@ class SegmentationTask(L.LightningModule):
         # The fused step is faster, but in mixed precision Lightning clips no gradients before it.
         fused = self.device.type in ("cpu", "cuda") and not (mixed and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(self.model, self.config, self.criterion, fused=fused)
-        how = (self.total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(max(step, int(self.total_steps * self.share_of_time)), *how)
+            optimizer, lambda step: self._rate_factor(max(step, int(self.total_steps * self.share_of_time)))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate_factor(self, step: int) -> float:
+        how = (self.total_steps, self.config.warmup_share, self.config.schedule, self.config.swa_share)
+        return rate_factor(step, *how)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segloss"] = self.checkpoint_content
@@ -297,10 +302,20 @@ class SegmentationTask(L.LightningModule):
         if self.config.override or any(now[name] != before.get(name) for name in now if name not in FREE_ON_RESUME):
             self._leave_what_changed(checkpoint)  # without --override too, where one was killed before it had saved
         self._look_at_val(checkpoint)
+        done = checkpoint["global_step"]
+        if epoch < self.config.epochs and done >= self.total_steps + unfinished and self._rate_factor(done) < 0.01:
+            self.anew.append(
+                f"the learning rate has come to its end: {done} steps are done, and {self.config.epochs} epochs have "
+                f"{self.total_steps} now; give more --epochs"
+            )
 
     def _look_at_val(self, checkpoint: dict[str, Any]) -> None:
         """InputError where the best score so far is of another val split; with ``--override`` it is left behind."""
         ours, theirs = (content.get("val") for content in (self.checkpoint_content, checkpoint["segloss"]))
+        before = {"trainer": {}, **checkpoint["segloss"].get("config", {})}
+        limits = [given_to_trainer(config, "limit_val_batches") for config in (to_plain_dict(self.config), before)]
+        if limits[0] != limits[1]:
+            self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on what is validated now")
         if None in (ours, theirs) or ours == theirs:
             return
         if not self.config.override:

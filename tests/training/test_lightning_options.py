@@ -17,6 +17,7 @@ from segloss.training.lightning_options import (
     check_trainer_options,
     require_shared_norms,
     unused_trainer_options,
+    validated_images,
 )
 
 
@@ -135,6 +136,23 @@ def test_an_option_without_effect_is_told(tmp_path, trainer, part):
     run = SmallRun(tmp_path, trainer=trainer)
     lines = unused_trainer_options(run.config, run.trainer)
     assert (len(lines) == 1 and part in lines[0]) if part else lines == []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "auto", "images"),
+    [
+        ({}, False, 9),
+        ({"limit_val_batches": 2}, False, 4),
+        ({"limit_val_batches": 0.5}, False, 4),
+        ({"limit_val_batches": 99}, False, 9),
+        ({"limit_val_batches": 0}, False, 9),
+        ({"limit_val_batches": 2}, True, 9),
+    ],
+    ids=str,
+)
+def test_the_images_that_are_validated_are_counted(tmp_path, trainer, auto, images):
+    run = SmallRun(tmp_path, FewImages(9), trainer=trainer, auto_batch_size=auto)
+    assert validated_images(run.config, 9, run.trainer) == images
 
 
 @pytest.mark.parametrize(

@@ -461,6 +461,27 @@ class Fill(Callback):
                     file.write(b"0" * 1024)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "epochs", "said"),
+    [
+        (
+            {"limit_train_batches": 1},
+            3,
+            "the learning rate has come to its end: 4 steps are done, and 3 epochs have 3 now",
+        ),
+        ({"limit_train_batches": 1}, 9, None),
+        ({"limit_val_batches": 1}, 3, "best.ckpt is chosen anew, by miou on what is validated now"),
+        ({"limit_val_batches": 1.0}, 3, None),
+    ],
+    ids=str,
+)
+def test_other_limits_of_batches_are_told_where_they_harm(tmp_path, trainer, epochs, said):
+    SmallRun(tmp_path, net=Dropping(), epochs=2).fit()
+    again = {"epochs": epochs, "resume": True, "override": True, "output_dir": str(tmp_path), "trainer": trainer}
+    run = SmallRun(tmp_path, net=Dropping(), **again).fit(ckpt_path=tmp_path / LAST)
+    assert f"warning: {said}" in run.said if said else "warning: best" not in run.said and "come to" not in run.said
+
+
 VAL = {"pixels": [5, 3, 1], "images_digest": "a"}
 
 
