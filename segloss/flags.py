@@ -404,9 +404,16 @@ def _given(kind: type[Options], values: Mapping[str, Any], where: str | None) ->
 
 
 def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -> None:
-    """InputError where a word follows the value of an option that takes one, as of a pattern the shell wrote out."""
+    """InputError where a word follows the value of an option that takes one, as of a pattern the shell wrote out, or
+    an option that takes none."""
     follows = [i for i in range(2, len(words)) if words[i] == word and not words[i - 1].startswith("--")]
     before = [other for other in words[: follows[0]] if other.startswith("--")] if follows else []
+    switches = {key.flag: key for key in keys if key.kind is bool}
+    before_it = [words[i - 1] for i in range(1, len(words)) if words[i] == word and words[i - 1] in switches]
+    if not word.startswith("-") and before_it:
+        key = switches[before_it[0]]
+        cure = f"leave it out; it is: {_help_of(key)}".replace("%%", "%")
+        raise InputError(f"{key.flag} takes no value, got {word}", cure)
     taken = {key.flag: key for key in keys if not key.many and key.kind not in (bool, Mapping)}
     if not word.startswith("-") and before and before[-1] in taken:
         key = taken[before[-1]]

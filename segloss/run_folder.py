@@ -81,8 +81,19 @@ class Used:
 def read_config_file(path: Path) -> dict[str, Any]:
     """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
     if not path.is_file():
-        raise InputError(f"is missing, so {path.parent} is no run folder", "without --resume one begins there", path)
+        raise InputError(f"is missing, so {path.parent} is no run folder", _cure_of_no_run(path.parent), path)
     return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
+
+
+def _cure_of_no_run(place: Path) -> str:
+    """What to give instead of what ``--resume`` finds no run in."""
+    around = [folder for folder in place.absolute().parents[:2] if (folder / CONFIG).is_file()]
+    within = sorted(path.parent for path in place.glob(f"*/{CONFIG}"))
+    if runs := within or around:
+        return f"give a run's folder, such as --output-dir {runs[0]}"
+    if place.is_file() or (place.is_dir() and any(path.name != LOCK for path in place.iterdir())):
+        return "give the folder of a run"
+    return "without --resume one begins there"
 
 
 def choose_run_folder(config: TrainConfig) -> Path:

@@ -2,23 +2,23 @@
 
 from dataclasses import dataclass
 
-from segloss.config.ranges import INTERVAL, SIDES
+from segloss.config.ranges import CROP, INTERVAL, SCALE
 from segloss.datasets.base import Color
 from segloss.datasets.mixing import Mix
 from segloss.flags import Options, option
-from segloss.losses.ranges import POSITIVE, PROBABILITY, SHARE
+from segloss.losses.ranges import PROBABILITY, SHARE
 
 
 @dataclass(frozen=True)
 class AugmentationOptions(Options):
     """What the network sees of the images: --crop-size 256 256 --color strong --guided-crops 0.5"""
 
-    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", *POSITIVE)
+    image_scale: float = option(1.0, "resize images (not the labels they are scored on) by this factor", *SCALE)
     scale_range: tuple[float, float] = option(
         (0.75, 1.6), "random scale on top of it, in training", *INTERVAL, metavar=("LOW", "HIGH")
     )
     crop_size: tuple[int, int] | None = option(
-        None, "training crop; default: the first image's size, at most 512", *SIDES, metavar=("H", "W")
+        None, "training crop; default: the first image's size, at most 512", *CROP, metavar=("H", "W")
     )
     color: Color = option("light", "random colour changes")
     augmentations: str | None = option(

@@ -27,10 +27,12 @@ from segloss.config.ranges import (
     CLASSES_HELP,
     COUNT,
     FACTORS,
+    SCALE,
     SHOW_HELP,
     SHOWN,
     SIDES,
     VAL_SHARE_HELP,
+    WORKERS,
     WORKERS_HELP,
     Accelerator,
     Check,
@@ -42,7 +44,7 @@ from segloss.datasets.folds import read_fold
 from segloss.decisions import WORDS
 from segloss.errors import InputError
 from segloss.flags import Options, keys_of, option, require, spread
-from segloss.losses.ranges import BELOW_ONE, POSITIVE
+from segloss.losses.ranges import BELOW_ONE
 from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 
@@ -180,7 +182,7 @@ class OperatingPointOptions(Options):
 class SightOptions(Options):
     """How the network looks at an image, and where it runs: --tta-flip --tta-scales 0.75 1 1.25 --tile 512 512"""
 
-    image_scale: float | None = option(None, "resize images by this factor; default: the run's", *POSITIVE, of=SEEN)
+    image_scale: float | None = option(None, "resize images by this factor; default: the run's", *SCALE, of=SEEN)
     tta_scales: tuple[float, ...] = option(
         (1.0,), "average the posterior over these sizes", *FACTORS, metavar="FACTOR", of=SEEN
     )
@@ -194,7 +196,7 @@ class SightOptions(Options):
     )
     tile_overlap: float = option(0.5, "share of a window that it has in common with the next", *BELOW_ONE, of=SEEN)
     batch_size: int = option(8, "images, or with --tile windows, per step", *AT_LEAST_ONE, of=SEEN)
-    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", *COUNT)
+    workers: int | None = option(None, f"{WORKERS_HELP}; of --predictions: threads, default: all cores", *WORKERS)
     precision: Precision = option("32-true", "of the network; auto: bf16-mixed where the hardware has it", of=SEEN)
     accelerator: Accelerator = option("auto", "where the network runs", of=SEEN)
 

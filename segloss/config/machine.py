@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from segloss.config.ranges import AT_LEAST_ONE, COUNT, WORKERS_HELP, Accelerator, Precision
+from segloss.config.ranges import AT_LEAST_ONE, WORKERS, WORKERS_HELP, Accelerator, Precision
 from segloss.errors import InputError
 from segloss.flags import Options, option
 
@@ -30,7 +30,7 @@ class TrainingMachineOptions(Options):
     """Machine: --accelerator cpu --workers 2 --cache ram"""
 
     cache: Cache = option("none", "keep decoded train and val images")
-    workers: int | None = option(None, WORKERS_HELP, *COUNT)
+    workers: int | None = option(None, WORKERS_HELP, *WORKERS)
     precision: Precision = option("auto", "of the network; auto: bf16-mixed where the hardware has it")
     accelerator: Accelerator = option("auto", "where the network runs")
     devices: int = option(1, "number of devices", *AT_LEAST_ONE)

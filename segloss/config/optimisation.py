@@ -64,10 +64,21 @@ class ScheduleOptions(Options):
                 raise unknown_name(f"option of --optimizer {self.optimizer}", name, known)
         if not self.optimizer_options:  # the others have ranges
             return
+        for name, value in self.optimizer_options.items():
+            usual = signature(OPTIMIZERS[self.optimizer]).parameters[name].default
+            if isinstance(usual, bool | None) and not isinstance(value, bool | type(usual)) and value not in (0, 1):
+                raise InputError(f"must be true or false, got {value}", where=f"--optimizer-options.{name}")
         try:
-            self.build_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))], "lr": self.lr}])
+            self._try_a_step()
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(str(error), where=f"--optimizer {self.optimizer}") from error
+
+    def _try_a_step(self) -> None:
+        """Some combinations are refused by the first step alone; of ``capturable`` it depends on the device."""
+        weight = nn.Parameter(torch.zeros(2, 2))
+        weight.grad = torch.zeros(2, 2)
+        of_cpu = {} if not self.optimizer_options.get("capturable") else {"capturable": False}
+        self.build_optimizer([{"params": [weight], "lr": self.lr, **of_cpu}]).step()
 
     def build_optimizer(self, groups: list[dict[str, Any]], **options: Any) -> Optimizer:
         """The optimiser of groups that bring their own rate and weight decay; ``options`` give way to the user's."""

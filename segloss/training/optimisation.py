@@ -114,7 +114,8 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig, criterion: Cr
 
     The criterion says in which units the last layer learns, where they are asked for.
     """
-    options = {"fused": fused} if config.optimizer in FUSED else {}
+    otherwise = any(config.optimizer_options.get(name) for name in ("foreach", "differentiable"))
+    options = {"fused": fused} if config.optimizer in FUSED and not otherwise else {}
     optimizer = config.build_optimizer(parameter_groups(model, config), **options)
     units = None if config.score_units == "one" else label_values_of(criterion)
     if units is not None:

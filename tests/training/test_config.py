@@ -430,11 +430,15 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--label-values", ("--label-values: expected at least one argument",)),
         ("--trainer 5", ("--trainer must be options, as {name: value}, got 5",)),
         ("--trainer.x [1", ("--trainer.x: cannot be read as YAML: [1",)),
-        ("--resume true", ("unrecognized arguments: true",)),
+        ("--resume true", ("--resume takes no value, got true; leave it out",)),
         ("--epochs 0", ("--epochs must be at least 1, got 0",)),
         ("--batch-size 0", ("--batch-size must be at least 1, got 0",)),
         ("--devices 0", ("--devices must be at least 1, got 0",)),
-        ("--workers -1", ("--workers must be 0 or more, got -1",)),
+        ("--workers -1", ("--workers must be in 0..1024, got -1",)),
+        ("--workers 1000000", ("--workers must be in 0..1024, got 1000000",)),
+        ("--image-scale 1e9", ("--image-scale must be positive and at most 100, got 1e9",)),
+        ("--scale-range 1e9 1e9", ("--scale-range must be two positive numbers, the smaller first, at most 100, got",)),
+        ("--crop-size 100000000 64", ("--crop-size must be in 32..32768 each, got 100000000 64",)),
         ("--seed -1", ("--seed must be in 0..4294967295, got -1",)),
         ("--seed 4294967296", ("--seed must be in 0..4294967295",)),
         ("--lr 0", ("--lr must be positive and finite, got 0",)),
@@ -455,7 +459,7 @@ def refusal(argv: list[str], parse=parse_train_config) -> str:
         ("--scale-range 2 1", ("--scale-range must be two positive numbers, the smaller first",)),
         ("--scale-range 0 1", ("--scale-range",)),
         ("--scale-range 1 inf", ("--scale-range",)),
-        ("--crop-size 31 64", ("--crop-size must be at least 32 each, got 31 64",)),
+        ("--crop-size 31 64", ("--crop-size must be in 32..32768 each, got 31 64",)),
         ("--loss cee", ("--loss: unknown loss 'cee'; choose one of", *LOSSES)),
         ("--loss ce+0*dice", ("--loss: factors of a sum of losses must be positive",)),
         ("--loss outlying_mse+dice", ("--loss: a squared error and a softmax loss cannot share their scores",)),
@@ -487,10 +491,10 @@ def test_wrong_training_flags_are_answered_in_one_line(argv, parts):
         ("", "give either --checkpoint, run folders or .ckpt files, or"),
         ("--checkpoint", "--checkpoint: expected at least one argument"),
         ("--checkpoint a --batch-size 0", "--batch-size must be at least 1, got 0"),
-        ("--checkpoint a --image-scale 0", "--image-scale must be positive and finite, got 0"),
+        ("--checkpoint a --image-scale 0", "--image-scale must be positive and at most 100, got 0"),
         ("--checkpoint a --val-share 2", "--val-share must be between 0 and 1, got 2"),
         ("--checkpoint a --decision tau inf", "--decision"),
-        ("--checkpoint a --workers -2", "--workers must be 0 or more, got -2"),
+        ("--checkpoint a --workers -2", "--workers must be in 0..1024, got -2"),
         ("--checkpoint a --precision half", "unknown --precision 'half'; choose one of auto, 32-true"),
         ("--checkpoint a --accelerator none", "unknown --accelerator 'none'; choose one of auto, cpu"),
         ("--checkpoint a --images x.jpg y.jpg", "--images takes one value, got another: y.jpg; write one, and no *"),
@@ -761,6 +765,12 @@ def test_of_lightnings_options_those_that_change_what_is_learnt_are_named(run):
     assert parse_train_config([*words, "--override"]).trainer["gradient_clip_val"] == 1
 
 
+@pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches"])
+def test_limits_of_batches_are_among_them(run, name):
+    assert f"--trainer.{name} was not given in {run[-1]} and is 1 now" in refusal([*run, f"--trainer.{name}", "1"])
+    assert parse_train_config([*run, f"--trainer.{name}", "1.0"]).trainer == {"min_steps": 3, name: 1.0}  # all
+
+
 def test_an_option_of_lightning_is_given_up_by_null_with_override_alone(run):
     folder = Path(run[-1])
     saved = yaml.safe_load((folder / "config.yaml").read_text())
@@ -786,9 +796,27 @@ def test_null_in_a_file_gives_an_option_up_with_override_alone(run, tmp_path, na
 
 
 def test_where_no_run_is_nothing_can_be_gone_on_with(tmp_path):
-    what = f"{tmp_path / 'config.yaml'}: is missing, so {tmp_path} is no run folder"
-    message = f"{what}; without --resume one begins there"
-    assert refusal(["--resume", "--output-dir", str(tmp_path)]) == message
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    message = f"{empty / 'config.yaml'}: is missing, so {empty} is no run folder; without --resume one begins there"
+    assert refusal(["--resume", "--output-dir", str(empty)]) == message
+    (empty / "notes.txt").write_text("")
+    for place in (empty, empty / "notes.txt"):
+        assert refusal(["--resume", "--output-dir", str(place)]).endswith("; give the folder of a run")
+
+
+def test_where_a_run_is_near_it_is_named(run):
+    folder = Path(run[-1])
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/last.ckpt").write_text("")
+    for place in (folder.parent, folder / "checkpoints", folder / "checkpoints/last.ckpt"):
+        message = refusal(["--resume", "--output-dir", str(place)])
+        assert message.endswith(f"is no run folder; give a run's folder, such as --output-dir {folder}")
+
+
+def test_a_value_for_a_switch_is_refused_with_what_the_switch_is():
+    message = "--resume takes no value, got runs/a; leave it out; it is: go on with the run in --output-dir"
+    assert refusal(["--resume", "runs/a", "--lr", "0.1"]) == message
 
 
 def test_override_alone_is_refused():

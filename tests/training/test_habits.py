@@ -303,6 +303,13 @@ def test_what_is_for_the_last_share_and_is_not_reached_is_said(tmp_path):
     assert "warning: the loss stayed as it was: the training ended before --late-jaccard" in run.said
 
 
+@pytest.mark.parametrize(("epochs", "told"), [(3, True), (4, False)])
+def test_an_average_that_is_never_validated_is_said(tmp_path, epochs, told):
+    run = trained(tmp_path, epochs=epochs, swa_share=0.3, trainer={"check_val_every_n_epoch": 2})
+    line = "warning: the average of --swa-share was never validated: it is in last.ckpt alone, not in best.ckpt"
+    assert (line in run.said) == told and "averaged" not in run.said
+
+
 def test_patience_counts_validations_and_not_epochs(tmp_path):
     trainer = {"check_val_every_n_epoch": 2}
     run = trained(tmp_path, early_stop=1, epochs=9, **STILL, trainer=trainer)
@@ -393,6 +400,12 @@ def test_a_val_split_without_a_labelled_pixel_chooses_no_weights(monitor):
         require_monitored(monitor, ["road", "car", "pole"], [0, 0, 0], [100, 10, 1])
 
 
+def test_of_a_limited_validation_the_images_that_are_looked_at_count():
+    held = (["road", "car", "pole"], [5, 3, 0], [100, 10, 1])
+    with pytest.raises(InputError, match=r"val, as far as it is validated, holds no pixel of pole, .*or validate more"):
+        require_monitored("iou/pole", *held, limited=True)
+
+
 # ---- optimisers and schedules
 
 
@@ -412,6 +425,11 @@ def test_every_optimiser_of_torch_trains(tmp_path, name):
         ("--optimizer-options.lr 1", r"unknown option of --optimizer adamw 'lr'"),
         ("--optimizer sgd --optimizer-options.momentum -1", r"--optimizer sgd: Invalid momentum value: -1"),
         ("--optimizer-options.betas 3", r"--optimizer adamw: "),
+        (
+            "--optimizer sgd --optimizer-options.nesterov maybe",
+            r"--optimizer-options.nesterov: must be true or false, ",
+        ),
+        ("--optimizer-options.differentiable true", r"--optimizer adamw: .* in-place operation"),
         ("--layer-decay 0", r"--layer-decay must be in \(0, 1\], got 0"),
         ("--schedule step", r"unknown --schedule 'step'; choose one of poly, cosine, one_cycle, constant"),
     ],
@@ -420,6 +438,24 @@ def test_what_an_optimiser_or_a_schedule_is_not_is_refused_in_one_line(words, me
     with pytest.raises(InputError, match=message) as raised:
         parse_train_config(words.split())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adamw", {"foreach": True}),
+        ("adam", {"foreach": False}),
+        ("sgd", {"nesterov": True}),
+        ("adamw", {"fused": None}),
+    ],
+)
+def test_options_of_an_optimiser_train(tmp_path, name, options):
+    assert parse_train_config(
+        ["--optimizer", name, *(f"--optimizer-options.{key}={value}" for key, value in options.items() if value)]
+    ).optimizer_options == {key: value for key, value in options.items() if value}
+    run = trained(tmp_path, epochs=1, optimizer=name, optimizer_options=options)
+    assert run.trainer.optimizers[0].defaults.items() >= options.items()
+    assert moved(norm_net().state_dict(), state(run), "head")
 
 
 def test_options_that_do_nothing_beside_these_are_told():
