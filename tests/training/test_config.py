@@ -837,7 +837,7 @@ def test_a_config_file_cannot_change_it_either(run, tmp_path):
         ("--data-path elsewhere", "data_path", "elsewhere"),
         ("--accelerator cpu", "accelerator", "cpu"),
         ("--devices 2", "devices", 2),
-        ("--trainer.limit_train_batches 2", "trainer", {"min_steps": 3, "limit_train_batches": 2}),
+        ("--trainer.log_every_n_steps 2", "trainer", {"min_steps": 3, "log_every_n_steps": 2}),
     ],
 )
 def test_where_and_how_long_it_runs_can_be_changed(run, words, name, value):
