@@ -57,7 +57,7 @@ def plot_reliability(bins: Mapping[str, Sequence[Bin]], path: Path) -> None:
     bottom.set_ylabel("pixels (%)")
     bottom.set_yscale("log")
     bottom.set_xlabel("confidence: the posterior's maximum (%)")
-    top.legend()
+    _legend(top, top.get_lines()[1:])
     for ax in (top, bottom):
         ax.grid(alpha=0.3)
     _save(figure, path)
@@ -100,8 +100,8 @@ def plot_sweeps(
             ax.set_title(f"{title} (%)", fontsize=10)
             ax.set_xlabel(labels[rule], fontsize=9)
             ax.grid(alpha=0.3)
-    lines = {label: handle for ax in grid.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    lines = {line.get_label(): line for ax in grid.flat for line in ax.get_lines()}
+    _legend(figure, [*lines.values()], loc="outside lower center", ncols=4)
     _save(figure, path)
 
 
@@ -117,9 +117,23 @@ def _figure(width: float, height: float, **subplots: Any) -> tuple["Figure", Any
     return figure, axes
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    from matplotlib import pyplot as plt
+def _legend(place: Any, handles: Sequence[Any], **how: Any) -> None:
+    """Of all these by their labels, in axes or a figure; matplotlib leaves out labels that begin with ``_``."""
+    legend = place.legend(handles, [str(number) for number in range(len(handles))], **how)
+    for text, handle in zip(legend.get_texts(), handles, strict=True):
+        text.set_text(handle.get_label())
 
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Names as they are written: ``$`` begins no formula but in the powers of ten at a logarithmic axis."""
+    from matplotlib import pyplot as plt
+    from matplotlib.text import Text
+
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    powers = {label for axis in axes if axis.get_scale() == "log" for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        if text not in powers:
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
@@ -200,7 +214,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path, rarest: Sequen
     for axes in panels:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8)
+        _legend(axes, axes.get_lines(), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
@@ -305,5 +319,5 @@ def plot_predictions(
         ),
     ]
     handles = [Patch(facecolor=color, edgecolor="0.5", label=name) for name, color in entries]
-    figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8)
+    _legend(figure, handles, loc="outside lower center", ncols=7, fontsize=8)
     _save(figure, path)

@@ -2,17 +2,30 @@
 
 import csv
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hand_made_scores import comparison, metrics, spread
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from segloss.config import CHOICES
 from segloss.evaluation.summary import confusions
 from segloss.evaluation.sweep import gain
 from segloss.metrics import PROTOCOLS
-from segloss.report.plots import plot_sweeps
+from segloss.report.plots import (
+    plot_class_counts,
+    plot_class_iou,
+    plot_confusion,
+    plot_confusions,
+    plot_history,
+    plot_predictions,
+    plot_reliability,
+    plot_sweeps,
+)
 from segloss.report.tables import write_evaluation, write_tables
 from segloss.report.terminal import print_comparison, print_scores
 from segloss.report.wording import (
@@ -26,7 +39,7 @@ from segloss.report.wording import (
     summary_lines,
     title_of,
 )
-from segloss.schema import Comparison, SweepPoint
+from segloss.schema import Bin, Comparison, Confusion, SweepPoint
 
 ALONE = {"interval": (None, None), "p": None}
 
@@ -188,6 +201,55 @@ def test_the_chosen_point_is_marked_in_the_sweep(tmp_path):
     assert pictures[1].shape != pictures[0].shape or (pictures[1] != pictures[0]).any()
     for other in pictures[2:]:  # off the grid, or of another run: no star
         np.testing.assert_array_equal(other, pictures[0])
+
+
+def drawn_with(names: tuple[str, str], monkeypatch) -> dict[str, Figure]:
+    """Every picture with such names of runs and of classes, kept as figures."""
+    import matplotlib.pyplot as plt
+
+    figures: dict[str, Figure] = {}
+    closed: list[Figure] = []
+    monkeypatch.setattr("segloss.report.plots.write_bytes", lambda path, _: figures.update({path.name: closed[-1]}))
+    close = plt.close
+    monkeypatch.setattr(plt, "close", lambda figure: (closed.append(figure), close(figure)))
+    first, second = names
+    bins = [Bin(0.0, 0.1, 0.4, 0.4), Bin(0.5, 0.9, 0.8, 0.8)]
+    point = SweepPoint("tau", 0.5, "cityscapes", 3, **dict.fromkeys(CHOICES, 0.5))
+    split = {"rank": [0, 1], "share": [0.9, 0.1], "cooccurrence": [[2, 1], [1, 1]], "images": 2}
+    statistics = {"splits": {"train": split}, "recipes_from": "train", "classes": names, "dataset": first}
+    sample = (first, np.zeros((4, 6, 3), np.uint8), *(np.zeros((4, 6), np.uint8),) * 2)
+    colors, scores = [(0, 0, 0), (9, 9, 9)], metrics()
+    plot_reliability({first: bins, second: bins}, Path("reliability"))
+    plot_sweeps({first: [point], second: [point]}, Path("sweep"), {first: ("tau", 0.5)})
+    plot_class_counts(statistics, [0.5, 2.0], colors, Path("counts"))
+    plot_history([{"epoch": n, **{f"val_iou/{name}": 0.5 for name in names}} for n in (1, 2)], Path("curves"), names)
+    plot_class_iou(
+        replace(scores, classes=tuple(replace(row, name=n) for row, n in zip(scores.classes, names, strict=False))),
+        colors,
+        first,
+        Path("iou"),
+    )
+    plot_confusions([Confusion(first, second, 0.5, 5)], first, Path("confusions"))
+    plot_confusion(np.eye(2, 3, dtype=int), names, first, Path("confusion"))
+    plot_predictions([sample], names, colors, Path("predictions"))
+    return figures
+
+
+@pytest.mark.parametrize("names", [(r"$\frac{$", "x_$"), ("c$ar$", "a$b$c"), ("_background_", "_a"), (r"a\$b", "b")])
+def test_names_stand_in_pictures_and_legends_as_they_are_written(names, monkeypatch):
+    """A name with ``$`` was a formula, or a traceback; one with ``_`` before it had no entry in the legends."""
+    figures = drawn_with(names, monkeypatch)
+    assert len(figures) == 8
+    for picture, figure in figures.items():
+        texts = [text for text in figure.findobj(Text) if any(name in text.get_text() for name in names)]
+        assert texts and not any(text.get_parse_math() for text in texts), picture
+    of_curves = figures["curves"].axes[2].get_legend()
+    for legend in (figures["reliability"].axes[0].get_legend(), of_curves, figures["predictions"].legends[0]):
+        assert [text.get_text() for text in legend.get_texts()][:2] == [*names]
+    shown = {text.get_text() for text in figures["sweep"].legends[0].get_texts()}
+    assert shown == {*names, f"{names[0]}: chosen, tau 0.5"}
+    powers = figures["reliability"].axes[1].get_yticklabels()
+    assert all(text.get_parse_math() for text in powers) and any("mathdefault" in text.get_text() for text in powers)
 
 
 def test_the_gain_of_a_chosen_point_is_over_the_plain_argmax():
