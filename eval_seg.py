@@ -34,21 +34,12 @@ def evaluate(argv: list[str] | None = None) -> None:
         return
 
     from segloss.doctor.examination import check_scored
-    from segloss.errors import refuse_errors
-    from segloss.evaluation.comparison import compare, on_common_images
-    from segloss.evaluation.doubts import other_groups, same_counts
-    from segloss.evaluation.extremes import MOST_RUNS, extremes
     from segloss.evaluation.parts import require_parts
-    from segloss.evaluation.score import score_all
     from segloss.evaluation.shares import score_share, stores_of
     from segloss.evaluation.sources import sources_of_masks, sources_of_runs
     from segloss.ranks import here
-    from segloss.report.alarms import not_found
-    from segloss.report.pages import write_report
-    from segloss.report.suspects import write_suspects
-    from segloss.report.tables import clear_results, make_folder, write_evaluation
-    from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
-    from segloss.report.wording import title_of
+    from segloss.report.tables import alone_in, make_folder
+    from segloss.report.terminal import console, progress_bar
 
     folder = here().from_first(partial(output_folder, config))
     say = partial(console.print, soft_wrap=True)
@@ -61,8 +52,37 @@ def evaluate(argv: list[str] | None = None) -> None:
             say(score_share(source, folder, config.share, progress_bar(f"scoring {source.name}")))
         return
     merged = stores_of(config.merge, sources, folder) if config.merge else None
+    if here().rank:
+        score(config, argv, folder, sources, merged)
+        return
+    make_folder(folder)
+    with alone_in(folder):
+        score(config, argv, folder, sources, merged)
+
+
+def score(
+    config: "EvalConfig",
+    argv: list[str] | None,
+    folder: Path,
+    sources: Sequence["RunSource | MaskSource"],
+    merged: dict[str, list[Path]] | None,
+) -> None:
+    """Score, compare, print and write, in place of what an earlier evaluation wrote into the folder."""
+    from segloss.errors import refuse_errors
+    from segloss.evaluation.comparison import compare, on_common_images
+    from segloss.evaluation.doubts import other_groups, same_counts
+    from segloss.evaluation.extremes import MOST_RUNS, extremes
+    from segloss.evaluation.score import score_all
+    from segloss.ranks import here
+    from segloss.report.alarms import not_found
+    from segloss.report.pages import write_report
+    from segloss.report.suspects import write_suspects
+    from segloss.report.tables import clear_results, write_evaluation
+    from segloss.report.terminal import console, print_comparison, print_parts, print_scores, progress_bar
+    from segloss.report.wording import title_of
+
+    say = partial(console.print, soft_wrap=True)
     if here().rank == 0:
-        make_folder(folder)
         clear_results(folder, [source.name for source in sources])
     how: dict[str, Any] = {"protocol": config.protocol, "by": config.by, "progress": progress_bar}
     try:

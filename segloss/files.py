@@ -1,6 +1,7 @@
 """Files that are whole or not there: everything is written beside its place and then renamed. Standard library only."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -60,6 +61,34 @@ def _error_of_disk(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def take_lock(path: Path) -> int | None:
+    """File descriptor of a lock that holds until it is closed or this process ends, however it ends.
+
+    The lock is of this process alone: loader workers that outlive it for some seconds do not hold it. None where file
+    systems know no locks; BlockingIOError with the holder in words where another process has it.
+    """
+    if os.name != "posix":
+        return None
+    import fcntl
+
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(file, 100).decode(errors="replace").strip()
+            os.close(file)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(error.errno, holder or "unknown") from error
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                os.truncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+                return file
+        os.close(file)  # the last holder took it away meanwhile
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,6 @@ tensorboard/          event files
 run.lock              held by the process that trains here, and by none once that has ended
 """
 
-import errno
 import os
 import time
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ import yaml
 from segloss.config import TrainConfig
 from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
-from segloss.files import write_bytes, write_json, write_text
+from segloss.files import take_lock, write_bytes, write_json, write_text
 from segloss.flags import from_plain_dict, read_options_file, to_plain_dict
 from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
@@ -136,28 +135,16 @@ _locks: dict[Path, int] = {}  # file descriptors of the locks that this process 
 
 
 def lock_run_folder(folder: Path) -> None:
-    """Keep other processes from training in the folder until this one ends, however it ends; InputError if one does.
-
-    The lock is of this process alone: loader workers that outlive it for some seconds do not hold it. File systems that
-    know no locks have none.
-    """
-    if os.name != "posix" or folder.resolve() in _locks:
+    """Keep other processes from training in the folder until this one ends, however it ends; InputError if one does."""
+    if folder.resolve() in _locks:
         return
-    import fcntl
-
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(file, 100).decode(errors="replace").strip()
-        os.close(file)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            cure = "wait for it to end, end it, or choose another --output-dir"
-            raise InputError(f"another process trains in it: {holder or 'unknown'}", cure, folder) from error
-        return
-    os.truncate(file, 0)
-    os.write(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
-    _locks[folder.resolve()] = file
+        file = take_lock(folder / LOCK)
+    except BlockingIOError as error:
+        cure = "wait for it to end, end it, or choose another --output-dir"
+        raise InputError(f"another process trains in it: {error.strerror}", cure, folder) from error
+    if file is not None:
+        _locks[folder.resolve()] = file
 
 
 def open_run_folder(folder: Path, config: TrainConfig, used: Used, counts: PixelCounts, bands: Bands = RGB) -> None:

@@ -1,19 +1,23 @@
 """The files of an evaluation: JSON, CSV and pictures, and what an earlier one left."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from segloss.errors import InputError
-from segloss.files import write_csv, write_json
+from segloss.files import take_lock, write_csv, write_json
 from segloss.measures import MEASURES
 from segloss.report.plots import MOST_CLASSES, plot_confusion, plot_confusions, plot_reliability, plot_sweeps
 from segloss.report.wording import classes_in_mean, counted_in, own_intervals, scored_how, title_of
 from segloss.schema import Comparison, Interval, RunScores, SweepPoint
 
 Cell = str | int | float | None  # of a CSV file; None: empty
+
+LOCK = "eval.lock"  # there while an evaluation is written
 
 # What an evaluation writes beside NAME.sqlite and the files called after a run; metrics.json names those.
 FILES = (
@@ -36,6 +40,25 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", "choose another --output-dir", folder) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing an evaluation into the folder meanwhile; InputError if one does."""
+    path = folder / LOCK
+    try:
+        lock = take_lock(path)
+    except BlockingIOError as error:
+        cure = "wait for it to end, or choose another --output-dir"
+        raise InputError(f"another evaluation is writing there: {error.strerror}", cure, folder) from error
+    except OSError:  # what is written next says more
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            path.unlink(missing_ok=True)
+            os.close(lock)
 
 
 def clear_results(folder: Path, names: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import train_seg
 from segloss.datasets.tables import CITYSCAPES
 from segloss.errors import InputError
 from segloss.evaluation.parts import part_of, require_parts
+from segloss.files import take_lock
 from segloss.metrics import PROTOCOLS, ConfusionMatrix
 from segloss.pixel_counts import PixelCounts
 from segloss.report.tables import clear_results
@@ -142,6 +144,39 @@ def test_files_of_an_earlier_evaluation_do_not_stand_beside_new_ones(masks):
     with pytest.raises(InputError, match="is not a readable image"):
         evaluated(masks, folders=("good",))
     assert not (masks / "o/metrics.json").exists() and not (masks / "o/report.html").exists()
+
+
+HOLD = (
+    "import pathlib, sys, time; from segloss.report.tables import alone_in\nwith alone_in(pathlib.Path(sys.argv[1])):"
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no locks there")
+def test_two_evaluations_at_once_in_one_folder_are_refused_and_clear_nothing(masks):
+    """With other names of runs both ended well, and files of both stood side by side."""
+    before = evaluated(masks, folders=("good",))
+    code = f"{HOLD}\n    print('held', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", code, str(masks / "o")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"another evaluation is writing there: process {other.pid} on .+; wait"):
+            evaluated(masks, folders=("bad",))
+        other.kill()
+    assert json.loads((masks / "o/metrics.json").read_text()) == before and not (masks / "o/bad.sqlite").exists()
+    evaluated(masks, folders=("bad",))  # who was killed holds nothing
+    assert not (masks / "o/good.sqlite").exists() and not (masks / "o/eval.lock").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no locks there")
+def test_a_lock_that_its_holder_took_away_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    import fcntl
+
+    lockf, path = fcntl.lockf, tmp_path / "lock"
+    stale = iter([path])
+    monkeypatch.setattr(fcntl, "lockf", lambda *how: (lockf(*how), [each.unlink() for each in [*stale]]))
+    file = take_lock(path)
+    assert os.path.samestat(os.fstat(file), path.stat())
+    os.close(file)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "5", '{"runs": {"good": {}}}', '{"runs": 5, "comparison": {}}'])
