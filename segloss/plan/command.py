@@ -7,6 +7,7 @@ from typing import Any
 from segloss.config import DataOptions, PlanConfig, TrainConfig
 from segloss.datasets.bands import choose_bands
 from segloss.doctor.examination import check_histograms
+from segloss.errors import InputError
 from segloss.files import write_text
 from segloss.flags import flag_of, keys_of, parse_config, to_plain_dict
 from segloss.pixel_counts import counts_of, image_histograms, require_two_classes
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     from segloss.report.terminal import console
 
     config = parse_config(PlanConfig, "python -m segloss.plan", argv)
+    if Path(config.output).is_dir():
+        raise InputError("cannot be written: is a folder", "choose another --output", config.output)
     found = MachineFacts.found(config.accelerator)
     machine = MachineFacts(
         config.cores or found.cores,

@@ -364,6 +364,7 @@ def test_without_the_flag_nothing_is_planned():
         ("--gpu-memory-gib -1", "--gpu-memory-gib must be"),
         ("--cores 0", "--cores must be at least 1"),
         ("--data-path nowhere", "nowhere"),
+        ("--output .", r"^\.: cannot be written: is a folder; choose another --output"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, words, said):
