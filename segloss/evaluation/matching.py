@@ -16,6 +16,7 @@ from segloss.datasets.missing import unread_pictures
 from segloss.datasets.naming import Words, learn_naming
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind
 from segloss.errors import InputError, unknown_name
+from segloss.evaluation.posterior_maps import files_of, number_classes
 
 COMMON = "folders that all files of a side lie in left out"
 ENDINGS = tuple(LABEL_ENDINGS.values())
@@ -181,6 +182,15 @@ def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> Keys:
     return Keys(_whole(predicted), _whole(true))
 
 
+def _require_no_maps(folder: Path, files: dict[str, Path], true: set[Path], error: InputError) -> None:
+    """InputError in place of this one, where a label has several predictions as each is a picture of one class."""
+    folders = {path.parent for path in files.values()}
+    if error.where in true and folder not in folders and all(number_classes(files_of(each)) for each in folders):
+        what = f"holds folders of several pictures: {some(sorted(path.name for path in folders))}"
+        cure = "say --prediction-form probability if each is of a class, or keep one mask for each label"
+        raise InputError(what, cure, folder) from error
+
+
 def _splits(keys: dict[str, str], words: Words, kept: dict[str, str]) -> dict[str, tuple[str, set[str]]]:
     """By key the name, and the splits that the words and folders which were taken off it speak of."""
     of_words = {*splits_of(IDS.sub("", " ".join(words)))}
@@ -266,7 +276,11 @@ def match(predictions: Path, labels: Path, *, skip_bad: bool = False, files: dic
     if kind is not None and all(FRAME.search(name) for name in true):
         of_predicted, of_true, form = {name: _frame(name) for name in files}, {name: _frame(name) for name in true}, ""
     else:
-        of_predicted, of_true, form = _keys(files, true)
+        try:
+            of_predicted, of_true, form = _keys(files, true)
+        except InputError as error:
+            _require_no_maps(predictions, files, {*true.values()}, error)
+            raise
     predicted, labelled = _by_key(files, of_predicted, "prediction"), _by_key(true, of_true, "label")
     lonely = {
         f"no prediction in {predictions} for": sorted(set(labelled) - set(predicted)),

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,17 @@ def _as_bytes(posterior: Tensor) -> np.ndarray:
 
 
 def list_maps(folder: Path) -> dict[str, Path]:
-    """Maps below a folder by name: NAME.npz, NAME.npy, else folders NAME with a PNG for each class."""
-    arrays = list_images(folder, ARRAYS)
-    return arrays or {Path(name).parent.as_posix(): path.parent for name, path in list_images(folder).items()}
+    """Maps below a folder by name: NAME.npz, NAME.npy, else folders NAME with a PNG for each class.
+
+    InputError where all pictures lie in the folder itself.
+    """
+    if arrays := list_images(folder, ARRAYS):
+        return arrays
+    pictures = list_images(folder)
+    if pictures and all(path.parent == folder for path in pictures.values()):
+        cure = "save .npz or .npy of (C, H, W), or for each image a folder NAME with 000.png, 001.png ..."
+        raise InputError(f"holds {len(pictures)} pictures and no probability maps", cure, folder)
+    return {Path(name).parent.as_posix(): path.parent for name, path in pictures.items()}
 
 
 def holds_maps(folder: Path, form: str) -> bool:
@@ -160,6 +169,12 @@ def files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(path.glob("*.png"), key=lambda file: (_number_of(file), file.name))
+
+
+def number_classes(files: Sequence[Path]) -> bool:
+    """Whether the names of pictures, in their order, end in 0, 1, 2 ... or in 1, 2, 3 ..."""
+    numbers = [_number_of(file) for file in files]
+    return numbers[:1] in ([0], [1]) and numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
 def _number_of(file: Path) -> int:
@@ -209,16 +224,22 @@ def _read_array(path: Path) -> np.ndarray:
         if isinstance(error, InputError):
             raise
         raise InputError("cannot be read as an array", "save the map again", path) from error
+    a_pixel = values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
+    if a_pixel and (
+        values.dtype.kind in "biu" or (values.dtype.kind == "f" and np.array_equal(values, values.round()))
+    ):
+        cure = "save them as PNG of 8 or 16 bits; uint8 or uint16 .npy of (H, W) are read by --prediction-form ids"
+        raise InputError(f"holds {values.dtype} class ids of shape {values.shape}, no probabilities", cure, path)
     if values.dtype.kind != "f":
-        raise InputError(f"holds {values.dtype} values", CURE, path)
+        cure = "divide by 255 and save as floating point" if values.dtype == np.uint8 else CURE
+        raise InputError(f"holds {values.dtype} values", cure, path)
     return values
 
 
 def _read_pictures(path: Path) -> tuple[np.ndarray, float]:
     """All channels in 0..1, and the step between two values."""
     files = files_of(path)
-    numbers = [_number_of(file) for file in files]
-    if numbers and (numbers[0] not in (0, 1) or numbers != [*range(numbers[0], numbers[0] + len(numbers))]):
+    if files and not number_classes(files):
         what = f"its names do not number the classes: {', '.join(file.name for file in files[:4])}"
         raise InputError(what, "call them 000.png, 001.png ... in the order of the class table", path)
     channels = [read_file(file, cv2.IMREAD_UNCHANGED) for file in files]

@@ -297,11 +297,15 @@ def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoi
             "has shape (4, 13, 17), its classes and label have (3, 13, 17)",
         ),
         (lambda: {"x": np.ones((3, 5, 5), np.float32) / 3}, "has shape (3, 5, 5)"),
-        (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds uint8 values"),
+        (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds uint8 values; divide by 255"),
+        (lambda: {"x": np.ones((3, *SIZE), np.int64)}, "holds int64 values; save criterion.posterior(logits)"),
+        (lambda: {"x": np.ones(SIZE, np.int64)}, "holds int64 class ids of shape (13, 17), no prob"),
+        (lambda: {"x": np.ones((1, *SIZE), np.float32)}, "holds float32 class ids of shape (1, 13, 17)"),
+        (lambda: {"x": np.full(SIZE, 0.5)}, "has shape (13, 17), its classes"),
         (lambda: {"x": np.ones(2), "y": np.ones(2)}, "holds 2 arrays"),
         (lambda: {"x": np.array([{}], dtype=object)}, "cannot be read as an array"),
     ],
-    ids=["classes", "size", "integers", "two", "objects"],
+    ids=["classes", "size", "bytes", "integers", "ids", "float ids", "foreground", "two", "objects"],
 )
 def test_other_arrays_are_refused_in_one_line(tmp_path, capsys, content, message):
     maps_of(tmp_path)
@@ -311,6 +315,48 @@ def test_other_arrays_are_refused_in_one_line(tmp_path, capsys, content, message
     assert message in line and "a.npz" in line
     (tmp_path / "pred/a.npz").write_bytes((tmp_path / "pred/b.npz").read_bytes()[:300])
     assert "cannot be read as an array" in refused(capsys, *flags)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_class_ids_as_arrays_are_read_where_it_is_said(tmp_path, dtype):
+    for name, values in maps_of(tmp_path).items():
+        (tmp_path / f"pred/{name}.npz").unlink()
+        np.save(tmp_path / f"pred/{name}.npy", values.argmax(0).astype(dtype))
+    assert score_maps(tmp_path, "--prediction-form", "ids")["images"] == 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_picture_for_each_class_is_known_and_its_form_named(tmp_path, capsys, first):
+    """The label was said to have several masks, with a cure for data sets."""
+    for name, values in maps_of(tmp_path).items():
+        (tmp_path / f"pred/{name}.npz").unlink()
+        for c, channel in enumerate(values):
+            write_png(tmp_path / f"pred/{name}/{c + first:03d}.png", np.round(channel * 255).astype(np.uint8))
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    assert "pred: holds folders of several pictures: a, b; say --prediction-form prob" in refused(capsys, *flags)
+    assert "calibration" in score_maps(tmp_path, "--prediction-form", "probability")
+
+
+def test_pictures_in_one_folder_are_no_maps(tmp_path, capsys):
+    maps_of(tmp_path)
+    for name in "ab":
+        (tmp_path / f"pred/{name}.npz").unlink()
+        for c in range(3):
+            write_png(tmp_path / f"pred/{name}_{c}.png", np.zeros(SIZE, np.uint8))
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    line = refused(capsys, *flags, "--prediction-form", "probability")
+    assert "pred: holds 6 pictures and no probability maps; save .npz" in line
+
+
+@pytest.mark.parametrize("inside", ["pred", "true/scores"])
+def test_results_in_a_folder_of_maps_or_labels_are_not_read_as_masks(tmp_path, inside):
+    """The second evaluation was refused for a prediction or a label called confusion-pred."""
+    maps_of(tmp_path)
+    flags = ("--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--sweep-tau")
+    before = evaluate(tmp_path / inside, *flags)
+    pictures = {path.name for path in (tmp_path / inside).glob("*.png")} - {"a.png", "b.png"}
+    assert pictures == {"confusion-pred.png", "reliability.png", "sweep.png"}
+    assert evaluate(tmp_path / inside, *flags) == before
 
 
 def test_maps_of_other_classes_and_a_broken_index_are_refused(run, saved, tmp_path, capsys):
