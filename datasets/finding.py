@@ -1,6 +1,7 @@
 """Image files found: which endings count, what is hidden, what a file is called without its ending."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,14 @@ OTHER_PICTURES = (
 )  # that are not read, and so named
 
 
+# Pictures of an evaluation whose --output-dir is, or lies in, a folder of masks.
+RESULTS, OF_RESULTS = "metrics.json", re.compile(r"(confusion-.+|reliability|sweep)\.png")
+
+
 def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Image files (or of other endings) below a folder, those of each folder sorted; hidden ones are left out.
+
+    So are the pictures that an evaluation wrote beside its metrics.json.
 
     Arrays are images only where there are no others: beside pictures they are something that was made of these.
     """
@@ -31,6 +38,8 @@ def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Ite
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if RESULTS in files:
+            files = [name for name in files if not OF_RESULTS.fullmatch(name)]
         for name in sorted(files):
             if not name.lower().endswith(suffixes) or name.startswith("."):
                 continue

@@ -224,13 +224,12 @@ def _read_array(path: Path) -> np.ndarray:
         if isinstance(error, InputError):
             raise
         raise InputError("cannot be read as an array", "save the map again", path) from error
-    a_pixel = values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
-    if a_pixel and (
-        values.dtype.kind in "biu" or (values.dtype.kind == "f" and np.array_equal(values, values.round()))
-    ):
+    kind = values.dtype.kind
+    one_a_pixel = values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
+    if one_a_pixel and (kind in "biu" or (kind == "f" and np.array_equal(values, values.round()))):
         cure = "save them as PNG of 8 or 16 bits; uint8 or uint16 .npy of (H, W) are read by --prediction-form ids"
         raise InputError(f"holds {values.dtype} class ids of shape {values.shape}, no probabilities", cure, path)
-    if values.dtype.kind != "f":
+    if kind != "f":
         cure = "divide by 255 and save as floating point" if values.dtype == np.uint8 else CURE
         raise InputError(f"holds {values.dtype} values", cure, path)
     return values
