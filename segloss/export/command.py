@@ -36,19 +36,18 @@ class _Network(nn.Module):
     def __init__(self, run: Run, decision: Decision):
         super().__init__()
         self.run, self.decision = run, decision
-        self.mean, self.std = run.model.mean, run.model.std
-        self.network = run.model.network
+        self.model = run.model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
-        normalised = (images / 255 - self.mean) / self.std
+        normalised = (images / 255 - self.model.mean) / self.model.std
         padded = F.pad(normalised, (0, self._padded(width) - width, 0, self._padded(height) - height))
-        logits = self.network(padded)[..., :height, :width]
+        logits = self.model.of_padded(padded)[0][..., :height, :width]
         return logits, self.run.decode(logits, self.decision)
 
     def _padded(self, side: Any) -> Any:
         """A side as :class:`segloss.models.SegmentationModel` pads it; when traced, a tensor."""
-        stride, least = self.run.model.stride, self.run.model.smallest_side // self.run.model.stride
+        stride, least = self.model.stride, self.model.smallest_side // self.model.stride
         strides = (side + stride - 1) // stride
         if least > 1:
             strides = strides.clamp(min=least) if isinstance(strides, Tensor) else torch.sym_max(strides, least)
@@ -148,8 +147,12 @@ def export_onnx(run: Run, path: Path, decision: Decision | None = None) -> float
                 temporary.replace(path)
                 return difference
             reasons.append(f"differs by {difference:.1e} of the largest logit")
+        cure = "load the run in Python (segloss.load_run), or train another --arch"
         what = f"{run.config.arch} cannot be exported: {'; '.join(reasons)}"
-        raise InputError(what, "load the run in Python (segloss.load_run), or train another --arch", path)
+        if decision != Decision():
+            what = f"{run.config.arch} with classes by {decision} cannot be exported: {'; '.join(reasons)}"
+            cure = f"take --decision plain, {cure}"
+        raise InputError(what, cure, path)
     finally:
         temporary.unlink(missing_ok=True)
 

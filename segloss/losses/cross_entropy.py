@@ -15,6 +15,8 @@ from segloss.losses.ranges import BELOW_ONE, NOT_NEGATIVE, PROBABILITY, SHARE, r
 from segloss.losses.reduction import reduce_pixels, select_valid, share_of, weight_sum, working_dtype
 from segloss.options import Option
 
+LEAST_LOG = -1000.0  # of which exp is 0 in float64 too
+
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """-log softmax(z)_y per pixel, 0 where ignored; with ``valid`` and ``safe`` of :func:`valid_pixels`."""
@@ -258,14 +260,21 @@ class FocalLoss(
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = self.softmax_scores(logits)
         if self.gamma > 0:
-            loss = -scores.log_softmax(1).clamp(max=-torch.finfo(scores.dtype).tiny)  # -log q, never quite 0
-            miss = -torch.expm1(-loss)  # 1 - q
-            log_g = (self.gamma - 1) * miss.log() + loss + torch.log(miss + self.gamma * loss * torch.exp(-loss))
-            scores = -log_g
+            log_q = scores.log_softmax(1).clamp(max=-torch.finfo(scores.dtype).tiny)  # never quite 0
+            miss, q = _one_minus_exp(log_q), log_q.exp()
+            entropy = log_q.clamp(min=LEAST_LOG) * q  # 0 where q is 0
+            scores = log_q - (self.gamma - 1) * miss.log() - torch.log(miss - self.gamma * entropy)
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, {super().extra_repr()}"
+
+
+def _one_minus_exp(exponent: Tensor) -> Tensor:
+    """1 - exp(x) of x < 0, with all digits near 0."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[no-untyped-call]
+        return torch.tanh(-exponent / 2) * (1 + exponent.exp())  # ONNX has no expm1
+    return -torch.expm1(exponent)
 
 
 class OHEMCrossEntropyLoss(WeightedCriterion, name="ohem_ce", function=ohem_cross_entropy_loss):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from tiny_runs import tiny_run
 
 import segloss
 from segloss.calibration import Calibration
-from segloss.decisions import Decision
+from segloss.decisions import Decision, decide
 from segloss.errors import InputError
 from segloss.export import command as export
 from segloss.kept import Kept
 from segloss.losses import build_criterion
+from segloss.models import ModelOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,53 @@ class Exotic(torch.nn.Module):
 
     def forward(self, images):
         return images[:, :1].expand(-1, 11, -1, -1) * torch.linalg.svdvals(images).sum((1, 2))[:, None, None, None]
+
+
+def test_a_network_with_a_second_loss_is_written_without_it(run):
+    model = ModelOptions(arch="linknet", encoder="resnet18", auxiliary=0.4).build(len(run.classes)).eval()
+    images = torch.rand(1, 3, 40, 33) * 255
+    with torch.inference_mode():
+        logits, classes = export._Network(dataclasses.replace(run, model=model), Decision())(images)
+        torch.testing.assert_close(logits, model(images), rtol=1e-4, atol=1e-5)
+    assert classes.shape == (1, 40, 33)
+
+
+class Decided(torch.nn.Module):
+    def __init__(self, criterion, decision):
+        super().__init__()
+        self.criterion, self.decision = criterion, decision
+
+    def forward(self, logits):
+        return decide(self.criterion, logits, PRIOR, self.decision)
+
+
+PRIOR = torch.tensor([0.9, 0.09, 0.01])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("decision", [Decision("tau", 0.0), Decision("tau", 0.5), Decision("prior", 0.5)], ids=str)
+@pytest.mark.parametrize("name", ["focal", "weighted_focal", "weighted_ce"])
+def test_decisions_of_softmax_losses_have_operators_in_onnx(name, decision):
+    file, network = io.BytesIO(), Decided(build_criterion(name, (900, 90, 10)), decision)
+    axes = {"z": {0: "n", 2: "h", 3: "w"}}
+    torch.onnx.export(
+        *(network, (torch.randn(2, 3, 8, 8),), file),
+        dynamo=False,
+        opset_version=17,
+        input_names=["z"],
+        dynamic_axes=axes,
+    )
+    logits = 8 * torch.randn(3, 3, 17, 9, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"z": logits.numpy()})
+    assert found.tolist() == network(logits).tolist()
+
+
+def test_a_decision_that_cannot_be_written_names_the_plain_one(run, tmp_path, monkeypatch):
+    for write in ("_write_traced", "_write_exported"):
+        monkeypatch.setattr(export, write, lambda *_: 1 / 0)
+    with pytest.raises(InputError, match=r"with classes by tau 0 cannot be exported: .*; take --decision plain, load"):
+        export.export_onnx(run, tmp_path / "model.onnx", Decision("tau", 0.0))
 
 
 def test_an_operator_that_onnx_lacks_is_one_line_and_no_file(run, tmp_path, capfd):
