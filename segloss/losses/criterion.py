@@ -6,8 +6,10 @@ from inspect import signature
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
+from segloss.errors import InputError
 from segloss.losses.checks import check_choices, check_scores, class_vector
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
 from segloss.losses.label_values import Counts, class_counts
@@ -130,13 +132,17 @@ class Criterion(nn.Module):
         self.reduction = reduction
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
-        """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors."""
+        """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors.
+
+        They keep their values too: ``model.to_empty()`` would leave what no initialisation brings back.
+        """
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own is not typed
         for name, buffer in before.items():
             cast = self.get_buffer(name)
-            if cast.is_floating_point() and cast.itemsize < 4:
-                self._buffers[name] = buffer.to(cast.device)
+            narrow = cast.is_floating_point() and cast.itemsize < 4
+            if narrow or not buffer.is_meta:
+                self._buffers[name] = buffer.to(cast.device, buffer.dtype if narrow else cast.dtype)
         return self
 
     @classmethod
@@ -221,7 +227,10 @@ class Criterion(nn.Module):
         if tau == 1:
             return first_largest(logits)
         natural = self.natural_scores(logits)
-        return first_largest(natural if tau == 0 else natural.lerp(self.softmax_scores(logits), tau), logits)
+        if tau == 0:
+            return first_largest(natural, logits)
+        between = natural.lerp(self.softmax_scores(logits), tau)
+        return first_largest(torch.where(natural.isinf(), natural, between), logits)  # infinity less itself is NaN
 
     def extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
@@ -269,6 +278,9 @@ def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any
 
     Where no ``ignore_index`` is given it is that of a ``PixelCounts``, else the one of so many classes.
     """
+    if "class_weight" in options:
+        cure = 'give weight=[...], a number per class, or class_weights="median_frequency" or another recipe'
+        raise InputError("class_weight is no option of a loss", cure)
     left_out = getattr(counts, "ignore_index", "auto")
     options.setdefault("ignore_index", ignore_index_of(len(class_counts(counts)), left_out))
     recipe = options.pop("class_weights", None)

@@ -111,7 +111,7 @@ def first_largest(scores: Tensor, given: Tensor | None = None) -> Tensor:
         given: what the scores were made of; default: themselves.
 
     Raises:
-        InputError: as :func:`undecided` says; argmax would take NaN for the largest.
+        InputError: as :func:`undecided` says, or one is NaN that was none; argmax would take NaN for the largest.
     """
     largest, ids = scores.max(1)  # on CPU 6 times faster than argmax over a dimension that is not the last
     in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
@@ -120,9 +120,12 @@ def first_largest(scores: Tensor, given: Tensor | None = None) -> Tensor:
         return ids
     best = largest if given is None else given.amax(1)
     pixels = int((undecided(best) | undecided(largest) & best.isinf()).sum())
-    if pixels:  # else one score is infinite and the largest, or finite ones have overflowed here
+    if pixels:
         what = f"scores are NaN or -inf at {pixels:,} of {ids.numel():,} pixels, where no class is the largest"
         raise InputError(what, "the network's weights or input are broken: look at both")
+    if overflown := int(largest.isnan().sum()):  # else one score is infinite and the largest, or has become so here
+        what = f"scores overflow in the decision at {overflown:,} of {ids.numel():,} pixels"
+        raise InputError(what, "take a tau nearer to 1, a prior's exponent nearer to 0, or the plain decision")
     return ids
 
 

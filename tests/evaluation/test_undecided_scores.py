@@ -74,6 +74,28 @@ def test_a_class_ruled_out_by_minus_infinity_is_decided_on(dtype):
     assert int(build_criterion("ce", COUNTS).decide(values)[0, 2, 3]) == 1
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.0, 0.5, -1.0, 2.0])
+@pytest.mark.parametrize("least", [-math.inf, -3e38])
+@pytest.mark.parametrize("name", [*LOSSES, "weighted_ce", "focal+dice"])
+def test_a_class_that_is_ruled_out_wins_nowhere(name, least, tau):
+    criterion = build_criterion(name, COUNTS)
+    values = scores(0.5, least, 0.3)
+    assert int(criterion.decide(values, tau)[0, 2, 3]) != 1
+    assert float(criterion.posterior(values)[0, 1, 2, 3]) == 0
+
+
+def test_the_posterior_of_focal_scores_is_a_number_where_a_class_is_ruled_out():
+    values = scores(0.5, -math.inf, 0.3).requires_grad_()
+    posterior = build_criterion("focal", COUNTS).posterior(values)
+    (gradient,) = torch.autograd.grad(posterior[:, 0].sum(), values)
+    assert bool(posterior.isfinite().all() and gradient.isfinite().all())
+
+
+def test_a_decision_that_overflows_is_told_as_that():
+    with pytest.raises(InputError, match=r"scores overflow in the decision at 1 of 2 pixels; take a tau nearer to 1"):
+        first_largest(torch.tensor([[math.nan, 0.0], [1.0, 2.0]]), torch.zeros(2, 2))
+
+
 def test_a_finite_score_that_overflows_on_the_way_is_no_fault_of_the_scores():
     assert first_largest(torch.full((1, 2, 3), math.inf), torch.zeros(1, 2, 3)).tolist() == [[0, 0, 0]]
 
