@@ -1,15 +1,25 @@
 """Label maps of any kind, as they come from loaders, files and other libraries, as tensors of class ids."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DistributedSampler, WeightedRandomSampler
 
 from segloss.errors import InputError
-from segloss.losses.labels import as_map
+from segloss.losses.labels import as_map, cure_of_ids
 from segloss.losses.ranges import is_switch_or_complex
+
+
+class PilImage(Protocol):
+    """An image of PIL, which need not be installed."""
+
+    @property
+    def mode(self) -> str: ...
+    def getbands(self) -> tuple[str, ...]: ...
+    def getchannel(self, channel: int | str) -> Any: ...
+    def convert(self, mode: str) -> Any: ...
 
 
 def is_pil(given: Any) -> bool:
@@ -70,7 +80,7 @@ def label_tensor(given: Any, place: int) -> Tensor:
         what = f"label tensor {place} must be (H, W) or (N, H, W), got {tuple(tensor.shape)}"
         raise InputError(what, "give class ids: of one-hot labels labels.argmax(1)")
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
-        raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}")
+        raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}", cure_of_ids(tensor))
     return tensor
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
             cure = "; squeeze dim 1"
         elif labels.shape == logits.shape:
             cure = "; take labels.argmax(1) of one-hot labels"
+        elif tuple(labels.shape) == (*expected, logits.shape[1]):
+            cure = "; take labels.argmax(-1) of one-hot labels"
         elif logits.ndim == 3 and labels.shape == logits.shape[1:]:
             cure = "; give a batch: logits[None], labels[None]"
         elif labels.ndim == len(expected) == 3 and all(
@@ -84,8 +87,11 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
 
 def check_tensor(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        inside = isinstance(value, (Mapping, tuple))
-        cure = "give the tensor in it, as outputs['out'] or outputs.logits" if inside else "take torch.as_tensor of it"
+        cure = "take torch.as_tensor of it"
+        if isinstance(value, (Mapping, tuple)):
+            cure = "give the tensor in it, as outputs['out'] or outputs.logits"
+        elif isinstance(value, list) and any(isinstance(each, Tensor) for each in value):
+            cure = "give one of its tensors; of several outputs call the criterion on each and add up the losses"
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; {cure}")
 
 
@@ -108,7 +114,8 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
             f"got {tuple(values.shape)}"
         )
     if positive and is_readable(values) and not bool((untransformed(values) > 0).all()):
-        raise ValueError(f"{name} must be positive, got {untransformed(values).tolist()}")
+        got = untransformed(values)
+        raise ValueError(f"{name} must be positive, got {got.tolist()}{_cure_of_zero(got)}")
 
 
 def check_posterior(posterior: Tensor, num_classes: int) -> None:
@@ -123,7 +130,9 @@ def check_posterior(posterior: Tensor, num_classes: int) -> None:
 
 
 def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
-    """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches."""
+    """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches, and for a pandas Series
+    in another order than that of the class ids."""
+    _require_class_order(name, getattr(values, "index", None))
     with suppress(TypeError, ValueError, RuntimeError):
         vector = torch.as_tensor(values)
         if not is_switch_or_complex(vector):
@@ -134,15 +143,35 @@ def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = Non
     raise InputError(f"{name} must be numbers, one per class, got {values!r}")
 
 
+def _require_class_order(name: str, index: Any) -> None:
+    """InputError for class ids, as ``value_counts()`` gives them, that are not 0, 1, 2 ...: they would be passed over.
+
+    Names may be in any order, and a method is that of a list.
+    """
+    ids = [] if index is None or callable(index) else list(index)
+    if ids != [*range(len(ids))] and all(isinstance(each, Real) for each in ids):
+        shown = f"{', '.join(map(str, ids[:4]))}{', ...' if len(ids) > 4 else ''}"
+        cure = (
+            f"{name}.reindex(range(C), fill_value=0), or {name}.to_numpy() where they are in the order of the classes"
+        )
+        raise InputError(f"{name} must be indexed 0, 1, 2 ..., got {shown}", cure)
+
+
 def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int | None = None) -> Tensor:
     """A copy as float32 ``(C,)``; ValueError unless C >= 2 (or as given) and all are positive and finite."""
     vector = numbers(name, values, torch.float32).detach().clone()
     if vector.ndim != 1 or len(vector) < 2 or len(vector) != (num_classes or len(vector)):
         expected = "(C,) with at least two classes" if num_classes is None else f"({num_classes},)"
-        raise ValueError(f"{name} must have shape {expected}, got {tuple(vector.shape)}")
+        cure = "; give one number per class" if vector.ndim == 0 else ""
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(vector.shape)}{cure}")
     if not bool(((vector > 0) & torch.isfinite(vector)).all()):
-        raise ValueError(f"{name} must be positive and finite, got {vector.tolist()}")
+        raise ValueError(f"{name} must be positive and finite, got {vector.tolist()}{_cure_of_zero(vector)}")
     return vector
+
+
+def _cure_of_zero(vector: Tensor) -> str:
+    left_out = bool((vector == 0).any()) and not bool((vector < 0).any())
+    return "; to leave a class out give its pixels the ignore_index in the labels" if left_out else ""
 
 
 def check_divisor(divisor: Tensor | float | None, reduction: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from segloss.errors import InputError
 from segloss.losses.checks import numbers
 from segloss.losses.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, require_number
 from segloss.options import Option
@@ -109,8 +110,11 @@ def fill_empty(values: Tensor, counts: Tensor) -> Tensor:
 
 def effective_number(counts: Tensor, beta: float | None) -> Tensor:
     if beta is None:
+        if (middle := float(counts[counts > 0].median())) < 1:
+            what = "counts are shares, and 'effective' is of numbers of pixels"
+            raise InputError(what, "give numbers of pixels, or beta")
         # 0.9999, Cui's choice for images, saturates at pixel counts: every class would get the same value.
-        beta = 1 - 1 / float(counts[counts > 0].median())
+        beta = 1 - 1 / middle
     require_number("beta", beta, BELOW_ONE)
     log_beta = math.log(beta) if beta else -math.inf
     return -torch.expm1(counts * log_beta) / (1 - beta)

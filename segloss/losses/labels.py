@@ -54,7 +54,14 @@ def ignored_words(ignore_index: int) -> str:
 def check_class_ids(name: str, tensor: Tensor) -> None:
     """TypeError unless they are integers."""
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
-        raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}")
+        raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}; {cure_of_ids(tensor)}")
+
+
+def cure_of_ids(tensor: Tensor) -> str:
+    """What to do about labels that are no integers."""
+    if tensor.dtype == torch.bool:
+        return "give labels.long(): False is class 0, True class 1"
+    return "give labels.long() if they hold whole numbers; a mask that was scaled to 0..1 must be read again"
 
 
 def require_num_classes(num_classes: int) -> int:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segloss.errors import InputError
 from segloss.losses.checks import (
     check_choices,
     check_class_vector,
@@ -381,4 +382,6 @@ class MSELoss(OutlyingMSELoss, name="mse", options=_MSE_OPTIONS):
     @classmethod
     def from_counts(cls, counts: Counts, **options: Any) -> "MSELoss":
         """As :meth:`OutlyingMSELoss.from_counts` with ``label_values="uniform"``; of the counts only C matters."""
+        if "label_values" in options:
+            raise InputError("label_values of MSELoss are all alike", "take OutlyingMSELoss, or leave them out")
         return super().from_counts(counts, label_values="uniform", **options)

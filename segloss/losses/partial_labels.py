@@ -83,7 +83,8 @@ def ignore_unlabelled(labels: Tensor, class_mask: Tensor | None, ignore_index: i
         )
     labels, last = labels.long(), class_mask.shape[1] - 1
     is_class = (labels >= 0) & (labels <= last)
-    labelled = class_mask.gather(1, labels.clamp(0, last).reshape(len(labels), -1)).view_as(labels)
+    flat = labels.clamp(0, last).reshape(len(labels), math.prod(labels.shape[1:]))
+    labelled = class_mask.gather(1, flat).view_as(labels)
     return labels.masked_fill(is_class & ~labelled, ignored_label(ignore_index))
 
 

@@ -211,6 +211,15 @@ def test_a_mask_that_does_not_fit_is_refused(mask, error, match):
             criterion_of(name)(logits, labels, class_mask=mask)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (3, 5)])
+@pytest.mark.parametrize("name", ["ce", "outlying_mse", "dice", "ohem_ce"])
+def test_a_batch_of_no_image_has_masks_too(name, shape):
+    criterion, labels = criterion_of(name), torch.zeros(0, *shape, dtype=torch.long)
+    mask = torch.ones(0, 4, dtype=torch.bool)
+    assert float(criterion(torch.zeros(0, 4, *shape), labels, class_mask=mask)) == 0
+    assert float(criterion.divisor(labels, class_mask=mask)) == 0
+
+
 def test_a_label_outside_the_classes_is_still_found():
     logits, labels = sample()
     labels[0, 1] = 7

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segloss import OutlyingMSELoss
+from segloss.errors import InputError
 from segloss.losses import (
     CLASS_WEIGHTS,
     LABEL_VALUES,
     build_criterion,
+    class_prior,
     class_ranks,
     class_weights_from_counts,
     label_values_from_counts,
@@ -169,6 +171,47 @@ def test_counts_may_be_a_list_a_tensor_or_an_array_and_stay_unchanged():
         assert torch.equal(label_values_from_counts(counts, label_values=recipe), expected)
         assert torch.equal(label_values_from_counts(np.array(COUNTS), label_values=recipe), expected)
     assert counts.tolist() == COUNTS
+
+
+class Indexed(list):
+    """As a Series of pandas, whose index is no method."""
+
+    def __init__(self, pairs):
+        super().__init__(pairs.values())
+        self.index = [*pairs]
+
+
+@pytest.mark.parametrize("index", [[2, 0, 1], [0, 2, 1], [0, 1, 255], [0.0, 2.0, 3.0], [1, 2, 3]])
+def test_counts_indexed_in_another_order_than_that_of_the_classes_are_refused(index):
+    """``value_counts()`` begins with the most frequent."""
+    counts = Indexed(dict(zip(index, [900, 90, 10], strict=True)))
+    cure = r"counts.reindex\(range\(C\), fill_value=0\), or counts.to_numpy\(\)"
+    for function in (class_ranks, label_values_from_counts, class_weights_from_counts, class_prior):
+        with pytest.raises(InputError, match=rf"counts must be indexed 0, 1, 2 \.\.\., got {index[0]}.*; {cure}"):
+            function(counts)
+
+
+@pytest.mark.parametrize("index", [[0, 1, 2], [0.0, 1.0, 2.0], ["road", "sky", "car"]])
+def test_counts_indexed_in_the_order_of_the_classes_or_by_name_are_taken(index):
+    assert class_ranks(Indexed(dict(zip(index, [900, 10, 90], strict=True)))).tolist() == [1, 3, 2]
+
+
+def test_counts_of_pandas_are_known_by_their_index():
+    counts = pytest.importorskip("pandas").Series([2] * 90 + [0] * 9 + [1]).value_counts()
+    with pytest.raises(InputError, match=r"counts must be indexed 0, 1, 2 \.\.\., got 2, 0, 1; "):
+        class_ranks(counts)
+    assert class_ranks(counts.sort_index()).tolist() == [2, 3, 1]
+
+
+def test_shares_have_no_effective_number_unless_beta_is_given():
+    shares = [0.7, 0.2, 0.1]
+    for call in (
+        lambda **beta: label_values_from_counts(shares, label_values="effective", **beta),
+        lambda **beta: class_weights_from_counts(shares, "effective", **beta),
+    ):
+        with pytest.raises(InputError, match="counts are shares, and 'effective' is of numbers of pixels; give"):
+            call()
+        assert bool(call(beta=0.5).isfinite().all())
 
 
 BAD_COUNTS = [

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, decide, outlying_mse_loss, posterior
+from segloss.adapters import MMSegOutlyingMSELoss
 from segloss.errors import InputError
 from segloss.losses import (
     LOSSES,
     CrossEntropyLoss,
+    MSELoss,
     SumLoss,
     build_criterion,
     class_weights_from_counts,
+    cross_entropy_loss,
     label_values_from_counts,
 )
 from segloss.losses.labels import NOTHING_IGNORED
@@ -282,3 +285,59 @@ def test_a_criterion_made_without_memory_keeps_its_values(name):
     with torch.device("meta"):
         criterion = made(name)
     assert torch.equal(criterion(*scores_and_labels()), made(name)(*scores_and_labels()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_that_is_given_anew_leaves_a_criterion_its_values(name):
+    with torch.device("meta"):
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), made(name))
+    criterion = network.to_empty(device="cpu")[1]
+    assert torch.equal(criterion(*scores_and_labels()), made(name)(*scores_and_labels()))
+    assert all(buffer.dtype == torch.float64 for buffer in network.double()[1].buffers())
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([torch.zeros(1, 3, 2)], torch.zeros(1, 2).long(), "logits must be a torch.Tensor, got list; give one of its"),
+        ([[0.0, 1.0]], torch.zeros(1).long(), "logits must be a torch.Tensor, got list; take torch.as_tensor of it"),
+        (
+            torch.zeros(1, 3, 2),
+            torch.zeros(1, 2, dtype=torch.bool),
+            r"got torch.bool; give labels.long\(\): False is class 0",
+        ),
+        (
+            torch.zeros(1, 3, 2),
+            torch.zeros(1, 2),
+            r"got torch.float32; give labels.long\(\) if they hold whole numbers",
+        ),
+        (torch.zeros(1, 3, 2, 4), torch.zeros(1, 2, 4, 3).long(), r"take labels.argmax\(-1\) of one-hot labels"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_cure(logits, labels, message):
+    for name in ("ce", "outlying_mse", "dice"):
+        with pytest.raises((TypeError, ValueError), match=message):
+            made(name)(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: CrossEntropyLoss(weight=[0.0, 1.0]), "; to leave a class out give its pixels the ignore_index in the"),
+        (lambda: CrossEntropyLoss(weight=[-1.0, 0.0]), r"got \[-1.0, 0.0\]$"),
+        (lambda: cross_entropy_loss(*scores_and_labels(), weight=torch.tensor([0.0, 1, 1])), "; to leave a class out"),
+        (lambda: MSELoss(4), r"label_values must have shape \(C,\) .*, got \(\); give one number per class"),
+        (lambda: MSELoss.from_counts(COUNTS, label_values="power"), "label_values of MSELoss .*; take OutlyingMSELoss"),
+        (
+            lambda: MMSegOutlyingMSELoss(COUNTS, class_weight=[1.0, 2.0, 3.0]),
+            r"class_weight is no option.*; give weight=",
+        ),
+        (
+            lambda: CrossEntropyLoss.from_counts(COUNTS, class_weight=[1.0, 2.0, 3.0]),
+            "class_weight is no option of a loss",
+        ),
+    ],
+)
+def test_options_of_other_libraries_are_told_with_their_cure(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

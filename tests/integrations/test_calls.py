@@ -35,7 +35,7 @@ def test_a_label_map_of_two_rows_is_no_pair():
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float32])
 def test_labels_that_are_no_integers_are_refused_by_counters(dtype):
-    with pytest.raises(InputError, match=f"label tensor 0 must hold integer class ids, got {dtype}"):
+    with pytest.raises(InputError, match=f"label tensor 0 must hold integer class ids, got {dtype}; give labels.long"):
         count_labels([LABELS.to(dtype)], 3)
     for pair in ((LABELS.to(dtype), LABELS), (LABELS, LABELS.to(dtype))):
         with pytest.raises(ValueError, match="class ids must be integers"):
