@@ -23,6 +23,7 @@ from segloss.hub import fetched, is_given, is_on_hub, name_of, read_shared, shar
 from segloss.inference import reader_of
 from segloss.iou_rule import IoUDecision
 from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save_kept
+from segloss.label_maps import PilImage, is_pil
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.losses.label_values import names_recipe
 from segloss.models import SegmentationModel, logits_at_size
@@ -174,12 +175,13 @@ class Run:
         return asked if isinstance(asked, Decision) else Decision("tau", asked)
 
     @torch.inference_mode()
-    def predict(self, image: np.ndarray, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
+    def predict(self, image: np.ndarray | PilImage, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
         """Class numbers ``(H, W)`` of an image, at the run's image scale: uint8, of more than 254 classes uint16.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB, or the run's bands ``(H, W, B)`` in the dtype of its files, NaN for nothing;
-                of one band ``(H, W)`` too. ``segloss.datasets.bands.read_bands(path, run.bands)[0]`` reads a file.
+                of one band ``(H, W)`` too; or an image of PIL.
+                ``segloss.datasets.bands.read_bands(path, run.bands)[0]`` reads a file.
             decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
                 tau; None: ``tau``, whose 1 is the plain argmax.
 
@@ -189,21 +191,34 @@ class Run:
         return self.decode(self.scores(image), decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
 
     @torch.inference_mode()
-    def scores(self, image: np.ndarray) -> Tensor:
+    def scores(self, image: np.ndarray | PilImage) -> Tensor:
         """Logits ``(1, C, H, W)`` of an image as :meth:`predict` takes it, which :meth:`decode` decides on."""
         from segloss.datasets.transforms import resize_image
 
-        given = image[..., None] if image.ndim == 2 and self.bands.count == 1 else image
-        kinds = {np.dtype(self.bands.dtype), self.bands.array_dtype}
-        if image.dtype not in kinds or given.ndim != 3 or given.shape[2] != self.bands.count:
-            kind = "RGB " if self.bands.is_rgb else ""
-            wanted = f"{self.bands.dtype} {kind}of shape (H, W, {self.bands.count})"
-            raise ValueError(f"image must be {wanted}, got {image.dtype} {image.shape}")
+        image = self._pixels(image)
+        given = image[..., None] if image.ndim == 2 else image
         resized = resize_image(self.bands.filled(given), self.config.image_scale)
         if resized.dtype == np.uint16:
             resized = resized.astype(np.float32)  # which every device takes
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
         return logits_at_size(self.model, batch, image.shape[:2])
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """As an array of the run's bands; of PIL's images gray, palettes and full opacity as files of them are read."""
+        bands = self.bands
+        if is_pil(image):
+            opaque = "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255
+            colours = opaque and image.mode in ("1", "L", "LA", "P", "RGBA", "CMYK")
+            image = np.array(image.convert("RGB") if colours and bands.is_rgb else image)
+        wanted = f"image must be {bands.dtype} {'RGB ' if bands.is_rgb else ''}of shape (H, W, {bands.count})"
+        if not isinstance(image, np.ndarray):
+            cure = "give an array, as image.cpu().numpy() of a tensor"
+            if isinstance(image, str | os.PathLike):
+                cure = "read the file: segloss.datasets.bands.read_bands(Path(image), run.bands)[0]"
+            raise InputError(f"{wanted}, got {type(image).__name__}", cure)
+        if cures := _cures(image, bands):
+            raise InputError(f"{wanted}, got {image.dtype} {image.shape}", f"give {', and '.join(cures)}")
+        return image
 
     def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
@@ -218,6 +233,27 @@ class Run:
         """
         with torch.inference_mode():
             return self.reader.posterior(self.model(images).float())
+
+
+def _cures(image: np.ndarray, bands: Bands) -> list[str]:
+    """What to give instead, by shape and by dtype; nothing of an image of these bands."""
+    cures, shape = [], image.shape
+    if len(shape) not in (2, 3):
+        cures.append("one image at a time")
+    elif (shape[2] if len(shape) == 3 else 1) != bands.count:
+        if shape[0] == bands.count and len(shape) == 3:
+            cures.append("image.transpose(1, 2, 0)")
+        elif not bands.is_rgb:
+            cures.append("the bands that the run was trained on")
+        elif shape[2:] in ((), (1,)):
+            cures.append("np.stack([image.squeeze()] * 3, -1)")
+        else:
+            cures.append("image[..., :3] without the fourth band" if shape[2] == 4 else "red, green and blue alone")
+    if image.dtype not in (np.dtype(bands.dtype), bands.array_dtype):
+        same = f"image.astype(np.{bands.dtype}) where it holds the same numbers"
+        scaled = "(image * 255).round().astype(np.uint8) where 1 is white"
+        cures.append(scaled if bands.dtype == "uint8" and image.dtype.kind == "f" else same)
+    return cures
 
 
 def load_run(path: str | Path) -> Run:

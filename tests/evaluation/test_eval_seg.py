@@ -15,6 +15,8 @@ from street_trees import TINY, street_tree
 import eval_seg
 import segloss
 import train_seg
+from segloss.datasets.bands import read_bands
+from segloss.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,47 @@ def test_a_run_decodes_logits_and_refuses_what_is_no_image(run):
     for image in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)):
         with pytest.raises(ValueError, match="uint8 RGB"):
             loaded.predict(image)
+
+
+@pytest.mark.parametrize(
+    ("image", "got", "cure"),
+    [
+        ("a.png", "str", "read the file: segloss.datasets.bands.read_bands(Path(image), run.bands)[0]"),
+        (Path("a.png"), "PosixPath", "read the file: segloss.datasets.bands.read_bands(Path(image), run.bands)[0]"),
+        (torch.zeros(8, 9, 3), "Tensor", "give an array, as image.cpu().numpy() of a tensor"),
+        (np.zeros((3, 8, 9), np.uint8), "uint8 (3, 8, 9)", "give image.transpose(1, 2, 0)"),
+        (np.zeros((8, 9), np.uint8), "uint8 (8, 9)", "give np.stack([image.squeeze()] * 3, -1)"),
+        (np.zeros((8, 9, 4), np.uint8), "uint8 (8, 9, 4)", "give image[..., :3] without the fourth band"),
+        (np.zeros((8, 9, 5), np.uint8), "uint8 (8, 9, 5)", "give red, green and blue alone"),
+        (np.zeros((2, 8, 9, 3), np.uint8), "uint8 (2, 8, 9, 3)", "give one image at a time"),
+        (
+            np.zeros((8, 9, 3), np.float32),
+            "float32 (8, 9, 3)",
+            "give (image * 255).round().astype(np.uint8) where 1 is white",
+        ),
+    ],
+)
+def test_what_is_no_image_is_told_with_its_cure(run, image, got, cure):
+    with pytest.raises(InputError) as error:
+        segloss.load_run(run).predict(image)
+    assert str(error.value) == f"image must be uint8 RGB of shape (H, W, 3), got {got}; {cure}"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_images_of_pil_are_predicted_as_files_of_them_are(run, tmp_path, mode):
+    image = pytest.importorskip("PIL.Image")
+    loaded = segloss.load_run(run)
+    colours = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    picture = image.fromarray(colours).convert(mode)
+    picture.save(tmp_path / "a.png")
+    expected = loaded.predict(read_bands(tmp_path / "a.png", loaded.bands)[0])
+    np.testing.assert_array_equal(loaded.predict(picture), expected)
+
+
+def test_half_transparent_images_of_pil_are_refused_as_files_of_them_are(run):
+    image = pytest.importorskip("PIL.Image")
+    with pytest.raises(InputError, match=r"got uint8 \(8, 9, 4\); give image\[..., :3\]"):
+        segloss.load_run(run).predict(image.fromarray(np.full((8, 9, 4), 128, np.uint8)))
 
 
 def test_another_class_count_is_refused_before_anything_is_written(run, tmp_path, capsys):
