@@ -85,7 +85,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     for dataset in splits.all:
         dataset.bands = bands
     per_device = max(1, splits.images_per_epoch // config.devices)
-    require_batch_statistics(model, config.batch_size, splits.crop_size, per_device, bands.count)
+    require_batch_statistics(model, config.batch_size, splits.crop_size, per_device, bands.count, config.devices)
     counts, source = load_or_count(splits.train, progress=progress_bar("counting pixels"))
     of_others = [  # a stray id is found now
         load_or_count(dataset, progress=progress_bar(f"checking {dataset.split} masks"))[0]

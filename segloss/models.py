@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from numbers import Integral
 from pathlib import Path
 from types import MethodType
 from typing import Any, Literal
@@ -43,6 +44,7 @@ class SegmentationModel(nn.Module):
     mean: Tensor
     std: Tensor
     _looked = False  # at the range of the first images
+    _held: Sequence[nn.Parameter] = ()  # that :meth:`freeze` keeps still
 
     def __init__(
         self,
@@ -67,10 +69,14 @@ class SegmentationModel(nn.Module):
         return encoder
 
     def freeze(self, *, encoder: bool = False, batch_norm: FrozenNorms = "none") -> None:
-        """Neither the weights nor the statistics of these move in training, and their dropout is off."""
+        """Neither the weights nor the statistics of these move in training, and their dropout is off; what was still
+        before and is not among them moves again."""
+        for parameter in self._held:
+            parameter.requires_grad_(True)
         among = {"none": [], "encoder": [self.encoder], "all": [self.network]}[batch_norm]
         norms = [module for of in among for module in of.modules() if isinstance(module, _BatchNorm)]
         self.still = [*([self.encoder] if encoder else []), *norms]
+        self._held = [each for module in self.still for each in module.parameters() if each.requires_grad]
         for module in self.still:
             module.requires_grad_(False)
         self.train(self.training)
@@ -87,14 +93,34 @@ class SegmentationModel(nn.Module):
 
     def with_presence(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits as :meth:`forward`, and ``(N, C)`` of which classes an image holds; None without ``--auxiliary``."""
+        self._require_bands(images)
         self._look_at(images)
         height, width = images.shape[-2:]
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         padded = F.pad(normalised, (0, self._missing(width), 0, self._missing(height)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        found: Any = self.network(padded)
-        logits, presence = found if isinstance(found, tuple) else (found, None)
+        logits, presence = self.of_padded(padded)
         return logits[..., :height, :width], presence
+
+    def of_padded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`with_presence` gives, of images that are normalised and padded."""
+        found: Any = self.network(images)
+        logits, presence = found if isinstance(found, tuple) else (found, None)
+        return logits, presence
+
+    def _require_bands(self, images: Tensor) -> None:
+        """InputError unless these are the model's bands; one image ``(B, H, W)`` is a batch, gray is taken as RGB."""
+        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]  # sizes are no numbers there
+            return
+        bands, shape = self.mean.numel(), tuple(images.shape)
+        if len(shape) in (3, 4) and shape[-3] in ((1, 3) if bands == 3 else (bands,)):
+            return
+        cure = "give the bands that it was trained on"
+        if len(shape) in (3, 4) and shape[-1] == bands:
+            cure = "bring them to the front: images.movedim(-1, -3)"
+        elif bands == 3 and len(shape) == 3:
+            cure = "give gray images as images[:, None]"
+        raise InputError(f"images must have shape (N, {bands}, H, W), got {shape}", cure)
 
     def _look_at(self, images: Tensor) -> None:
         """Warn, once, of images that were scaled to 0..1: to the network they are black."""
@@ -159,6 +185,9 @@ class ModelOptions(Options):
         """The network; arguments and errors are those of :func:`build_model`."""
         import segmentation_models_pytorch as smp
 
+        for name, number in (("num_classes", num_classes), ("in_channels", in_channels)):
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+                raise InputError(f"{name} must be an integer of at least 1, got {number!r}", "give how many there are")
         _require_encoder(self.encoder)
         download = self.encoder_weights == "imagenet"
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news; their end is reported
@@ -208,7 +237,7 @@ def build_model(
     encoder: str,
     num_classes: int,
     *,
-    encoder_weights: str = "none",
+    encoder_weights: str | None = "none",
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     in_channels: int = 3,
     **options: Any,
@@ -219,8 +248,8 @@ def build_model(
         arch: ``unet``, ``deeplabv3plus``, ``segformer`` ...
         encoder: ``resnet34``, ``mit_b0``, ``tu-NAME`` for timm's ...
         num_classes: C.
-        encoder_weights: ``"none"`` (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose keys
-            are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
+        encoder_weights: ``"none"`` or None (random), ``"imagenet"`` (downloads), or a .safetensors / .pth file whose
+            keys are the encoder's; keys that the encoder has no use for (a classifier) are passed over.
         normalisation: (mean, std) of a saved model; None: what the encoder was pretrained with; of other bands
             than three 0 and 1.
         in_channels: bands of the images. Weights of RGB are repeated over the bands and scaled by 3 / bands, so that
@@ -230,7 +259,7 @@ def build_model(
     Raises:
         InputError: unknown name, a pair that does not exist, weights that cannot be had or do not fit.
     """
-    given = {"arch": arch, "encoder": encoder, "encoder_weights": encoder_weights, **options}
+    given = {"arch": arch, "encoder": encoder, "encoder_weights": encoder_weights or "none", **options}
     return from_plain_dict(ModelOptions, given).build(num_classes, normalisation=normalisation, in_channels=in_channels)
 
 
@@ -319,20 +348,34 @@ def require_batch_statistics(
     crop_size: Sequence[int],
     images: int | None = None,
     in_channels: int = 3,
+    devices: int = 1,
 ) -> None:
     """InputError where training batches of one image leave a batch norm one value per channel to normalise.
 
-    ``images`` is how many each device has, which may be less than ``batch_size``; None: enough.
+    ``images`` is how many each of the ``devices`` has, which may be less than ``batch_size``; None: enough.
     """
-    if min(batch_size, batch_size if images is None else images) > 1:
+    if (batch_size > 1 and images != 1) or _takes_one_image(model, crop_size, in_channels):
         return
+    few, cures = f"one training image{' a device' if devices > 1 else ''}", []
+    if images == 1:
+        cures.append(f"add images{' or take fewer --devices' if devices > 1 else ''}")
+    if batch_size == 1:
+        few = "--batch-size 1"
+        cures.append("--batch-size 2 or more")
+    cure = f"take {' and '.join(cures)}" if images != 1 else " and ".join(cures)
+    cure += ", or --frozen-batch-norm all"
+    if _takes_one_image(model, [2 * side for side in crop_size], in_channels):
+        cure += ", or a larger --crop-size"
+    raise InputError(f"{few} leaves a batch norm of the network one value per channel", cure)
+
+
+@torch.no_grad()
+def _takes_one_image(model: SegmentationModel, size: Sequence[int], in_channels: int) -> bool:
+    """Whether a training batch of one image of this size leaves every batch norm something to normalise."""
     try:
-        with torch.no_grad():
-            copy.deepcopy(model).train()(torch.zeros(1, in_channels, *crop_size))
+        copy.deepcopy(model).train()(torch.zeros(1, in_channels, *size))
     except ValueError as error:
         if "per channel" not in str(error):
             raise
-        few, cure = "--batch-size 1", "take 2 or more"
-        if batch_size > 1:
-            few, cure = "one training image a device", "add images, or take fewer --devices"
-        raise InputError(f"{few} leaves a batch norm of the network one value per channel", cure) from error
+        return False
+    return True

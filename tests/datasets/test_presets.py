@@ -373,14 +373,17 @@ class Normalised:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "images", "message"),
+    ("batch_size", "images", "devices", "few", "cure"),
     [
-        (1, 9, "--batch-size 1 leaves a batch norm of the network one value per channel; take 2 or more"),
-        (8, 1, "one training image a device leaves a batch norm of the network one value per channel; add images"),
+        (1, 9, 1, "--batch-size 1", "take --batch-size 2 or more, or --frozen-batch-norm all"),
+        (1, 1, 1, "--batch-size 1", "add images and --batch-size 2 or more, or --frozen-batch-norm all"),
+        (8, 1, 1, "one training image", "add images, or --frozen-batch-norm all"),
+        (8, 1, 2, "one training image a device", "add images or take fewer --devices, or --frozen-batch-norm all"),
     ],
 )
-def test_a_batch_of_one_value_per_channel_is_one_line(batch_size, images, message):
-    with pytest.raises(InputError, match=message):
-        require_batch_statistics(Normalised(), batch_size, (32, 32), images)
+def test_a_batch_of_one_value_per_channel_is_one_line(batch_size, images, devices, few, cure):
+    with pytest.raises(InputError) as error:
+        require_batch_statistics(Normalised(), batch_size, (32, 32), images, devices=devices)
+    assert str(error.value) == f"{few} leaves a batch norm of the network one value per channel; {cure}"
     require_batch_statistics(Normalised(), 2, (32, 32), 2)
     require_batch_statistics(Normalised(), 2, (32, 32))

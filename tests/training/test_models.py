@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -416,3 +417,65 @@ def test_images_that_were_scaled_to_one_are_told_once():
         for images in told[1:]:
             SegmentationModel(nn.Conv2d(3, 2, 1))(images)
         SegmentationModel(nn.Conv2d(5, 2, 1), (0.5,) * 5, (0.2,) * 5)(torch.rand(1, 5, 32, 32))  # reflectances
+
+
+@pytest.mark.parametrize(
+    ("bands", "shape", "cure"),
+    [
+        (4, (1, 1, 8, 8), "give the bands that it was trained on"),
+        (4, (1, 3, 8, 8), "give the bands that it was trained on"),
+        (3, (1, 4, 8, 8), "give the bands that it was trained on"),
+        (3, (1, 8, 8, 3), r"bring them to the front: images.movedim\(-1, -3\)"),
+        (3, (2, 8, 8), r"give gray images as images\[:, None\]"),
+        (1, (3, 8, 8), "give the bands that it was trained on"),
+        (3, (8, 8), "give the bands that it was trained on"),
+    ],
+)
+def test_images_of_other_bands_are_refused(bands, shape, cure):
+    model = SegmentationModel(nn.Conv2d(bands, 2, 1), (0.5,) * bands, (0.2,) * bands)
+    refusal = rf"images must have shape \(N, {bands}, H, W\), got \({', '.join(map(str, shape))}\); {cure}"
+    with pytest.raises(InputError, match=refusal):
+        model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (3, 32, 32), (1, 32, 32)])
+def test_gray_images_and_one_image_alone_are_taken_as_rgb(shape):
+    model, images = SegmentationModel(nn.Conv2d(3, 2, 1)), 255 * torch.rand(shape)
+    assert torch.equal(model(images), model(images.expand(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("number", ["3", 3.0, 0, -1, True, None])
+@pytest.mark.parametrize("name", ["num_classes", "in_channels"])
+def test_numbers_of_classes_and_bands_are_checked_first(name, number):
+    with pytest.raises(InputError, match=f"{name} must be an integer of at least 1, got {number!r}; give how many"):
+        build_model("unet", "resnet18", **{"num_classes": 3, name: number})
+
+
+def test_weights_may_be_none_as_in_smp():
+    torch.manual_seed(0)
+    without = build_model("unet", "resnet18", np.int64(1), encoder_weights=None)
+    torch.manual_seed(0)
+    expected = build_model("unet", "resnet18", 1).state_dict()
+    assert all(torch.equal(weights, expected[name]) for name, weights in without.state_dict().items())
+
+
+def test_what_was_frozen_can_be_trained_again():
+    model = build_model("unet", "resnet18", 2)
+    by_hand = model.network.segmentation_head[0].bias.requires_grad_(False)
+    model.freeze(encoder=True, batch_norm="all")
+    model.freeze(batch_norm="encoder")
+    norms = [module for module in model.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    held = {id(parameter) for norm in norms for parameter in norm.parameters()} | {id(by_hand)}
+    assert {id(parameter) for parameter in model.parameters() if not parameter.requires_grad} == held
+    model.freeze()
+    assert [parameter is by_hand for parameter in model.parameters() if not parameter.requires_grad] == [True]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_networks_can_be_traced_and_exported():
+    model, images = build_model("unet", "tu-mobilenetv3_small_050", 2).eval(), torch.rand(1, 3, 40, 50) * 255
+    with torch.inference_mode():
+        expected = model(images)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.trace(model, images)(images), expected)
+        torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), expected)
