@@ -578,8 +578,10 @@ def test_frozen_batch_norms_take_one_image_a_batch():
     from segloss.models import require_batch_statistics
 
     model = ModelOptions(arch="deeplabv3plus", encoder="resnet18").build(3)
-    with pytest.raises(InputError, match="--batch-size 1 leaves a batch norm"):
-        require_batch_statistics(model.train(), 1, (64, 64))
+    with pytest.raises(InputError, match=r"--batch-size 1 leaves a batch norm .*, or --frozen-batch-norm all$"):
+        require_batch_statistics(model.train(), 1, (64, 64))  # pooled to one value at any size
+    with pytest.raises(InputError, match=r"take --batch-size 2 .*-norm all, or a larger --crop-size$"):
+        require_batch_statistics(ModelOptions(encoder="resnet18").build(3), 1, (32, 32))
     model.freeze(batch_norm="all")
     require_batch_statistics(model.train(), 1, (64, 64))
 
