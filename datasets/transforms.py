@@ -165,7 +165,26 @@ class TrainTransform:
             what = f"must leave {wanted}, got {made.dtype} {tuple(made.shape)}"
             cure = "take out Normalize, ToFloat and the like: the network normalises by itself"
             raise InputError(what, cure, self.source)
+        if labels is not None and (made_up := _values(out["mask"]) - _values(labels) - _fills(self.compose.transforms)):
+            what = f"makes labels that the mask does not hold, {min(made_up)} for instance"
+            raise InputError(what, "take out the step that averages or changes class ids", self.source)
         return out if image.dtype == np.uint8 else {**out, "image": self.bands.from_unit(made)}
+
+
+def _values(labels: np.ndarray) -> set[float]:
+    if labels.dtype.kind != "u":
+        return {*np.unique(labels).tolist()}
+    return {*np.flatnonzero(np.bincount(labels.ravel())).tolist()}  # without sorting all pixels
+
+
+def _fills(steps: Sequence[Any]) -> set[float]:
+    """The labels that steps, and those within them, write into what they make up or cover."""
+    found: set[float] = set()
+    for step in steps:
+        found |= _fills(getattr(step, "transforms", ()))
+        if getattr(step, "fill_mask", None) is not None:
+            found |= {*np.ravel(step.fill_mask).tolist()}
+    return found
 
 
 JITTER: dict[str, dict[str, Any]] = {
@@ -329,6 +348,8 @@ def _build_step(entry: Any, path: str | Path, ignored: int) -> Any:
     default = signature(kind).parameters.get("fill_mask")
     if default is not None and default.default == 0 and arguments.get("fill_mask", 0) == 0:
         arguments["fill_mask"] = ignored
+    if arguments.get("area_for_downscale") == "image_mask":
+        raise InputError(f"{name}: image_mask averages class ids", "write area_for_downscale: image", path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an argument that does not exist is a warning only

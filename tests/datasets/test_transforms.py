@@ -407,7 +407,8 @@ def test_borders_that_a_pipeline_makes_up_are_ignored(tmp_path):
     A.save(A.Compose([A.Rotate((45, 45), p=1)]), tmp_path / "saved.yaml", data_format="yaml")
     (tmp_path / "plain.yaml").write_text("- Rotate: {limit: [45, 45], p: 1}")
     (tmp_path / "own.yaml").write_text("- Rotate: {limit: [45, 45], p: 1, fill_mask: 2}")
-    for name, border in (("saved", IGNORED), ("plain", IGNORED), ("own", 2)):
+    (tmp_path / "deep.yaml").write_text("- OneOf: {p: 1, transforms: [Rotate: {limit: [45, 45], p: 1, fill_mask: 2}]}")
+    for name, border in (("saved", IGNORED), ("plain", IGNORED), ("own", 2), ("deep", 2)):
         transform = train_transform((64, 64), 0, augmentations=tmp_path / f"{name}.yaml")
         out = transform(painted(labels), labels, (0, 0))[1]
         assert out[0, 0] == border and out[32, 32] == 1
@@ -434,6 +435,7 @@ def test_labels_are_never_mixed_whatever_a_pipeline_asks_for(tmp_path, interpola
         ("- HorizontalFlip: [0.5]", ("expected 'Name' or 'Name: {argument: value}', got {'HorizontalFlip': [0.5]}",)),
         ("- {HorizontalFlip: {}, VerticalFlip: {}}", ("expected 'Name' or",)),
         ("- RandomCrop", ("RandomCrop: height: Field required",)),
+        ("- LongestMaxSize: {max_size: 40, area_for_downscale: image_mask}", ("averages class ids; write area_for_",)),
         ("- OneOf: {p: 1}", ("OneOf: ", "missing", "transforms")),
         ("- OneOf: {transforms: HorizontalFlip}", ("expected a list of transforms", "got 'HorizontalFlip'")),
         ("- OneOf: {transforms: [Flop]}", ("no transform 'Flop'",)),
@@ -457,14 +459,30 @@ def test_a_wrong_pipeline_is_answered_in_one_line_that_names_file_and_transform(
         assert part in message
 
 
+class Averaging(A.DualTransform):
+    """A step that nobody thought of."""
+
+    def apply(self, img, **params):
+        return img
+
+    def apply_to_mask(self, mask, **params):
+        return np.full_like(mask, 7)
+
+    @property
+    def targets(self):
+        return {"image": self.apply, "mask": self.apply_to_mask}
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
         ("- Normalize", "must leave uint8 images (H, W, 3), got float32"),
+        ("- Averaging", "makes labels that the mask does not hold, 7 for instance"),
         ("- CropNonEmptyMaskIfExists: {height: 500, width: 500}", "cannot be applied to images with labels: "),
     ],
 )
-def test_a_pipeline_that_does_not_fit_the_images_is_named(tmp_path, content, part):
+def test_a_pipeline_that_does_not_fit_the_images_is_named(tmp_path, monkeypatch, content, part):
+    monkeypatch.setattr(A, "Averaging", Averaging, raising=False)
     path = tmp_path / "own.yaml"
     path.write_text(content)
     transform = train_transform((48, 64), 0, augmentations=path)
