@@ -14,6 +14,7 @@ from segloss.errors import InputError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
+COMPLEX = {5, 6}  # of the tag of a TIFF's sample format
 MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
 
 
@@ -21,7 +22,7 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
     """The tags of a TIFF file's first page, whatever its name; None for other formats.
 
     Raises:
-        InputError: it has several pages of pictures.
+        InputError: it has several pages of pictures, or holds complex numbers.
     """
     with open_file(path) as file:
         start = file.read(16)
@@ -52,6 +53,8 @@ def tiff_tags(path: Path) -> dict[int, Any] | None:
     if len(pages) > 1:
         cure = "save each page as a file of its own, or all as bands of one page"
         raise InputError(f"has {len(pages)} pages, of which one is read", cure, path)
+    if {*np.ravel(pages[0].get(339, ())).tolist()} & COMPLEX:
+        raise InputError("holds complex numbers", "save the amplitude, and the phase if it tells, as bands", path)
     return pages[0] | ({MASK_PAGE: masks[0]} if masks else {})
 
 

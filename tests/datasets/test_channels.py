@@ -76,6 +76,15 @@ def test_compressed_geotiffs_are_read(tmp_path, compression, predictor):
     np.testing.assert_array_equal(read_bands(path, Bands(5, "uint16"))[0], pixels)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("read", [read_header, read_image, read_mask, lambda path: read_bands(path, Bands(1))])
+def test_complex_numbers_are_refused(tmp_path, dtype, read):
+    """Their real part was read, which tells little."""
+    path = write_geotiff(tmp_path / "a.tif", numbers(0, 1, "float32").astype(dtype))
+    with pytest.raises(InputError, match=r"a\.tif: holds complex numbers; save the amplitude"):
+        read(path)
+
+
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_png_of_16_bits_keeps_them(tmp_path, count):
     pixels = numbers(1, count, "uint16")
