@@ -1,11 +1,11 @@
 """Label maps of any kind, as they come from loaders, files and other libraries, as tensors of class ids."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DistributedSampler, WeightedRandomSampler
+from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSampler
 
 from segloss.errors import InputError
 from segloss.losses.labels import as_map, cure_of_ids
@@ -84,15 +84,38 @@ def label_tensor(given: Any, place: int) -> Tensor:
     return tensor
 
 
+def in_order(labels: Any) -> Iterable[Any]:
+    """The samples; of a data set that has no iterator of its own as many as its length, which Python does not ask."""
+    kind = type(labels)
+    if hasattr(kind, "__iter__") or not (hasattr(kind, "__len__") and hasattr(kind, "__getitem__")):
+        given: Iterable[Any] = labels
+        return given
+    return (labels[place] for place in range(len(labels)))
+
+
 def refuse_partial(labels: Any) -> None:
     """InputError for a loader that gives a share of the images, or some more often than others."""
     sampler, share = getattr(labels, "sampler", None), ""
-    if isinstance(sampler, DistributedSampler | WeightedRandomSampler) or "Distributed" in type(sampler).__name__:
+    partial = isinstance(sampler, DistributedSampler | WeightedRandomSampler) or _draws_other_than_all(sampler, labels)
+    if partial or "Distributed" in type(sampler).__name__:
         share = f"a {type(sampler).__name__} gives a share of the images, or some more often than others"
     elif dropped := _dropped(labels):
         share = f"drop_last leaves out {dropped} of the images, others each time where they are shuffled"
     if share:
         raise InputError(f"a loader with {share}", "count the data set: count_labels(loader.dataset, ...)")
+
+
+def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
+    """Whether it draws images anew, or more or fewer than there are; a subset that somebody chose is their own."""
+    if getattr(sampler, "replacement", False):
+        return True
+    try:
+        drawn, there = len(sampler), len(loader.dataset)
+    except (AttributeError, TypeError):
+        return False
+    if isinstance(sampler, RandomSampler):
+        return drawn != there
+    return drawn > there and isinstance(next(iter(sampler), None), int)  # of other keys there may be more
 
 
 def _dropped(labels: Any) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.label_maps import is_pil, label_tensor, refuse_partial
+from segloss.label_maps import in_order, is_pil, label_tensor, refuse_partial
 from segloss.losses.labels import (
     ignore_index_of,
     ignored_label,
@@ -203,8 +203,8 @@ def count_labels(
     Args:
         labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``: tensors, numpy arrays, PIL images,
             nested lists; one map alone; or what a ``DataLoader`` yields, pairs (images, labels) or dictionaries with
-            ``labels`` (or another of ``LABEL_KEYS``), whose labels are counted. Count whole label maps: random crops
-            give other shares each time.
+            ``labels`` (or another of ``LABEL_KEYS``), whose labels are counted; or a data set of either. Count whole
+            label maps: random crops give other shares each time.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...
@@ -225,6 +225,7 @@ def count_labels(
     refuse_partial(labels)
     if is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
         labels = [labels]
+    labels = in_order(labels)
 
     def histograms() -> Iterator[Tensor]:
         for place, given in enumerate(labels):

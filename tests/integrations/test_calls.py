@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
@@ -139,10 +149,38 @@ def test_the_label_that_counts_leave_out_is_left_out_by_the_loss():
 def test_loaders_that_give_a_share_are_not_counted():
     """Each rank made its own loss; classes that are drawn more often looked frequent."""
     data = TensorDataset(LABELS)
-    samplers = (DistributedSampler(data, 2, 0), WeightedRandomSampler([1.0, 3.0], 2))
+    samplers = (
+        *(DistributedSampler(data, 2, 0), WeightedRandomSampler([1.0, 3.0], 2), [0, 1, 1]),
+        *(RandomSampler(data, num_samples=1), RandomSampler(data, True), RandomSampler(data, True, 50)),
+    )
     for sampler in samplers:
         with pytest.raises(InputError, match=f"a loader with a {type(sampler).__name__} gives a share"):
             count_labels(DataLoader(data, sampler=sampler), 3)
+
+
+@pytest.mark.parametrize("sampler", [SubsetRandomSampler([1]), [1]])
+def test_a_subset_of_ones_own_is_counted(sampler):
+    assert count_labels(DataLoader(TensorDataset(LABELS), sampler=sampler, collate_fn=first), 3).pixels == (2, 0, 2)
+
+
+def first(samples):
+    return samples[0][0]
+
+
+class Endless(Dataset):
+    """Python's own way to go through it ends where an IndexError is raised, and so never."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        return LABELS[place % 2]
+
+
+def test_a_data_set_is_counted_by_its_length():
+    expected = count_labels(LABELS[[0, 1, 0]], 3)
+    for labels in (Endless(), DataLoader(Endless()), Subset(Endless(), [0, 1, 2])):
+        assert count_labels(labels, 3) == expected
 
 
 class Unknown(IterableDataset):
