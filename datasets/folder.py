@@ -22,6 +22,7 @@ from segloss.datasets.finding import image_files, list_images, without_suffix
 from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
+from segloss.datasets.naming import source_of
 from segloss.datasets.pairing import Pairing, pair
 from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError, unknown_name
@@ -375,8 +376,9 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
         if every.lonely_images:  # found out by the caller, who says more
             return every
         raise InputError("is the only image", "a training and a validation image are needed", every.pairs[0][0])
-    last = max(_stem_hash(every.names[place]) for place in hash_split(every.names, val_share)["val"])
-    return every.only(lambda name: (_stem_hash(name) <= last) == (split == "val"))
+    hash_of = _hash_of(every.names)
+    last = max(hash_of(every.names[place]) for place in hash_split(every.names, val_share)["val"])
+    return every.only(lambda name: (hash_of(name) <= last) == (split == "val"))
 
 
 def _refuse_own_folders(images: Path, masks: Path) -> None:
@@ -389,8 +391,17 @@ def _refuse_own_folders(images: Path, masks: Path) -> None:
 
 
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
-    """Places of the names in ``train`` and ``val``; where there are few, each still gets one."""
-    by_hash = sorted(range(len(names)), key=lambda place: _stem_hash(names[place]))
-    below = sum(_stem_hash(name) < val_share for name in names)
-    in_val = min(max(below, 1), len(names) - 1)
-    return {"train": sorted(by_hash[in_val:]), "val": sorted(by_hash[:in_val])}
+    """Places of the names in ``train`` and ``val``; where there are few, each still gets one. Copies of a picture
+    (:func:`source_of`) stay together."""
+    hashes = [*map(_hash_of(names), names)]
+    pictures = sorted({*hashes})
+    below = sum(one < val_share for one in pictures)
+    chosen = {*pictures[: min(max(below, 1), len(pictures) - 1)]}
+    in_val = [one in chosen for one in hashes]
+    return {split: [place for place, one in enumerate(in_val) if one == (split == "val")] for split in ("train", "val")}
+
+
+def _hash_of(names: Sequence[str]) -> Callable[[str], float]:
+    """Of the picture that a name is a copy of; where all are of one, of the name."""
+    several = len({*map(source_of, names)}) > 1
+    return lambda name: _stem_hash(source_of(name) if several else name)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segloss.datasets.base import SegmentationDataset
-from segloss.datasets.naming import in_number_order
+from segloss.datasets.naming import in_number_order, source_of
 from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError
 
@@ -14,12 +14,13 @@ FRAME_NUMBER = re.compile(r"[/_.\- ]*(?:(?<![a-zA-Z])[a-zA-Z]{0,5})?\d+$")
 
 
 def part_of(name: str, by: str) -> str:
-    """The folder that an image lies in, or its sequence: its name without the number of the frame.
+    """The folder that an image lies in, or its sequence: its name without the number of the frame, of a copy
+    (:func:`source_of`) that of the picture.
 
     >>> [part_of(name, "sequence") for name in ("0001TP_008550", "bonn/bonn_000012_000019", "bear/00012")]
     ['0001TP', 'bonn/bonn_000012', 'bear']
     """
-    return name.rpartition("/")[0] if by == "folder" else FRAME_NUMBER.sub("", name)
+    return name.rpartition("/")[0] if by == "folder" else FRAME_NUMBER.sub("", source_of(name))
 
 
 def read_fold(text: str, least: int = 2) -> tuple[int, int]:

@@ -108,6 +108,18 @@ def _other_number(ours: str, theirs: str) -> bool:
     return all(numbers) and numbers[0] != numbers[1]
 
 
+COPY = re.compile(r"\.rf\.(?=\d*[a-zA-Z])(?=[a-zA-Z]*\d)[0-9a-zA-Z]{16,}$")
+
+
+def source_of(name: str) -> str:
+    """The picture that an image is a copy of, by the hash that Roboflow puts behind each; any other name is its own.
+
+    >>> source_of("IMG_1_jpg.rf.0123456789abcdef0123456789abcdef"), source_of("scan.rf.001")
+    ('IMG_1_jpg', 'scan.rf.001')
+    """
+    return COPY.sub("", name)
+
+
 def in_number_order(names: Collection[str]) -> list[str]:
     """Sorted as text, but for numbers, which are sorted by what they are worth.
 

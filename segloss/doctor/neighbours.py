@@ -1,14 +1,15 @@
-"""Neighbouring frames of one sequence in training and evaluation."""
+"""Neighbouring frames of one sequence, or copies of one picture, in training and evaluation."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import cv2
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.naming import source_of
 from segloss.doctor.findings import SAMPLE, Finding
 from segloss.errors import InputError
 
@@ -55,6 +56,16 @@ def neighbours(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
             what = f"a neighbouring frame of {theirs} in train; {len(pairs)} of {len(dataset)} images have one"
             fault = InputError(what, "split by sequence, or read the scores with care", ours)
             yield Finding("warning", dataset.split, fault)
+
+
+def shared_pictures(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Copies of one picture, by their names, in two splits."""
+    copies = [{source: name for name in d.names if (source := source_of(name)) != name} for d in datasets]
+    for (one, ours), (other, theirs) in combinations(zip(datasets, copies, strict=True), 2):
+        if both := sorted({*ours} & {*theirs}):
+            what = f"a copy of the picture of {ours[both[0]]} in {one.split}; pictures in both: {len(both)}"
+            cure = "keep all copies of a picture in one split, or read the scores with care"
+            yield Finding("warning", other.split, InputError(what, cure, theirs[both[0]]))
 
 
 def _adjacent(train: dict[str, dict[int, int]], other: dict[str, dict[int, int]]) -> list[tuple[int, int]]:

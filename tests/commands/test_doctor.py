@@ -507,6 +507,18 @@ def test_numbered_images_that_do_not_look_alike_are_no_drive(tmp_path, capsys):
     assert examined(drive(tmp_path, similar=False), capsys)[:2] == (0, [])
 
 
+def test_copies_of_a_picture_in_two_splits_are_warned_of(tree, capsys):
+    for split, old in (("train", "a"), ("train", "b"), ("val", "g"), ("test", "i")):
+        for kind in ("images", "masks"):
+            path = tree / f"{kind}/{split}/{old}.png"
+            path.rename(
+                path.with_name(f"IMG_{'b' if old == 'b' else 'a'}_jpg.rf.00112233445566778899aabbccddee{old}{old}.png")
+            )
+    status, findings, _ = examined(tree, capsys)
+    assert status == 0 and len(findings) == 3
+    assert all("a copy of the picture of IMG_a_jpg.rf." in line and "pictures in both: 1" in line for line in findings)
+
+
 # ---- where it is called
 
 

@@ -1,5 +1,6 @@
 """Data sets on disk and made up: pairing, reading, refusing, fingerprints."""
 
+import hashlib
 import os
 import struct
 import zlib
@@ -340,6 +341,25 @@ def test_the_hash_split_gives_about_the_share_and_moves_no_image_when_more_come(
     assert abs(len(few["val"]) / 500 - share) < 4 * (share * (1 - share) / 500) ** 0.5
     for split in ("train", "val"):
         assert set(few[split]) < set(more[split])
+
+
+def test_copies_of_a_picture_stay_together_in_the_hash_split():
+    """Of 10 pictures in three copies each, 4 of the 5 in val were in train too."""
+    copies = [f"IMG_{i}_jpg.rf.{hashlib.md5(f'{i} {k}'.encode()).hexdigest()}" for i in range(10) for k in range(3)]
+    for names in (copies, copies[:6]):
+        split = hash_split(names, 0.2)
+        pictures = [{names[place][:7] for place in split[part]} for part in ("train", "val")]
+        assert all(pictures) and not pictures[0] & pictures[1]
+    split = hash_split(copies[:3], 0.2)  # of one picture alone
+    assert split["train"] and split["val"]
+
+
+@pytest.mark.parametrize("form", ["frame_{:04d}", "scan.rf.{}", "scan.rf.{:032d}", "a.rf.{}.rf"])
+def test_other_names_are_split_as_ever(form):
+    names = [form.format(i) for i in range(200)]
+    by_hash = sorted(range(200), key=lambda place: hashlib.sha256(names[place].encode()).digest()[:8])
+    below = sum(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 < 0.2 for name in names)
+    assert hash_split(names, 0.2) == {"train": sorted(by_hash[below:]), "val": sorted(by_hash[:below])}
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -68,7 +68,8 @@ def test_frames_with_zeros_before_their_numbers_are_dealt_by_their_names_as_text
 @pytest.mark.parametrize(
     ("name", "sequence"),
     [("street12", "street"), ("street7", "street"), ("town_street012", "town_street"), ("img12", ""), ("d/img12", "d"),
-     ("Seq05VD_f00120", "Seq05VD"), ("a1b22", "a1"), ("2024_drive9", "2024")],
+     ("Seq05VD_f00120", "Seq05VD"), ("a1b22", "a1"), ("2024_drive9", "2024"),
+     ("IMG_1_jpg.rf.00112233445566778899aabbccddeeff", "IMG_1_jpg"), ("a_1.rf.12", "a_1.rf")],
 )  # fmt: skip
 def test_all_digits_of_a_frames_number_are_taken_off_whatever_word_is_before_them(name, sequence):
     assert part_of(name, "sequence") == sequence
