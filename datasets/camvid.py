@@ -112,7 +112,7 @@ def split_of(name: str) -> str:
 def _chosen(images: dict[str, Path], masks: dict[str, Path] | None, list_file: Path) -> dict[str, str | None]:
     """Name of each listed image, and of its mask where the line has one."""
     folder = list_file.with_suffix("")
-    lines = read_list(list_file)
+    lines = read_list(list_file, images)
     found = [_names(line, images, masks, folder) for line in lines]
     missing = [line for line, names in zip(lines, found, strict=True) if names is None]
     if missing:

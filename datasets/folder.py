@@ -162,9 +162,9 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
 
     Behind either may stand the classes that the image labels.
     """
-    lines = list_lines(lists)
-    form = lists.relative_to(root).as_posix()
     images_of = list_images(images) if images.is_dir() else {}
+    lines = list_lines(lists, images_of)
+    form = lists.relative_to(root).as_posix()
     masks_of = list_images(masks) if masks.is_dir() else None
     name_of = cache(partial(_listed_name, root, beside=lists.parent, images=images, images_of=images_of))
     two_of = cache(partial(_two_paths, root, beside=lists.parent, kinds=(images_of, masks_of or {})))

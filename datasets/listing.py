@@ -2,22 +2,36 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Container, Hashable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
+from segloss.datasets.finding import without_suffix
 from segloss.errors import InputError
 
 
-def read_list(path: Path) -> list[str]:
-    """The lines of a list file, in UTF-8 or UTF-16, without empty ones and comments; InputError if none is left."""
+def read_list(path: Path, names: Container[str] = ()) -> list[str]:
+    """The lines of a list file, in UTF-8 or UTF-16, without empty ones and comments; InputError if none is left.
+
+    ``names`` are those of images, some of which may begin as comments do.
+    """
     content = path.read_bytes()
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     lines = [line.strip() for line in content.decode("utf-16" if wide else "utf-8-sig", "replace").splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
+    lines = [line for line in lines if line and not is_comment(line, names)]
     if not lines:
         raise InputError("lists nothing", "write one name, or image and mask, a line", path)
     return lines
+
+
+def is_comment(line: str, names: Container[str]) -> bool:
+    """Whether a line begins with # and is neither the name of an image nor one and a mask's that begins so too."""
+    if not line.startswith("#"):
+        return False
+    texts = [line, *(image for image, mask in columns(line) if mask.startswith("#"))]
+    plain = [unicodedata.normalize("NFC", PureWindowsPath(text).as_posix()) for text in texts]
+    return not any(name in names or without_suffix(name) in names for name in plain)
 
 
 BETWEEN = re.compile(r"\t+|\s*[,;|]\s*| +")  # the columns of a list; names may hold some too

@@ -4,11 +4,11 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.finding import image_files, without_suffix
-from segloss.datasets.listing import BETWEEN, read_list
+from segloss.datasets.listing import BETWEEN, is_comment, read_list
 from segloss.datasets.missing import MissingSplitError
 from segloss.errors import InputError
 
@@ -106,9 +106,9 @@ def _names_of(images: Path) -> tuple[set[str], set[str]]:
     return names, names | {name.rsplit("/", 1)[-1] for name in names}
 
 
-def list_lines(path: Path) -> list[str]:
+def list_lines(path: Path, names: Container[str] = ()) -> list[str]:
     """As ``read_list``; the cells of a CSV file are parted by tabs, without their quotes."""
-    lines = read_list(path)
+    lines = read_list(path, names)
     if path.suffix.lower() != ".csv":
         return lines
     delimiter = max(",;\t|", key=lines[0].count)
@@ -195,12 +195,12 @@ def _lists_a_part(path: Path, stems: set[str], images: int) -> bool:
     """Whether a file that lies among lists, or is numbered as folds are, names some of the images and not all."""
     if not OF_LISTS.fullmatch(path.parent.name) and not OF_FOLDS.fullmatch(path.stem):
         return False
-    return path.suffix.lower() not in UNREAD and _names_images(path, stems) and len(read_list(path)) < images
+    return path.suffix.lower() not in UNREAD and _names_images(path, stems) and len(read_list(path, stems)) < images
 
 
 def _names_images(path: Path, names: set[str]) -> bool:
     """Whether most of a list's lines, or a tenth of a JSON file's words, are names or paths of images."""
-    lines = [line for line in _head(path) if line.strip() and not line.startswith("#")]
+    lines = [line for line in _head(path) if line.strip() and not is_comment(line.strip(), names)]
     if path.suffix.lower() in UNREAD:
         return any(_is_name(cell, names) for line in lines for cell in CELLS.split(line))
     hits = sum(any(_is_name(cell, names) for cell in (line, *BETWEEN.split(line))) for line in lines)

@@ -138,7 +138,7 @@ def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) 
             if place.is_dir():
                 yield from ((image, split) for image in images.all if place.resolve() in image.resolve().parents)
                 continue
-            for line in read_list(place):
+            for line in read_list(place, images.by_name):
                 try:
                     yield images.find(line, place.parent, split), split
                 except ValueError as error:

@@ -190,6 +190,20 @@ def test_lists_of_other_names_and_places_are_read(tmp_path, name, form):
     assert [[*paired(tmp_path, split)] for split in ("train", "val", "test")] == [[*"abc"], [*"de"], [*"fgh"]]
 
 
+@pytest.mark.parametrize("name", ["{}.txt", "{}_list.txt", "lists/{}.csv"])
+@pytest.mark.parametrize("form", ["{}", "{}.png", "{0}.png,{0}.png", "# made by hand\n{}\n# {}\n#images/{}.png"])
+def test_names_that_begin_as_comments_do_are_names(tmp_path, name, form):
+    """They were left out without a word."""
+    splits = {"train": ("0", "#1", "2", "#3", "4"), "val": ("#5", "#6", "7")}
+    tree(tmp_path, sum(splits.values(), ()), sum(splits.values(), ()))
+    for split, names in splits.items():
+        path = tmp_path / name.format(split)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(form.replace("{0}", "{}").format(*[image] * form.count("{")) for image in names))
+    for split, names in splits.items():
+        assert {*paired(tmp_path, split)} == {*names}
+
+
 @pytest.mark.parametrize("name", ["valid.txt", "validation.lst", "val_list.txt", "dev.csv"])
 @pytest.mark.parametrize("place", ["", "splits/"])
 def test_lists_beside_train_txt_may_have_other_names(tmp_path, place, name):
