@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,26 @@ from typing import Any
 from segloss.datasets.annotations import read_json
 from segloss.errors import InputError
 from segloss.rasterise.drawing import IGNORED
-from segloss.rasterise.regions import Region, around, has_ring_within, polygons, rectangle, ring_of, run_lengths
+from segloss.rasterise.regions import (
+    Region,
+    around,
+    box_of,
+    has_ring_within,
+    overlap,
+    polygons,
+    rectangle,
+    ring_of,
+    run_lengths,
+)
 from segloss.rasterise.sources import NOT_UNDERSTOOD, Images, Item, Picture, Source, named_split, split_of
 
 YES = ("1", "True")
+LEAST_SIDE = 4  # pixels of a box that its outline is compared with
+LEAST_OVERLAP = 0.5
+MISSED = {
+    "run lengths": "written row by row? COCO's are column by column",
+    "outlines": "x and y swapped, or of another size of the image?",
+}
 LISTED = 6  # classes of which a note tells one by one
 
 
@@ -36,6 +53,8 @@ def read_coco(
         source.add_classes(categories.values())
         _tell_crowds(content, categories, path, crowds, source)
         _tell_holes(content, path, source)
+        if _is_elsewhere(content, path, source):
+            continue
         of_file = split_of(path, root)
         of_image: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         known = {_id(entry) for entry in content["images"]}
@@ -160,6 +179,60 @@ def _has_hole(entry: Any) -> bool:
         return has_ring_within([ring_of(ring) for ring in outline])
     except NOT_UNDERSTOOD:  # a fault where it is drawn
         return False
+
+
+def _is_elsewhere(content: dict[str, Any], path: Path, source: Source) -> bool:
+    """Whether most outlines lie in the first pixel or elsewhere than the boxes beside them, which is a fault of the
+    file; of fewer that miss their boxes a note."""
+    farthest = [max(numbers) for numbers in map(_numbers, content["annotations"]) if numbers]
+    in_shares = sum(number <= 1 for number in farthest)
+    if 2 * in_shares > len(farthest):
+        what = f"{in_shares} of {len(farthest)} outlines lie in the first pixel: shares of the image?"
+        source.fault(path, what, "write coordinates in pixels")
+        return True
+    sizes = {_id(entry): entry for entry in content["images"]}
+    fits: dict[str, list[bool]] = {kind: [] for kind in MISSED}
+    for entry in content["annotations"]:
+        with suppress(*NOT_UNDERSTOOD):  # a fault where it is drawn
+            found = _fits_box(entry, sizes[_id(entry, "image_id")])
+            if found is not None:
+                fits["run lengths" if isinstance(entry["segmentation"], dict) else "outlines"].append(found)
+    faulty = False
+    for kind, fitting in fits.items():
+        missed = fitting.count(False)
+        what = f"{missed} of {len(fitting)} {kind} do not fit the bbox beside them: {MISSED[kind]}"
+        if 2 * missed > len(fitting):
+            source.fault(path, what, "mend them, or take bbox out where that is what is wrong")
+            faulty = True
+        elif missed:
+            source.notes.append(f"{path}: {what}")
+    return faulty
+
+
+def _numbers(entry: Any) -> list[float]:
+    """Of all corners of a polygon; none where there is no such."""
+    outline = entry.get("segmentation") if isinstance(entry, dict) else None
+    try:
+        return [number for ring in outline for number in ring_of(ring)] if isinstance(outline, list) else []
+    except NOT_UNDERSTOOD:  # a fault where it is drawn
+        return []
+
+
+def _fits_box(entry: dict[str, Any], image: dict[str, Any]) -> bool | None:
+    """None where there is nothing to compare; some write the right and lower edge in place of width and height."""
+    left, top, width, height = map(float, entry["bbox"])
+    outline = entry["segmentation"]
+    if min(width, height) < LEAST_SIDE or not outline:
+        return None
+    if isinstance(outline, dict):
+        own = box_of(run_lengths(outline["size"], outline["counts"])(*outline["size"]))
+    else:
+        numbers = _numbers(entry)
+        own = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
+    right, bottom = float(image["width"]), float(image["height"])
+    inside = (max(own[0], 0), max(own[1], 0), min(own[2], right), min(own[3], bottom))
+    boxes = [(left, top, left + width, top + height), (left, top, width, height)]
+    return any(overlap(one, box) >= LEAST_OVERLAP for one in (own, inside) for box in boxes)
 
 
 def _item(entry: dict[str, Any], names: dict[str, str], where: str, fill_boxes: bool, draw_crowds: bool) -> Item:

@@ -74,6 +74,9 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
             if mask is not None:
                 _write(folder, place, picture.image, mask, config.images)
                 written[picture.split or "no split"] += 1
+        if written and not source.covers and not source.faults:
+            cure = f"write coordinates in {'shares' if kind == 'yolo' else 'pixels'} of the image"
+            raise InputError("no annotation covers a pixel", cure, config.source)
         _report(source, config, say)
         if not written:
             raise InputError("holds no image with annotations", "check SOURCE and --image-dir", config.source)

@@ -131,4 +131,6 @@ def _drawn(
         return stand_in.region(*size), legend.ignored, True
     if item.label and not area(runs):
         source.notes.append(f"{where}: covers no pixel of {picture.image.name}")
+    elif item.label:
+        source.covers = True
     return runs, value, item.crowd

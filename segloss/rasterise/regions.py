@@ -15,6 +15,7 @@ from segloss.errors import InputError
 Runs = dict[str, Any]  # {"size": [H, W], "counts": bytes}, column by column
 Region = Callable[[int, int], Runs]  # (H, W) of the image -> its pixels; ValueError for what cannot be drawn
 Ring = list[float]  # x, y, x, y ... in pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 FARTHEST = 1e6  # pixels from the origin; pycocotools takes memory for every one that a line crosses
 CORNERS = 96  # of the polygon that stands for an ellipse: at a radius of 1000 pixels half a pixel off
 
@@ -155,6 +156,24 @@ def bitmap(pixels: np.ndarray, left: int, top: int) -> Region:
 
 def area(runs: Runs) -> int:
     return int(_tools().area(runs))
+
+
+def box_of(runs: Runs) -> Box:
+    """The box around its pixels."""
+    left, top, width, height = map(float, _tools().toBbox(runs))
+    return left, top, left + width, top + height
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union.
+
+    >>> overlap((0, 0, 4, 2), (2, 0, 4, 2))
+    0.5
+    """
+    both = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    both *= max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    either = sum((right - left) * (bottom - top) for left, top, right, bottom in (one, other)) - both
+    return both / either if either > 0 else 0.0
 
 
 def pixels_of(runs: Runs) -> np.ndarray:

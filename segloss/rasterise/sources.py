@@ -73,12 +73,14 @@ class Source:
         pictures: one per image and split.
         faults: what cannot be used, each with file, item and cure.
         notes: what should be known.
+        covers: whether any annotation that was drawn covers a pixel.
     """
 
     classes: list[str] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    covers: bool = False
 
     @property
     def labels(self) -> set[str]:

@@ -218,6 +218,52 @@ def test_what_covers_no_pixel_is_said(tmp_path, capsys):
     assert "annotation 1: covers no pixel of a.jpg" in capsys.readouterr().out
 
 
+def test_where_nothing_covers_a_pixel_it_is_refused(tmp_path):
+    """All was background, with status 0."""
+    shares = [[number / 40 for number in SQUARE[0]]]
+    content = outlines({"segmentation": shares, "bbox": [0.1, 0.1, 0.5, 0.5]})
+    said = "1 of 1 outlines lie in the first pixel: shares of the image?; write coordinates in pixels"
+    assert said in refused(coco_tree(tmp_path / "s", content))
+    beyond = outlines({"segmentation": [[100, 100, 120, 100, 120, 120]]})
+    said = "no annotation covers a pixel; write coordinates in pixels of the image"
+    assert said in refused(coco_tree(tmp_path / "b", beyond))
+
+
+ROW_BY_ROW = {"size": SIZE, "counts": [5 * 40 + 5, *[20, 20] * 14, 20, 10 * 40 + 15]}
+TURNED = [[y for pair in zip(ring[1::2], ring[::2], strict=True) for y in pair] for ring in SQUARE]
+
+
+@pytest.mark.parametrize(
+    ("outline", "said"),
+    [
+        (ROW_BY_ROW, "run lengths do not fit the bbox beside them: written row by row? COCO's are column by column"),
+        (TURNED, "outlines do not fit the bbox beside them: x and y swapped"),
+    ],
+)
+def test_outlines_elsewhere_than_their_boxes_are_told(tmp_path, capsys, outline, said):
+    right = {"segmentation": SQUARE, "bbox": [5, 5, 20, 15]}
+    if isinstance(outline, dict):
+        counts = [5 * 30 + 5, *[15, 15] * 19, 15, 15 * 30 + 10]
+        right = {"segmentation": {"size": SIZE, "counts": counts}, "bbox": [5, 5, 20, 15]}
+    wrong = {"segmentation": outline, "bbox": [5, 5, 20, 15] if isinstance(outline, dict) else [20, 5, 5, 20]}
+    assert f"annotations.json: 2 of 3 {said}" in refused(coco_tree(tmp_path / "most", outlines(right, wrong, wrong)))
+    drawn(coco_tree(tmp_path / "few", outlines(right, wrong, right)))
+    assert f"warning: {tmp_path / 'few/annotations.json'}: 1 of 3 {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bbox", [[5, 5, 25, 20], [5, 5, 20, 15], [0, 0, 1, 1], [5, 5, 20], None, [7, 4, 20, 14]])
+def test_boxes_that_fit_or_say_nothing_are_passed_over(tmp_path, capsys, bbox):
+    content = outlines({"segmentation": SQUARE, "bbox": bbox})
+    assert (drawn(coco_tree(tmp_path / "s", content)) == box(5, 5, 25, 20)).all()
+    assert "bbox" not in capsys.readouterr().out
+
+
+def test_outlines_beyond_the_image_fit_a_box_that_is_cut_off(tmp_path, capsys):
+    beyond = [[20.0, 5.0, 90.0, 5.0, 90.0, 25.0, 20.0, 25.0]]
+    drawn(coco_tree(tmp_path / "s", outlines({"segmentation": beyond, "bbox": [20, 5, 20, 20]})))
+    assert "bbox" not in capsys.readouterr().out
+
+
 def test_classes_are_matched_by_name_over_the_files_of_the_splits(tmp_path):
     """Whose ids for one name may differ."""
     source = tmp_path / "coco"
