@@ -281,13 +281,22 @@ class TarCells:
         self.places: list[dict[str, tuple[int, int, int]]] = []  # of each ending: file, first byte, length
         self.endings: dict[str, None] = {}
         for file, url in enumerate(urls):
+            rows: dict[str, int] = {}  # of this shard: others may count from 0 too
+            again: list[tuple[str, int, int]] = []
             for name, ending, start, length in _members(url):
-                if not self.names or self.names[-1] != name:
+                if not rows or self.names[-1] != name:
+                    row = len(self.names)
+                    if rows.setdefault(name, row) != row:
+                        again.append((name, rows[name], row))
                     self.names.append(name)
                     self.places.append({})
                 self.endings[ending] = None
                 if ending in columns:
                     self.places[-1][ending] = (file, start, length)
+            for name, first, row in again:
+                if {*self.places[first]} != {*self.places[row]}:  # else a sample of its own
+                    cure = "write the shard sorted by name"
+                    raise InputError(f"the files of sample {name} do not lie together", cure, url)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -22,6 +22,7 @@ from street_trees import TINY
 from eval_seg import evaluate
 from segloss.datasets import MissingSplitError, NoDataError, build_dataset
 from segloss.datasets.bands import Bands, choose_bands
+from segloss.datasets.cells import TarCells
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.loading import EpochSampler, evaluation_loader, training_loader
 from segloss.datasets.street_scenes import render_street
@@ -318,6 +319,35 @@ def test_a_mask_that_is_not_there_makes_a_lonely_image_and_none_a_split_without(
             opened(root, streaming=streaming)
         assert opened(root, lonely=True, streaming=streaming).names == ["train0"]
         assert not opened(root, "test", streaming=streaming).has_labels
+
+
+def shard(path: Path, *names: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            file.addfile(member, io.BytesIO(name.encode()))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "order", [("0.png", "1.png", "0.mask.png", "1.mask.png"), ("0.png", "1.png", "1.mask.png", "0.mask.png")]
+)
+def test_a_shard_whose_images_and_masks_lie_apart_is_refused(tmp_path, order):
+    """It was said that the images had no masks."""
+    path = shard(tmp_path / "set/train.tar", *order)
+    (tmp_path / "set/classes.yaml").write_text(str(NAMES))
+    with pytest.raises(InputError, match=rf"{path}: the files of sample 0 do not lie together; write the shard sorted"):
+        build_dataset("hf", tmp_path / "set", "train", image_column="png", label_column="mask.png", streaming=True)
+
+
+def test_samples_of_one_name_are_several(tmp_path):
+    names = ("0.png", "0.mask.png", "1.png", "1.mask.png", "0.png", "0.mask.png")
+    cells = TarCells([shard(tmp_path / "a/0.tar", *names)], ("png", "mask.png"))
+    assert cells.names == ["0", "1", "0"] and not cells.missing("mask.png")
+    cells = TarCells([shard(tmp_path / f"a/{n}.tar", *names[:2]) for n in range(2)], ("png", "mask.png"))
+    assert cells.names == ["0", "0"] and not cells.missing("png")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
