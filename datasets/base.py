@@ -198,11 +198,13 @@ class SegmentationDataset(Dataset[Sample]):
 
     def check_partners(self) -> None:
         """InputError for an image without mask."""
-        lonely = [*self.found.lonely_images.values()]
-        if lonely:
-            more = f" and {len(lonely) - 1} more" if len(lonely) > 1 else ""
-            cure = f"expected {self.found.mask_place / lonely[0].stem}.png, add the mask or remove the image"
-            raise InputError(f"image without mask{more}{unread_pictures(self.found.mask_place)}", cure, lonely[0])
+        found = self.found
+        for name, path in found.lonely_images.items():
+            count = len(found.lonely_images)
+            more = f" and {count - 1} more" if count > 1 else ""
+            mask = found.mask_place / f"{found.naming.mask_name(name)}.png"
+            cure = f"expected {mask}, add the mask or remove the image"
+            raise InputError(f"image without mask{more}{unread_pictures(found.mask_place)}", cure, path)
 
     def check_files(self) -> None:
         """Look at both ends of every file.

@@ -5,12 +5,14 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.finding import list_images
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
+from segloss.datasets.naming import Naming
 from segloss.datasets.pairing import Pairing, pair, unique_by
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, in_train_ids
 from segloss.errors import InputError
@@ -110,7 +112,8 @@ def _labelled(root: Path, split: str, labels: str) -> Pairing:
             form = f"{labels}/{split}, {ending[1:]} masks"
             images = _images(root, split)
             key = _key(images, masks)
-            return pair(unique_by(images, key), unique_by(masks, key), form, root / IMAGES / split, folder)
+            found = pair(unique_by(images, key), unique_by(masks, key), form, root / IMAGES / split, folder)
+            return replace(found, naming=Naming(mask_words=("", ending)))
     wanted = " or ".join(f"*{ending}.png" for ending in LABEL_ENDINGS.values())
     raise InputError(f"holds no {wanted}", "check --data-path", folder)
 
@@ -126,4 +129,5 @@ def _joined(a: Pairing, b: Pairing) -> Pairing:
         a.lonely_images | b.lonely_images,
         a.lonely_masks | b.lonely_masks,
         a.mask_place,
+        naming=a.naming,
     )

@@ -31,6 +31,11 @@ class Naming:
     def mask_key(self, name: str) -> str:
         return _without(name, *self.mask_words)
 
+    def mask_name(self, name: str) -> str:
+        """What the mask of an image is called, with its folder."""
+        folder, slash, last = self.key(name).rpartition("/")
+        return folder + slash + self.mask_words[0] + last + self.mask_words[1]
+
     @property
     def said(self) -> str:
         """Behind the form of a data set."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segloss.datasets.missing import no_images
-from segloss.datasets.naming import learn_naming
+from segloss.datasets.naming import Naming, learn_naming
 from segloss.errors import InputError
 
 
@@ -21,6 +21,7 @@ class Pairing:
         mask_place: folder in which masks were looked for.
         labelled: classes that a list says single images label, by name of the sample; the others label all.
         lists: that list.
+        naming: what the masks in that folder are called.
     """
 
     form: str
@@ -31,6 +32,7 @@ class Pairing:
     mask_place: Path = Path()
     labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lists: Path = Path()
+    naming: Naming = field(default_factory=Naming)
 
     def only(self, belongs: Callable[[str], bool]) -> "Pairing":
         """The files of one split, with partner or without."""
@@ -83,6 +85,7 @@ def pair(
         {name: path for name, path in images.items() if of_image[name] not in masks},
         {name: path for name, path in masks.items() if name not in wanted},
         mask_place,
+        naming=naming,
     )
 
 

@@ -1,5 +1,7 @@
 """Images, masks and lists as people name them: paired by what all names say, read or refused, never guessed."""
 
+from pathlib import Path
+
 import pytest
 from data_trees import cityscapes_tree, random_image, random_mask, write_png
 
@@ -69,6 +71,20 @@ def test_unlabelled_images_beside_masks_of_few_others_have_none(tmp_path):
     (tmp_path / "test.txt").write_text("1\n2\n3\n")
     assert {*paired(tmp_path, "test").values()} == {None}
     assert paired(tmp_path, "val") == {"10": "10_gt", "11": "11_gt"}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("{}", "{}"), ("{}", "{}_mask"), ("sat_{}", "mask_{}"), ("A/{}", "A/{}_L"), ("A/s_{}", "A/g_{}")],
+)
+def test_the_mask_that_is_expected_is_one_that_pairs(tmp_path, image, mask):
+    tree(tmp_path, [image.format(letter) for letter in "abcd"], [mask.format(letter) for letter in "abc"])
+    (tmp_path / "train.txt").write_text("\n".join(image.format(letter) for letter in "abcd"))
+    with pytest.raises(InputError, match="image without mask; expected ") as error:
+        build_dataset("folder", tmp_path, "train")
+    wanted = Path(str(error.value).split("expected ")[1].split(", add the mask")[0])
+    write_png(wanted, random_mask(9, SIZE, (0, 1)))
+    assert len(build_dataset("folder", tmp_path, "train")) == 4
 
 
 @pytest.mark.parametrize(
