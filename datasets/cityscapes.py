@@ -113,7 +113,7 @@ def _labelled(root: Path, split: str, labels: str) -> Pairing:
             images = _images(root, split)
             key = _key(images, masks)
             found = pair(unique_by(images, key), unique_by(masks, key), form, root / IMAGES / split, folder)
-            return replace(found, naming=Naming(mask_words=("", ending)))
+            return replace(found, naming=Naming(mask_words=("", f"_{labels}{ending}")))
     wanted = " or ".join(f"*{ending}.png" for ending in LABEL_ENDINGS.values())
     raise InputError(f"holds no {wanted}", "check --data-path", folder)
 
