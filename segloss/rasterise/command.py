@@ -148,8 +148,10 @@ def _check_pictures(source: Source, place: Path) -> None:
     for picture in source.pictures:
         other = seen.setdefault((picture.image, picture.split), picture)
         if other is not picture:
-            where = "twice" if other.source == picture.source else f"in {other.source} too"
-            raise InputError(f"lists {picture.image} {where}", "give one of the files as SOURCE", picture.source)
+            where, cure = f"in {other.source} too", "give one of the files as SOURCE"
+            if other.source == picture.source:
+                where, cure = "twice", "list it once, with the annotations of both"
+            raise InputError(f"lists {picture.image} {where}", cure, picture.source)
     without = next((picture for picture in source.pictures if not picture.split), None)
     split = next((picture for picture in source.pictures if picture.split), None)
     if without and split:
