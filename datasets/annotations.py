@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from segloss.datasets.finding import image_files
 from segloss.errors import InputError
@@ -11,7 +12,9 @@ from segloss.errors import InputError
 KINDS = {"coco": "COCO JSON", "labelme": "LabelMe JSON", "cvat": "CVAT XML", "yolo": "YOLO-seg txt"}
 HEAD = 2**16  # bytes of a file that tell what it is
 SHARE = r"\s+-?([01]|[01]?\.\d+)(e-?\d+)?"  # of the image's width or height
-OUTLINE = re.compile(rf"\d+({SHARE}){{4,}}\s*", re.IGNORECASE)  # a class; the corners, or middle and sides of a box
+OUTLINE = re.compile(
+    rf"\d+(?:\.0+)?({SHARE}){{4,}}\s*", re.IGNORECASE
+)  # a class; the corners, or middle and sides of a box
 
 
 def kind_of(path: Path) -> str | None:
@@ -52,6 +55,15 @@ def outlines_instead_of_masks(root: Path) -> InputError | None:
     place = path.parent if root.is_file() else root
     command = f"python -m segloss.rasterise {place} {place.name}-masks"
     return InputError(f"holds {KINDS[kind]}, outlines instead of masks", f"draw them: {command}", path)
+
+
+def plain_number(value: Any) -> Any:
+    """A whole number that was written as a float, as tables do, as an integer; anything else as it is.
+
+    >>> plain_number(1.0), plain_number(0.5), plain_number("1.0")
+    (1, 0.5, '1.0')
+    """
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read_json(path: Path) -> object:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segloss.datasets.annotations import read_json
+from segloss.datasets.annotations import plain_number, read_json
 from segloss.errors import InputError
 from segloss.rasterise.drawing import IGNORED
 from segloss.rasterise.regions import (
@@ -87,7 +87,7 @@ def read_coco(
 
 def _id(entry: Any, key: str = "id") -> str:
     """As text, since some write numbers so; nothing where there is none."""
-    return str(entry[key]) if isinstance(entry, dict) and entry.get(key) is not None else ""
+    return str(plain_number(entry[key])) if isinstance(entry, dict) and entry.get(key) is not None else ""
 
 
 def _content(path: Path, source: Source) -> dict[str, Any] | None:
@@ -97,6 +97,9 @@ def _content(path: Path, source: Source) -> dict[str, Any] | None:
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         raise InputError("is no COCO file (images, annotations, categories)", "export instances", path)
+    if any(isinstance(entry, dict) and "segments_info" in entry for entry in content["annotations"]):
+        cure = "its PNGs are the masks: convert them with panopticapi, or give the instances file as SOURCE"
+        raise InputError("is COCO panoptic", cure, path)
     if isinstance(content.get("categories"), list):
         return content
     source.notes.append(f"{path}: has no categories and so no instances, passed over")

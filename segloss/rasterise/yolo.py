@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from segloss.datasets.annotations import plain_number
 from segloss.datasets.classes import read_yaml
 from segloss.datasets.finding import image_files
 from segloss.datasets.folder import IMAGE_NAMES, SPLIT_NAMES
@@ -179,8 +180,18 @@ def _extent(line: str) -> Region | None:
     return lambda height, width: (around(_pixels(shares, height, width)) or whole)(height, width)
 
 
+def _class_number(word: str) -> int:
+    try:
+        number = plain_number(float(word))
+    except ValueError:
+        number = None
+    if not isinstance(number, int):
+        raise ValueError(f"its class is {word}, no whole number")
+    return number
+
+
 def _item(where: str, words: list[str], names: Sequence[str], fill_boxes: bool) -> Item:
-    number, shares = int(words[0]), [float(word) for word in words[1:]]
+    number, shares = _class_number(words[0]), [float(word) for word in words[1:]]
     if not 0 <= number < len(names):
         raise ValueError(f"is of class {number}, but there are {len(names)} names")
     if len(shares) == 4:

@@ -598,6 +598,12 @@ def test_yolo_outlines_are_shares_of_the_image(tmp_path):
     assert build_dataset("folder", tmp_path / "s-out", "train").classes.names == ("background", "crack", "leaf")
 
 
+def test_yolo_classes_may_be_written_as_floats(tmp_path):
+    """It was said that there are no annotations."""
+    source = yolo_tree(tmp_path / "s", f"1.0 {SHARES}\n1.0 {SHARES}\n")
+    assert (drawn(source, place="train/a") == 2 * box(5, 5, 25, 20)).all()
+
+
 def test_yolo_names_by_number_in_a_list_or_from_the_class_table(tmp_path):
     source = yolo_tree(tmp_path / "s", f"1 {SHARES}", "names: {1: leaf, 0: crack}")
     assert drawn(source, place="train/a").max() == 2
@@ -627,7 +633,8 @@ def test_yolo_without_names_wants_them(tmp_path):
         ("0 0.1 0.1 0.5 0.5 0.5", "its outline is no list of x and y"),
         ("0 10 10 300 10 300 200", "holds 300, which is no share of the image"),
         ("0 0.1 0.1 nan 0.5 0.5 0.5", "its outline has a point that is no number"),
-        ("crack 0.1 0.1 0.2 0.5 0.5 0.5", "invalid literal for int()"),
+        ("crack 0.1 0.1 0.2 0.5 0.5 0.5", "its class is crack, no whole number"),
+        ("0.5 0.1 0.1 0.2 0.5 0.5 0.5", "its class is 0.5, no whole number"),
     ],
 )
 def test_a_yolo_line_that_cannot_be_used_is_named(tmp_path, capsys, line, told):
@@ -768,6 +775,8 @@ def test_an_image_in_two_files_or_half_of_them_in_splits_is_refused(tmp_path):
     source = coco_tree(tmp_path / "twice", outlines({"segmentation": SQUARE}), "instances.json")
     coco_tree(source, outlines({"segmentation": SQUARE}), "keypoints.json")
     assert "instances.json too; give one of the files as SOURCE" in refused(source)
+    source = coco_tree(tmp_path / "both", outlines({"segmentation": SQUARE}, images=("a.jpg", "a.jpg")))
+    assert "a.jpg twice; list it once, with the annotations of both" in refused(source)
     source = coco_tree(tmp_path / "half", outlines({"segmentation": SQUARE}), "train.json")
     coco_tree(source, outlines({"segmentation": SQUARE}, images=("b.jpg",)), "more.json")
     assert "is of no split" in refused(source)
@@ -887,6 +896,21 @@ def test_ids_given_twice_are_refused(tmp_path, key, change, told):
     content = outlines({"segmentation": SQUARE})
     content[key] = [*content[key], {**content[key][0], **change}]
     assert told in refused(coco_tree(tmp_path / "s", content))
+
+
+def test_ids_written_as_floats_are_their_numbers(tmp_path):
+    content = outlines({"segmentation": SQUARE, "image_id": 1.0, "category_id": 2.0})
+    assert (drawn(coco_tree(tmp_path / "s", content)) == 2 * box(5, 5, 25, 20)).all()
+    content["images"][0]["id"] = content["categories"][1]["id"] = 2.0
+    content["annotations"][0]["image_id"] = 2
+    assert (drawn(coco_tree(tmp_path / "t", content)) == 2 * box(5, 5, 25, 20)).all()
+
+
+def test_coco_panoptic_is_one_refusal(tmp_path, capsys):
+    entry = {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 3, "category_id": 1, "bbox": [0, 0, 5, 5]}]}
+    content = outlines() | {"annotations": [entry] * 3}
+    assert "annotations.json: is COCO panoptic; its PNGs are the masks" in refused(coco_tree(tmp_path / "s", content))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_class_without_a_name_is_refused(tmp_path, capsys):
