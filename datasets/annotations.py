@@ -12,9 +12,8 @@ from segloss.errors import InputError
 KINDS = {"coco": "COCO JSON", "labelme": "LabelMe JSON", "cvat": "CVAT XML", "yolo": "YOLO-seg txt"}
 HEAD = 2**16  # bytes of a file that tell what it is
 SHARE = r"\s+-?([01]|[01]?\.\d+)(e-?\d+)?"  # of the image's width or height
-OUTLINE = re.compile(
-    rf"\d+(?:\.0+)?({SHARE}){{4,}}\s*", re.IGNORECASE
-)  # a class; the corners, or middle and sides of a box
+CLASS = r"\d+(?:\.0+)?"
+OUTLINE = re.compile(rf"{CLASS}({SHARE}){{4,}}\s*", re.IGNORECASE)  # then the corners, or middle and sides of a box
 
 
 def kind_of(path: Path) -> str | None:
