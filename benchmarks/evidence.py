@@ -63,6 +63,8 @@ BUDGETS = [
 SAID = {
     "short": f"The same network (`{COMMON} {CPU}`) and budget for every arm: {'; '.join(BUDGETS)}.",
     "long": "As `short`, four times the epochs. Its arms were chosen in `short`.",
+    "full": f"A U-Net at full size (`{COMMON} --arch unet {GPU}`), for a GPU. Its arms were chosen in `short`.",
+    "full-deeplab": "As `full`, DeepLabV3+.",
 }
 
 POWER075 = "--loss outlying_mse --label-values power --label-power 0.75"
