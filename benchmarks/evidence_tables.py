@@ -339,7 +339,7 @@ weights of EfficientNet-Lite0 (`tf_efficientnet_lite0.in1k` of timm as safetenso
 FIELDS = {
     "command": "of `train_seg.py`; `benchmarks/evidence_scores.py` makes the scores",
     "commit": "that it was trained at; `-changed`: with changes that were not committed, as ten rows of the first day, "
-    "the first seed of the default on each set among them",
+    "the first seed of the default on each set among them; before b415306 the labels of training lay half a pixel off",
     "adopted": "somebody else had trained it, with these settings",
     "device, threads, torch, precision": "of the training: an Intel Xeon in bfloat16 or an AMD EPYC in float32",
     "seconds, epochs": "of the training, whatever else ran beside it",
