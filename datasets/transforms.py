@@ -394,9 +394,11 @@ def resize_image(image: np.ndarray, factor: float) -> np.ndarray:
     """``(H, W, N)`` resized by ``factor``: the area's average when shrinking, else linear."""
     if factor == 1:
         return image
-    size = _resized(image, factor)
-    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    return resized.reshape(*size, *image.shape[2:])  # of one band OpenCV drops the axis
+    size, interpolation = _resized(image, factor), cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    fours = np.split(image, range(4, image.shape[2], 4), 2)  # OpenCV averages areas of no more bands at a time
+    resized = [cv2.resize(np.ascontiguousarray(bands), size[::-1], interpolation=interpolation) for bands in fours]
+    made = [bands.reshape(*size, -1) for bands in resized]  # of one band OpenCV drops the axis
+    return made[0] if len(made) == 1 else np.concatenate(made, 2)
 
 
 def resize_labels(labels: np.ndarray, factor: float) -> np.ndarray:

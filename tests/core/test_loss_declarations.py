@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segloss.errors import InputError
 from segloss.losses import (
     LOSS_OPTIONS,
     LOSSES,
@@ -355,7 +356,7 @@ def test_the_declared_formula_gives_the_posterior_and_no_other_does(made):
 def test_the_squared_error_to_plain_labels_is_an_outlying_loss_of_one_value():
     made = MSELoss.from_counts(COUNTS, alpha=3.0)
     assert isinstance(made, OutlyingMSELoss) and made.label_values.tolist() == [3.0] * 3
-    with pytest.raises(TypeError, match="label_values"):
+    with pytest.raises(InputError, match="label_values"):
         MSELoss.from_counts(COUNTS, label_values="rank")
 
 

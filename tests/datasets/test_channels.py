@@ -596,11 +596,11 @@ def test_own_pipelines_see_floats_in_0_to_1_and_give_back_the_files_numbers(tmp_
         train_transform((64, 96), 0, augmentations=path, bands=COUNTED[4])(pixels, labels, (0, 0))
 
 
-@pytest.mark.parametrize("count", [1, 4, 13])
+@pytest.mark.parametrize("count", [1, 4, 6, 13])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_images_are_resized_with_all_their_bands(count, dtype):
     pixels = scene(0, count=count, dtype=dtype)[0]
-    for factor in (0.5, 1, 1.5):
+    for factor in (0.5, 0.75, 1, 1.5):
         resized = resize_image(pixels, factor)
         assert resized.shape == (round(64 * factor), round(96 * factor), count) and resized.dtype == dtype
         for band in range(count):

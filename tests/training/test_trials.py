@@ -116,7 +116,7 @@ def test_what_a_step_takes_grows_with_its_images():
 
 def test_both_are_asked_for_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("segloss.training.trials.STEPS", 12)
+    monkeypatch.setattr("segloss.training.trials.STEPS", 30)
     monkeypatch.setattr(train_seg, "score_run", None)
     data = street_tree(tmp_path / "streets", train=17, val=1, test=1)
     argv = ["--dataset", "camvid", "--data-path", str(data), "--output-dir", str(tmp_path / "run"), *TINY]
