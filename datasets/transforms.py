@@ -22,7 +22,7 @@ import yaml
 from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.base import Color
 from segloss.datasets.classes import ignored_in, read_yaml
-from segloss.datasets.masks import class_histogram
+from segloss.datasets.masks import class_histogram, id_histogram
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
 
@@ -135,6 +135,7 @@ class TrainTransform:
     def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None, bands: Bands = RGB):
         self.compose = A.Compose(steps)
         _take_nearest(self.compose)
+        self.fills = _fills(steps)
         self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
@@ -165,16 +166,16 @@ class TrainTransform:
             what = f"must leave {wanted}, got {made.dtype} {tuple(made.shape)}"
             cure = "take out Normalize, ToFloat and the like: the network normalises by itself"
             raise InputError(what, cure, self.source)
-        if labels is not None and (made_up := _values(out["mask"]) - _values(labels) - _fills(self.compose.transforms)):
+        if labels is not None and (made_up := _values(out["mask"]) - _values(labels) - self.fills):
             what = f"makes labels that the mask does not hold, {min(made_up)} for instance"
             raise InputError(what, "take out the step that averages or changes class ids", self.source)
         return out if image.dtype == np.uint8 else {**out, "image": self.bands.from_unit(made)}
 
 
 def _values(labels: np.ndarray) -> set[float]:
-    if labels.dtype.kind != "u":
+    if labels.dtype not in (np.uint8, np.uint16):  # of a step of the user's
         return {*np.unique(labels).tolist()}
-    return {*np.flatnonzero(np.bincount(labels.ravel())).tolist()}  # without sorting all pixels
+    return {*np.flatnonzero(id_histogram(labels)).tolist()}
 
 
 def _fills(steps: Sequence[Any]) -> set[float]:

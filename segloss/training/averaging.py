@@ -73,9 +73,7 @@ class AveragedWeights(Callback):
             if index + 1 != trainer.num_training_batches:
                 return
             if not self._is_one_of_the_last(trainer, task):
-                self.seen = self.validated = (
-                    0  # what there is of a run that was given more time since is of other epochs
-                )
+                self.seen = self.validated = 0  # of a run that was given more time since they are of other epochs
                 return
         self.seen += 1
         share = 1 - min(self.decay, (1 + self.seen) / (10 + self.seen)) if self.decay else 1 / self.seen
