@@ -1,6 +1,6 @@
 # make demo   train and score a small model on made-up streets; needs Python 3.10 or newer, nothing else
 # make test   the tests; make test-core: those of the losses and scores alone
-# make lint   style and types
+# make lint   style, types, and the written description of the options
 # make docs   the site, into build/site; a broken link or reference ends it
 # make test-floor   the core's tests with the oldest torch it allows; make test-floor-train: training and scoring with
 #                   the oldest versions of everything
@@ -53,6 +53,7 @@ test-mmseg: $(MMSEG)/.installed
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m segloss.described --check
 	$(BIN)/mypy
 
 docs: $(INSTALLED)

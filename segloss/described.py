@@ -1,6 +1,10 @@
-"""Write ``described.json``, from which commands answer before torch is loaded: ``python -m segloss.described``."""
+"""Write ``described.json``, from which commands answer before torch is loaded: ``python -m segloss.described``.
+
+``--check`` writes nothing and ends with exit status 1 where the file is not what would be written.
+"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +49,8 @@ def written() -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name(DESCRIBED).write_text(written(), encoding="utf-8")
+    described = Path(__file__).with_name(DESCRIBED)
+    if sys.argv[1:] != ["--check"]:
+        described.write_text(written(), encoding="utf-8")
+    elif described.read_text(encoding="utf-8") != written():
+        sys.exit(f"segloss/{DESCRIBED} is not that of the declared options; run python -m segloss.described")
