@@ -19,7 +19,17 @@ from segloss.flags import WORDS, Frozen, Key, Options, build_parser, fitted, key
 from segloss.options import Option
 
 DESCRIBED = "described.json"
-DECLARING = ("config", "datasets", "losses", "measures", "decisions.py", "flags.py", "models.py", "options.py")
+DECLARING = (
+    "config",
+    "datasets",
+    "losses",
+    "measures",
+    "decisions.py",
+    "flags.py",
+    "models.py",
+    "options.py",
+    "written_options.py",
+)
 KINDS = {getattr(kind, "__name__", str(kind)): kind for kind in WORDS}
 # Of Option.flag; what else there is are functions.
 _FORM = ("bare", "metavar", "of", "was")

@@ -1,11 +1,8 @@
 """Frozen dataclasses as command-line flags, YAML files and plain dictionaries. Knows no option by its name."""
 
-import os
-import re
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from inspect import get_annotations
@@ -19,12 +16,12 @@ import segloss
 from segloss.errors import InputError, unknown_name
 from segloss.options import Option
 from segloss.synonyms import meant_flag, meant_value
+from segloss.written_options import meant_path, read_options_file, yaml_value
 
 # What a value of each type must be, in words.
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 WORDS[Mapping] = "options, as {name: value}"
 METAVARS = {int: "N", float: "X", str: "NAME"}
-OCTAL = re.compile(r"[-+]?0[0-7_]+")  # of YAML 1.1; the command line counts them by ten
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def option(default: Any, help: str, expected: str = "", fits: Callable[[Any], bo
         flag: ``metavar``; ``names``, those a value may have, in any case; ``canonical``, a function that spells a word
             as it is stored; ``of``, the modes of the command that read it; ``was``, earlier names and what to write
             instead; ``bare``, given as a word without the flag too, in the order of declaration; ``path``, a file or
-            folder, read by :func:`meant_path`.
+            folder, read by :func:`segloss.written_options.meant_path`.
     """
     default = Frozen(default) if isinstance(default, dict) else default
     metadata = {"option": Option(default, help, expected, fits, tuple(flag.items()))}
@@ -218,62 +215,6 @@ def _as(key: Key, value: Any) -> Any:
     return key.form["canonical"](made) if "canonical" in key.form and key.kind is str else made
 
 
-def meant_path(text: str, flag: str, where: str | Path | None = None) -> str:
-    """A path as a shell would have read it: in a file, and behind ``--flag=``, ``~`` and ``$NAME`` stand as written.
-
-    What is there by the very name that is written stays it, up to the last part with a ``$``.
-
-    Raises:
-        InputError: an address such as ``s3://``, or a variable that is not set.
-    """
-    if re.match(r"(?!hf:)[A-Za-z][\w+.-]+://", text):  # that of the hub is looked at where it is fetched
-        what = f"{flag} must be a path of this machine, got {text}"
-        raise InputError(what, "give a folder or file here, such as where that is mounted", where)
-    path = text
-    if text.startswith("~"):
-        with suppress(RuntimeError):  # there is no such user
-            path = str(Path(text).expanduser())
-    parts = Path(path).parts
-    last = max((i for i, part in enumerate(parts) if "$" in part), default=None)
-    if last is None or Path(*parts[: last + 1]).exists():
-        return path
-    for name in re.findall(r"\$(\w+|\{[^}]*\})", path):
-        if (variable := name.strip("{}")) not in os.environ:
-            what = f"{flag} {text} names ${variable}, which is not set"
-            raise InputError(what, "set it, or make the folder that is really called so first", where)
-    return os.path.expandvars(path)
-
-
-class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Plain YAML that refuses a key given twice, and reads 1:00:00 and 010 as text, to YAML 1.1 of base 60 and 8."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]:
-            first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
-            if first is not None:
-                raise yaml.YAMLError(f"{key.value} is given twice, in lines {first} and {line}")
-            lines[key.tag, key.value] = line
-        return node
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        tag = super().resolve(kind, value, implicit)
-        is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        return "tag:yaml.org,2002:str" if is_number and (":" in value or OCTAL.fullmatch(value)) else tag
-
-
-def yaml_value(text: str, where: str) -> Any:
-    """What a text means in YAML, and numbers such as 1e-3 too, which without a point are text to YAML 1.1."""
-    try:
-        read = yaml.load(text, _OptionsLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"cannot be read as YAML: {text}", where=where) from error
-    with suppress(ValueError, TypeError):
-        return float(read) if isinstance(read, str) else read
-    return read
-
-
 # ---- dictionaries and files
 
 
@@ -322,36 +263,6 @@ def _assembled(kind: type[Config], values: Mapping[str, Any]) -> Config:
         own = held if key.holder == key.name else spreads.setdefault(key.holder, {})
         own[key.name] = values.get(key.name, key.option.default)
     return kind(**held, **{holder: Frozen(options) for holder, options in spreads.items()})
-
-
-def read_options_file(path: Path, where: str | Path, texts: Collection[str] = ()) -> dict[str, Any]:
-    """A YAML file of options; InputError if it is something else, or holds a key twice.
-
-    Args:
-        texts: options whose values are as they are written, as on the command line; to YAML 001 is 1, and no a switch.
-    """
-    try:
-        values = _loaded(path.read_text(encoding="utf-8"), texts)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=where) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read as YAML: {' '.join(str(error).split())}", where=where) from error
-    if not isinstance(values, dict):
-        raise InputError(f"expected options, one 'name: value' a line, got {values!r:.60}", where=where)
-    return values
-
-
-def _loaded(text: str, texts: Collection[str]) -> Any:
-    loader = _OptionsLoader(text)
-    try:
-        node = loader.get_single_node()
-        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            for part in [value, *value.value] if isinstance(value, yaml.SequenceNode) else [value]:
-                if key.value in texts and isinstance(part, yaml.ScalarNode) and not part.tag.endswith(":null"):
-                    part.tag = "tag:yaml.org,2002:str"
-        return None if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
 
 
 # ---- the command line

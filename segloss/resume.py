@@ -8,7 +8,7 @@ from typing import Any
 from segloss.config import TrainConfig
 from segloss.datasets.bands import Bands
 from segloss.errors import InputError
-from segloss.flags import flag_of, from_plain_dict, given_names, parse_config, read_options_file, to_plain_dict
+from segloss.flags import flag_of, from_plain_dict, given_names, parse_config, to_plain_dict
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import (
     BANDS,
@@ -22,6 +22,7 @@ from segloss.run_folder import (
 )
 from segloss.runs import Run, load_run
 from segloss.weight_files import LAST, PREVIOUS
+from segloss.written_options import read_options_file
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 FREE_ON_RESUME = (

@@ -27,10 +27,11 @@ from segloss.config import TrainConfig
 from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
 from segloss.files import take_lock, write_bytes, write_json, write_text
-from segloss.flags import from_plain_dict, read_options_file, to_plain_dict
+from segloss.flags import from_plain_dict, to_plain_dict
 from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
 from segloss.ranks import here
+from segloss.written_options import read_options_file
 
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
 KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"

@@ -21,7 +21,7 @@ ROWS = [
         *("losses", "metrics", "decisions", "label_maps", "pixel_counts", "adapters"),
         *("schema", "pixel_sample", "iou_rule", "calibration"),
     },
-    {"datasets", "flags", "measures"},
+    {"datasets", "flags", "measures", "written_options"},
     {"early", "completion", "commands"},
     {"config", "models", "band_statistics", "encoder_weights", "weight_files", "hub"},
     {"inference", "kept", "run_folder", "runs", "resume"},
