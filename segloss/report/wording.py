@@ -142,7 +142,7 @@ def rule_text(rule: IoUDecision) -> str:
     ``expected``."""
     labelled = rule.counts == "labels"
     on = f"{rule.pixels:,} pixels, {'with' if labelled else 'without'} labels"
-    settled = f"settled in {rule.rounds} rounds" if rule.settled else f"not settled in {rule.rounds} rounds"
+    settled = f"{'' if rule.settled else 'not '}settled in {rule.rounds} round{'' if rule.rounds == 1 else 's'}"
     gained = f"{'' if labelled else 'expected '}mIoU {percent(rule.plain_score)} -> {percent(rule.score)} ({on})"
     return f"{gained}, {settled}"
 
