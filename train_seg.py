@@ -35,7 +35,14 @@ def train(argv: Sequence[str] | None = None) -> None:
     from segloss.pixel_counts import image_histograms, load_or_count, require_two_classes
     from segloss.ranks import agreed, share_no_more
     from segloss.report.terminal import console, progress_bar
-    from segloss.resume import augmentations_file, check_same_counts, continued_bands, load_last, used_so_far
+    from segloss.resume import (
+        augmentations_file,
+        check_same_counts,
+        check_same_val,
+        continued_bands,
+        load_last,
+        used_so_far,
+    )
     from segloss.run_folder import Used, choose_run_folder, open_run_folder
     from segloss.runs import check_same_classes, checkpoint_content, criterion_of, load_run
     from segloss.training.announce import announce
@@ -114,6 +121,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     batches_of_epoch(config, splits, trainer)
     if config.resume:
         check_same_counts(folder, counts)
+    if run is not None:
+        check_same_val(run, of_others[0], config.override)
     used = Used.of(config, splits.crop_size, machine, bands)
 
     if trainer.is_global_zero:

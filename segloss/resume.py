@@ -20,7 +20,7 @@ from segloss.run_folder import (
     Used,
     read_config_file,
 )
-from segloss.runs import Run, load_run
+from segloss.runs import Run, identity_of_val, load_run
 from segloss.weight_files import LAST, PREVIOUS
 from segloss.written_options import read_options_file
 
@@ -176,6 +176,13 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
         )
     if saved.images_digest not in ("", counts.images_digest):
         raise InputError("began on other images of the same names", "restore them, or start another run", folder)
+
+
+def check_same_val(run: Run, val: PixelCounts, override: bool) -> None:
+    """InputError if the best score of the run is of another val split; with ``--override`` it will be left behind."""
+    if not override and run.val not in (None, identity_of_val(val)):
+        cure = "restore it, or add --override to choose best.ckpt anew"
+        raise InputError("its val split was another one", cure, run.folder)
 
 
 def continued_bands(run: Run, found: Bands) -> Bands:

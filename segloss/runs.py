@@ -62,11 +62,7 @@ def checkpoint_content(
     bands: Bands = RGB,
     val: PixelCounts | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint needs beside its weights to be used alone: plain values only.
-
-    Of ``val`` what tells whether a run that goes on is scored on the images and labels that it was.
-    """
-    of_val = {} if val is None else {"pixels": list(val.pixels), "images_digest": val.images_digest}
+    """What a checkpoint needs beside its weights to be used alone: plain values only; of ``val`` its identity."""
     return {
         "format": CHECKPOINT_FORMAT,
         "config": to_plain_dict(config),
@@ -75,8 +71,13 @@ def checkpoint_content(
         "counts": counts.to_dict(),
         "normalisation": [model.mean.view(-1).tolist(), model.std.view(-1).tolist()],
         "bands": bands.to_dict(),
-        **({"val": of_val} if of_val else {}),
+        **({} if val is None else {"val": identity_of_val(val)}),
     }
+
+
+def identity_of_val(val: PixelCounts) -> dict[str, Any]:
+    """What tells whether a run that goes on is scored on the images and labels that it was."""
+    return {"pixels": list(val.pixels), "images_digest": val.images_digest}
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Run:
         path: the checkpoint file.
         used: what became of the options that data and machine decide.
         bands: of the images, as :func:`segloss.datasets.bands.read_bands` reads them.
+        val: identity of the val split that it was scored on; None: not known.
     """
 
     model: SegmentationModel
@@ -103,6 +105,7 @@ class Run:
     path: Path
     used: Used
     bands: Bands = RGB
+    val: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -290,7 +293,7 @@ def load_run(path: str | Path) -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         damage = f"is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise InputError(damage, "use another one", where=file) from error
-    return Run(model.eval(), criterion, classes, counts, config, file, used, bands)
+    return Run(model.eval(), criterion, classes, counts, config, file, used, bands, content.get("val"))
 
 
 def check_same_classes(run: Run, dataset: SegmentationDataset) -> None:

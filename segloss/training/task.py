@@ -310,18 +310,14 @@ class SegmentationTask(L.LightningModule):
             )
 
     def _look_at_val(self, checkpoint: dict[str, Any]) -> None:
-        """InputError where the best score so far is of another val split; with ``--override`` it is left behind."""
+        """Leave the best score so far behind where it is of another val split; ``check_same_val`` has let it pass."""
         ours, theirs = (content.get("val") for content in (self.checkpoint_content, checkpoint["segloss"]))
         before = {"trainer": {}, **checkpoint["segloss"].get("config", {})}
         limits = [given_to_trainer(config, "limit_val_batches") for config in (to_plain_dict(self.config), before)]
         if limits[0] != limits[1]:
             self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on what is validated now")
-        if None in (ours, theirs) or ours == theirs:
-            return
-        if not self.config.override:
-            cure = "restore it, or add --override to choose best.ckpt anew"
-            raise InputError("its val split was another one", cure, self.trainer.default_root_dir)
-        self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on the val split that is there now")
+        if None not in (ours, theirs) and ours != theirs:
+            self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on the val split that is there now")
 
     def _choose_anew(self, checkpoint: dict[str, Any], scores: str, how: str) -> None:
         """Leave out what callbacks know of such scores."""

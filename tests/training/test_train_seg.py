@@ -554,6 +554,17 @@ def test_resuming_with_another_learning_rate_is_refused(finished, capsys):
     assert "--lr" in line
 
 
+def test_resuming_on_another_val_split_is_refused_and_changes_nothing(finished, tmp_path, capsys):
+    data = street_tree(tmp_path / "data", val=4)
+    files = [path for path in finished[0].rglob("*") if path.is_file() and path.name != "run.lock"]
+    before = {path: path.read_bytes() for path in files}
+    more = ["--data-path", str(data), "--epochs", "50"]
+    line = refused(capsys, ["--resume", "--output-dir", str(finished[0]), *more])
+    cure = "restore it, or add --override to choose best.ckpt anew"
+    assert line == f"error: {finished[0]}: its val split was another one; {cure}\n"
+    assert {path: path.read_bytes() for path in files} == before
+
+
 def test_resuming_where_no_run_is_is_refused(tmp_path, capsys):
     assert "no run folder" in refused(capsys, ["--resume", "--output-dir", str(tmp_path / "none")])
 
