@@ -1,5 +1,6 @@
 """The one exception for input that a user can mend: commands print it as one line and exit with status 2."""
 
+import io
 import json
 import signal
 import sys
@@ -134,8 +135,15 @@ def told(error: BaseException) -> tuple[str, int]:
     return f"error: {' '.join(str(error).split())}", 2
 
 
+def escape_what_cannot_be_written() -> None:
+    r"""Let stdout write as ``\xe9`` what its encoding has no sign for, as stderr does, where it would raise."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def exit_on_input_error(command: Callable[[], None]) -> None:
     """Run a command; an InputError, an OSError or Ctrl-C becomes one line on stderr and its exit status."""
+    escape_what_cannot_be_written()
     try:
         command()
     except (InputError, OSError, KeyboardInterrupt) as error:

@@ -237,7 +237,7 @@ def together(command: Callable[[], None]) -> None:
     _here = joined = Ranks(*join(os.environ))
     try:
         if joined.rank:
-            sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"))  # the first speaks
+            sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8", "replace")  # the first speaks
         command()
         joined.leave()
     except SystemExit:

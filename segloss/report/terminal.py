@@ -61,7 +61,9 @@ def progress_bar(description: str) -> Progress:
 
 
 def _bar(share: float, width: int = 10) -> str:
-    """A bar in eighths of a column."""
+    """A bar in eighths of a column, in whole ones where the terminal's encoding may have no signs for them."""
+    if not console.encoding.startswith("utf"):
+        return "#" * round(share * width)
     full, eighths = divmod(round(share * width * 8), 8)
     return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()
 

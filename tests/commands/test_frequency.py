@@ -339,9 +339,10 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 # ---- the command
 
 
-def run_command(*flags) -> subprocess.CompletedProcess:
+def run_command(*flags, encoding: str | None = None, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "segloss.frequency", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "100"})
+    own = {**os.environ, "COLUMNS": "100", **environment}
+    return subprocess.run(command, capture_output=True, text=True, encoding=encoding, cwd=ROOT, env=own)
 
 
 def test_the_command_names_the_split_without_labelled_pixels(tmp_path):
@@ -376,6 +377,18 @@ def test_the_command_prints_and_draws_the_class_table(data, tmp_path):
     assert f"ignored: {counts.ignored_pixels} pixels; counts: counted" in done.stdout
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert listing(data) == before
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("cp1252", "Straße"), ("ascii", "Stra\\xdfe")])
+def test_the_class_table_is_written_in_what_the_output_can_encode(tmp_path, encoding, name):
+    root = folder_tree(tmp_path / "data", splits=("train",), classes="- Straße\n- car\n- tree\n")
+    flags = ("--dataset", "folder", "--data-path", root)
+    done = run_command(*flags, encoding=encoding, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    pixels = count_dataset(build_dataset("folder", root, "train")).pixels
+    for each, number in zip((name, "car", "tree"), pixels, strict=True):
+        assert f"{each} " in done.stdout and f" {number:,} " in done.stdout
+    assert "##########" in done.stdout
 
 
 def stray_id(data: Path) -> list:
