@@ -234,6 +234,11 @@ def from_plain_dict(kind: type[Config], values: Mapping[str, Any], where: str | 
     return _assembled(kind, _read(kind, values, where))
 
 
+def read_file_of(kind: type[Options], path: Path, where: str | Path) -> dict[str, Any]:
+    """The values in a YAML file of a class's options, not yet fitted, its texts as they are written; InputError."""
+    return read_options_file(path, where, [key.name for key in keys_of(kind) if key.kind is str])
+
+
 def _read(kind: type[Options], values: Mapping[str, Any], where: str | Path | None) -> dict[str, Any]:
     keys = {key.name: key for key in keys_of(kind)}
     for name in values:
@@ -298,8 +303,7 @@ def given_names(kind: type[Options], prog: str, argv: Sequence[str] | None = Non
 
 def _layers(kind: type[Options], given: "Given") -> list[Mapping[str, Any]]:
     """What files and flags hold, fitted; the later wins."""
-    texts = [key.name for key in keys_of(kind) if key.kind is str]
-    of_files = [_given(kind, read_options_file(path, where, texts), where) for where, path in given.files.items()]
+    of_files = [_given(kind, read_file_of(kind, path, where), where) for where, path in given.files.items()]
     return [*of_files, _given(kind, given.values, None), *given.parts]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from segloss.config import TrainConfig
 from segloss.datasets.bands import Bands
 from segloss.errors import InputError
-from segloss.flags import flag_of, from_plain_dict, given_names, parse_config, to_plain_dict
+from segloss.flags import flag_of, from_plain_dict, given_names, parse_config, read_file_of, to_plain_dict
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import (
     BANDS,
@@ -22,7 +22,6 @@ from segloss.run_folder import (
 )
 from segloss.runs import Run, identity_of_val, load_run
 from segloss.weight_files import LAST, PREVIOUS
-from segloss.written_options import read_options_file
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 FREE_ON_RESUME = (
@@ -63,7 +62,7 @@ def given_to_trainer(config: Mapping[str, Any], name: str) -> Any:
 
 def _saved(folder: Path) -> Used:
     path = folder / (USED if (folder / USED).is_file() else CONFIG)
-    return Used.from_dict(read_options_file(path, path))
+    return Used.from_dict(read_file_of(TrainConfig, path, path))
 
 
 def parse_train_config(

@@ -27,11 +27,10 @@ from segloss.config import TrainConfig
 from segloss.datasets.bands import RGB, Bands
 from segloss.errors import InputError
 from segloss.files import take_lock, write_bytes, write_json, write_text
-from segloss.flags import from_plain_dict, to_plain_dict
+from segloss.flags import from_plain_dict, read_file_of, to_plain_dict
 from segloss.inference import Machine
 from segloss.pixel_counts import PixelCounts
 from segloss.ranks import here
-from segloss.written_options import read_options_file
 
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
 KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"
@@ -82,7 +81,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """A run's config.yaml as a dictionary; InputError if it is missing or no config."""
     if not path.is_file():
         raise InputError(f"is missing, so {path.parent} is no run folder", _cure_of_no_run(path.parent), path)
-    return to_plain_dict(from_plain_dict(TrainConfig, read_options_file(path, path), path))
+    return to_plain_dict(from_plain_dict(TrainConfig, read_file_of(TrainConfig, path, path), path))
 
 
 def _cure_of_no_run(place: Path) -> str:

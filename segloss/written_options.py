@@ -12,6 +12,7 @@ import yaml
 from segloss.errors import InputError
 
 OCTAL = re.compile(r"[-+]?0[0-7_]+")  # of YAML 1.1; the command line counts them by ten
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 wants a point and a sign
 
 
 def read_options_file(path: Path, where: str | Path, texts: Collection[str] = ()) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def _loaded(text: str, texts: Collection[str]) -> Any:
 
 
 class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Plain YAML that refuses a key given twice, and reads 1:00:00 and 010 as text, to YAML 1.1 of base 60 and 8."""
+    """Plain YAML that refuses a key given twice, and reads 1e-3 as a number, to YAML 1.1 a text, and 1:00:00 and 010 as
+    text, to YAML 1.1 numbers of base 60 and 8."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -59,12 +61,14 @@ class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no ty
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
+        if kind is yaml.ScalarNode and implicit[0] and EXPONENT.fullmatch(value):  # not in quotes
+            return "tag:yaml.org,2002:float"
         is_number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
         return "tag:yaml.org,2002:str" if is_number and (":" in value or OCTAL.fullmatch(value)) else tag
 
 
 def yaml_value(text: str, where: str) -> Any:
-    """What a text means in YAML, and numbers such as 1e-3 too, which without a point are text to YAML 1.1."""
+    """What a text means in a file of options; here 010 and a number in quotes are numbers too."""
     try:
         read = yaml.load(text, _OptionsLoader)
     except yaml.YAMLError as error:

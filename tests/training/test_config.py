@@ -307,11 +307,34 @@ def test_a_time_is_the_text_that_was_written(tmp_path, time):
         ("seed: 010", ["--seed", "010"]),
         ("batch_size: 0x10", ["--batch-size", "16"]),
         ("subset: null", []),
+        *((f"output_dir: {text}", ["--output-dir", text]) for text in ("1e5", "1e-3")),
+        ("output_dir: '1e5'", ["--output-dir", "1e5"]),
+        ("label_values: [1e-3, 2E+1]", ["--label-values", "1e-3", "2E+1"]),
+        ("lr: 1e-2", ["--lr", "0.01"]),
+        ("optimizer_options: {eps: 1e-8}", ["--optimizer-options.eps", "1e-8"]),
+        ("optimizer_options: {betas: [0.9, 999e-3]}", ["--optimizer-options.betas", "[0.9, 999e-3]"]),
+        ("optimizer_options: {betas: [0.9, 999e-3]}", ["--optimizer-options", "{betas: [.9, 0.999]}"]),
+        ("trainer:\n  gradient_clip_val: 1e-1", ["--trainer.gradient_clip_val", "0.1"]),
+        ("trainer: {limit_train_batches: 5.E-1}", ["--trainer.limit_train_batches", "0.5"]),
+        ("trainer: {profiler: '1e-1'}", ["--trainer", "{profiler: '1e-1'}"]),
     ],
 )
-def test_a_text_in_a_file_is_what_it_is_on_the_command_line(tmp_path, line, words):
+def test_a_value_in_a_file_is_what_it_is_on_the_command_line(tmp_path, line, words):
     (tmp_path / "own.yaml").write_text(line)
     assert parse_train_config(["--config", str(tmp_path / "own.yaml")]) == parse_train_config(words)
+
+
+@pytest.mark.parametrize("name", ["1e5", "1e-3", "010"])
+def test_texts_that_look_like_numbers_are_kept_by_a_run(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    saved = from_plain_dict(TrainConfig, {"output_dir": name, "subset": name, "label_values": [name, "2"]})
+    (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(to_plain_dict(saved)))
+    used = Used((64, 96), "32-true", 0, data_path=name)
+    (tmp_path / name / "used.yaml").write_text(yaml.safe_dump(used.to_dict()))
+    resumed = parse_train_config(["--resume", "--output-dir", name])
+    assert (resumed.output_dir, resumed.subset, resumed.loss_options["label_values"]) == (name, name, (name, "2"))
+    assert resumed.data_path == used_so_far(resumed).data_path == name
 
 
 @pytest.fixture
