@@ -1,8 +1,10 @@
 """Frozen dataclasses as command-line flags, YAML files and plain dictionaries. Knows no option by its name."""
 
+import re
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from inspect import get_annotations
@@ -188,7 +190,7 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
     except (TypeError, ValueError, OverflowError):
         kind = WORDS[key.kind]
         expected = kind if key.many in (None, "+") else f"{key.many} {kind.removeprefix('a ')}s"
-        raise InputError(f"{key.flag} must be {expected}, got {got}", where=where) from None
+        raise InputError(f"{key.flag} must be {expected}, got {got}", _meant_instead(key, value), where) from None
     for name in made if key.names else ():
         if name not in key.names:
             raise unknown_name(key.flag, name, key.names, where, meant_value(key.name, str(name), key.names))
@@ -196,6 +198,22 @@ def fitted(key: Key, value: Any, where: str | Path | None = None) -> Any:
     if not key.option.fits(whole):
         raise InputError(f"{key.flag} must be {key.option.expected}, got {got}", where=where)
     return whole
+
+
+def _meant_instead(key: Key, value: Any) -> str:
+    """What to write for a value of another type, where that can be told."""
+    if value is None:
+        return "write none" if "none" in (key.option.default, *key.names) else "leave it out to have the default"
+    parts = _several_in(key, value) if isinstance(value, str) else []
+    return f"write [{', '.join(parts)}]" if parts else ""
+
+
+def _several_in(key: Key, text: str) -> list[str]:
+    """The values of a key of several in one text, such as ``32 32``, ``32,32`` or ``32x32``; empty if they do not fit."""
+    parts = re.findall(r"[^\s,x()\[\]]+", text)
+    with suppress(InputError):
+        return parts if isinstance(key.many, int) and fitted(key, parts) else []
+    return []
 
 
 def _as(key: Key, value: Any) -> Any:
@@ -336,6 +354,16 @@ def _refuse_second_value(word: str, words: Sequence[str], keys: Iterable[Key]) -
         raise InputError(f"{key.flag} takes one value, got another: {word}", cure)
 
 
+def _parted(flag: str | None, words: Sequence[str], keys: Iterable[Key]) -> str:
+    """The cure where the values of a flag of several are one word."""
+    lines = " ".join(words).replace(f"{flag}=", f"{flag} ").split(f"{flag} ")[1:]
+    for key in [key for key in keys if key.flag == flag]:
+        for parts in [_several_in(key, line.split(" --")[0]) for line in lines]:
+            if parts:
+                return f"write {flag} {' '.join(parts)}"
+    return ""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a command line holds: values by name, not yet fitted; parts of mappings; files of options."""
@@ -359,7 +387,8 @@ def read_words(parser: ArgumentParser, keys: Sequence[Key], argv: Sequence[str] 
     try:
         found, unknown = parser.parse_known_args(words)
     except ArgumentError as error:
-        raise InputError(error.message, f"see {parser.prog} --help", error.argument_name) from error
+        cure = _parted(error.argument_name, words, keys) or f"see {parser.prog} --help"
+        raise InputError(error.message, cure, error.argument_name) from error
     given, bare = vars(found), [key.name for key in keys if key.form.get("bare")]
     while unknown and bare and not unknown[0].startswith("-"):
         given[bare.pop(0)] = unknown.pop(0)

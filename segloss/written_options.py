@@ -27,6 +27,8 @@ def read_options_file(path: Path, where: str | Path, texts: Collection[str] = ()
         raise InputError(f"cannot be read: {error.strerror}", where=where) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"cannot be read as YAML: {' '.join(str(error).split())}", where=where) from error
+    if values is None:
+        raise InputError("holds no option, expected options, one 'name: value' a line", where=where)
     if not isinstance(values, dict):
         raise InputError(f"expected options, one 'name: value' a line, got {values!r:.60}", where=where)
     return values

@@ -647,7 +647,8 @@ def test_workers_of_masks_are_those_asked_for():
         (b"loss: cee\n", "--loss: unknown loss 'cee'; choose one of"),
         (b"lr: .nan\n", "--lr"),
         (b"a: [\n", "own.yaml: cannot be read as YAML"),
-        (b"", "expected options"),
+        (b"", "own.yaml: holds no option, expected options, one 'name: value' a line"),
+        (b"# lr: 1\n", "own.yaml: holds no option"),
         (b"- a\n", "expected options"),
         (b"lr: 0.1\nseed: 1\nlr: 0.2\n", "own.yaml: cannot be read as YAML: lr is given twice, in lines 1 and 3"),
         (b"trainer:\n  min_steps: 1\n  min_steps: 2\n", "min_steps is given twice, in lines 2 and 3"),
@@ -918,7 +919,13 @@ def test_help_begins_with_data_and_model(capsys):
         ("crop_size: [64]", "--crop-size must be 2 whole numbers, got 64"),
         ("scale_range: [1]", "--scale-range must be 2 numbers, got 1"),
         ("scale_range: 1", "--scale-range"),
-        ("seed: null", "--seed"),
+        ("seed: null", "--seed must be a whole number, got None; leave it out to have the default"),
+        ("encoder_weights: null", "--encoder-weights must be text, got None; write none"),
+        ("mix: null", "--mix must be text, got None; write none"),
+        ("crop_size: 32 48", r"--crop-size must be 2 whole numbers, got 32 48; write \[32, 48\]"),
+        ("crop_size: 32x48", r"got 32x48; write \[32, 48\]"),
+        ("scale_range: 0.5,2", r"got 0.5,2; write \[0.5, 2\]"),
+        ("crop_size: small", "--crop-size must be 2 whole numbers, got small$"),
     ],
 )
 def test_a_value_of_another_type_in_a_file_is_named(tmp_path, text, message):
@@ -926,6 +933,21 @@ def test_a_value_of_another_type_in_a_file_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         parse_train_config(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        ("--crop-size 32,48", "write --crop-size 32 48"),
+        ("--lr 1 --crop-size=32x48 --seed 1", "write --crop-size 32 48"),
+        ("--scale-range (0.5,2)", "write --scale-range 0.5 2"),
+        ("--crop-size 32", "see train_seg.py --help"),
+        ("--crop-size --seed 1", "see train_seg.py --help"),
+    ],
+)
+def test_several_values_in_one_word_are_told_apart(words, cure):
+    flag = next(word for word in words.split("=")[0].split() if word in ("--crop-size", "--scale-range"))
+    assert refusal(words.split()) == f"{flag}: expected 2 arguments; {cure}"
 
 
 def test_one_word_for_label_values_is_welcome_in_a_run_and_resuming_repeats_the_command(tmp_path):
