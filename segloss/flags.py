@@ -209,7 +209,7 @@ def _meant_instead(key: Key, value: Any) -> str:
 
 
 def _several_in(key: Key, text: str) -> list[str]:
-    """The values of a key of several in one text, such as ``32 32``, ``32,32`` or ``32x32``; empty if they do not fit."""
+    """Of a key of several the values in one text: ``32 32``, ``32,32`` or ``32x32``; none if they do not fit."""
     parts = re.findall(r"[^\s,x()\[\]]+", text)
     with suppress(InputError):
         return parts if isinstance(key.many, int) and fitted(key, parts) else []
