@@ -69,10 +69,13 @@ def _padded_crops(config: TrainConfig, splits: Splits) -> list[str]:
     shares = [min(1, config.scale_range[1] * side / crop) for side, crop in zip(sides, splits.crop_size, strict=True)]
     if math.prod(shares) >= 0.5:
         return []
-    fitting = " ".join(str(max(32, round(side / 32) * 32)) for side in sides)
+    fitting = [max(32, round(side / 32) * 32) for side in sides]
+    words = " ".join(map(str, fitting))
+    smaller = any(side < crop for side, crop in zip(fitting, splits.crop_size, strict=True))
+    cure = f"{words} fits: --crop-size {words}" if smaller else "a larger --image-scale fills it"
     height, width = splits.crop_size
     what = f"at most {math.prod(shares):.0%} of a crop of {height}x{width} can be image, the rest is padding"
-    return [f"{what}; {fitting} fits: --crop-size {fitting}"]
+    return [f"{what}; {cure}"]
 
 
 def _still_blocks(config: TrainConfig, model: SegmentationModel) -> list[str]:

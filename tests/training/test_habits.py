@@ -547,6 +547,11 @@ def test_a_decay_that_stops_the_first_of_many_blocks_is_told(decay, told):
             "at most 1[23]% of a crop of 512x512 can be image, the rest is padding; 128 96 fits: --crop-size 128",
         ),
         ((128, 96), {"scale_range": [1.0, 1.0], "image_scale": 0.5}, "at most 26% .*; 64 64 fits"),
+        (
+            (32, 32),
+            {"image_scale": 0.001},
+            "at most 0% of a crop of 32x32 can be image, the rest is padding; a larger --image-scale fills it$",
+        ),
         ((128, 96), {}, None),
         ((160, 128), {"scale_range": [1.0, 1.0]}, None),
         ((512, 512), {"augmentations": "own.yaml"}, None),
