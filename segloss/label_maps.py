@@ -1,6 +1,8 @@
 """Label maps of any kind, as they come from loaders, files and other libraries, as tensors of class ids."""
 
 from collections.abc import Iterable, Mapping
+from inspect import getgeneratorlocals
+from types import GeneratorType, SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,6 +97,7 @@ def in_order(labels: Any) -> Iterable[Any]:
 
 def refuse_partial(labels: Any) -> None:
     """InputError for a loader that gives a share of the images, or some more often than others."""
+    labels = _loader_behind(labels)
     sampler, share = getattr(labels, "sampler", None), ""
     partial = isinstance(sampler, DistributedSampler | WeightedRandomSampler) or _draws_other_than_all(sampler, labels)
     if partial or "Distributed" in type(sampler).__name__:
@@ -103,6 +106,18 @@ def refuse_partial(labels: Any) -> None:
         share = f"drop_last leaves out {dropped} of the images, others each time where they are shuffled"
     if share:
         raise InputError(f"a loader with {share}", "count the data set: count_labels(loader.dataset, ...)")
+
+
+def _loader_behind(labels: Any) -> Any:
+    """What a generator expression goes through, ``(labels for _, labels in loader)``; else what is given."""
+    if not isinstance(labels, GeneratorType):
+        return labels
+    behind = getgeneratorlocals(labels).get(".0")
+    order = getattr(behind, "_index_sampler", None)  # of a loader, and of its iterator
+    if order is None:
+        return labels
+    dataset = getattr(behind, "_dataset", None) or getattr(behind, "dataset", None)
+    return SimpleNamespace(sampler=getattr(order, "sampler", order), batch_sampler=order, dataset=dataset)
 
 
 def _draws_other_than_all(sampler: Any, loader: Any) -> bool:

@@ -195,7 +195,7 @@ def count_labels(
     ignore_index: int | str | None = "auto",
     class_names: Sequence[str] | None = None,
 ) -> PixelCounts:
-    """Count label maps: what :meth:`OutlyingMSELoss.from_counts` needs is ``.pixels`` of the result.
+    """Count label maps, for :meth:`OutlyingMSELoss.from_counts` and all other losses; ``.pixels`` are the bare numbers.
 
     >>> count_labels([torch.tensor([[0, 1], [1, 255]])], num_classes=2).pixels
     (1, 2)

@@ -132,12 +132,14 @@ def check_posterior(posterior: Tensor, num_classes: int) -> None:
 def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
     """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches, and for a pandas Series
     in another order than that of the class ids."""
+    if getattr(values, "is_meta", False):
+        raise InputError(f"{name} must have values, got a tensor on meta", "give plain numbers, one per class")
     _require_class_order(name, getattr(values, "index", None))
     with suppress(TypeError, ValueError, RuntimeError):
         vector = torch.as_tensor(values)
         if not is_switch_or_complex(vector):
             vector = torch.as_tensor(values, dtype=dtype, device=device)
-            if vector.is_meta and not getattr(values, "is_meta", False):  # in a network made without memory
+            if vector.is_meta:  # in a network made without memory
                 return torch.as_tensor(values, dtype=dtype, device="cpu")
             return vector
     raise InputError(f"{name} must be numbers, one per class, got {values!r}")

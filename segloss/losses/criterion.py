@@ -131,6 +131,25 @@ class Criterion(nn.Module):
         self.ignore_index = None if ignore_index is None else ignored  # of numpy's integers a plain one, to compile
         self.reduction = reduction
 
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        super().register_buffer(name, tensor, persistent)
+        if tensor is not None and torch.empty(0).is_meta:  # in a network that is made without memory
+            self.__dict__.setdefault("_made", {})[name] = tensor.clone()
+
+    @property
+    def _is_hf_initialized(self) -> bool:
+        return bool(self.__dict__.get("_loaded", False))
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, loaded: bool) -> None:
+        """What ``from_pretrained`` of transformers sets last. It marks the buffers that it loaded; those that the
+        checkpoint lacks it has made anew, without values, and they take those of the criterion's making."""
+        self.__dict__["_loaded"] = loaded
+        for name, made in self.__dict__.pop("_made", {}).items():
+            buffer = self._buffers.get(name)
+            if buffer is not None and not getattr(buffer, "_is_hf_initialized", False):
+                self._buffers[name] = made.to(buffer.device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Criterion":
         """Buffers move with the model but stay float32: ``model.half()`` would round label values and lose priors.
 

@@ -1,5 +1,6 @@
 """Options are checked where they are given, by every criterion with the same words; None ignores nothing."""
 
+import copy
 import math
 import re
 
@@ -294,6 +295,40 @@ def test_memory_that_is_given_anew_leaves_a_criterion_its_values(name):
     criterion = network.to_empty(device="cpu")[1]
     assert torch.equal(criterion(*scores_and_labels()), made(name)(*scores_and_labels()))
     assert all(buffer.dtype == torch.float64 for buffer in network.double()[1].buffers())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkpoint_of_transformers_without_the_criterion_leaves_it_its_values(name):
+    with torch.device("meta"):
+        criterion = made(name)
+    owners = [(each, key) for each in criterion.modules() for key, _ in each.named_buffers(recurse=False)]
+    for owner, key in owners:
+        setattr(owner, key, torch.full_like(getattr(owner, key), 7e9))  # what empty_like found in its memory
+    for each in criterion.modules():
+        assert not getattr(each, "_is_hf_initialized", False)
+        each._is_hf_initialized = True
+    assert torch.equal(copy.deepcopy(criterion)(*scores_and_labels()), made(name)(*scores_and_labels()))
+    loaded = criterion.state_dict()
+    criterion.load_state_dict({key: torch.full_like(value, 0.5) for key, value in loaded.items()})
+    assert all(bool((buffer == 0.5).all()) for buffer in criterion.buffers())
+    assert all(each._is_hf_initialized for each in criterion.modules())
+
+
+@pytest.mark.parametrize("make", [OutlyingMSELoss, OutlyingMSELoss.from_counts, LOSSES["vector_scaling"].from_counts])
+def test_tensors_without_values_make_no_criterion(make):
+    with torch.device("meta"), pytest.raises(InputError, match="must have values, got a tensor on meta; give plain"):
+        make(torch.tensor([900, 90, 10]))
+
+
+def test_what_a_checkpoint_of_transformers_holds_of_a_criterion_is_taken():
+    with torch.device("meta"):
+        criterion = OutlyingMSELoss.from_counts(COUNTS, class_weights="inverse")
+    criterion.weight = torch.full((3,), torch.nan)
+    criterion.label_values = torch.tensor([3.0, 4.0, 5.0])
+    criterion.label_values._is_hf_initialized = True
+    criterion._is_hf_initialized = True
+    assert criterion.label_values.tolist() == [3, 4, 5]
+    assert torch.equal(criterion.weight, OutlyingMSELoss.from_counts(COUNTS, class_weights="inverse").weight)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,24 @@ def tiny_segformer() -> SegformerForSemanticSegmentation:
     return SegformerForSemanticSegmentation(SegformerConfig(num_labels=3, drop_path_rate=0.0, **small, **still))
 
 
+class WithCriterion(SegformerForSemanticSegmentation):
+    def __init__(self, config):
+        super().__init__(config)
+        self.criterion = OutlyingMSELoss.from_counts(self.counts, label_values="power", class_weights="inverse")
+
+
+def test_a_criterion_within_a_network_of_from_pretrained(tmp_path):
+    made = OutlyingMSELoss.from_counts(COUNTS, label_values="power", class_weights="inverse")
+    tiny_segformer().save_pretrained(tmp_path / "plain")
+    WithCriterion.counts = COUNTS
+    network = WithCriterion.from_pretrained(tmp_path / "plain")
+    assert all(torch.equal(value, made.state_dict()[key]) for key, value in network.criterion.state_dict().items())
+    network.save_pretrained(tmp_path / "whole")
+    WithCriterion.counts = COUNTS[::-1]
+    network = WithCriterion.from_pretrained(tmp_path / "whole")
+    assert all(torch.equal(value, made.state_dict()[key]) for key, value in network.criterion.state_dict().items())
+
+
 def samples(count: int, ignored: int) -> list[dict]:
     """Images whose share of ignored pixels grows from one to the next."""
     generator = torch.Generator().manual_seed(0)

@@ -156,6 +156,9 @@ def test_loaders_that_give_a_share_are_not_counted():
     for sampler in samplers:
         with pytest.raises(InputError, match=f"a loader with a {type(sampler).__name__} gives a share"):
             count_labels(DataLoader(data, sampler=sampler), 3)
+        for size in (1, None):  # None: no batches
+            with pytest.raises(InputError, match="count the data set"):
+                count_labels((labels for (labels,) in DataLoader(data, size, sampler=sampler)), 3)
 
 
 @pytest.mark.parametrize("sampler", [SubsetRandomSampler([1]), [1]])
@@ -195,6 +198,10 @@ def test_loaders_that_drop_a_batch_are_not_counted(shuffle):
     for size, dropped in ((2, 1), (8, 5)):
         with pytest.raises(InputError, match=f"a loader with drop_last leaves out {dropped} of the images"):
             count_labels(DataLoader(data, size, shuffle=shuffle, drop_last=True), 3)
+        with pytest.raises(InputError, match=f"a loader with drop_last leaves out {dropped} of the images"):
+            count_labels((labels for labels in DataLoader(data, size, shuffle=shuffle, drop_last=True)), 3)
+    assert count_labels((labels for labels in DataLoader(data, 2, shuffle=shuffle)), 3).image_count == 5
+    assert count_labels((labels for labels in data), 3).image_count == 5
     assert count_labels(DataLoader(data, 5, shuffle=shuffle, drop_last=True), 3).image_count == 5
     assert count_labels(DataLoader(data, 2, shuffle=shuffle), 3).image_count == 5
     assert count_labels(DataLoader(Unknown(), 1, drop_last=True), 3).image_count == len(LABELS)
