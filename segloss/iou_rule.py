@@ -22,7 +22,7 @@ from torch import Tensor
 
 from segloss.losses.checks import check_posterior, class_vector
 from segloss.losses.criterion import per_class
-from segloss.losses.labels import ignore_index_of, ignored_label, ignored_words
+from segloss.losses.labels import as_map, ignore_index_of, ignored_label, ignored_words
 from segloss.losses.reduction import first_largest, working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
@@ -133,7 +133,8 @@ def iou_decision(
     num_classes = posterior.shape[1]
     starts = {"posterior": _normalised(torch.ones(num_classes, dtype=torch.float64))}
     if tilt is not None:
-        starts = {"plain": _normalised(class_vector("tilt", tilt.cpu(), num_classes).double()), **starts}
+        tilt = class_vector("tilt", tilt, num_classes).cpu()
+        starts = {"plain": _normalised(tilt.double()), **starts}
     if known is not None:
         expected = iou_decision(sample, counts="posterior", tilt=tilt, max_rounds=max_rounds)
         starts["posterior's rule"] = torch.tensor([expected.slope, expected.offset])
@@ -184,7 +185,7 @@ def _exponents(true: Tensor, tilt: Tensor | None) -> dict[str, Tensor]:
     shares = torch.where(true > 0, true, true.max()) / true.max()
     rules = {f"prior^-{s:g}": _normalised(shares**-s) for s in PRIOR_EXPONENTS}
     if tilt is not None:
-        rules |= {f"tilt^{s:g}": _normalised(tilt.cpu().double() ** s) for s in TILT_EXPONENTS}
+        rules |= {f"tilt^{s:g}": _normalised(tilt.double() ** s) for s in TILT_EXPONENTS}
     return rules
 
 
@@ -312,12 +313,13 @@ def class_threshold(
     """
     if min_recall is not None and not 0 < min_recall <= 1:
         raise ValueError(f"min_recall must be in (0, 1], got {min_recall}")
-    probabilities, labels = torch.as_tensor(probabilities), None if labels is None else torch.as_tensor(labels)
+    probabilities, labels = as_map(probabilities), None if labels is None else as_map(labels)
     if labels is not None and labels.shape != probabilities.shape:
         raise ValueError(f"labels must have shape {tuple(probabilities.shape)}, got {tuple(labels.shape)}")
     ignored = ignored_label(ignore_index_of(class_index + 1, ignore_index))
     if labels is not None and labels.dtype != torch.bool:
-        valid = labels.long() != ignored
+        labels = labels.long()
+        valid = labels != ignored
         probabilities, labels = probabilities[valid], labels[valid]
         if bool((labels < 0).any()):
             what = f"labels hold {int(labels.min())}, which is no class and not {ignored_words(ignored)}"

@@ -80,10 +80,22 @@ def label_tensor(given: Any, place: int) -> Tensor:
         raise InputError(what, "give class ids: of a grey mask that was saved in colours labels[..., 0]")
     if tensor.ndim > 3 and (tensor.ndim != 4 or 1 not in tensor.shape[1:]):
         what = f"label tensor {place} must be (H, W) or (N, H, W), got {tuple(tensor.shape)}"
-        raise InputError(what, "give class ids: of one-hot labels labels.argmax(1)")
+        raise InputError(what, _cure_of_dimensions(tensor))
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
-        raise InputError(f"label tensor {place} must hold integer class ids, got {tensor.dtype}", cure_of_ids(tensor))
+        what = f"label tensor {place} must hold integer class ids, got {tensor.dtype}"
+        raise InputError(what, cure_of_ids(tensor, given))
     return tensor
+
+
+def _cure_of_dimensions(tensor: Tensor) -> str:
+    """What to do about a tensor with more of them than a batch of label maps has."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return "of an image and its labels give a pair in a list: [(images, labels)]"
+    ids = tensor.long()
+    for dim in (1, -1):
+        if bool((ids >= 0).all()) and bool((ids.sum(dim) == 1).all()):
+            return f"give class ids: of one-hot labels labels.argmax({dim})"
+    return "of volumes (*, D, H, W) give the slices: labels.reshape(-1, *labels.shape[-2:])"
 
 
 def in_order(labels: Any) -> Iterable[Any]:

@@ -201,10 +201,11 @@ def count_labels(
     (1, 2)
 
     Args:
-        labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``: tensors, numpy arrays, PIL images,
-            nested lists; one map alone; or what a ``DataLoader`` yields, pairs (images, labels) or dictionaries with
-            ``labels`` (or another of ``LABEL_KEYS``), whose labels are counted; or a data set of either. Count whole
-            label maps: random crops give other shares each time.
+        labels: integer maps, each one image ``(H, W)`` or a batch ``(N, H, W)``, of which each map counts as an image
+            (a volume's slices): tensors, numpy arrays, PIL images, nested lists; one map alone; or what a
+            ``DataLoader`` yields, pairs (images, labels) or dictionaries with ``labels`` (or another of
+            ``LABEL_KEYS``), whose labels are counted; or a data set of either. Count whole label maps: random crops
+            give other shares each time.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.labels import ignore_index_of, ignored_label
+from segloss.losses.checks import check_tensor
+from segloss.losses.labels import as_map, ignore_index_of, ignored_label
 
 Batch = Tensor | tuple[Tensor, Tensor]
 Source = Tensor | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -53,17 +54,16 @@ class PixelSample:
 
     @classmethod
     def of(cls, source: Source, labels: Tensor | None = None, **options: Any) -> "PixelSample":
-        """Of one posterior ``(N, C, *)`` and its labels, arrays too, or of an iterable, or a callable that returns
-        one, of posteriors or pairs (posterior, labels); ``options`` as above. Raises as :meth:`update`."""
+        """Of one posterior ``(N, C, *)`` and its labels, or of an iterable, or a callable that returns one, of
+        posteriors or pairs (posterior, labels), arrays too; ``options`` as above. Raises as :meth:`update`."""
         sample = cls(**options)
-        if isinstance(source, Tensor) or hasattr(source, "__array_interface__"):
-            source, labels = torch.as_tensor(source), None if labels is None else torch.as_tensor(labels)
-            sample.update(source, labels)
+        if isinstance(source, Tensor) or _is_array(source):
+            sample.update(as_map(source), None if labels is None else as_map(labels))
             return sample
         if labels is not None:
             raise ValueError("labels go with a posterior tensor; let an iterable source yield pairs instead")
         for batch in source() if callable(source) else source:
-            sample.update(*([batch] if isinstance(batch, Tensor) else batch))
+            sample.update(*([batch] if isinstance(batch, Tensor) or _is_array(batch) else batch))
         return sample
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class PixelSample:
         """Take in a batch.
 
         Args:
-            posterior: P(c|x), shape ``(N, C, *)``, any floating dtype and device; kept as float32.
+            posterior: P(c|x), shape ``(N, C, *)``, any floating dtype and device; kept as float32. Arrays too.
             labels: class ids ``(N, *)``, integer, or None; all batches have them or none has.
 
         Raises:
@@ -79,6 +79,8 @@ class PixelSample:
             ValueError: a shape does not fit, a label is outside ``[0, C)`` and not ignored, or a pixel that is
                 looked at and not ignored has NaN, a negative value or a sum that is not 1.
         """
+        posterior = as_map(posterior) if _is_array(posterior) else posterior
+        labels = as_map(labels) if _is_array(labels) else labels
         _check_shapes(posterior, labels)
         if not self._held.numel():
             capacity = max(1, int(self.max_mib * 2**20) // (4 * posterior.shape[1]))
@@ -170,6 +172,10 @@ def blocks(posterior: Tensor, labels: Tensor | None = None) -> Iterator[tuple[Te
         yield posterior[start : start + size].T, labels[start : start + size]
 
 
+def _is_array(given: Any) -> bool:
+    return hasattr(given, "__array_interface__")
+
+
 def _scattered(places: Tensor) -> Tensor:
     """A hash in [0, 2^32) whose low bits are as good as random: T. Mueller's; no product leaves int64."""
     mixed = places & 0xFFFFFFFF
@@ -189,6 +195,7 @@ def _check_shapes(posterior: Tensor, labels: Tensor | None) -> None:
         )
     if labels is None:
         return
+    check_tensor("labels", labels)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must hold integer class ids, got {labels.dtype}")
     expected = (len(posterior), *posterior.shape[2:])

@@ -41,8 +41,16 @@ def check_scores(logits: Tensor, num_classes: int | None = None) -> None:
     if logits.ndim < 2:
         raise ValueError(f"logits must have shape (N, C, *), got {tuple(logits.shape)}")
     if num_classes is not None and logits.shape[1] != num_classes:
-        cure = "give the scores of the network that was trained with this criterion"
+        cure = _cure_of_dim("logits", logits, num_classes)
+        cure = cure or "give the scores of the network that was trained with this criterion"
         raise InputError(f"logits must have {num_classes} classes in dim 1, got shape {tuple(logits.shape)}", cure)
+
+
+def _cure_of_dim(name: str, scores: Tensor, num_classes: int) -> str:
+    """Where the classes stand last, or a batch is wanted: what to do; else nothing."""
+    if scores.ndim > 2 and scores.shape[-1] == num_classes:
+        return f"put the classes into dim 1: {name}.movedim(-1, 1)"
+    return f"give a batch: {name}[None]" if scores.ndim == 3 and scores.shape[0] == num_classes else ""
 
 
 def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsample: str | None = None) -> None:
@@ -53,7 +61,7 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
     check_device("labels", labels, logits)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    check_class_ids("labels", labels)
+    check_class_ids("labels", labels, logits)
     check_scores(logits)
     if logits.shape[1] < 2:
         raise ValueError(
@@ -70,12 +78,18 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
         cure = ""
         if labels.ndim == len(expected) + 1 and labels.shape[1] == 1:
             cure = "; squeeze dim 1"
+        elif tuple(labels.shape) == (*expected, 1):
+            cure = "; take labels.squeeze(-1)"
         elif labels.shape == logits.shape:
             cure = "; take labels.argmax(1) of one-hot labels"
         elif tuple(labels.shape) == (*expected, logits.shape[1]):
             cure = "; take labels.argmax(-1) of one-hot labels"
         elif logits.ndim == 3 and labels.shape == logits.shape[1:]:
             cure = "; give a batch: logits[None], labels[None]"
+        elif labels.shape == logits.shape[:-1]:
+            cure = "; put the classes into dim 1: logits.movedim(-1, 1)"
+        elif logits.ndim == 2 and labels.numel() == len(logits):
+            cure = "; take labels.flatten()"
         elif labels.ndim == len(expected) == 3 and all(
             have >= want for have, want in zip(labels.shape, expected, strict=True)
         ):
@@ -108,10 +122,13 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
     check_device(name, values, logits)
     if is_switch_or_complex(values):
         raise TypeError(f"{name} must be real numbers, got {values.dtype}")
-    if tuple(values.shape) != (logits.shape[1],):
+    if tuple(values.shape) != (num_classes := logits.shape[1],):
+        cure = _cure_of_dim("logits", logits, len(values)) if values.ndim == 1 else ""
+        if not cure and values.ndim == 1 and len(values) == 256:
+            cure = f"counts of all bytes hold void too: make the criterion from counts[:{num_classes}]"
         raise ValueError(
-            f"{name} must have shape ({logits.shape[1]},) to match logits {tuple(logits.shape)}, "
-            f"got {tuple(values.shape)}"
+            f"{name} must have shape ({num_classes},) to match logits {tuple(logits.shape)}, "
+            f"got {tuple(values.shape)}{cure and '; '}{cure}"
         )
     if positive and is_readable(values) and not bool((untransformed(values) > 0).all()):
         got = untransformed(values)
@@ -120,8 +137,12 @@ def check_class_vector(name: str, values: Tensor, logits: Tensor, *, positive: b
 
 def check_posterior(posterior: Tensor, num_classes: int) -> None:
     """ValueError unless it is a posterior ``(N, C, *)``; of its values on CPU alone that all are in [0, 1]."""
+    check_tensor("posterior", posterior)
     if posterior.ndim < 2 or posterior.shape[1] != num_classes:
-        raise ValueError(f"posterior must have shape (N, {num_classes}, *), got {tuple(posterior.shape)}")
+        cure = _cure_of_dim("posterior", posterior, num_classes)
+        raise ValueError(
+            f"posterior must have shape (N, {num_classes}, *), got {tuple(posterior.shape)}{cure and '; '}{cure}"
+        )
     if is_readable(posterior) and posterior.numel():
         least, most = (float(end) for end in untransformed(posterior.detach()).aminmax())
         if least < 0 or most > 1.01:  # bfloat16 rounds; NaN is no matter of range
@@ -142,7 +163,12 @@ def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = Non
             if vector.is_meta:  # in a network made without memory
                 return torch.as_tensor(values, dtype=dtype, device="cpu")
             return vector
-    raise InputError(f"{name} must be numbers, one per class, got {values!r}")
+    cure = ""
+    if isinstance(values, Mapping):
+        cure = f"give a list in the order of the classes, [{name}[c] for c in range(C)]"
+    elif str(getattr(values, "dtype", "")) == "object":
+        cure = f"they are Python's own objects: {name}.astype(float)"
+    raise InputError(f"{name} must be numbers, one per class, got {values!r}", cure)
 
 
 def _require_class_order(name: str, index: Any) -> None:

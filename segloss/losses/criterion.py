@@ -302,6 +302,7 @@ def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any
         raise InputError("class_weight is no option of a loss", cure)
     left_out = getattr(counts, "ignore_index", "auto")
     options.setdefault("ignore_index", ignore_index_of(len(class_counts(counts)), left_out))
+    trained = without_ignored(counts, options)
     recipe = options.pop("class_weights", None)
     own = {name: options.pop(name) for name in ("pixels_of_images", "beta") if name in options}
     if recipe is None:
@@ -310,7 +311,21 @@ def with_class_weights(counts: Counts, options: dict[str, Any]) -> dict[str, Any
         return options
     if options.get("weight") is not None:
         raise ValueError("give weight or class_weights, not both")
-    return options | {"weight": class_weights_from_counts(counts, recipe, **own)}
+    around = own.get("pixels_of_images") is None and hasattr(counts, "pixels_of_images")
+    if trained is not counts and around and str(recipe).lower() == "median_frequency":
+        what = f"counts hold pixels of class {options['ignore_index']}, which is ignored, in the images of the others"
+        raise InputError(what, f"count them with count_labels(..., ignore_index={options['ignore_index']})")
+    return options | {"weight": class_weights_from_counts(trained, recipe, **own)}
+
+
+def without_ignored(counts: Counts, options: Mapping[str, Any]) -> Counts:
+    """The counts, of the class that a module with these options ignores 0: nothing is ranked or weighted around it."""
+    if "ignore_index" not in options:
+        return counts
+    pixels, ignored = class_counts(counts), ignored_label(options["ignore_index"])
+    if not 0 <= ignored < len(pixels) or not pixels[ignored]:
+        return counts
+    return pixels.where(torch.arange(len(pixels), device="cpu") != ignored, 0)
 
 
 def without_none(at_call: Mapping[str, Any]) -> dict[str, Any]:

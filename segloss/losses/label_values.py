@@ -82,7 +82,8 @@ def class_counts(counts: Counts) -> Tensor:
     """As float64 ``(C,)`` on CPU; ValueError unless C >= 2, all are >= 0 and one is positive."""
     counts = numbers("counts", pixels_of(counts), torch.float64, "cpu")
     if counts.ndim != 1 or len(counts) < 2:
-        raise ValueError(f"counts must have shape (C,) with at least two classes, got {tuple(counts.shape)}")
+        cure = "; of one row for each image counts.sum(0)" if counts.ndim == 2 else ""
+        raise ValueError(f"counts must have shape (C,) with at least two classes, got {tuple(counts.shape)}{cure}")
     if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()) or not bool((counts > 0).any()):
         raise ValueError(f"counts must be finite, >= 0 and not all 0, got {counts.tolist()}")
     return counts

@@ -51,17 +51,22 @@ def ignored_words(ignore_index: int) -> str:
     return f"ignore_index={None if ignore_index == NOTHING_IGNORED else ignore_index}"
 
 
-def check_class_ids(name: str, tensor: Tensor) -> None:
-    """TypeError unless they are integers."""
+def check_class_ids(name: str, tensor: Tensor, logits: Tensor | None = None) -> None:
+    """TypeError unless they are integers; of the shape of the logits they are maps of classes."""
     if tensor.is_floating_point() or is_switch_or_complex(tensor):
-        raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}; {cure_of_ids(tensor)}")
+        cure = cure_of_ids(tensor)
+        if logits is not None and tensor.shape == logits.shape:
+            cure = f"take {name}.argmax(1) of one-hot labels; of mixed ones lam * criterion(logits, a) + "
+            cure += "(1 - lam) * criterion(logits, b), a and b being the labels that were mixed"
+        raise TypeError(f"{name} must hold integer class ids, got {tensor.dtype}; {cure}")
 
 
-def cure_of_ids(tensor: Tensor) -> str:
-    """What to do about labels that are no integers."""
+def cure_of_ids(tensor: Tensor, given: Any = None) -> str:
+    """What to do about labels that are no integers; ``given``: what they were, if no tensor."""
+    cast = "labels.long()" if given is None or isinstance(given, Tensor) else "np.array(labels).astype(int)"
     if tensor.dtype == torch.bool:
-        return "give labels.long(): False is class 0, True class 1"
-    return "give labels.long() if they hold whole numbers; a mask that was scaled to 0..1 must be read again"
+        return f"give {cast}: False is class 0, True class 1"
+    return f"give {cast} if they hold whole numbers; a mask that was scaled to 0..1 must be read again"
 
 
 def require_num_classes(num_classes: int) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from segloss.losses.checks import check_class_vector, check_logits_and_labels, class_vector, numbers
-from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights
+from segloss.losses.criterion import WeightedCriterion, per_class, with_class_weights, without_ignored
 from segloss.losses.cross_entropy import cross_entropy_loss
 from segloss.losses.label_values import Counts, class_counts, fill_empty, pixels_of
 from segloss.losses.labels import IGNORE_INDEX, valid_pixels
@@ -185,7 +185,8 @@ class LogitAdjustedLoss(_AdjustedLoss, name="logit_adjusted", function=logit_adj
     @classmethod
     def from_counts(cls, counts: Counts, *, tau: float = 1.0, **options: Any) -> "LogitAdjustedLoss":
         """From training pixel counts ``(C,)``; ``class_weights`` names a recipe for ``weight``."""
-        return cls(class_prior(class_counts(counts)), tau=tau, **with_class_weights(counts, options))
+        prior = class_prior(class_counts(without_ignored(counts, options)))
+        return cls(prior, tau=tau, **with_class_weights(counts, options))
 
     @property
     def tilt(self) -> Tensor:
@@ -229,7 +230,7 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling", function=vector_sc
         r""":math:`\Delta_c = (n_c / \max n)^\gamma` and :math:`\iota_c = \tau \log \pi_c`, as in the paper."""
         require_number("gamma", gamma, NOT_NEGATIVE)
         require_number("tau", tau, FINITE)
-        prior = class_prior(class_counts(counts))
+        prior = class_prior(class_counts(without_ignored(counts, options)))
         scales, shifts = (prior / prior.max()) ** gamma, tau * prior.log()
         return cls(scales, shifts, **with_class_weights(counts, options))
 
@@ -267,7 +268,7 @@ class LDAMLoss(WeightedCriterion, name="ldam", function=ldam_loss):
     def from_counts(cls, counts: Counts, *, max_margin: float = 0.5, scale: float = 30.0, **options: Any) -> "LDAMLoss":
         """Margins up to ``max_margin``, that of the rarest class; ``class_weights`` names a recipe for ``weight``."""
         require_number("max_margin", max_margin, POSITIVE)
-        prior = class_prior(class_counts(counts))
+        prior = class_prior(class_counts(without_ignored(counts, options)))
         return cls(max_margin * (prior.min() / prior) ** 0.25, scale=scale, **with_class_weights(counts, options))
 
     def softmax_scores(self, logits: Tensor) -> Tensor:

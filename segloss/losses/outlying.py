@@ -18,7 +18,7 @@ from segloss.losses.checks import (
     check_tensor,
     class_vector,
 )
-from segloss.losses.criterion import Criterion, per_class, with_class_weights
+from segloss.losses.criterion import Criterion, per_class, with_class_weights, without_ignored
 from segloss.losses.label_values import OUTLYING_OPTIONS, Counts, label_values_from_counts, names_recipe
 from segloss.losses.labels import IGNORE_INDEX, ignored_label, valid_pixels
 from segloss.losses.outlying_op import outlying_mse
@@ -315,7 +315,11 @@ class OutlyingMSELoss(
         if beta is not None and of_weights:
             options["beta"] = beta
         values = label_values_from_counts(
-            counts, alpha=alpha, label_values=label_values, power=power, beta=beta if of_values else None
+            without_ignored(counts, options),
+            alpha=alpha,
+            label_values=label_values,
+            power=power,
+            beta=beta if of_values else None,
         )
         return cls(values, **with_class_weights(counts, options))
 

@@ -4,6 +4,7 @@ import doctest
 import functools
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -300,7 +301,17 @@ def test_ignored_pixels_are_left_out_of_a_class_threshold():
 def test_arrays_are_taken_as_tensors():
     posterior, labels = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]]), torch.tensor([0, 1, 1])
     assert iou_decision(posterior.numpy(), labels.numpy()) == iou_decision(posterior, labels)
-    assert class_threshold(posterior[:, 1].numpy(), labels.numpy(), 1) == class_threshold(posterior[:, 1], labels, 1)
+    pairs = [(posterior[:2].numpy(), labels[:2].numpy()), (posterior[2:], labels[2:].numpy())]
+    assert iou_decision(pairs) == iou_decision(posterior, labels)
+    assert iou_decision(posterior, labels.tolist()) == iou_decision(posterior, labels)
+    assert iou_decision([each.numpy() for each in posterior.split(2)]) == iou_decision(posterior)
+    assert iou_decision(posterior, labels, tilt=[1, 2]) == iou_decision(posterior, labels, tilt=torch.tensor([1.0, 2]))
+    backwards = [torch.as_tensor(each).flip(0).numpy()[::-1] for each in (posterior, labels)]
+    assert iou_decision(*backwards) == iou_decision(posterior, labels)
+    expected = class_threshold(posterior[:, 1], labels, 1)
+    for ids in (labels.numpy(), labels.numpy().astype(np.uint16), labels.numpy().astype(">i4"), backwards[1]):
+        assert class_threshold(posterior[:, 1].numpy(), ids, 1) == expected
+    assert class_threshold(backwards[0][:, 1], labels.bool(), 1) == expected
 
 
 def test_a_score_of_1_has_settled():
@@ -347,6 +358,13 @@ P = torch.tensor([[0.7, 0.3], [0.4, 0.6]])
             ValueError,
             r"in \[0, 1\], got -1 to 3; turn scores",
         ),
+        (
+            lambda: iou_decision(P).decide(P.numpy()),
+            TypeError,
+            "posterior must .* got ndarray; take torch.as_tensor",
+        ),
+        (lambda: iou_decision(P).decide(torch.ones(1, 4, 2)), ValueError, r"classes into dim 1: posterior.movedim"),
+        (lambda: PixelSample().update(P, [0, 1]), TypeError, "labels must be a torch.Tensor, got list; take"),
         (lambda: IoUDecision.from_dict({"slope": [1]}), ValueError, "fit the rule again"),
         (lambda: IoUDecision.from_dict(iou_decision(P).to_dict() | {"slope": [1.0]}), ValueError, "slope has 1"),
         (lambda: PixelSample(pixel_stride=0), ValueError, "pixel_stride must be at least 1"),

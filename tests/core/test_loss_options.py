@@ -3,12 +3,13 @@
 import copy
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from segloss import ConfusionMatrix, OutlyingMSELoss, decide, outlying_mse_loss, posterior
+from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels, decide, outlying_mse_loss, posterior
 from segloss.adapters import MMSegOutlyingMSELoss
 from segloss.errors import InputError
 from segloss.losses import (
@@ -314,6 +315,31 @@ def test_a_checkpoint_of_transformers_without_the_criterion_leaves_it_its_values
     assert all(each._is_hf_initialized for each in criterion.modules())
 
 
+@pytest.mark.parametrize("label_values", ["rank", "log"])
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_of_the_class_that_is_ignored_are_not_counted(name, label_values):
+    """Ranks, ratios and weights were made around it, background of class 0 for the most part."""
+    maps = torch.zeros(8, 4, 4, dtype=torch.int64)
+    maps[:, 0], maps[0, 1, 0] = 1, 2
+    plain = torch.bincount(maps.flatten()).double()
+    options = {"ignore_index": 0, "label_values": label_values, "class_weights": "inverse"}
+    expected = build_criterion(name, count_labels(maps, 3, ignore_index=0), **options)
+    for counts in (plain, plain.tolist(), count_labels(maps, 3)):
+        built = build_criterion(name, counts, **options)
+        assert all(map(torch.equal, built.buffers(), expected.buffers()))
+    assert plain.tolist() == [95, 32, 1]
+
+
+def test_median_frequency_is_not_of_images_that_count_the_ignored_class():
+    maps = torch.tensor([[0, 0, 1], [2, 1, 1]])
+    with pytest.raises(InputError, match=r"hold pixels of class 0, which is .*count_labels\(\.\.\., ignore_index=0\)"):
+        build_criterion("weighted_ce", count_labels(maps, 3), ignore_index=0)
+    assert build_criterion("ce", count_labels(maps, 3), ignore_index=0).weight is None
+    right = build_criterion("weighted_ce", count_labels(maps, 3, ignore_index=0))
+    plain = build_criterion("weighted_ce", [2, 3, 1], ignore_index=0)
+    assert torch.equal(plain.weight, right.weight)
+
+
 @pytest.mark.parametrize("make", [OutlyingMSELoss, OutlyingMSELoss.from_counts, LOSSES["vector_scaling"].from_counts])
 def test_tensors_without_values_make_no_criterion(make):
     with torch.device("meta"), pytest.raises(InputError, match="must have values, got a tensor on meta; give plain"):
@@ -347,12 +373,54 @@ def test_what_a_checkpoint_of_transformers_holds_of_a_criterion_is_taken():
             r"got torch.float32; give labels.long\(\) if they hold whole numbers",
         ),
         (torch.zeros(1, 3, 2, 4), torch.zeros(1, 2, 4, 3).long(), r"take labels.argmax\(-1\) of one-hot labels"),
+        (torch.zeros(2, 6, 5, 3), torch.zeros(2, 6, 5).long(), r"put the classes into dim 1: logits.movedim\(-1, 1\)"),
+        (torch.zeros(2, 7, 3), torch.zeros(2, 7).long(), r"put the classes into dim 1: logits.movedim\(-1, 1\)"),
+        (torch.zeros(2, 3, 6, 5), torch.zeros(2, 6, 5, 1).long(), r"take labels.squeeze\(-1\)"),
+        (torch.zeros(60, 3), torch.zeros(2, 6, 5).long(), r"take labels.flatten\(\)"),
+        (torch.zeros(2, 3, 2), torch.ones(2, 3, 2) / 3, r"labels.argmax\(1\) of one-hot labels; of mixed ones lam \*"),
+        (
+            torch.zeros(2, 3, 2),
+            torch.ones(2, 3, 2).bool(),
+            r"got torch.bool; take labels.argmax\(1\) of one-hot",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_cure(logits, labels, message):
     for name in ("ce", "outlying_mse", "dice"):
         with pytest.raises((TypeError, ValueError), match=message):
             made(name)(logits, labels)
+
+
+@pytest.mark.parametrize("read", ["decide", "posterior"])
+@pytest.mark.parametrize(
+    ("shape", "cure"), [((2, 8, 8, 3), r"logits.movedim\(-1, 1\)"), ((3, 8, 8), r"give a batch: logits\[None\]")]
+)
+def test_scores_whose_classes_stand_elsewhere_are_told_with_their_cure(read, shape, cure):
+    for name in ("weighted_ce", "outlying_mse"):
+        with pytest.raises(InputError, match=rf"must have 3 classes in dim 1, got .*{cure}"):
+            getattr(made(name), read)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("counts", "cure"),
+    [
+        (Counter({0: 5, 1: 2}), r"in the order of the classes, \[counts\[c\] for c in range\(C\)\]"),
+        (np.array([3, 4], dtype=object), r"counts.astype\(float\)"),
+        ([[3, 4], [4, 5]], r"of one row for each image counts.sum\(0\)"),
+    ],
+)
+def test_counts_of_other_forms_are_told_with_their_cure(counts, cure):
+    with pytest.raises(ValueError, match=cure):
+        OutlyingMSELoss.from_counts(counts)
+
+
+def test_counts_of_all_bytes_are_told_at_the_first_loss():
+    counts = np.bincount([0, 0, 1, 2, 255], minlength=256)
+    with pytest.raises(ValueError, match=r"got \(256,\); counts of all bytes hold void too: .* from counts\[:3\]"):
+        OutlyingMSELoss.from_counts(counts)(*scores_and_labels())
+    upsampled = OutlyingMSELoss([1.0, 2.0, 3.0], upsample="bilinear")
+    with pytest.raises(ValueError, match=r"got \(3,\); put the classes into dim 1"):
+        upsampled(torch.zeros(2, 8, 8, 3), torch.zeros(2, 8, 8).long())
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,38 @@ def test_maps_with_one_channel_at_the_end_are_one_image_each():
         count_labels([np.zeros((8, 8, 3), dtype=np.uint8)], 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "cure"),
+    [
+        (
+            [{"image": torch.rand(1, 3, 6, 7), "label": torch.arange(126).view(1, 3, 6, 7) % 3}],
+            "of volumes .* the slices",
+        ),
+        ([(torch.arange(126).view(1, 3, 6, 7) % 3).numpy().astype(np.uint16)], "of volumes .* slices"),
+        ([torch.arange(126).view(1, 1, 3, 6, 7) % 3], r"labels.reshape\(-1, \*labels.shape\[-2:\]\)"),
+        ((torch.rand(2, 3, 2, 2), LABELS), r"of an image and its labels give a pair in a list: \[\(images, labels\)\]"),
+        ([ONE_HOT.movedim(-1, 1).repeat(1, 1, 2, 2)], r"of one-hot labels labels.argmax\(1\)"),
+        ([ONE_HOT.repeat(1, 2, 2, 1).bool()], r"of one-hot labels labels.argmax\(-1\)"),
+    ],
+)
+def test_what_has_too_many_dimensions_is_told_with_its_cure(labels, cure):
+    """argmax(1) of a volume was the place of its deepest label, and counted."""
+    with pytest.raises(InputError, match=rf"must be \(H, W\) or \(N, H, W\), got .*{cure}"):
+        count_labels(labels, 3)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((4, 4), bool), np.zeros((4, 4)), [[0.0, 1.0]]])
+def test_what_is_no_tensor_is_cast_by_numpy(mask):
+    with pytest.raises(InputError, match=r"give np.array\(labels\).astype\(int\)"):
+        count_labels([mask], 3)
+
+
+def test_a_one_bit_mask_is_cast_by_numpy():
+    image = pytest.importorskip("PIL.Image")
+    with pytest.raises(InputError, match=r"give np.array\(labels\).astype\(int\): False is class 0"):
+        count_labels([image.fromarray(np.zeros((8, 8), bool))], 2)
+
+
 def test_two_maps_with_one_channel_are_no_image_and_its_labels():
     with pytest.raises(InputError, match="is a pair of maps of integers"):
         count_labels([[LABELS[:1], LABELS[1:]]], 3)
