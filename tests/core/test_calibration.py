@@ -171,5 +171,10 @@ def test_misuse_is_answered(call, message):
         call()
 
 
+def test_an_array_is_told_with_its_cure():
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got ndarray; take torch\.as_tensor of it"):
+        Calibration(1.0, (0.0, 0.0)).apply(skewed(9, 2).numpy())
+
+
 def test_examples_in_docstrings():
     assert doctest.testmod(segloss.calibration).failed == 0
