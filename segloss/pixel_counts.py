@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -325,7 +324,7 @@ def available_cores() -> int:
 def cache_folder() -> Path:
     """Where counts are kept between runs: ``$SEGLOSS_CACHE``, else ``segloss`` in the user's cache folder."""
     if os.environ.get("SEGLOSS_CACHE"):
-        return Path(os.environ["SEGLOSS_CACHE"])
+        return Path(os.environ["SEGLOSS_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segloss"
 
 
@@ -364,8 +363,7 @@ def kept_array(
     path = cache_folder() / f"{kind}-{fingerprint[:32]}.npz"
 
     def saved() -> "np.ndarray[Any, Any] | None":
-        readable = suppress(OSError, ValueError, KeyError, EOFError, BadZipFile)
-        with readable, np.load(path, allow_pickle=False) as content:
+        with suppress(Exception), np.load(path, allow_pickle=False) as content:
             found: np.ndarray[Any, Any] = content["histograms"]
             if (str(content["fingerprint"]), found.dtype, found.shape) == (fingerprint, dtype, shape):
                 return found

@@ -298,6 +298,18 @@ def test_a_damaged_cache_file_costs_a_recount(data, own_cache, damage):
     assert load_or_count(train_split(data)) == (counts, str(only_file(own_cache)))  # and is mended
 
 
+@pytest.mark.parametrize(("mark", "behind"), [(b"PK\1\2", 10), (b"PK\3\4", 68)])
+def test_a_cache_file_with_changed_bytes_costs_a_recount(data, own_cache, mark, behind):
+    """The kind of compression, and what is compressed: zipfile and zlib raise errors of their own."""
+    counts, _ = load_or_count(train_split(data))
+    content = bytearray(only_file(own_cache).read_bytes())
+    start = content.rfind(mark) + behind
+    content[start : start + 2] = b"cc"
+    only_file(own_cache).write_bytes(content)
+    assert load_or_count(train_split(data)) == (counts, "counted")
+    assert load_or_count(train_split(data)) == (counts, str(only_file(own_cache)))
+
+
 def test_counts_of_another_data_set_under_the_same_name_are_not_believed(data, own_cache):
     load_or_count(train_split(data))
     path = only_file(own_cache)
@@ -334,6 +346,8 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home/.cache/segloss"
+    monkeypatch.setenv("SEGLOSS_CACHE", "~/kept")  # quoted, or of a Dockerfile: no shell has read it
+    assert cache_folder() == tmp_path / "home/kept"
 
 
 # ---- the command
