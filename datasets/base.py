@@ -17,7 +17,7 @@ from segloss.datasets.cache import Pair, RamCache
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.finding import ARRAYS
 from segloss.datasets.images import image_size, read_header
-from segloss.datasets.masks import class_histogram, label_histogram, map_mask, read_mask
+from segloss.datasets.masks import READER, class_histogram, label_histogram, map_mask, read_mask
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.opening import Header, unreadable
 from segloss.datasets.pairing import Pairing
@@ -247,8 +247,8 @@ class SegmentationDataset(Dataset[Sample]):
 
     def fingerprint(self) -> str:
         """Changes when a mask file is added, removed, renamed or rewritten, or when the classes or what of them the
-        images label change."""
-        digest = hashlib.sha256(repr((self.name, self.split, self.classes.to_dict())).encode())
+        images label change, and with :data:`READER`."""
+        digest = hashlib.sha256(repr((READER, self.name, self.split, self.classes.to_dict())).encode())
         digest.update(repr((self.classes.mask_ids, self.classes.mask_colors)).encode())
         if self.labelled is not None:
             digest.update(self.labelled.masks.tobytes())
@@ -259,12 +259,12 @@ class SegmentationDataset(Dataset[Sample]):
         return digest.hexdigest()
 
     def images_state(self) -> str:
-        """Changes when an image file is rewritten, or read as other bands."""
+        """Changes when an image file is rewritten, or read as other bands, and with :data:`READER`."""
         states = [
             (name, file_state(image), (beside := mask_beside(image)) and file_state(beside))
             for name, (image, _) in zip(self.names, self.pairs, strict=True)
         ]
-        content = repr((states, self.bands.count, self.bands.dtype, self.bands.gaps))
+        content = repr((READER, states, self.bands.count, self.bands.dtype, self.bands.gaps))
         return hashlib.sha256(content.encode()).hexdigest()
 
     def images_digest(self) -> str:

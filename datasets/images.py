@@ -1,15 +1,29 @@
 """Images measured and decoded, whatever their format; refused where they are damaged."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from segloss.datasets.finding import ARRAYS
-from segloss.datasets.opening import Header, not_rgb, open_file, opened, read_bytes, too_large, turned, unreadable
+from segloss.datasets.opening import (
+    Header,
+    not_rgb,
+    open_file,
+    opened,
+    read_bytes,
+    too_large,
+    turn_of,
+    turned,
+    unreadable,
+)
 from segloss.datasets.tiffs import TIFF_STARTS, tiff_header, tiff_rgb, tiff_tags
 from segloss.datasets.whole import PNG_START, is_webp, require_whole, webp_chunks
 from segloss.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NPY_START = b"\x93NUMPY"
 BMP_OF_FOUR = (b"BM", b" \0")  # with the bits of a pixel, 32
@@ -94,13 +108,20 @@ def read_header(path: Path) -> Header:
         height, width, bands = pixels.shape
         return Header(height, width, 1, bands, pixels.dtype.name, gaps=pixels.dtype.kind == "f")
     with opened(path, decode=False) as picture:
-        # Pillow decodes a whole PNG to look for what may stand behind its picture.
-        exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}
         width, height = picture.size
         alpha = picture.mode in ("LA", "RGBA")
         bands = 1 if picture.mode in ("1", "L") or picture.mode[0] in "IF" else 3 + alpha
         deep = start.startswith(PNG_START) and start[24] == 16
-        return Header(height, width, exif.get(0x0112, 1), bands, "uint16" if deep else "uint8", alpha)
+        return Header(height, width, _turn(picture), bands, "uint16" if deep else "uint8", alpha)
+
+
+def _turn(picture: "Image") -> int:
+    """By the EXIF block alone, as OpenCV turns; Pillow looks into XMP too, and decodes a whole PNG to find some."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(picture.info.get("exif", b""))
+    return turn_of(exif.get(0x0112))
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -12,11 +12,12 @@ import numpy as np
 from segloss.datasets.classes import WHOLE, ClassTable, map_dtype
 from segloss.datasets.finding import ARRAYS
 from segloss.datasets.images import npy_pixels, read_file
-from segloss.datasets.opening import opened, read_bytes
+from segloss.datasets.opening import opened, read_bytes, turn_of
 from segloss.datasets.tiffs import require_checksums, tiff_header, tiff_tags
 from segloss.datasets.whole import PNG_START, webp_chunks
 from segloss.errors import InputError
 
+READER = 1  # raise it when a mask or an image is read as something else than before: what was counted of it is void
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
 
 
@@ -31,7 +32,7 @@ def read_mask(path: Path) -> np.ndarray:
         return mask if mask.ndim == 2 else without_opacity(mask, path)
     mask = read_file(path, cv2.IMREAD_UNCHANGED, upright=True)
     if _png_header(path) is None:
-        plain = _by_pillow(path)
+        plain = _by_pillow(path, mask)
         if plain is not None:
             return plain
     if mask.ndim == 3:
@@ -77,7 +78,7 @@ def require_ids(tags: "dict[int, Any]", path: Path) -> None:
     """InputError where the tags of a TIFF say that it holds no ids or colours as they are meant."""
     if tags.get(262) == 0:
         raise InputError("is stored inverted (WhiteIsZero), so that 0 may be 1", "save it as PNG", path)
-    if tags.get(274, 1) != 1:
+    if turn_of(tags.get(274)) != 1:
         raise InputError("is turned by its orientation tag", "save it upright, as PNG", path)
     if tags.get(259) in (6, 7):
         raise jpeg_mask(path)
@@ -90,8 +91,8 @@ def jpeg_mask(path: Path) -> InputError:
     return InputError("a JPEG does not keep ids or colours", "export the mask as PNG from its source", path)
 
 
-def _by_pillow(path: Path) -> np.ndarray | None:
-    """Ids of a mask that is no PNG, where OpenCV hands out something else; InputError for what is no exact picture.
+def _by_pillow(path: Path, mask: np.ndarray) -> np.ndarray | None:
+    """Ids of a mask that is no PNG, where OpenCV's is something else; InputError for what is no exact picture.
 
     That is JPEG, whatever its name, and WebP with loss.
     """
@@ -102,6 +103,8 @@ def _by_pillow(path: Path) -> np.ndarray | None:
             raise InputError(
                 "a WebP with loss does not keep ids or colours", "export the mask as PNG from its source", path
             )
+        if picture.mode == "1" and picture.format == "BMP":  # of a palette of black and white, whatever its bits
+            return mask // 255
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class Header(NamedTuple):
     def size(self) -> tuple[int, int]:
         """(H, W) upright."""
         return (self.width, self.height) if self.turn >= 5 else (self.height, self.width)  # 5-8 swap the sides
+
+
+def turn_of(value: Any) -> int:
+    """The EXIF orientation that a tag's value stands for; 1 where it stands for none."""
+    return int(value) if value in range(2, 9) else 1
 
 
 def turned(pixels: np.ndarray, turn: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segloss.datasets.opening import Header, damaged, not_rgb, open_file, opened, turned, unreadable
+from segloss.datasets.opening import Header, damaged, not_rgb, open_file, opened, turn_of, turned, unreadable
 from segloss.errors import InputError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -71,7 +71,7 @@ def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
         raise unreadable(path) from error
     nodata = str(tags.get(42113, "")).strip("\0 ")
     gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
-    return Header(height, width, int(tags.get(274, 1)), bands, dtype, alpha, gaps, nodata)
+    return Header(height, width, turn_of(tags.get(274)), bands, dtype, alpha, gaps, nodata)
 
 
 def tiff_rgb(path: Path, tags: dict[int, Any]) -> np.ndarray:
@@ -146,7 +146,7 @@ def tiff_pixels(path: Path, tags: dict[int, Any], place: int = 0) -> np.ndarray:
     if axes not in ("YX", "YXS", "SYX"):
         raise InputError(f"has the axes {axes}, of which images are YX, YXS or SYX", "save each plane as a file", path)
     pixels = np.moveaxis(pixels, 0, 2) if axes == "SYX" else pixels.reshape(*pixels.shape[:2], -1)
-    pixels = turned(pixels, int(tags.get(274, 1)))
+    pixels = turned(pixels, turn_of(tags.get(274)))
     return np.invert(pixels) if tags.get(262) == 0 and pixels.dtype.kind == "u" else pixels  # WhiteIsZero
 
 

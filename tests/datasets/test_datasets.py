@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segloss.datasets import MissingSplitError, build_dataset
+from segloss.datasets import MissingSplitError, base, build_dataset
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.folder import hash_split
-from segloss.datasets.images import image_size, is_deep, read_image
+from segloss.datasets.images import image_size, is_deep, read_header, read_image
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.datasets.pairing import Pairing
 from segloss.datasets.synthetic import SyntheticStreets
@@ -458,6 +458,14 @@ def test_the_fingerprint_changes_with_masks_and_classes_and_not_with_images(tmp_
     assert fingerprint() == seen[-1]
 
 
+def test_what_was_counted_by_another_reader_is_void(tmp_path, monkeypatch):
+    folder_tree(tmp_path, splits=("train",))
+    dataset = build_dataset("folder", tmp_path, "train")
+    before = dataset.fingerprint(), dataset.images_state()
+    monkeypatch.setattr(base, "READER", base.READER + 1)
+    assert not {*before} & {dataset.fingerprint(), dataset.images_state()}
+
+
 def test_the_fingerprint_does_not_depend_on_where_the_data_lies(tmp_path):
     folder_tree(tmp_path / "here", splits=("train",))
     before = build_dataset("folder", tmp_path / "here", "train").fingerprint()
@@ -512,6 +520,23 @@ def test_check_files_sees_images_as_they_are_read_turned_by_exif(tmp_path):
     dataset.check_files()
     assert dataset[0]["size"] == (17, 12)
     assert cv2.imread(str(tmp_path / "images/a.jpg")).shape == (17, 12, 3)
+
+
+@pytest.mark.parametrize("turn", [0, 9, "xmp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_what_is_no_orientation_of_exif_turns_nothing(tmp_path, name, turn):
+    """OpenCV turns by the EXIF block and its values 2 to 8 alone."""
+    given: dict = {"xmp": b'<x:xmpmeta tiff:Orientation="6"/>'}
+    if turn != "xmp":
+        given = {"exif": Image.Exif()}
+        given["exif"][0x0112] = turn
+    elif name != "a.jpg":
+        return  # whose XMP Pillow leaves alone here
+    Image.fromarray(random_image(0, (12, 17))).save(tmp_path / name, **given)
+    assert (read_header(tmp_path / name).turn, image_size(tmp_path / name)) == (1, (12, 17))
+    assert read_image(tmp_path / name).shape == (12, 17, 3)
+    if name != "a.jpg":
+        assert read_mask(tmp_path / name).shape == (12, 17, 3)
 
 
 def test_the_header_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch):

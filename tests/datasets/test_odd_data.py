@@ -108,6 +108,22 @@ def test_masks_that_are_no_png_keep_their_ids(tmp_path, suffix, mode):
     np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}"), ids)
 
 
+@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("colors", [(0, 255), (255, 0), (0, 1), (0, 128)])
+def test_a_bmp_of_two_colours_keeps_its_ids(tmp_path, bits, colors):
+    """Of 8 bits whose palette is black and white Pillow reads the bytes as bits."""
+    ids = random_mask(0, (9, 13), (0, 1))
+    picture = Image.fromarray(ids, mode="P")
+    picture.putpalette(np.repeat(colors, 3).tolist())
+    picture.save(tmp_path / "mask.bmp")
+    if bits == 1:
+        content = (tmp_path / "mask.bmp").read_bytes()
+        start = int.from_bytes(content[10:14], "little")
+        rows = np.packbits(np.pad(ids[::-1], ((0, 0), (0, 32 - 13))), axis=1).tobytes()
+        (tmp_path / "mask.bmp").write_bytes(content[:28] + b"\1\0" + content[30:start] + rows)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.bmp"), ids)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".npy"])
 def test_palettes_are_known_of_every_format_that_has_some(tmp_path, suffix):
     """Those of TIFF and BMP were passed over, so that palettes that differ from file to file were not refused."""
