@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
@@ -23,7 +23,7 @@ from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
 from segloss.datasets.naming import source_of
-from segloss.datasets.pairing import Pairing, pair
+from segloss.datasets.pairing import Pairing, pair, paired_with
 from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError, unknown_name
 
@@ -35,6 +35,9 @@ MASK_FOLDERS = (
     *("masks", "labels", "annotations", "ann_dir", "SegmentationClassPNG", "SegmentationClass", "mask", "label", "gt"),
     *("gts", "annotation", "groundtruth", "ground_truth", "SegmentationClassRaw"),
 )
+OF_MASKS = re.compile(r"mask|label|anno|ann_dir|class|gts?$|truth|manual|seg|target|trimap")  # in a folder's name
+NO_CLASSES = re.compile(r"object|instance|panoptic")
+SAYS_LABELS = re.compile(r"masks|label|anno|ann_dir|class|gts?$|truth|seg")  # mask/ may be the field of view
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
@@ -100,8 +103,33 @@ def _open(
         found = _listed(root, lists, images, masks, split, classes.names)
     else:
         found = _hash_split(root, images, masks, split, val_share)
+    if root in found.mask_place.parents and found.pairs:
+        _tell_other_masks(found, masks if found.mask_place.is_relative_to(masks) else found.mask_place)
     found.form = f"{found.form}; {len(classes)} classes from {table}"
     return SegmentationDataset(name, split, found, classes, transform)
+
+
+def _tell_other_masks(found: Pairing, masks: Path) -> None:
+    """Note folders beside that of the masks whose files are called as masks of most images too, and are not read.
+
+    Raises:
+        InputError: one has as many as mask/, and neither name says labels: of retinas mask/ is the field of view.
+    """
+    images = {name: image for name, (image, _) in zip(found.names, found.pairs, strict=True)} | found.lonely_images
+    inside = found.mask_place.relative_to(masks)
+    for other in sorted(path for path in masks.parent.iterdir() if path.is_dir() and not path.samefile(masks)):
+        word = other.name.lower()
+        if word.startswith(".") or not OF_MASKS.search(word) or NO_CLASSES.search(word):
+            continue
+        there = paired_with(images, other / inside)
+        plain = not any(map(SAYS_LABELS.search, (word, masks.name.lower())))
+        if plain and "mask" not in word and there >= len(found.pairs):
+            what = f"{masks.name}/ and {other.name}/ both hold masks of the images"
+            cure = f"call the one that is meant {MASK_FOLDERS[0]}, and move the other away"
+            raise InputError(what, cure, masks.parent)
+        if 2 * there > len(images):
+            found.other_masks.append(other / inside)
+            found.form += f"; {other.name}/ holds masks of these images too, not read"
 
 
 _OPTIONS = {"val_share": "folder without split folders or lists: share of images in val"}
@@ -174,7 +202,7 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     if unread and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
         lines, names, parts = lines[1:], names[1:], parts[1:]
     if None in names:
-        _refuse_counts(lists, lines, name_of, masks_of or {})
+        _refuse_doubtful(lists, lines, name_of, (images_of, masks_of or {}))
         pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
         shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
@@ -220,16 +248,22 @@ def _cut(line: str, name_of: Named, two_of: Paired, classes: Sequence[str]) -> t
     return line, ()
 
 
-def _refuse_counts(lists: Path, lines: Sequence[str], name_of: Named, masks_of: Mapping[str, Path]) -> None:
-    """InputError where each line has the name of an image and of a mask, and a number that may be no name of a mask."""
+def _refuse_doubtful(lists: Path, lines: Sequence[str], name_of: Named, kinds: Kinds) -> None:
+    """InputError where each line has the name of an image and of a mask, and a number that may be no name of a mask, or
+    the name of another image."""
+    images_of, masks_of = kinds
     cuts = [cut[-1] if (cut := [*columns(line)]) else (line, "") for line in lines]
     found = [(name_of(front), number) for front, number in cuts]
+    cure = "write one name a line, or the paths of image and mask with their endings"
     if all(name in masks_of and number.isdigit() for name, number in found):
         for line, (name, number) in zip(lines, found, strict=True):
             if name != number:
                 what = f"lists {line}: image and mask are both called {name}, so {number} may be a count or a label"
-                cure = "write one name a line, or the paths of image and mask with their endings"
                 raise InputError(what, cure, lists)
+    named = [(text, name_of(text)) for _, text in cuts]
+    others = [n if n and PureWindowsPath(text).suffix in ("", images_of[n].suffix) else None for text, n in named]
+    if all(name in masks_of and other not in (None, name) for (name, _), other in zip(found, others, strict=True)):
+        raise InputError(f"lists {lines[0]}: two images, or an image and the mask of another?", cure, lists)
 
 
 def _listed_pairs(

@@ -1,9 +1,11 @@
 """Images and masks brought together by name."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segloss.datasets.finding import list_images
 from segloss.datasets.missing import no_images
 from segloss.datasets.naming import Naming, learn_naming
 from segloss.errors import InputError
@@ -22,6 +24,7 @@ class Pairing:
         labelled: classes that a list says single images label, by name of the sample; the others label all.
         lists: that list.
         naming: what the masks in that folder are called.
+        other_masks: folders that hold masks of these images too, by their names, and are not read.
     """
 
     form: str
@@ -33,6 +36,7 @@ class Pairing:
     labelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lists: Path = Path()
     naming: Naming = field(default_factory=Naming)
+    other_masks: list[Path] = field(default_factory=list)
 
     def only(self, belongs: Callable[[str], bool]) -> "Pairing":
         """The files of one split, with partner or without."""
@@ -87,6 +91,14 @@ def pair(
         mask_place,
         naming=naming,
     )
+
+
+def paired_with(images: dict[str, Path], folder: Path) -> int:
+    """How many images have a mask in a folder; 0 where it is none, or pairs with none in one way."""
+    with suppress(InputError):
+        if masks := list_images(folder):
+            return len(pair(images, masks, "", folder, folder).pairs)
+    return 0
 
 
 def unique_by(files: Mapping[str, Path], key: Callable[[str], str]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Pictures beside the images of a data set that nothing reads: of other formats, or outside the splits' folders."""
+"""Pictures of a data set that nothing reads: of other formats, outside the splits' folders, or in another of masks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from segloss.errors import InputError
 
 
 def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
-    """A warning for pictures of formats that are not read, and for images above the folders of the splits.
+    """A warning for pictures of formats that are not read, for images above the folders of the splits, and for a folder
+    of masks beside the one that is read.
 
     Looked at are the folders that hold images of these splits, and those between them and the data folder.
     """
@@ -26,6 +27,13 @@ def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     if loose:
         what = f"is an image outside the folders of the splits, passed over{more_files(loose)}"
         yield Finding("warning", "all splits", InputError(what, "move it into one of them, or away", loose[0]))
+
+    found = next((dataset.found for dataset in datasets if dataset.found.other_masks), None)
+    if found is not None:
+        other = found.other_masks
+        what = f"holds masks of these images too, passed over for {found.mask_place}{more_files(other)}"
+        cure = "call the folder that is meant masks, and move the other away"
+        yield Finding("warning", "all splits", InputError(what, cure, other[0]))
 
 
 def _pictures(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

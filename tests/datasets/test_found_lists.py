@@ -7,6 +7,7 @@ from data_trees import cityscapes_tree, random_image, random_mask, write_png
 
 from segloss.datasets import MissingSplitError, build_dataset
 from segloss.datasets.lists import splits_of
+from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError
 
 SIZE = (8, 8)
@@ -131,6 +132,38 @@ def test_other_usual_folders(tmp_path, names):
     assert len(paired(tmp_path, "train")) + len(paired(tmp_path, "val")) == 4
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "other"),
+    [
+        ("{}/images", "{}/masks", "{}/labels"),
+        ("images/{}", "masks/{}", "ground_truth/{}"),
+        ("images", "masks", "masks_old"),
+        ("images", "mask", "mask_old"),
+    ],
+)
+def test_another_folder_of_masks_is_told_of(tmp_path, images, masks, other):
+    for split in ("train", "val"):
+        tree(tmp_path, "abcd", "abcd", images.format(split), masks.format(split))
+        for folder in (other, "SegmentationObject", "previews"):
+            tree(tmp_path, "", "abcd", mask_folder=folder.format(split))
+    datasets = [build_dataset("folder", tmp_path, split) for split in ("train", "val")]
+    word = other.replace("{}", "").strip("/")
+    assert all(f"; {word}/ holds masks of these images too, not read; " in each.found.form for each in datasets)
+    (finding,) = skipped_files(datasets)
+    assert (finding.severity, "masks of these images too, passed over" in str(finding)) == ("warning", True)
+
+
+@pytest.mark.parametrize(("masks", "other"), [("mask", "manual1"), ("mask", "1st_manual")])
+def test_a_field_of_view_is_not_taken_for_the_labels(tmp_path, masks, other):
+    tree(tmp_path, ["01_dr", "02_dr"], ["01_dr_mask", "02_dr_mask"], mask_folder=masks)
+    build_dataset("folder", tmp_path, "train")
+    tree(tmp_path, "", ["01_dr", "02_dr"], mask_folder=other)
+    with pytest.raises(InputError, match=f"mask/ and {other}/ both hold masks of the images; call the one that is"):
+        build_dataset("folder", tmp_path, "train")
+    (tmp_path / other).rename(tmp_path / "gt")
+    assert "; gt/ holds masks of these images too" in build_dataset("folder", tmp_path, "train").found.form
+
+
 # ---- lists
 
 
@@ -156,10 +189,12 @@ def test_a_number_behind_a_name_may_be_a_count_and_is_no_mask(tmp_path, line):
 
 @pytest.mark.parametrize(
     ("line", "masks", "mask"),
-    [("{}.png {}.png", "1234", "1"), ("{} masks/{}.png", "1234", "1"), ("{1} {1}", "1234", "1"), ("b {1}", "1", "1")],
+    [("{} {}.bmp", "1234", "1"), ("{} masks/{}.png", "1234", "1"), ("{1} {1}", "1234", "1"), ("b {1}", "1", "1")],
 )
 def test_numbers_that_can_only_be_masks_are(tmp_path, line, masks, mask):
     tree(tmp_path, "1234b", masks)
+    if line.endswith(".bmp"):
+        (tmp_path / "masks/1.png").rename(tmp_path / "masks/1.bmp")
     (tmp_path / "train.txt").write_text(line.format(2, 1))
     assert [*paired(tmp_path, "train").values()] == [mask]
 
@@ -169,6 +204,17 @@ def test_a_mask_that_camvids_list_names_and_nobody_has_is_said(tmp_path):
     (tmp_path / "train.txt").write_text("train/1.png trainannot/1_M.png\n")
     with pytest.raises(InputError, match=r"train\.txt: lists the mask 1_M \(1 in all\)"):
         build_dataset("camvid", tmp_path, "train")
+
+
+@pytest.mark.parametrize("line", ["{} {}", "{}.png {}.png", "{},{}", "images/{}.png images/{}.png"])
+def test_two_names_on_a_line_are_no_image_and_the_mask_of_another(tmp_path, line):
+    tree(tmp_path, "abcdef", "abcdef")
+    (tmp_path / "train.txt").write_text("\n".join(line.format(*pair) for pair in ("ab", "cd")))
+    (tmp_path / "val.txt").write_text("ef")
+    with pytest.raises(InputError, match=r"train.txt: lists .*a.*b.*: two images, or .*; write one name a line"):
+        build_dataset("folder", tmp_path, "train")
+    (tmp_path / "train.txt").write_text("a a\nb a\nc d")
+    assert paired(tmp_path, "train") == {"a": "a", "b": "a", "c": "d"}
 
 
 def test_a_list_of_mask_and_image_is_refused(tmp_path):
