@@ -44,6 +44,7 @@ class ClassTable:
         mask_ids: every value a mask file may hold, with the class number or :attr:`ignored` it stands for; several
             values may stand for one class. Default: ``ids`` and ``ignore_ids``.
         mask_colors: the same for the colours of RGB masks; empty: colour masks are refused.
+        header: the first line of a text file of names, which was taken for a header and for no class.
     """
 
     names: tuple[str, ...]
@@ -53,6 +54,7 @@ class ClassTable:
     categories: tuple[str, ...] = ()
     mask_ids: tuple[tuple[int, int], ...] = ()
     mask_colors: tuple[tuple[Color, int], ...] = ()
+    header: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         ids = tuple(self.ids) or tuple(range(len(self.names)))
@@ -161,6 +163,7 @@ def read_class_file(path: Path) -> ClassTable:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark first
         readers = {".txt": _read_text, ".csv": _read_csv, ".json": _read_json}
         content = readers.get(path.suffix, read_yaml)(text)
+        plain = path.suffix == ".txt" and all(isinstance(entry, str) for entry in content["classes"])
         if isinstance(content, list):
             content = {"classes": content}
         if set(content) & {"classes", "names"} != {"classes"} or isinstance(content["classes"], dict):
@@ -183,6 +186,7 @@ def read_class_file(path: Path) -> ClassTable:
             ignore_ids=tuple(_whole_number(i) for i in ignored if not isinstance(i, list)),
             categories=tuple(str(e.get("category", "")) for e in entries) if has_categories else (),
             mask_colors=_mask_colors(entries, ignored_colors),
+            header=_text_lines(text)[0] if plain else "",
         )
     except InputError as error:
         raise InputError(error.what, error.cure, path) from error
@@ -206,10 +210,16 @@ NAME_COLOR = re.compile(r"(.*\D)[\s:=,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)")
 ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(-?\d+)")
 
 
-def _read_text(text: str) -> dict[str, Any]:
+def _text_lines(text: str) -> tuple[str, list[str]]:
+    """The header, if there is one, and the other lines without comments."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if lines and {*filter(None, re.split(r"[\s,;:]+", lines[0].lower()))} <= HEADERS:
-        lines = lines[1:]
+        return lines[0], lines[1:]
+    return "", lines
+
+
+def _read_text(text: str) -> dict[str, Any]:
+    lines = _text_lines(text)[1]
     if all(line.startswith("- ") for line in lines):  # a list of YAML
         lines = [line[2:].strip() for line in lines]
     lines = [re.sub(r"^([\"'])(.+)\1$", r"\2", line.rstrip(",; \t")) for line in lines]
@@ -251,12 +261,15 @@ def _without_labelmes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return entries
 
 
-def ends_in_ids(path: Path) -> bool:
-    """Whether the numbers at the ends of a text file's lines are read as ids, and not as parts of the names."""
+def taken_for(path: Path) -> str:
+    """What of a text file's lines is no name, in words: numbers at their ends that are ids, or the first, a header."""
     if path.suffix != ".txt":
-        return False
-    classes = _read_text(path.read_text(encoding="utf-8-sig"))["classes"]
-    return all(isinstance(entry, dict) and "color" not in entry for entry in classes)
+        return ""
+    text = path.read_text(encoding="utf-8-sig")
+    classes, header = _read_text(text)["classes"], _text_lines(text)[0]
+    if all(isinstance(entry, dict) and "color" not in entry for entry in classes):
+        return ", a name and its id a line"
+    return f", without its first line {header!r} (a header)" if header and isinstance(classes[0], str) else ""
 
 
 CSV_NAMES = {"class": "name", "class_name": "name", "classname": "name", "red": "r", "green": "g", "blue": "b"}

@@ -11,13 +11,14 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.classes import ClassTable, ends_in_ids, read_class_file
+from segloss.datasets.classes import ClassTable, read_class_file, taken_for
 from segloss.datasets.finding import image_files, list_images, without_suffix
 from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
@@ -38,6 +39,7 @@ MASK_FOLDERS = (
 OF_MASKS = re.compile(r"mask|label|anno|ann_dir|class|gts?$|truth|manual|seg|target|trimap")  # in a folder's name
 NO_CLASSES = re.compile(r"object|instance|panoptic")
 SAYS_LABELS = re.compile(r"masks|label|anno|ann_dir|class|gts?$|truth|seg")  # mask/ may be the field of view
+NUMBERS = re.compile(r"[\d\s,;.]*")  # run lengths, counts, labels
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
@@ -149,9 +151,7 @@ def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str
     for name in (*CLASS_FILES, *(OTHER_CLASS_FILES if preset is None else ())):
         if (root / name).is_file():
             try:
-                return read_class_file(root / name), name + (
-                    ", a name and its id a line" if ends_in_ids(root / name) else ""
-                )
+                return read_class_file(root / name), name + taken_for(root / name)
             except InputError as error:
                 raise NoDataError(*error.args) from error
     if preset is not None:
@@ -180,8 +180,10 @@ def _list_file(root: Path, split: str, images: Path) -> Path | None:
         if paths["train"].is_file():
             if (beside := list_beside(paths["train"], split, images)) is not None:
                 return beside
-            what = f"is missing, so there is no split {split!r}"
-            raise MissingSplitError(what, "write the list, or choose another split", paths[split])
+            what, cure = f"is missing, so there is no split {split!r}", "write the list, or choose another split"
+            if there:
+                cure = f"put the lists side by side: {there[0]} lies elsewhere"
+            raise MissingSplitError(what, cure, paths[split])
     return None
 
 
@@ -194,7 +196,8 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
     lines = list_lines(lists, images_of)
     form = lists.relative_to(root).as_posix()
     masks_of = list_images(masks) if masks.is_dir() else None
-    name_of = cache(partial(_listed_name, root, beside=lists.parent, images=images, images_of=images_of))
+    lasts = _last_names(images_of)
+    name_of = cache(partial(_listed_name, root, beside=lists.parent, images=images, images_of=images_of, lasts=lasts))
     two_of = cache(partial(_two_paths, root, beside=lists.parent, kinds=(images_of, masks_of or {})))
     lines, parts = _classes_aside(lines, name_of, two_of, classes, lists)
     names = [name_of(line) for line in lines]
@@ -203,7 +206,10 @@ def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, clas
         lines, names, parts = lines[1:], names[1:], parts[1:]
     if None in names:
         _refuse_doubtful(lists, lines, name_of, (images_of, masks_of or {}))
-        pairs = _listed_pairs(root, lists, lines, names, images, [two_of(line) for line in lines], masks_of or {})
+        two = [two_of(line) for line in lines]
+        unknown = [line for line, pair, name in zip(lines, two, names, strict=True) if not (pair or name)]
+        _refuse_unknown(root, lists, images, unknown, name_of)
+        pairs = _listed_pairs(lists, lines, names, two, masks_of or {})
         refuse_twice(lists, [image for image, _ in pairs])
         shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
         form += f" of images and masks{f', {shared} of them on the mask of another image' * bool(shared)}"
@@ -266,21 +272,25 @@ def _refuse_doubtful(lists: Path, lines: Sequence[str], name_of: Named, kinds: K
         raise InputError(f"lists {lines[0]}: two images, or an image and the mask of another?", cure, lists)
 
 
+def _refuse_unknown(root: Path, lists: Path, images: Path, unknown: list[str], name_of: Named) -> None:
+    """InputError for lines that are neither an image nor image and mask; of names and numbers it says what to write."""
+    if unknown:
+        cuts = (cut for line in unknown for cut in columns(line))
+        numbers = any(name_of(front) and NUMBERS.fullmatch(rest) for front, rest in cuts)
+        plain = "write one name a line, or move it away if it is no list"
+        cure = plain if numbers else "add the files or remove the line"
+        where = f"which is no image of {images} and no image and mask below {root}"
+        raise InputError(f"lists {unknown[0]} ({len(unknown)} in all), {where}", cure, lists)
+
+
 def _listed_pairs(
-    root: Path,
     lists: Path,
     lines: list[str],
     names: list[str | None],
-    images: Path,
     pairs: list[tuple[Path, Path | None] | None],
     masks_of: dict[str, Path],
 ) -> list[tuple[Path, Path | None]]:
-    """Image and mask of every line; InputError for a line that is none, or is of one name though others are of two."""
-    unknown = [line for line, pair, name in zip(lines, pairs, names, strict=True) if not (pair or name)]
-    if unknown:
-        where = f"which is no image of {images} and no image and mask below {root}"
-        what = f"lists {unknown[0]} ({len(unknown)} in all), {where}"
-        raise InputError(what, "add the files or remove the line", lists)
+    """Image and mask of every line; InputError for a line of one name though others are of two."""
     masks = {*masks_of.values()}
     turned = [line for line, pair in zip(lines, pairs, strict=True) if pair and pair[0] in masks]
     if turned:
@@ -292,16 +302,32 @@ def _listed_pairs(
     return [pair for pair in pairs if pair]
 
 
-def _listed_name(root: Path, line: str, beside: Path, images: Path, images_of: dict[str, Path]) -> str | None:
+def _last_names(images_of: dict[str, Path]) -> dict[str, str]:
+    """Images by what their files are called, with ending and without, where no other is called so."""
+    called = [(last, name) for name, path in images_of.items() for last in {name.rsplit("/", 1)[-1], _nfc(path.name)}]
+    counts = Counter(last for last, _ in called)
+    return {last: name for last, name in called if counts[last] == 1}
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _listed_name(
+    root: Path, line: str, beside: Path, images: Path, images_of: dict[str, Path], lasts: dict[str, str]
+) -> str | None:
     """The image that a line of one name or path means; None if it is none."""
-    plain = unicodedata.normalize("NFC", PureWindowsPath(line).as_posix())
-    for name in (plain, without_suffix(plain)):
-        if name in images_of:
-            return name
+    for text in dict.fromkeys((line, line.strip("\"'"))):
+        plain = _nfc(PureWindowsPath(text).as_posix())
+        for name in (plain, without_suffix(plain)):
+            if name in images_of:
+                return name
     path = rebased(root, line, beside)
-    if path is None or images not in path.parents:
+    if path is None:
+        return lasts.get(plain)
+    if images not in path.parents:
         return None
-    name = unicodedata.normalize("NFC", path.relative_to(images).with_suffix("").as_posix())
+    name = _nfc(path.relative_to(images).with_suffix("").as_posix())
     return name if images_of.get(name) == path else None  # another file may have the same stem
 
 
@@ -318,7 +344,7 @@ def _two_paths(root: Path, line: str, beside: Path, kinds: Kinds) -> tuple[Path,
 
 
 def _named(name: str, files: dict[str, Path]) -> Path | None:
-    return files.get(unicodedata.normalize("NFC", PureWindowsPath(name).as_posix()))
+    return files.get(_nfc(PureWindowsPath(name).as_posix()))
 
 
 def unique_names(root: Path, images: list[Path]) -> list[str]:

@@ -93,7 +93,8 @@ def npy_pixels(path: Path) -> np.ndarray:
         raise unreadable(path, error) from error
     if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in "uif":
         what = f"is an array of {pixels.dtype} {pixels.shape}, no image"
-        raise InputError(what, "save numbers of shape (height, width, bands)", path)
+        as_numbers = "save it as numbers, by .astype(np.uint8)" if pixels.dtype.kind == "b" else ""
+        raise InputError(what, as_numbers or "save numbers of shape (height, width, bands)", path)
     return np.asarray(pixels.reshape(*pixels.shape[:2], -1))
 
 

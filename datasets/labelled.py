@@ -10,6 +10,7 @@
 import csv
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
@@ -50,6 +51,7 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
         cells = cells[1:]
     rows: dict[str, tuple[int, ...]] = {}
     for pattern, *names in (row for row in cells if row):
+        pattern = unicodedata.normalize("NFC", pattern)  # as names are: a Mac writes umlauts as two characters
         unknown = next((name for name in names if name not in class_names), None)
         if unknown is not None:
             raise unknown_name("class", unknown, class_names, path)
@@ -88,7 +90,8 @@ def called(dataset: SegmentationDataset, root: Path | None) -> list[tuple[str, .
         return [(name,) for name in dataset.names]
     images = [Path(str(image)) for image, _ in dataset.pairs]  # of a table's cell the words
     paths = (image.relative_to(root) if image.is_relative_to(root) else image for image in images)
-    return [(name, path.with_suffix("").as_posix()) for name, path in zip(dataset.names, paths, strict=True)]
+    texts = [unicodedata.normalize("NFC", path.with_suffix("").as_posix()) for path in paths]
+    return [*zip(dataset.names, texts, strict=True)]
 
 
 def class_masks(rows: Rows, names: Sequence[str | tuple[str, ...]], num_classes: int) -> np.ndarray:

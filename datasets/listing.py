@@ -48,7 +48,12 @@ def rebased(root: Path, text: str, beside: Path | None = None) -> Path | None:
 
     ``..`` is followed from ``root`` and from the list's folder ``beside``; behind it a bare name is no file of ours.
     """
-    given = PureWindowsPath(text.strip().strip("\"'"))
+    plain = text.strip().strip("\"'")
+    forms = dict.fromkeys((plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))))  # a Mac's is NFD
+    return next((path for form in forms if (path := _rebased(root, PureWindowsPath(form), beside)) is not None), None)
+
+
+def _rebased(root: Path, given: PureWindowsPath, beside: Path | None) -> Path | None:
     parts = given.parts
     above = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
     inside = os.path.normpath(root.absolute())

@@ -30,6 +30,7 @@ GLUED = re.compile(  # behind a known word: oval, interval, strain and latest sp
 OF_SPLITS = re.compile(r"is_?(train|val|valid|test)(ing|ation)?|(split|subset|partition|fold|phase)s?(_?(id|idx|no))?")
 HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
 OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels
+NO_HEADER = ("", "Unnamed: 0")  # what pandas writes above the numbers of rows
 RUN_FILES = ("config.yaml", "used.yaml")  # of every run folder
 MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
 
@@ -113,7 +114,17 @@ def list_lines(path: Path, names: Container[str] = ()) -> list[str]:
         return lines
     delimiter = max(",;\t|", key=lines[0].count)
     rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True)
-    return ["\t".join(cell.strip() for cell in row).strip() for row in rows]
+    return ["\t".join(cell.strip() for cell in row).strip() for row in _without_index([*rows], names)]
+
+
+def _without_index(rows: list[list[str]], names: Container[str]) -> list[list[str]]:
+    """Rows without pandas' column of their numbers, which are the names of no images."""
+    if any(len(row) < 2 for row in rows):
+        return rows
+    headed, numbers = rows[0][0].strip() in NO_HEADER, [row[0].strip() for row in rows]
+    counts = all(map(str.isdigit, numbers[1:])) if headed else numbers == [*map(str, range(len(rows)))]
+    is_index = counts and not any(number in names for number in numbers)
+    return [row[1:] for row in rows] if is_index else rows
 
 
 def is_header(line: str) -> bool:

@@ -85,6 +85,8 @@ def require_ids(tags: "dict[int, Any]", path: Path) -> None:
     if int(tags.get(277, 1)) > 1 and max(tags.get(258, (8,))) > 8:
         what = f"mask has {tags[277]} channels of {max(tags[258])} bits"
         raise InputError(what, "save it as 8-bit RGB or as ids", path)
+    if max(tags.get(258, (8,))) > 32:
+        raise InputError("mask has pixels of 64 bits", "save class ids as 8- or 16-bit single-channel PNG", path)
 
 
 def jpeg_mask(path: Path) -> InputError:
@@ -346,6 +348,9 @@ def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, class
     if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
         return "these look like Cityscapes labelIds, not trainIds; name them *_labelIds.png, for --dataset cityscapes"
     if strays == [len(classes)]:
+        if classes.header:
+            said = f"the first line of the class file, {classes.header!r}, is read as a header"
+            return f"{said}: if it is a class, write the names into classes.yaml, one '- name' a line"
         if 0 not in values:
             return "ids seem to begin at 1: give each class its id in the class file"
         return "it is one past the last class: write it under ignore in the class file if it is void, or as a class"

@@ -19,20 +19,24 @@ class Naming:
     Attributes:
         words, mask_words: that the names of either have.
         endings: of each image what its masks have after its name, and their names, where that is the difference.
+        files: the images by the names of their files, where masks are called by these.
     """
 
     words: Words = ("", "")
     mask_words: Words = ("", "")
     endings: Endings = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         return _without(name, *self.words)
 
     def mask_key(self, name: str) -> str:
-        return _without(name, *self.mask_words)
+        return self.files.get(name, name) if self.files else _without(name, *self.mask_words)
 
     def mask_name(self, name: str) -> str:
         """What the mask of an image is called, with its folder."""
+        if self.files:
+            return next((file for file, image in self.files.items() if image == name), name)
         folder, slash, last = self.key(name).rpartition("/")
         return folder + slash + self.mask_words[0] + last + self.mask_words[1]
 
@@ -40,6 +44,8 @@ class Naming:
     def said(self) -> str:
         """Behind the form of a data set."""
         (before, after), (mask_before, mask_after) = self.words, self.mask_words
+        if self.files:
+            return ", masks named as the files of the images, with their endings"
         if self.endings:
             return f", masks named NAME{mask_after}"
         named = f", images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
@@ -56,11 +62,17 @@ class Naming:
 
 
 def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:
-    """From most of the files: the same names; masks called as their image and an ending; words of either's own."""
+    """From most of the files: the same names; masks called as their image, or its file, and an ending; words of either's
+    own.
+    """
     endings = _endings(images, masks)
     if endings is None:
         return Naming()
-    if ending := _usual_ending(endings, min(len(images), len(masks))):
+    files = {f"{name}{path.suffix}": name for name, path in images.items()}
+    most, suffixes = min(len(images), len(masks)), {path.suffix for path in images.values()}
+    if len(suffixes) > 1 and 2 * len({*files} & {*masks}) > most:
+        return Naming(files=files)
+    if ending := _usual_ending(endings, most):
         return Naming(mask_words=("", ending), endings=endings)
     (before, after), (mask_before, mask_after) = _own_words(images, masks) or (("", ""), ("", ""))
     if before == mask_before:  # no word of either's own

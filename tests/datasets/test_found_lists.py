@@ -1,5 +1,6 @@
 """Images, masks and lists as people name them: paired by what all names say, read or refused, never guessed."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_an_ending_is_learnt_from_the_folder_and_cuts_no_number(tmp_path, ending
     (tmp_path / "train.txt").write_text("\n".join(map(str, range(6, 61))))
     (tmp_path / "val.txt").write_text("1\n2\n3\n4\n5\n")
     assert paired(tmp_path, "val") == {str(n): f"{n}{ending}" for n in range(1, 6)}
+
+
+def test_masks_may_be_called_by_the_files_of_images_of_several_endings(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.png", "x/d.JPG"):
+        write_png(tmp_path / "images" / name, random_image(0, SIZE))
+    tree(tmp_path, "", ["a.jpg", "b.jpg", "c.png", "x/d.JPG"])
+    found = {**paired(tmp_path, "train"), **paired(tmp_path, "val")}
+    assert found == {"a": "a.jpg", "b": "b.jpg", "c": "c.png", "d": "d.JPG"}
+    (tmp_path / "masks/x/d.JPG.png").unlink()
+    with pytest.raises(InputError, match=r"image without mask; expected .*masks/x/d\.JPG\.png, add"):
+        [build_dataset("folder", tmp_path, split) for split in ("train", "val")]
 
 
 @pytest.mark.parametrize("before", ["", "img_", "a7_"])
@@ -215,6 +227,45 @@ def test_two_names_on_a_line_are_no_image_and_the_mask_of_another(tmp_path, line
         build_dataset("folder", tmp_path, "train")
     (tmp_path / "train.txt").write_text("a a\nb a\nc d")
     assert paired(tmp_path, "train") == {"a": "a", "b": "a", "c": "d"}
+
+
+def test_lists_as_programs_write_them_are_read(tmp_path):
+    """pandas numbers the rows; quotes; names of images in sub-folders; umlauts of a Mac's disk."""
+    nfd = unicodedata.normalize("NFD", "ö")
+    for folder, names in (("images", ["x/a", "x/b", "y/c", f"y/{nfd}"]), ("masks", ["x/a", "x/b", "y/c", f"y/{nfd}"])):
+        tree(tmp_path, names if folder == "images" else "", names if folder == "masks" else "")
+    for text in (
+        ",image,mask\n4,images/x/a.png,masks/x/a.png\n7,images/y/c.png,masks/y/c.png",
+        "0,a.png\n1,c.png",
+        "Unnamed: 0,image\n5,a\n2,c",
+    ):
+        (tmp_path / "train.csv").write_text(text)
+        assert [*paired(tmp_path, "train")] == ["a", "c"]
+    (tmp_path / "train.csv").unlink()
+    for text in ("a\nc\nö", "'a'\n\"c\"\nö.png", "images/x/a.png\nimages/y/c.png\nimages/y/ö.png"):
+        (tmp_path / "train.txt").write_text(text)
+        assert len(paired(tmp_path, "train")) == 3
+    write_png(tmp_path / "images/y/a.png", random_image(0, SIZE))
+    (tmp_path / "train.txt").write_text("a\nc")
+    with pytest.raises(InputError, match=r"lists a \(1 in all\), which is no image"):
+        build_dataset("folder", tmp_path, "train")
+
+
+@pytest.mark.parametrize("lines", ["a 1 1 1\nb 2 1 3", "id,rle_mask\na,1 5 7 8\nb,"])
+def test_names_with_numbers_behind_them_are_told_of(tmp_path, lines):
+    tree(tmp_path, "abcd", "abcd")
+    (tmp_path / ("train.csv" if "," in lines else "train.txt")).write_text(lines)
+    with pytest.raises(InputError, match="; write one name a line, or move it away if it is no list"):
+        build_dataset("folder", tmp_path, "train")
+
+
+def test_a_list_that_lies_elsewhere_is_named(tmp_path):
+    tree(tmp_path, "abcd", "abcd")
+    (tmp_path / "train.txt").write_text("a\nb")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/val.txt").write_text("c\nd")
+    with pytest.raises(MissingSplitError, match=r"put the lists side by side: .*splits/val\.txt lies elsewhere"):
+        build_dataset("folder", tmp_path, "val")
 
 
 def test_a_list_of_mask_and_image_is_refused(tmp_path):

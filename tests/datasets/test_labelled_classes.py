@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -109,6 +110,13 @@ def test_a_pattern_of_folders_fits_a_list_of_pairs(tmp_path, pattern):
     assert dataset.labelled.masks.tolist() == [[True, False, False], [True] * 3]
     said = [str(finding) for finding in examine([dataset])[0]]
     assert not [line for line in said if "no image's name fits" in line]
+
+
+@pytest.mark.parametrize("pattern", ["Köln_*", "images/Köln/*"])
+def test_an_umlaut_of_two_characters_is_one(tmp_path, pattern):
+    folder_tree(tmp_path, images=(unicodedata.normalize("NFD", f"Köln/Köln_{n}") for n in range(3)))
+    file_of(tmp_path, unicodedata.normalize("NFD", f"{pattern},wall;floor"))
+    assert "1 of 1 images label a part" in build_dataset("folder", tmp_path, "val").found.form
 
 
 def test_the_file_is_found_in_american_spelling(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from data_trees import camvid_32_tree, camvid_tree, folder_tree, random_image, random_mask, write_png
 from PIL import Image
 from street_trees import TINY, street_tree
@@ -122,6 +123,15 @@ def test_a_bmp_of_two_colours_keeps_its_ids(tmp_path, bits, colors):
         rows = np.packbits(np.pad(ids[::-1], ((0, 0), (0, 32 - 13))), axis=1).tobytes()
         (tmp_path / "mask.bmp").write_bytes(content[:28] + b"\1\0" + content[30:start] + rows)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.bmp"), ids)
+
+
+def test_ids_of_64_bits_and_bools_are_told_how_to_be_saved(tmp_path):
+    tifffile.imwrite(tmp_path / "mask.tif", random_mask(0, SIZE).astype(np.int64))
+    with pytest.raises(InputError, match="mask has pixels of 64 bits; save class ids as 8- or 16-bit"):
+        read_mask(tmp_path / "mask.tif")
+    np.save(tmp_path / "mask.npy", random_mask(0, SIZE) > 0)
+    with pytest.raises(InputError, match=r"is an array of bool .*; save it as numbers, by \.astype\(np\.uint8\)"):
+        read_mask(tmp_path / "mask.npy")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".npy"])

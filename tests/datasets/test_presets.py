@@ -218,6 +218,20 @@ def test_numbers_read_as_ids_are_said_to_be(tmp_path, text, names, said):
     assert (", a name and its id a line" in dataset.found.form) == said
 
 
+@pytest.mark.parametrize("first", ["Label", "index", "name"])
+def test_a_first_line_that_is_read_as_a_header_is_said_to_be(tmp_path, first):
+    folder_tree(tmp_path, ids=(0, 1, 2))
+    (tmp_path / "classes.yaml").unlink()
+    (tmp_path / "classes.txt").write_text(f"{first}\nBarcode\nBox")
+    dataset = build_dataset("folder", tmp_path, "train")
+    assert f"; 2 classes from classes.txt, without its first line '{first}' (a header)" in dataset.found.form
+    with pytest.raises(InputError, match=f"the first line of the class file, '{first}', is read as a header: if it"):
+        dataset.read_labels(0)
+    (tmp_path / "classes.txt").write_text(f"- {first}\n- Barcode\n- Box")
+    dataset = build_dataset("folder", tmp_path, "train")
+    assert (dataset.classes.names, "header" in dataset.found.form) == ((first, "Barcode", "Box"), False)
+
+
 # ---- WebP
 
 
