@@ -1,5 +1,6 @@
 """COCO JSON, Roboflow's too: polygons, run lengths, crowds. https://cocodataset.org/#format-data"""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from segloss.rasterise.regions import (
 from segloss.rasterise.sources import NOT_UNDERSTOOD, Images, Item, Picture, Source, named_split, split_of
 
 YES = ("1", "True")
+KEYPOINTS = "keypoints"  # in the names of COCO's files and of what their categories hold
 LEAST_SIDE = 4  # pixels of a box that its outline is compared with
 LEAST_OVERLAP = 0.5
 MISSED = {
@@ -46,7 +48,8 @@ def read_coco(
     """
     source = Source()
     for path in files:
-        content = _content(path, source)
+        is_other = KEYPOINTS in path.stem and not all(re.search(f"captions|{KEYPOINTS}", file.stem) for file in files)
+        content = _content(path, source, is_other)
         if content is None:
             continue
         categories = _categories(content, path, source)
@@ -90,8 +93,8 @@ def _id(entry: Any, key: str = "id") -> str:
     return str(plain_number(entry[key])) if isinstance(entry, dict) and entry.get(key) is not None else ""
 
 
-def _content(path: Path, source: Source) -> dict[str, Any] | None:
-    """None for captions, which have no categories."""
+def _content(path: Path, source: Source, is_other: bool) -> dict[str, Any] | None:
+    """None for captions, which have no categories, and for keypoints beside other files, which have their outlines."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
@@ -100,7 +103,11 @@ def _content(path: Path, source: Source) -> dict[str, Any] | None:
     if any(isinstance(entry, dict) and "segments_info" in entry for entry in content["annotations"]):
         cure = "its PNGs are the masks: convert them with panopticapi, or give the instances file as SOURCE"
         raise InputError("is COCO panoptic", cure, path)
-    if isinstance(content.get("categories"), list):
+    categories = content.get("categories")
+    if is_other and categories and all(isinstance(entry, dict) and KEYPOINTS in entry for entry in categories):
+        source.notes.append(f"{path}: has keypoints, and other files the instances, passed over")
+        return None
+    if isinstance(categories, list):
         return content
     source.notes.append(f"{path}: has no categories and so no instances, passed over")
     return None

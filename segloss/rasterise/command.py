@@ -148,7 +148,7 @@ def _check_pictures(source: Source, place: Path) -> None:
     for picture in source.pictures:
         other = seen.setdefault((picture.image, picture.split), picture)
         if other is not picture:
-            where, cure = f"in {other.source} too", "give one of the files as SOURCE"
+            where, cure = f"in {other.source} too", "give one of the files as SOURCE, or move it away"
             if other.source == picture.source:
                 where, cure = "twice", "list it once, with the annotations of both"
             raise InputError(f"lists {picture.image} {where}", cure, picture.source)

@@ -264,6 +264,24 @@ def test_outlines_beyond_the_image_fit_a_box_that_is_cut_off(tmp_path, capsys):
     assert "bbox" not in capsys.readouterr().out
 
 
+def test_keypoints_beside_the_instances_are_passed_over(tmp_path, capsys):
+    """As COCO 2017 is unpacked; alone they are read."""
+    source = tmp_path / "coco"
+    for split in ("train", "val"):
+        content = outlines({"segmentation": SQUARE}, images=(f"{split}.jpg",))
+        coco_tree(source, content, f"annotations/instances_{split}2017.json", f"{split}2017")
+        person = {**content, "categories": [{"id": 1, "name": "crack", "keypoints": ["nose"]}]}
+        coco_tree(source, person, f"annotations/person_keypoints_{split}2017.json", f"{split}2017")
+    drawn(source)
+    assert capsys.readouterr().out.count("2017.json: has keypoints, and other files the instances, passed over\n") == 2
+    assert build_dataset("folder", tmp_path / "coco-out", "val").classes.names == ("background", "crack", "leaf")
+    for path in source.glob("annotations/instances*"):
+        path.unlink()
+    (tmp_path / "coco-out").rename(tmp_path / "first")
+    drawn(source)
+    assert build_dataset("folder", tmp_path / "coco-out", "val").classes.names == ("background", "crack")
+
+
 def test_classes_are_matched_by_name_over_the_files_of_the_splits(tmp_path):
     """Whose ids for one name may differ."""
     source = tmp_path / "coco"
