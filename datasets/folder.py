@@ -22,7 +22,7 @@ from segloss.datasets.classes import ClassTable, read_class_file, taken_for
 from segloss.datasets.finding import image_files, list_images, without_suffix
 from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
 from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
-from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, require_folder
+from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, picture_places, require_folder
 from segloss.datasets.naming import source_of
 from segloss.datasets.pairing import Pairing, pair, paired_with
 from segloss.datasets.tables import ADE20K, VOC
@@ -99,7 +99,7 @@ def _open(
         found = _folders_in_splits(root, split)
     elif lists is not None:
         found = _listed(root, lists, images, masks, split, classes.names)
-    elif any(_split_folder(require_folder(images, "folder of images"), s) for s in (*SPLIT_NAMES, split)):
+    elif any(_split_folder(_existing_images(root, images), s) for s in (*SPLIT_NAMES, split)):
         found = _split_folders(root, images, masks, split)
     elif (lists := other_list(root, split, images, masks)) is not None:
         found = _listed(root, lists, images, masks, split, classes.names)
@@ -410,6 +410,16 @@ def _split_folders(root: Path, images: Path, masks: Path, split: str) -> Pairing
         raise no_masks(split, masks / image_folder.name)
     form = f"{images.name}/{image_folder.name} and {masks.name}/{(mask_folder or image_folder).name}"
     return pair(list_images(image_folder), _masks_of(mask_folder, split), form, image_folder, mask_folder or masks)
+
+
+def _existing_images(root: Path, images: Path) -> Path:
+    if not images.is_dir():
+        places = picture_places(root)
+        lie = f"pictures lie in {', '.join(places[:4])}{' ...' if places[4:] else ''}"
+        link = "rename or link those of images to images/ and those of masks to masks/"
+        cure = f"{lie}: {link}, or write train.txt and val.txt of lines 'image mask'" if places else "check --data-path"
+        raise NoDataError("folder of images is missing", cure, images)
+    return images
 
 
 def _existing_masks(root: Path, masks: Path) -> Path:

@@ -1,8 +1,9 @@
 """What a data set lacks, and how that is said."""
 
+import os
 from pathlib import Path
 
-from segloss.datasets.finding import IMAGE_SUFFIXES, OTHER_PICTURES
+from segloss.datasets.finding import IMAGE_SUFFIXES, OTHER_PICTURES, PICTURES
 from segloss.errors import InputError
 
 
@@ -37,6 +38,17 @@ def unread_pictures(place: Path) -> str:
     if not others:
         return ""
     return f", but {others[0].name}{f' and {len(others) - 1} more' if others[1:] else ''}, not a format that is read"
+
+
+def picture_places(root: Path) -> list[str]:
+    """Folders that hold pictures, three levels deep, by their paths below ``root``."""
+    found = []
+    for parent, folders, files in os.walk(root):
+        place = Path(parent).relative_to(root)
+        folders[:] = [] if len(place.parts) == 3 else sorted(name for name in folders if not name.startswith("."))
+        if any(name.lower().endswith(PICTURES) and not name.startswith(".") for name in files):
+            found.append("the folder itself" if place == Path() else f"{place.as_posix()}/")
+    return found
 
 
 def require_folder(path: Path, what: str) -> Path:

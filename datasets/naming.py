@@ -62,7 +62,7 @@ class Naming:
 
 
 def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:
-    """From most of the files: the same names; masks called as their image or its file, and an ending; words of either."""
+    """From most of the files: the same names; masks called as their image or its file, and an ending; own words."""
     endings = _endings(images, masks)
     if endings is None:
         return Naming()

@@ -14,6 +14,7 @@ import yaml
 from segloss.config import RasteriseConfig
 from segloss.datasets.annotations import KINDS, annotation_files
 from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.finding import image_files
 from segloss.datasets.folder import unique_names
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
@@ -117,6 +118,9 @@ def read_source(config: RasteriseConfig, table: ClassTable | None) -> tuple[str,
     found = [*annotation_files(root if is_yaml else place)]
     kinds = [*dict.fromkeys(kind for kind, _ in found)]
     if config.format == "auto" and len(kinds) != 1:
+        if not kinds and (other := next(image_files(root, (".json", ".xml")), None)) is not None:
+            forms = ", ".join([*KINDS.values()][1:])
+            raise InputError("is of no form that is read", f"export {KINDS['coco']} (or {forms})", other)
         several = f"holds {' and '.join(KINDS[kind] for kind in kinds)}" if kinds else "holds no annotations"
         cure = f"say which with --format ({', '.join(KINDS)}), or give the file or folder of one"
         raise InputError(several, cure, place)

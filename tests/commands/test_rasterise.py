@@ -805,6 +805,8 @@ def test_several_kinds_want_a_word_and_none_is_said(tmp_path):
     assert (drawn(source, "--format", "coco") == box(5, 5, 25, 20)).all()
     write_png(tmp_path / "none/a.jpg", random_image(0, SIZE))
     assert "holds no annotations" in refused(tmp_path / "none")
+    (tmp_path / "none/via.json").write_text('{"_via_settings": {}}')
+    assert "via.json: is of no form that is read; export COCO JSON (or LabelMe JSON, " in refused(tmp_path / "none")
     assert "is not there; check SOURCE" in refused(tmp_path / "nowhere")
 
 

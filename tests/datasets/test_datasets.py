@@ -298,7 +298,7 @@ def test_folder_without_class_file_images_or_masks_is_refused(tmp_path):
     folder_tree(tmp_path)
     for part, message in (
         ("masks", r"masks: folder of masks is missing \(or labels, annotations,"),
-        ("images", "images: folder of images is missing; check --data-path"),
+        ("images", r"images: folder of images is missing; pictures lie in away/, masks/: rename"),
         ("classes.yaml", r"classes\.yaml: class file is missing; write the class names there"),
     ):
         (tmp_path / part).rename(tmp_path / "away")
@@ -306,6 +306,22 @@ def test_folder_without_class_file_images_or_masks_is_refused(tmp_path):
             build_dataset("folder", tmp_path, "train")
         (tmp_path / "away").rename(tmp_path / part)
     assert len(build_dataset("folder", tmp_path, "train")) > 0  # all is well again
+
+
+@pytest.mark.parametrize(
+    ("names", "lie"),
+    [
+        (("training/image_2/a", "training/semantic/a"), "training/image_2/, training/semantic/"),
+        (("train/a_sat", "train/a_mask"), "train/"),
+        (("a", "a_mask"), "the folder itself"),
+    ],
+)
+def test_pictures_that_lie_elsewhere_are_named(tmp_path, names, lie):
+    for name in names:
+        write_png(tmp_path / f"{name}.png", random_mask(0, (12, 17)))
+    (tmp_path / "classes.txt").write_text("wall\nfloor\n")
+    with pytest.raises(InputError, match=f"images: folder of images is missing; pictures lie in {lie}: rename or link"):
+        build_dataset("folder", tmp_path, "train")
 
 
 def test_folder_with_split_folders_lacking_one_says_so(tmp_path):
