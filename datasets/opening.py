@@ -107,6 +107,7 @@ def opened(path: Path, *, decode: bool = True) -> "Iterator[Image]":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures are no attack here; what is damaged is refused
             with path.open("rb") as file, (Image.open if decode else _header)(file) as picture:
+                picture.info.pop("xmp", None)  # by which Pillow turns a TIFF, and nothing else does
                 yield picture
     except InputError:  # of the caller's
         raise
