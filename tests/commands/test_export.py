@@ -102,10 +102,11 @@ class Decided(torch.nn.Module):
 
 
 PRIOR = torch.tensor([0.9, 0.09, 0.01])
+DECISIONS = [Decision("tau", 0.0), Decision("tau", 0.5), Decision("prior", 0.5), Decision("prior", 3.0)]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("decision", [Decision("tau", 0.0), Decision("tau", 0.5), Decision("prior", 0.5)], ids=str)
+@pytest.mark.parametrize("decision", DECISIONS, ids=str)
 @pytest.mark.parametrize("name", ["focal", "weighted_focal", "weighted_ce"])
 def test_decisions_of_softmax_losses_have_operators_in_onnx(name, decision):
     file, network = io.BytesIO(), Decided(build_criterion(name, (900, 90, 10)), decision)

@@ -12,7 +12,7 @@ import torch
 
 from segloss.calibration import Calibration
 from segloss.config import EvalConfig
-from segloss.decisions import Decision, decide, read_decision
+from segloss.decisions import Decision, by_prior, decide, read_decision
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult, Totals
 from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table, to_keep
@@ -111,6 +111,17 @@ def test_prior_follows_its_formula(loss, exponent):
         p = posterior[(slice(None), *place)].tolist()
         scores = [p[c] * (COUNTS[c] / sum(COUNTS)) ** -exponent for c in range(CLASSES)]
         assert scores[decided[place]] >= max(scores) * (1 - 1e-6)  # float32 against float64
+
+
+@pytest.mark.parametrize("exponent", [-1e9, -40.0, 1.0, 6.5, 16.0, 100.0, 1e9])
+@pytest.mark.parametrize("rarest", [0.003, 1e-6])
+def test_an_exponent_of_any_size_decides_by_its_formula(exponent, rarest):
+    """Powers of the prior overflow in float32; of a class that the posterior rules out none is large enough."""
+    prior = torch.tensor([0.9, 0.09, 0.005, rarest])
+    posterior = torch.tensor([[0.45, 0.3, 0.249999, 1e-6], [0.6, 0.3, 0.1, 0.0], [1e-6, 1e-6, 0.999998, 0.0]])
+    for p, decided in zip(posterior.tolist(), by_prior(posterior, prior, exponent).tolist(), strict=True):
+        logs = [(math.log(p[c]) if p[c] else -math.inf) - exponent * math.log(prior[c]) for c in range(CLASSES)]
+        assert decided == logs.index(max(logs))
 
 
 def test_more_weight_on_rare_classes_predicts_them_more_often():
