@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from rich import progress as rich
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -31,6 +33,8 @@ from segloss.schema import Comparison, RunScores
 
 console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
 
+NARROWEST = 16  # letters of a column of names; longer ones are folded where the terminal is narrow
+WIDEST = 10_000  # letters of a table
 MOST_SKIPPED = 20  # lines on images that were left out
 
 
@@ -74,6 +78,16 @@ def _table(title: str) -> Table:
     return table
 
 
+def _print(table: Table) -> None:
+    """A table that the terminal is too narrow for is printed at its own width, which loses neither names nor digits."""
+    whole = Measurement.get(console, console.options.update_width(WIDEST), table).maximum
+    longest = max((cell_len(str(name)) for name in table.columns[0].cells), default=0)
+    width = whole - max(0, longest - NARROWEST)
+    if width > console.width:
+        table.width = width
+    console.print(table, crop=False)
+
+
 def _share(share: float) -> str:
     """Percent to two decimals, a smaller one to its first that is not 0."""
     decimals = max(2, math.ceil(-math.log10(100 * share))) if share else 2
@@ -88,7 +102,7 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
     columns = ["pixels", "share %", "images", *["labelled in"] * bool(counts.labelled_images), "rank"]
     for column in [*columns, *["label value"] * (label_values is not None)]:
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     ranks = class_ranks(counts).tolist()
     for c, name in enumerate(counts.class_names):
         value = [] if label_values is None else [f"{float(label_values[c]):.4g}"]
@@ -96,7 +110,7 @@ def print_class_counts(counts: PixelCounts, label_values: Tensor | None, source:
         labelled = [f"{n:,}" for n in counts.labelled_images[c : c + 1]]
         cells = [f"{counts.pixels[c]:,}", _share(share), str(counts.images[c]), *labelled, str(ranks[c]), *value]
         table.add_row(name, *cells, _bar(complete[c] / max(complete)))
-    console.print(table)
+    _print(table)
     empty = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels == 0]
     if empty:
         hint = "check the mask ids"
@@ -148,14 +162,15 @@ def print_scores(scores: RunScores, title: str) -> None:
     for row in scores.classes:
         ratios = map(percent, class_ratios(row, measures))
         table.add_row(row.name, *ratios, f"{row.pixels:,}", f"{row.images:,}")
-    console.print(table)
+    _print(table)
     for counts in scores.tables or ():
         table = Table(title=counts.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column, cell in zip(counts.columns, counts.rows[0] if counts.rows else counts.columns, strict=True):
-            table.add_column(column, justify="left" if isinstance(cell, str) else "right")
+            justify, no_wrap = ("left", False) if isinstance(cell, str) else ("right", True)
+            table.add_column(column, justify=justify, no_wrap=no_wrap, overflow="fold")
         for cells in counts.rows:
             table.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
-        console.print(table)
+        _print(table)
     for line in summary_lines(scores):
         console.print(line, soft_wrap=True)
     skipped = scores.origin.skipped or ()
@@ -204,4 +219,4 @@ def print_recipes(statistics: dict[str, Any]) -> None:
             table.add_column(recipe, justify="right", no_wrap=True)
         for c in order:
             table.add_row(statistics["classes"][c], *(f"{numbers[c]:.4g}" for numbers in statistics[key].values()))
-        console.print(table)
+        _print(table)

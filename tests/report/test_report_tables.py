@@ -15,7 +15,9 @@ from matplotlib.text import Text
 from segloss.config import CHOICES
 from segloss.evaluation.summary import confusions
 from segloss.evaluation.sweep import gain
+from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
+from segloss.pixel_counts import PixelCounts
 from segloss.report.plots import (
     plot_class_counts,
     plot_class_iou,
@@ -27,7 +29,7 @@ from segloss.report.plots import (
     plot_sweeps,
 )
 from segloss.report.tables import write_evaluation, write_tables
-from segloss.report.terminal import print_comparison, print_scores
+from segloss.report.terminal import console, print_class_counts, print_comparison, print_recipes, print_scores
 from segloss.report.wording import (
     answer,
     interval_source,
@@ -39,7 +41,7 @@ from segloss.report.wording import (
     summary_lines,
     title_of,
 )
-from segloss.schema import Bin, Comparison, Confusion, SweepPoint
+from segloss.schema import Bin, Comparison, Confusion, RunScores, SweepPoint
 
 ALONE = {"interval": (None, None), "p": None}
 
@@ -167,10 +169,43 @@ def test_confusions_are_told_in_words(capsys):
     assert not any("goes to" in line for line in summary_lines(metrics()))
 
 
+def require_names(printed, name, times):
+    """Whole, or folded at words into lines that begin with them; none narrower than the longest word."""
+    first = [line.split("  ")[0].strip() for line in printed.splitlines()]
+    assert " ".join(word for word in first if word in name).count(name) == times or first.count(name) == times
+
+
 def test_what_was_left_out_is_printed_up_to_twenty_lines(capsys):
     print_scores(metrics(skipped=[f"f{k}: is cut off" for k in range(500)]), "run")
     printed = capsys.readouterr().out
     assert printed.count("left out: f") == 20 and "left out: 480 more, which metrics.json and the page list" in printed
+
+
+@pytest.mark.parametrize("name", ["pole", "traffic participant that nobody has a word for", "背景道路"])
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_tables_of_classes_keep_names_and_digits_on_a_narrow_terminal(columns, name, capsys, monkeypatch):
+    """80 columns are those of every pipe and log; where the table is wider, it is printed as it is."""
+    monkeypatch.setattr(console, "_width", columns)
+    content = metrics(boundary_ious=[0.961] * 3).to_json()
+    for row in content["classes"]:
+        row.update({measure.of_class.key: 0.961 for measure in MEASURES.values()}, name=name, pixels=123_456_789)
+    table = {"name": "t", "title": "t", "columns": ["class", "size", "found"], "rows": [[name, "1 to 9", 123_456_789]]}
+    means = {measure.of_all.key: 0.961 for measure in MEASURES.values()}
+    print_scores(RunScores.from_json({**content, **means, "tables": [table]}), "run")
+    printed = capsys.readouterr().out
+    assert printed.count("96.1") == 4 * len(MEASURES) and printed.count("123,456,789") == 4 and "…" not in printed
+    require_names(printed, name, 4)
+    counts = PixelCounts((name,) * 2, (123_456_789, 1), (9, 9), (123_456_790,) * 2, 0, 9, "made", "train")
+    print_class_counts(counts, None, "counted")
+    printed = capsys.readouterr().out
+    require_names(printed, name, 2)
+    assert "123,456,789" in printed and "█" * 10 in printed
+    values = {f"recipe {k}": [0.123456, 1.0] for k in range(9)}
+    statistics = {"splits": {"train": {"rank": [0, 1]}}, "recipes_from": "train", "classes": [name] * 2}
+    print_recipes({**statistics, "label_values": values, "class_weights": values})
+    printed = capsys.readouterr().out
+    require_names(printed, name, 4)
+    assert printed.count("0.1235") == 18
 
 
 @pytest.mark.parametrize("classes", [40, 41, 150, 254])
