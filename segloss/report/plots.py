@@ -3,7 +3,9 @@
 import csv
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,9 @@ import numpy as np
 from segloss.files import write_bytes
 from segloss.measures.error_places import PLACES
 from segloss.report.color_vision import CORRECT_COLOR, ERROR_COLORS, IGNORED_COLOR
+from segloss.report.fonts import fonts_of
 from segloss.report.painting import paint, paint_errors
+from segloss.report.terminal import console
 from segloss.report.wording import percent, title_of
 from segloss.schema import Bin, Confusion, RunScores, SweepPoint
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from segloss.datasets import ClassTable
 
 RAREST_DRAWN = 5  # classes whose IoU over the epochs is drawn
+MOST_LETTERS = 12  # named in a warning
 MOST_CLASSES = 40  # of a confusion matrix as a picture or a table; a side is half an inch a class
 
 Colors = Sequence[Sequence[int]]  # RGB, 0..255
@@ -39,7 +44,7 @@ def draw_run(
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     there = [row for row in scores.classes if row.pixels]
     rarest = [row.name for row in sorted(there, key=lambda row: row.pixels)[:RAREST_DRAWN]]
-    plot_history(rows, folder / "curves.png", rarest)
+    plot_history(rows, folder / "curves.png", rarest, classes.names)
     title = title_of(folder.name, scores)
     plot_class_iou(scores, classes.colors, title, folder / "per_class_iou.png")
     plot_predictions(samples, classes.names, classes.colors, folder / "predictions.png", by_rule)
@@ -124,20 +129,52 @@ def _legend(place: Any, handles: Sequence[Any], **how: Any) -> None:
         text.set_text(handle.get_label())
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    """Names as they are written: ``$`` begins no formula but in the powers of ten at a logarithmic axis."""
+def _save(figure: "Figure", path: Path, class_names: Sequence[str] = ()) -> None:
+    """Names as they are written: ``$`` begins no formula but in the powers of ten at a logarithmic axis.
+
+    Where no font holds the letters of one of ``class_names``, its number stands for it.
+    """
     from matplotlib import pyplot as plt
     from matplotlib.text import Text
 
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
     powers = {label for axis in axes if axis.get_scale() == "log" for label in axis.get_ticklabels(which="both")}
-    for text in figure.findobj(Text):
-        if text not in powers:
-            text.set_parse_math(False)
+    texts = [text for text in figure.findobj(Text) if text not in powers]
+    fonts, lacking = fonts_of({letter for text in texts for letter in text.get_text()})
+    if lacking:
+        numbered = {name: f"class {c}" for c, name in enumerate(class_names) if lacking & {*name}}
+        for axis in axes:
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if any(lacking & {*label} for label in labels):
+                axis.set_ticklabels([_numbered(label, numbered) for label in labels])
+        for text in texts:
+            text.set_text(_numbered(text.get_text(), numbered))
+        _tell_lacking("".join(sorted(lacking)))
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_fontfamily(fonts)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # told above
+        figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     write_bytes(path, buffer.getvalue())
+
+
+def _numbered(words: str, numbered: Mapping[str, str]) -> str:
+    for name in sorted(numbered, key=len, reverse=True):
+        words = words.replace(name, numbered[name])
+    return words
+
+
+@cache
+def _tell_lacking(letters: str) -> None:
+    more = f" and {len(letters) - MOST_LETTERS} letters more" if len(letters) > MOST_LETTERS else ""
+    what = (
+        f"no font here holds {letters[:MOST_LETTERS]}{more}: pictures show numbers of classes, or boxes, in their place"
+    )
+    cure = "install a font that does, for Chinese, Japanese and Korean fonts-noto-cjk"
+    console.print(f"warning: {what}; {cure}", soft_wrap=True)
 
 
 def _bar_colors(colors: Colors) -> list[tuple[float, float, float]]:
@@ -165,24 +202,26 @@ def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float],
     height = 0.3 * len(names) + 1.2
     figure, (left, middle, right) = _figure(9 + height, max(height, 2.5), ncols=3, width_ratios=[3, 2.4, 0.9 * height])
     paint = [_bar_colors(colors)[c] for c in order]
-    bars = left.barh(names, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
+    rows = range(len(names))
+    bars = left.barh(rows, [100 * first["share"][c] for c in order], color=paint, edgecolor="0.4", label=split)
     left.bar_label(bars, [f"{100 * first['share'][c]:.2g}" for c in order], padding=10, fontsize=8)
     left.margins(x=0.15)
     for (name, other), marker in zip([item for item in splits.items() if item[0] != split], "o^s", strict=False):
         shares = [100 * other["share"][c] or np.nan for c in order]
         left.plot(
-            shares, names, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name
+            shares, rows, linestyle="", marker=marker, color="0.15", markeredgecolor="w", markersize=7, label=name
         )
     if len(splits) > 1:
         left.legend(fontsize=8)
+    left.set_yticks(rows, names)
     left.set_xscale("log")
     left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel("share of labelled pixels (%)")
     left.invert_yaxis()
-    bars = middle.barh(names, [label_values[c] for c in order], color=paint, edgecolor="0.4")
+    bars = middle.barh(rows, [label_values[c] for c in order], color=paint, edgecolor="0.4")
     middle.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
     middle.margins(x=0.15)
-    middle.set_yticks(range(len(names)), [])
+    middle.set_yticks(rows, [])
     middle.set_xlabel("label value")
     middle.invert_yaxis()
     together = np.array(first["cooccurrence"])[np.ix_(order, order)]
@@ -190,10 +229,12 @@ def plot_class_counts(statistics: dict[str, Any], label_values: Sequence[float],
     _show_shares(right, shares, names, most=20, least=0, aspect="auto")
     right.set_title(f"{split}: of the images with the row's class,\nthose that hold the column's (%)", fontsize=9)
     figure.suptitle(f"{statistics['dataset']}: " + ", ".join(f"{s['images']} {name}" for name, s in splits.items()))
-    _save(figure, path)
+    _save(figure, path, statistics["classes"])
 
 
-def plot_history(rows: Sequence[Mapping[str, float]], path: Path, rarest: Sequence[str] = ()) -> None:
+def plot_history(
+    rows: Sequence[Mapping[str, float]], path: Path, rarest: Sequence[str] = (), class_names: Sequence[str] = ()
+) -> None:
     """Losses, validation scores and the IoU of the rarest classes over the epochs; legends below the panels."""
     epochs = [row["epoch"] for row in rows]
     told = [name for name in rarest if any(f"val_iou/{name}" in row for row in rows)]
@@ -216,7 +257,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path, rarest: Sequen
         axes.grid(alpha=0.3)
         _legend(axes, axes.get_lines(), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    _save(figure, path, class_names)
 
 
 def plot_class_iou(scores: RunScores, colors: Colors, title: str, path: Path) -> None:
@@ -225,7 +266,8 @@ def plot_class_iou(scores: RunScores, colors: Colors, title: str, path: Path) ->
     rows = [scores.classes[c] for c in order]
     figure, axes = _figure(8, 0.3 * len(rows) + 1.4)
     ious = [100 * (row.iou or 0) for row in rows]
-    bars = axes.barh([row.name for row in rows], ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4")
+    bars = axes.barh(range(len(rows)), ious, color=[_bar_colors(colors)[c] for c in order], edgecolor="0.4")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.bar_label(bars, [percent(row.iou) for row in rows], padding=2, fontsize=8)
     if scores.miou is not None:
         label = f"mIoU {percent(scores.miou)} of {scores.classes_averaged} classes by {scores.protocol}"
@@ -235,10 +277,10 @@ def plot_class_iou(scores: RunScores, colors: Colors, title: str, path: Path) ->
     axes.set_xlabel("IoU (%)")
     axes.invert_yaxis()
     axes.set_title(title)
-    _save(figure, path)
+    _save(figure, path, [row.name for row in scores.classes])
 
 
-def plot_confusions(confusions: Sequence[Confusion], title: str, path: Path) -> None:
+def plot_confusions(confusions: Sequence[Confusion], title: str, path: Path, class_names: Sequence[str] = ()) -> None:
     """The largest confusions as bars, of as many classes as you like: share of the true class's pixels (%)."""
     figure, axes = _figure(9, 0.3 * max(len(confusions), 1) + 1.4)
     names = [f"{row.true} as {row.predicted or 'no class'}" for row in confusions]
@@ -252,7 +294,7 @@ def plot_confusions(confusions: Sequence[Confusion], title: str, path: Path) -> 
     axes.set_xlabel("share of the true class's pixels (%)")
     axes.invert_yaxis()
     axes.set_title(textwrap.fill(f"{title}, largest confusions", 90), fontsize=11)
-    _save(figure, path)
+    _save(figure, path, class_names)
 
 
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
@@ -265,7 +307,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, p
     axes.set_ylabel("true")
     axes.set_title(textwrap.fill(title, int(11 * (size + 1))), fontsize=11)  # 11 letters an inch
     figure.colorbar(image, label="share of the true class's pixels (%)", shrink=0.8)
-    _save(figure, path)
+    _save(figure, path, class_names)
 
 
 def plot_predictions(
@@ -320,4 +362,4 @@ def plot_predictions(
     ]
     handles = [Patch(facecolor=color, edgecolor="0.5", label=name) for name, color in entries]
     _legend(figure, handles, loc="outside lower center", ncols=7, fontsize=8)
-    _save(figure, path)
+    _save(figure, path, class_names)

@@ -193,7 +193,7 @@ def write_evaluation(
         write_csv(folder / f"confusion-{name}.csv", ("true \\ predicted", *class_names, "other"), table)
         title, picture = title_of(name, runs[name]), folder / f"confusion-{name}.png"
         if len(class_names) > MOST_CLASSES:
-            plot_confusions(runs[name].confusions or (), title, picture)
+            plot_confusions(runs[name].confusions or (), title, picture, class_names)
         else:
             plot_confusion(matrix, class_names, title, picture)
     plots: dict[str, Path] = {}

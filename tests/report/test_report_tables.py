@@ -18,6 +18,7 @@ from segloss.evaluation.sweep import gain
 from segloss.measures import MEASURES
 from segloss.metrics import PROTOCOLS
 from segloss.pixel_counts import PixelCounts
+from segloss.report import plots
 from segloss.report.plots import (
     plot_class_counts,
     plot_class_iou,
@@ -257,14 +258,16 @@ def drawn_with(names: tuple[str, str], monkeypatch) -> dict[str, Figure]:
     plot_reliability({first: bins, second: bins}, Path("reliability"))
     plot_sweeps({first: [point], second: [point]}, Path("sweep"), {first: ("tau", 0.5)})
     plot_class_counts(statistics, [0.5, 2.0], colors, Path("counts"))
-    plot_history([{"epoch": n, **{f"val_iou/{name}": 0.5 for name in names}} for n in (1, 2)], Path("curves"), names)
+    plot_history(
+        [{"epoch": n, **{f"val_iou/{name}": 0.5 for name in names}} for n in (1, 2)], Path("curves"), names, names
+    )
     plot_class_iou(
         replace(scores, classes=tuple(replace(row, name=n) for row, n in zip(scores.classes, names, strict=False))),
         colors,
         first,
         Path("iou"),
     )
-    plot_confusions([Confusion(first, second, 0.5, 5)], first, Path("confusions"))
+    plot_confusions([Confusion(first, second, 0.5, 5)], first, Path("confusions"), names)
     plot_confusion(np.eye(2, 3, dtype=int), names, first, Path("confusion"))
     plot_predictions([sample], names, colors, Path("predictions"))
     return figures
@@ -285,6 +288,26 @@ def test_names_stand_in_pictures_and_legends_as_they_are_written(names, monkeypa
     assert shown == {*names, f"{names[0]}: chosen, tau 0.5"}
     powers = figures["reliability"].axes[1].get_yticklabels()
     assert all(text.get_parse_math() for text in powers) and any("mathdefault" in text.get_text() for text in powers)
+
+
+def test_names_that_no_font_here_holds_are_numbers_in_pictures_and_told_of_once(monkeypatch, capsys):
+    """They were empty boxes. A font that holds them is taken where there is one; here matplotlib's STIX for rings."""
+    plots._tell_lacking.cache_clear()
+    monkeypatch.setattr("segloss.report.fonts.OTHERS", ("STIXGeneral",))
+    names = ("\u16a0\u16a1", "\u20ddx")
+    figures = drawn_with(names, monkeypatch)
+    for picture in ("counts", "curves", "iou", "confusion", "predictions"):
+        figures[picture].canvas.draw()  # as names of ticks are set then
+        texts = [text.get_text() for text in figures[picture].findobj(Text)]
+        assert "class 0" in texts and names[0] not in texts, picture
+        assert names[1] in texts and "class 1" not in texts, picture
+        shown = next(text for text in figures[picture].findobj(Text) if text.get_text() == names[1])
+        assert shown.get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+    shown = " ".join(text.get_text() for text in figures["confusions"].findobj(Text))
+    assert f"class 0 as {names[1]}" in shown
+    told = capsys.readouterr().out
+    assert told.count("no font here holds \u16a0\u16a1: pictures show numbers of classes") == 1
+    assert "fonts-noto-cjk" in told
 
 
 def test_the_gain_of_a_chosen_point_is_over_the_plain_argmax():
