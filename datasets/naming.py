@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,14 +51,21 @@ class Naming:
         named = f", images named {before}NAME{after}, masks {mask_before}NAME{mask_after}"
         return named if before + after + mask_before + mask_after else ""
 
+    def several(self, name: str) -> list[str]:
+        """Names of the masks of an image, where it has more than one."""
+        ending = self.mask_words[1]
+        masks = [mask for end, mask in self.endings.get(name, ()) if end == ending or not end.endswith(ending)]
+        return masks if len(masks) > 1 else []
+
     def require_one(self, name: str, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
         """InputError that lists the masks of an image that has several."""
-        ending = self.mask_words[1]
-        several = [mask for end, mask in self.endings.get(name, ()) if end == ending or not end.endswith(ending)]
-        if len(several) > 1:
-            shown = ", ".join(masks[mask].name for mask in several[:4]) + (", ..." if len(several) > 4 else "")
+        if several := self.several(name):
             cure = "keep one in the folder, or write list files of image and mask"
-            raise InputError(f"has several masks: {shown}", cure, images[name])
+            raise InputError(f"has several masks: {files_named(several, masks)}", cure, images[name])
+
+
+def files_named(names: Sequence[str], files: Mapping[str, Path]) -> str:
+    return ", ".join(files[name].name for name in names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def learn_naming(images: Mapping[str, Path], masks: Mapping[str, Path]) -> Naming:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from segloss.datasets.finding import ARRAYS, image_files, list_images
 from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES
 from segloss.datasets.lists import splits_of
 from segloss.datasets.missing import unread_pictures
-from segloss.datasets.naming import Words, learn_naming
+from segloss.datasets.naming import Words, files_named, learn_naming
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.posterior_maps import files_of, number_classes
@@ -23,6 +24,7 @@ ENDINGS = tuple(LABEL_ENDINGS.values())
 FRAME = re.compile(r"[^/_]+_\d{6}_\d{6}(?=_|$)")  # CITY_SEQ_FRAME of Cityscapes' file names
 IDS = re.compile(r"(?i)train_?ids?")  # in a name, which speaks of no split
 OF_SPLITS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+KEPT = {"predictions": "the class ids", "images": "the photographs"}
 SHOWN = 5  # names in the message on files without partner
 
 
@@ -114,6 +116,16 @@ def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None, list[In
     return files, None, over
 
 
+def _held(folder: Path) -> str:
+    """``: 8 files .mat, 1 files .txt, which are not read``."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    endings = Counter("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in paths)
+    if not endings:
+        return ": it is empty"
+    counted = [f"{count} files {ending or 'without ending'}" for ending, count in endings.most_common(3)]
+    return f": {', '.join(counted)}, which are not read"
+
+
 def _unread(folder: Path, files: dict[str, Path]) -> list[InputError]:
     """What is said of pictures of other formats in a folder of masks, and of arrays beside pictures."""
     found = []
@@ -151,11 +163,15 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
-def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> Keys:
+def _keys(predicted: dict[str, Path], true: dict[str, Path], side: str = "predictions") -> Keys:
     """Under which names predictions and labels can be the same, see :func:`match`; their own where nothing is alike.
 
+    Args:
+        side: what the first are called.
+
     Raises:
-        InputError: an image has several masks, or what is taken off two names speaks of different splits.
+        InputError: a label has several predictions, or a prediction several labels; or what is taken off two names
+            speaks of different splits.
     """
     for places, left_out in ((_whole, ""), (_below_common_folders, COMMON), (_last, "folders left out")):
         for turned in (False, True):
@@ -169,7 +185,10 @@ def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> Keys:
             common = len({*keys.values()} & {*mask_keys.values()})
             if common and (places is _whole or 2 * common > min(len(images), len(masks))):
                 for name in images:
-                    naming.require_one(name, images, masks)
+                    if several := naming.several(name):
+                        what = f"holds several {'labels' if turned else side} of {name}: {files_named(several, masks)}"
+                        cure = f"keep {'labels' if turned else KEPT[side]} alone in the folder, one for each"
+                        raise InputError(what, cure, masks[several[0]].parent)
                 ours, theirs = (keys, naming.words, of_first), (mask_keys, naming.mask_words, of_second)
                 (of_predicted, words, kept), (of_true, true_words, true_kept) = (
                     (ours, theirs) if turned else (theirs, ours)
@@ -182,10 +201,10 @@ def _keys(predicted: dict[str, Path], true: dict[str, Path]) -> Keys:
     return Keys(_whole(predicted), _whole(true))
 
 
-def _require_no_maps(folder: Path, files: dict[str, Path], true: set[Path], error: InputError) -> None:
+def _require_no_maps(folder: Path, files: dict[str, Path], error: InputError) -> None:
     """InputError in place of this one, where a label has several predictions as each is a picture of one class."""
     folders = {path.parent for path in files.values()}
-    if error.where in true and folder not in folders and all(number_classes(files_of(each)) for each in folders):
+    if error.where in folders and folder not in folders and all(number_classes(files_of(each)) for each in folders):
         what = f"holds folders of several pictures: {some(sorted(path.name for path in folders))}"
         cure = "say --prediction-form probability if each is of a class, or keep one mask for each label"
         raise InputError(what, cure, folder) from error
@@ -226,7 +245,7 @@ def match_images(folder: Path, labels: dict[str, Path]) -> dict[str, Path]:
     if all(FRAME.search(name) for name in labels):
         of_image, of_label = ({name: _frame(name) for name in side} for side in (files, labels))
     else:
-        of_image, of_label, _ = _keys(files, labels)
+        of_image, of_label, _ = _keys(files, labels, "images")
     found = _by_key(files, of_image, "image")
     matched = {name: found[of_label[name]] for name in labels if of_label[name] in found}
     if not matched:
@@ -269,6 +288,9 @@ def match(predictions: Path, labels: Path, *, skip_bad: bool = False, files: dic
     if files is None:
         files = list_images(predictions)
         over += _unread(predictions, files)
+    if not files:
+        cure = "save PNG of class ids, or .npy or .npz of probabilities (C, H, W)"
+        raise InputError(f"holds no masks{_held(predictions)}", cure, predictions)
     if kind is not None and any(name.endswith(ENDINGS) for name in files):
         chosen = {name: path for name, path in files.items() if name.endswith(ENDINGS)}  # not the colour images beside
         over += _unchosen(predictions, files, chosen, *ENDINGS)
@@ -279,7 +301,7 @@ def match(predictions: Path, labels: Path, *, skip_bad: bool = False, files: dic
         try:
             of_predicted, of_true, form = _keys(files, true)
         except InputError as error:
-            _require_no_maps(predictions, files, {*true.values()}, error)
+            _require_no_maps(predictions, files, error)
             raise
     predicted, labelled = _by_key(files, of_predicted, "prediction"), _by_key(true, of_true, "label")
     lonely = {
@@ -289,7 +311,8 @@ def match(predictions: Path, labels: Path, *, skip_bad: bool = False, files: dic
     if any(lonely.values()) and not (skip_bad and set(labelled) & set(predicted)):
         found = ", and ".join(f"{what} {len(names)}: {some(names)}" for what, names in lonely.items() if names)
         cure = "masks are matched by what their names share, add them or take out their partners"
-        raise InputError(found, cure if skip_bad else f"{cure} (--skip-bad leaves such images out)")
+        can_skip = bool(set(labelled) & set(predicted))
+        raise InputError(found, f"{cure} (--skip-bad leaves such images out)" if can_skip else cure)
     skipped = [f"{name}: {what.removesuffix(' for')}" for what, names in lonely.items() for name in names]
     both = sorted(set(labelled) & set(predicted))
     paired = [Triple(name, predicted[name], labelled[name]) for name in both]

@@ -33,6 +33,7 @@ from segloss.runs import Run
 
 INDEX = "probability.json"
 ARRAYS = (".npz", ".npy")
+WHOLE = (np.uint8, np.uint16)  # of 255 or 65535
 OF_ONE = 0.01  # how far the sum of a pixel may be from 1; half precision rounds by 0.05 %
 MOST_IN_PNG = 254  # classes; where none has more than 1/510, all would be written as 0
 CURE = "save criterion.posterior(logits), in 0..1 with sum 1 over the classes"
@@ -190,7 +191,7 @@ def read_map(path: Path, num_classes: int, valid: np.ndarray) -> Tensor:
     Raises:
         InputError: the file cannot be read, or holds another shape, NaN or what are no probabilities.
     """
-    values, step = _read_pictures(path) if path.is_dir() else (_read_array(path), 0.0)
+    values, step = _read_pictures(path) if path.is_dir() else _read_array(path)
     if values.ndim == 4 and 1 in values.shape[:2]:  # nnU-Net's (C, 1, H, W), or a batch of one
         values = values.reshape(-1, *values.shape[2:])
     expected = (num_classes, *valid.shape)
@@ -207,14 +208,26 @@ def read_map(path: Path, num_classes: int, valid: np.ndarray) -> Tensor:
             if bool(pixel.isnan().any()):
                 raise InputError("holds NaN", "the network's scores are broken, or its input is", path)
             what = f"holds a pixel of sum {float(pixel.sum()):.4g} and smallest value {float(pixel.min()):.4g}"
-            raise InputError(what, CURE, path)
+            raise InputError(what, _cure(pixel), path)
         probability = probability.where(good, 0)
         total = total.where(good, 1)
     return probability / total
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """The one array of a file, floating point."""
+def _cure(pixel: Tensor) -> str:
+    """For the values of a pixel that are no probabilities, by what they look like."""
+    total, by_sum = float(pixel.sum()), "divide each pixel by its sum over the classes"
+    if float(pixel.min()) < 0 or not total:
+        return CURE
+    if abs(total - 1) <= 0.1:
+        return by_sum
+    if abs(total - 100) <= 1:
+        return "divide percent by 100"
+    return f"{CURE}; if each class has a sigmoid of its own, {by_sum}" if float(pixel.max()) <= 1 else CURE
+
+
+def _read_array(path: Path) -> tuple[np.ndarray, float]:
+    """The one array of a file, of whole numbers in 0..1, and the step between two values."""
     try:
         found: Any = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
         values = found[found.files[0]] if path.suffix == ".npz" and len(found.files) == 1 else found
@@ -229,10 +242,11 @@ def _read_array(path: Path) -> np.ndarray:
     if one_a_pixel and (kind in "biu" or (kind == "f" and np.array_equal(values, values.round()))):
         cure = "save them as PNG of 8 or 16 bits; uint8 or uint16 .npy of (H, W) are read by --prediction-form ids"
         raise InputError(f"holds {values.dtype} class ids of shape {values.shape}, no probabilities", cure, path)
+    if values.dtype in WHOLE:
+        return _as_shares(values)
     if kind != "f":
-        cure = "divide by 255 and save as floating point" if values.dtype == np.uint8 else CURE
-        raise InputError(f"holds {values.dtype} values", cure, path)
-    return values
+        raise InputError(f"holds {values.dtype} values", CURE, path)
+    return values, 0.0
 
 
 def _read_pictures(path: Path) -> tuple[np.ndarray, float]:
@@ -243,7 +257,12 @@ def _read_pictures(path: Path) -> tuple[np.ndarray, float]:
         raise InputError(what, "call them 000.png, 001.png ... in the order of the class table", path)
     channels = [read_file(file, cv2.IMREAD_UNCHANGED) for file in files]
     forms = {(channel.shape, channel.dtype) for channel in channels}
-    if len(forms) != 1 or channels[0].ndim != 2 or channels[0].dtype not in (np.uint8, np.uint16):
+    if len(forms) != 1 or channels[0].ndim != 2 or channels[0].dtype not in WHOLE:
         raise InputError("holds pictures of several sizes or kinds", "save one grey PNG for each class", path)
-    full = np.iinfo(channels[0].dtype).max
-    return np.stack(channels).astype(np.float32) / full, 1 / full
+    return _as_shares(np.stack(channels))
+
+
+def _as_shares(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Whole numbers of 8 or 16 bits as what they are of the largest one, and the step between two."""
+    full = np.iinfo(values.dtype).max
+    return values.astype(np.float32) / full, 1 / full

@@ -241,7 +241,9 @@ def score_maps(root: Path, *flags: object) -> dict:
     return found
 
 
-@pytest.mark.parametrize("form", ["npz", "float64", "npy", "nnunet", "stated pictures", "16 bit pictures"])
+@pytest.mark.parametrize(
+    "form", ["npz", "float64", "npy", "nnunet", "uint8 npy", "uint16 npz", "stated pictures", "16 bit pictures"]
+)
 def test_maps_from_anywhere_are_scored(tmp_path, form):
     maps = maps_of(tmp_path, dtype=np.float64 if form == "float64" else np.float32)
     flags = []
@@ -249,6 +251,10 @@ def test_maps_from_anywhere_are_scored(tmp_path, form):
         (tmp_path / f"pred/{name}.npz").unlink()
         if form == "npy":
             np.save(tmp_path / f"pred/{name}.npy", values)
+        elif form == "uint8 npy":
+            np.save(tmp_path / f"pred/{name}.npy", np.round(values * 255).astype(np.uint8))
+        elif form == "uint16 npz":
+            np.savez(tmp_path / f"pred/{name}.npz", np.round(values * 65535).astype(np.uint16))
         elif form == "nnunet":
             np.savez(tmp_path / f"pred/{name}.npz", probabilities=values[:, None])
         else:
@@ -261,7 +267,9 @@ def test_maps_from_anywhere_are_scored(tmp_path, form):
     for name, values in maps.items():
         true = cv2.imread(str(tmp_path / f"true/{name}.png"), -1)
         confusion.update(torch.from_numpy(values.argmax(0)), torch.from_numpy(true))
-    assert found["miou"] == pytest.approx(confusion.compute().miou, abs=0.02 if form == "stated pictures" else 1e-12)
+    assert found["miou"] == pytest.approx(
+        confusion.compute().miou, abs=0.02 if form in ("stated pictures", "uint8 npy") else 1e-12
+    )
     assert found["calibration"]["nll"] > 0
 
 
@@ -272,8 +280,14 @@ def test_maps_from_anywhere_are_scored(tmp_path, form):
         (lambda p: p.__imul__(7), "a.npz: holds a pixel of sum 7"),
         (lambda p: p.__isub__(0.4), "and smallest value -0."),
         (lambda p: p.__imul__(0), "a.npz: holds a pixel of sum 0 "),
+        (lambda p: p.__imul__(0.98), "; divide each pixel by its sum over the classes"),
+        (lambda p: p.__imul__(100), "; divide percent by 100"),
+        (
+            lambda p: p.__iadd__(1).__itruediv__(2),
+            "with sum 1 over the classes; if each class has a sigmoid of its own, ",
+        ),
     ],
-    ids=["NaN", "sums", "negative", "zero"],
+    ids=["NaN", "sums", "negative", "zero", "a little off", "percent", "sigmoids"],
 )
 def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoil, message):
     maps = maps_of(tmp_path, dtype=np.float32)
@@ -299,7 +313,7 @@ def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoi
             "has shape (4, 13, 17), its classes and label have (3, 13, 17)",
         ),
         (lambda: {"x": np.ones((3, 5, 5), np.float32) / 3}, "has shape (3, 5, 5)"),
-        (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds uint8 values; divide by 255"),
+        (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds a pixel of sum 0.01176 and smallest value 0.003922"),
         (lambda: {"x": np.ones((3, *SIZE), np.int64)}, "holds int64 values; save criterion.posterior(logits)"),
         (lambda: {"x": np.ones(SIZE, np.int64)}, "holds int64 class ids of shape (13, 17), no prob"),
         (lambda: {"x": np.ones((1, *SIZE), np.float32)}, "holds float32 class ids of shape (1, 13, 17)"),
@@ -337,6 +351,23 @@ def test_a_picture_for_each_class_is_known_and_its_form_named(tmp_path, capsys, 
     flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
     assert "pred: holds folders of several pictures: a, b; say --prediction-form prob" in refused(capsys, *flags)
     assert "calibration" in score_maps(tmp_path, "--prediction-form", "probability")
+
+
+@pytest.mark.parametrize(
+    ("ending", "form"), [("mat", "auto"), ("pt", "auto"), ("nii.gz", "auto"), ("npz", "ids"), ("csv", "probability")]
+)
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_predictions_in_a_form_that_is_not_read_are_named_by_it(tmp_path, capsys, ending, form, skip_bad):
+    """It was said that their names share nothing, which they do, and to leave them out, which left none."""
+    maps_of(tmp_path)
+    for name in "ab":
+        (tmp_path / f"pred/{name}.npz").rename(tmp_path / f"pred/{name}.{ending}")
+    (tmp_path / "pred/README").write_text("")
+    (tmp_path / "pred/.hidden").write_text("")
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    line = refused(capsys, *flags, "--prediction-form", form, *["--skip-bad"] * skip_bad)
+    held = f"pred: holds no masks: 2 files .{ending}, 1 files without ending, which are not read; save PNG of class ids"
+    assert held in line and "skip-bad" not in line
 
 
 def test_pictures_in_one_folder_are_no_maps(tmp_path, capsys):
