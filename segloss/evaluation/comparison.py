@@ -121,7 +121,8 @@ def compare(
         name: [intervals.influences(block_sums(counts, 1), statistic) for counts in runs]
         for name, runs in groups.items()
     }
-    length = block or intervals.choose_block(np.stack([one for runs in of_each.values() for one in runs], axis=1))
+    all_runs = np.stack([one for runs in of_each.values() for one in runs], axis=1)
+    length = intervals.choose_block(all_runs) if block is None else min(block, images)
     effects = {name: np.mean(runs, axis=0) for name, runs in of_each.items()}
     sums = {name: [block_sums(counts, length) for counts in runs] for name, runs in groups.items()}
     alone = {

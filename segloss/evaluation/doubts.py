@@ -235,20 +235,16 @@ def _value(value: int) -> str:
 
 
 def _one_picture(name: str, totals: Totals, classes: ClassTable) -> Iterator[Finding]:
-    """Predictions of one class alone, or that are the same picture again and again."""
+    """Predictions of one class alone, or that are the same picture again and again, of other labels or of the same."""
     true, predicted = totals.matrix.sum(1), totals.matrix.sum(0)
     of_images, labels = totals.counts[:, 2], totals.counts[:, 1]
     one = np.count_nonzero(predicted) == 1 and not predicted[len(true)]
     if one and totals.images > 1 and np.count_nonzero(true) > 1:
         what = f"every pixel is predicted as {classes.names[int(predicted.argmax())]}"
         yield Finding("warning", name, InputError(what, "look at a prediction: is it what the network said?"))
-    elif (
-        totals.images >= IMAGES
-        and np.count_nonzero(of_images[0]) > 1
-        and (of_images == of_images[0]).all()
-        and (labels != labels[0]).any()
-    ):
-        what = f"all {totals.images} predictions hold the same number of pixels of each class"
+    elif totals.images >= IMAGES and np.count_nonzero(of_images[0]) > 1 and (of_images == of_images[0]).all():
+        all_alike = " and labels" if (labels == labels[0]).all() else ""
+        what = f"all {totals.images} predictions{all_alike} hold the same number of pixels of each class"
         yield Finding("warning", name, InputError(what, "are they one picture?"))
 
 

@@ -40,10 +40,11 @@ from segloss.evaluation.block_length import inflation_of as inflation_of
 
 Statistic: TypeAlias = Callable[[Array], Array]  # sums (..., M) -> values (..., K)
 Shares: TypeAlias = Callable[[Array, Array], Array]  # sums (n, M), variances (K,) -> shares (n, K)
-Why: TypeAlias = Literal["", "few blocks", "absent", "held by few blocks", "at the edge"]
+Why: TypeAlias = Literal["", "few blocks", "absent", "held by few blocks", "at the edge", "all alike"]
 
 LEVEL = 0.95
 MIN_DF = 1.5  # as if 2.5 equal blocks held the class; t is 6 there and 12.7 with one degree of freedom
+ROUNDING = 1e-12  # of a score; a pixel of 5000 images of 1e6 moves one by more
 AT_ONCE = 2**22  # numbers in memory while blocks are left out: 32 MiB
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 
@@ -53,6 +54,7 @@ WHY_NONE: dict[Why, str] = {
     "absent": "no interval: there is no such score, the class is in no image",
     "held by few blocks": "no interval: too few blocks of images hold the class",
     "at the edge": "no interval: a score of 0 or 1 in every block has no spread to measure",
+    "all alike": "no interval: every block of images scores the same, which has no spread to measure",
 }
 
 
@@ -263,7 +265,7 @@ def _contrast(
 
     edge = np.all([(v == v[:1]).all(0) & ((v == 0) | (v == 1)).all(0) for _, v, _ in found], axis=0)
     edge &= (scale == "logit") | (len(groups) > 1)
-    why = _why_none(n, estimate, of_blocks, df_blocks, edge)
+    why = _why_none(n, estimate, of_blocks, of_seeds, df_blocks, edge)
     given = np.array([reason == "" for reason in why])
     seed_part = np.where(given, of_seeds, 0), np.where(given, df_seeds, 1)
     parts = (*seed_part, np.where(given, of_blocks, 0), np.where(given, df_blocks, 1))
@@ -379,7 +381,9 @@ def firsts(found: Sequence[Interval]) -> Interval:
     )
 
 
-def _why_none(n: int, estimate: Array, variance: Array, df: Array, edge: NDArray[Any]) -> tuple[Why, ...]:
+def _why_none(
+    n: int, estimate: Array, of_blocks: Array, of_seeds: Array, df: Array, edge: NDArray[Any]
+) -> tuple[Why, ...]:
     def reason(k: int) -> Why:
         if np.isnan(estimate[k]):
             return "absent"
@@ -387,7 +391,10 @@ def _why_none(n: int, estimate: Array, variance: Array, df: Array, edge: NDArray
             return "few blocks"
         if edge[k]:
             return "at the edge"
-        return "held by few blocks" if np.isnan(variance[k]) or df[k] < MIN_DF else ""
+        if np.isnan(of_blocks[k]) or df[k] < MIN_DF:
+            return "held by few blocks"
+        alike = of_blocks[k] + of_seeds[k] < ROUNDING**2
+        return "all alike" if alike and abs(estimate[k]) > ROUNDING else ""  # two equal runs differ by 0 anywhere
 
     return tuple(reason(k) for k in range(len(estimate)))
 

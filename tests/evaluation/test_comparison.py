@@ -459,6 +459,26 @@ def test_a_class_that_is_found_nowhere_has_no_interval_and_says_why():
     assert row == {"estimate": 0, "low": None, "high": None, "why": WHY_NONE["at the edge"]}
 
 
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_images_that_are_all_the_same_have_no_interval_and_say_why(block):
+    """Eight copies of an image had intervals of width 0, and p < 0.001 between two settings."""
+    a, b = (np.repeat(run(1, share=share), 16, axis=0) for share in (0.8, 0.5))
+    comparison = compare({"a": [a], "b": [b], "c": [a, a]}, block=block)
+    for row in comparison["ranking"]:
+        for found in (row["miou"], *row["classes"]):
+            assert found["why"] == WHY_NONE["all alike"] and found["low"] is None
+    pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
+    for names, pair in pairs.items():
+        if "b" in names:
+            assert pair["miou"]["why"] == WHY_NONE["all alike"] and "p_value" not in pair
+        else:  # equal runs differ by 0 wherever they are scored
+            assert (pair["miou"]["low"], pair["miou"]["high"]) == (0, 0)
+
+
+def test_a_block_of_any_number_of_images_is_at_most_all_of_them():
+    assert compare({"a": [run(7)]}, block=10**21)["ranking"] == compare({"a": [run(7)]}, block=7)["ranking"]
+
+
 def test_images_without_a_labelled_pixel_change_nothing_but_the_spread():
     counts = run(20)
     counts[5:] = 0

@@ -328,6 +328,13 @@ def test_one_picture_for_all_images_is_warned_of(tmp_path):
     assert "all 6 predictions hold the same number of pixels of each class; are they one picture?" in found
 
 
+def test_one_image_under_many_names_is_warned_of(tmp_path):
+    true = [np.where(crack(0, 0.05) > 0, 1, 0).astype(np.uint8)] * 6
+    missed = np.where(crack(1, 0.4) > 0, 1, true[0]).astype(np.uint8)
+    (found,) = findings(source(tmp_path, true, [missed] * 6, TWO))
+    assert "all 6 predictions and labels hold the same number of pixels of each class; are they one picture?" in found
+
+
 def test_a_rare_class_written_in_a_colour_of_none_is_warned_of(tmp_path):
     classes = ClassTable(TWO.names, colors=((0, 0, 0), (200, 0, 0)))
     true = [crack(k, 0.005) for k in range(3)]

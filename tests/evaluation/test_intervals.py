@@ -363,7 +363,7 @@ def test_blocks_without_a_class_are_left_out_of_it_but_count():
 
 
 def test_every_reason_has_a_sentence():
-    assert set(WHY_NONE) == {"", "few blocks", "absent", "held by few blocks", "at the edge"}
+    assert set(WHY_NONE) == {"", "few blocks", "absent", "held by few blocks", "at the edge", "all alike"}
     assert all(text.startswith("no interval: ") for reason, text in WHY_NONE.items() if reason)
 
 
