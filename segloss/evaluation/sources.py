@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from segloss.config import DataOptions, EvalConfig
@@ -130,10 +131,12 @@ def predict_images(
     build = _builder(config)
     runs = _runs(config, folder, say)
     place = Path(str(config.images))
-    images = {without_suffix(place.name): place} if place.is_file() else list_images(place)
+    one = {without_suffix(place.name): place} if _is_image(place) else {}
+    images = list_images(place) if place.is_dir() else one
     unread = unread_pictures(place.absolute()) if place.is_dir() else ""
     if not images:
-        what = f"holds no images{unread}" if place.is_dir() else "is neither an image nor a folder"
+        what = "is no image" if place.is_file() else "is neither an image nor a folder"
+        what = f"holds no images{unread}" if place.is_dir() else what
         raise InputError(what, f"check --images, one of {', '.join(IMAGE_SUFFIXES)} or a folder of them", place)
     root = place.parent if place.is_file() else place
     found = pair(images, None, root.name, root, root)
@@ -164,6 +167,11 @@ def predict_images(
         elif here().rank == 0:
             say(f"{name}: {rarest_of(run.classes.names, of_all, class_prior(run.counts))}")
     return written
+
+
+def _is_image(path: Path) -> bool:
+    """By its ending, else by how it begins."""
+    return path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or cv2.haveImageReader(str(path)))
 
 
 def _require_apart(images: Mapping[str, Path], folders: Iterable[Path]) -> None:

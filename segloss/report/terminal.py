@@ -166,8 +166,8 @@ def print_scores(scores: RunScores, title: str) -> None:
     for counts in scores.tables or ():
         table = Table(title=counts.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column, cell in zip(counts.columns, counts.rows[0] if counts.rows else counts.columns, strict=True):
-            justify, no_wrap = ("left", False) if isinstance(cell, str) else ("right", True)
-            table.add_column(column, justify=justify, no_wrap=no_wrap, overflow="fold")
+            words = isinstance(cell, str)
+            table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
         for cells in counts.rows:
             table.add_row(*(cell if isinstance(cell, str) else f"{cell:,}" for cell in cells))
         _print(table)

@@ -14,6 +14,7 @@ import segloss
 import train_seg
 from segloss.datasets.rows import sliced
 from segloss.errors import InputError
+from segloss.evaluation.sources import _is_image
 from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, score_rows, window_starts
 from segloss.losses import OutlyingMSELoss, build_criterion, class_prior
 
@@ -225,11 +226,19 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
     assert 0 <= found["tta"]["calibration"]["ece"] <= 1
 
 
+def test_a_file_is_an_image_by_its_ending_or_by_how_it_begins(tmp_path):
+    """Lists of images, as others take, and videos are none; what the decoder knows without its ending is one."""
+    write_png(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "a.png").rename(tmp_path / "photo")
+    (tmp_path / "list.txt").write_text("photo\n")
+    assert [_is_image(tmp_path / name) for name in ("photo", "cut.png", "list.txt", "")] == [True, False, False, False]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--images", "nowhere"], "nowhere: is neither an image nor a folder; check --images"),
-        (["--images", __file__], "test_inference.py: is not a readable image"),
+        (["--images", __file__], "test_inference.py: is no image; check --images, one of .png"),
         (["--save", "pdf"], "choose one of ids, color, overlay, train_ids"),
         (["--save-predictions", "--save", "train_ids"], "--save train_ids are those of Cityscapes"),
         (["--tile", "8", "8"], "--tile must be at least 32 each"),
