@@ -39,6 +39,7 @@ MASK_FOLDERS = (
 OF_MASKS = re.compile(r"mask|label|anno|ann_dir|class|gts?$|truth|manual|seg|target|trimap")  # in a folder's name
 NO_CLASSES = re.compile(r"object|instance|panoptic")
 SAYS_LABELS = re.compile(r"masks|label|anno|ann_dir|class|gts?$|truth|seg")  # mask/ may be the field of view
+OF_RETINAS = re.compile(r"manual|target")  # beside such a one
 NUMBERS = re.compile(r"[\d\s,;.]*")  # run lengths, counts, labels
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
@@ -115,7 +116,7 @@ def _tell_other_masks(found: Pairing, masks: Path) -> None:
     """Note folders beside that of the masks whose files are called as masks of most images too, and are not read.
 
     Raises:
-        InputError: one has as many as mask/, and neither name says labels: of retinas mask/ is the field of view.
+        InputError: manual1/ or target/ has as many as mask/, which says no labels: of retinas it is the field of view.
     """
     images = {name: image for name, (image, _) in zip(found.names, found.pairs, strict=True)} | found.lonely_images
     inside = found.mask_place.relative_to(masks)
@@ -125,7 +126,7 @@ def _tell_other_masks(found: Pairing, masks: Path) -> None:
             continue
         there = paired_with(images, other / inside)
         plain = not any(map(SAYS_LABELS.search, (word, masks.name.lower())))
-        if plain and "mask" not in word and there >= len(found.pairs):
+        if plain and OF_RETINAS.search(word) and there >= len(found.pairs):
             what = f"{masks.name}/ and {other.name}/ both hold masks of the images"
             cure = f"call the one that is meant {MASK_FOLDERS[0]}, and move the other away"
             raise InputError(what, cure, masks.parent)

@@ -1,5 +1,6 @@
 """Images measured and decoded, whatever their format; refused where they are damaged."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,8 +122,10 @@ def _turn(picture: "Image") -> int:
     from PIL import Image
 
     exif = Image.Exif()
-    exif.load(picture.info.get("exif", b""))
-    return turn_of(exif.get(0x0112))
+    with suppress(Exception):  # a damaged block turns nothing
+        exif.load(picture.info.get("exif", b""))
+        return turn_of(exif.get(0x0112))
+    return 1
 
 
 def image_size(path: Path) -> tuple[int, int]:

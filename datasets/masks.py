@@ -106,10 +106,21 @@ def _by_pillow(path: Path, mask: np.ndarray) -> np.ndarray | None:
                 "a WebP with loss does not keep ids or colours", "export the mask as PNG from its source", path
             )
         if picture.mode == "1" and picture.format == "BMP":  # of a palette of black and white, whatever its bits
-            return mask // 255
+            stored = _bytes_of_bmp(read_bytes(path))
+            return mask // 255 if stored is None else stored
         if picture.mode in ("1", "P"):  # of 1 bit OpenCV makes 0 and 255, of a palette its colours
             return np.array(picture).astype(np.uint8)
     return None
+
+
+def _bytes_of_bmp(content: bytes) -> np.ndarray | None:
+    """The pixels of a BMP of 8 bits as they are stored, some beyond its palette; None of other bits and packed ones."""
+    start, header, width, height = np.frombuffer(content, "<i4", 4, 10).tolist()
+    if header < 40 or content[28:34] != b"\x08\0\0\0\0\0":
+        return None
+    stride = -(-width // 4) * 4
+    rows = np.frombuffer(content, np.uint8, abs(height) * stride, start).reshape(abs(height), stride)[:, :width]
+    return np.ascontiguousarray(rows[::-1] if height > 0 else rows)
 
 
 def _rgb(mask: np.ndarray, path: Path) -> np.ndarray:
@@ -348,12 +359,13 @@ def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, class
     if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
         return "these look like Cityscapes labelIds, not trainIds; name them *_labelIds.png, for --dataset cityscapes"
     if strays == [len(classes)]:
-        if classes.header:
-            said = f"the first line of the class file, {classes.header!r}, is read as a header"
-            return f"{said}: if it is a class, write the names into classes.yaml, one '- name' a line"
+        cure = "it is one past the last class: write it under ignore in the class file if it is void, or as a class"
         if 0 not in values:
-            return "ids seem to begin at 1: give each class its id in the class file"
-        return "it is one past the last class: write it under ignore in the class file if it is void, or as a class"
+            cure = "ids seem to begin at 1: give each class its id in the class file"
+        if classes.header:
+            cure += f"; the first line of the class file, {classes.header!r}, is read as a header: if it is a class, "
+            cure += "write the names into classes.yaml, one '- name' a line"
+        return cure
     if len(strays) >= 8 and stray.mean() < 0.5:
         return "so many ids come from a smooth resize; resize masks by nearest neighbour"
     if len(values) == len(classes) == 2 and strays == values[1:]:

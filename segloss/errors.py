@@ -137,7 +137,10 @@ def told(error: BaseException) -> tuple[str, int]:
 
 def escape_what_cannot_be_written() -> None:
     r"""Let stdout write as ``\xe9`` what its encoding has no sign for, as stderr does, where it would raise."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    is_utf = sys.stdout.encoding.lower().startswith("utf")  # its surrogateescape writes all that there is
+    if sys.stdout.errors == "strict" or (sys.stdout.errors == "surrogateescape" and not is_utf):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

@@ -208,15 +208,17 @@ def read_map(path: Path, num_classes: int, valid: np.ndarray) -> Tensor:
             if bool(pixel.isnan().any()):
                 raise InputError("holds NaN", "the network's scores are broken, or its input is", path)
             what = f"holds a pixel of sum {float(pixel.sum()):.4g} and smallest value {float(pixel.min()):.4g}"
-            raise InputError(what, _cure(pixel), path)
+            raise InputError(what, _cure(pixel, step), path)
         probability = probability.where(good, 0)
         total = total.where(good, 1)
     return probability / total
 
 
-def _cure(pixel: Tensor) -> str:
-    """For the values of a pixel that are no probabilities, by what they look like."""
+def _cure(pixel: Tensor, step: float) -> str:
+    """For the values of a pixel that are no probabilities, by what they look like; ``step``: of whole numbers."""
     total, by_sum = float(pixel.sum()), "divide each pixel by its sum over the classes"
+    if step and round(total / step) in (1, *range(99, 102)):
+        return "one-hot maps: save class ids, or 255 for 1; percent: divide by 100 and save as floating point"
     if float(pixel.min()) < 0 or not total:
         return CURE
     if abs(total - 1) <= 0.1:

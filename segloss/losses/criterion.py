@@ -136,6 +136,11 @@ class Criterion(nn.Module):
         if tensor is not None and torch.empty(0).is_meta:  # in a network that is made without memory
             self.__dict__.setdefault("_made", {})[name] = tensor.clone()
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        for name in [name for name in self.__dict__.get("_made", ()) if prefix + name in state_dict]:
+            del self.__dict__["_made"][name]
+
     @property
     def _is_hf_initialized(self) -> bool:
         return bool(self.__dict__.get("_loaded", False))

@@ -96,8 +96,9 @@ def refuse_one_hot(name: str, ids: Tensor, num_classes: int) -> None:
 
 def as_map(given: Any) -> Tensor:
     """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy."""
-    flags = getattr(given, "flags", None)  # of an array
-    if flags and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):
+    flags: Any = getattr(given, "flags", None)
+    is_array = hasattr(flags, "writeable")  # a Series of pandas has flags of another kind
+    if is_array and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):
         given = given.astype(given.dtype.newbyteorder("="), order="C")
     return given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
 

@@ -47,8 +47,9 @@ def read_coco(
         InputError: a file is no COCO JSON of instances, or its crowds may be brush masks.
     """
     source = Source()
+    of_instances = {split_of(file, root) for file in files if not re.search(f"captions|{KEYPOINTS}", file.stem)}
     for path in files:
-        is_other = KEYPOINTS in path.stem and not all(re.search(f"captions|{KEYPOINTS}", file.stem) for file in files)
+        is_other = KEYPOINTS in path.stem and split_of(path, root) in of_instances
         content = _content(path, source, is_other)
         if content is None:
             continue
@@ -94,7 +95,7 @@ def _id(entry: Any, key: str = "id") -> str:
 
 
 def _content(path: Path, source: Source, is_other: bool) -> dict[str, Any] | None:
-    """None for captions, which have no categories, and for keypoints beside other files, which have their outlines."""
+    """None for captions, which have no categories, and for keypoints where another file has the split's outlines."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")

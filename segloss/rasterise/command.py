@@ -28,6 +28,8 @@ from segloss.rasterise.regions import require_tools
 from segloss.rasterise.sources import Images, Picture, Source
 from segloss.rasterise.yolo import read_yolo
 
+OTHER_FORMS = (".json", ".xml")  # of annotations, understood or not
+
 
 def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.rasterise SOURCE OUT``; status 2 and no folder where something cannot be used."""
@@ -118,7 +120,9 @@ def read_source(config: RasteriseConfig, table: ClassTable | None) -> tuple[str,
     found = [*annotation_files(root if is_yaml else place)]
     kinds = [*dict.fromkeys(kind for kind, _ in found)]
     if config.format == "auto" and len(kinds) != 1:
-        if not kinds and (other := next(image_files(root, (".json", ".xml")), None)) is not None:
+        looked_at = image_files(root, OTHER_FORMS) if place.is_dir() or is_yaml else iter([place])
+        other = None if kinds else next((path for path in looked_at if path.suffix.lower() in OTHER_FORMS), None)
+        if other is not None:
             forms = ", ".join([*KINDS.values()][1:])
             raise InputError("is of no form that is read", f"export {KINDS['coco']} (or {forms})", other)
         several = f"holds {' and '.join(KINDS[kind] for kind in kinds)}" if kinds else "holds no annotations"

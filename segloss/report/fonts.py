@@ -1,7 +1,8 @@
 """Fonts for the letters of names: matplotlib's own, DejaVu Sans, holds no Chinese, Japanese or Korean."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 OWN = "DejaVu Sans"
 OTHERS = (  # taken where they are installed, in this order
@@ -22,15 +23,30 @@ OTHERS = (  # taken where they are installed, in this order
 
 
 def fonts_of(letters: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Fonts that hold the letters, matplotlib's own first, and the letters that none of them holds."""
-    lacking, fonts = {letter for letter in letters if letter.isprintable()}, []
-    for font in (OWN, *OTHERS):
-        if lacking and (held := _held(font)):
+    """Fonts that hold the letters, the one that is drawn with first, and the letters that none of them holds."""
+    lacking = {letter for letter in letters if letter.isprintable()}
+    fonts: list[str] = []
+    for font in _candidates():
+        held = _held(font)
+        found = {letter for letter in lacking if ord(letter) in held}
+        if found or (held and not fonts):
             fonts.append(font)
-            lacking = {letter for letter in lacking if ord(letter) not in held}
-            if font == OWN and lacking:
-                _take_new()
+        lacking -= found
+        if fonts and not lacking:
+            break
     return fonts or [OWN], lacking
+
+
+def _candidates() -> Iterator[str]:
+    """The families that matplotlib is set to, its own, and those that may be installed."""
+    from matplotlib import rcParams
+
+    settings: Any = rcParams
+    for family in settings["font.family"]:
+        yield from settings.get(f"font.{family}", [family])  # sans-serif and others stand for several
+    yield OWN
+    _take_new()
+    yield from OTHERS
 
 
 def _held(font: str) -> set[int]:

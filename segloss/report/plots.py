@@ -170,9 +170,8 @@ def _numbered(words: str, numbered: Mapping[str, str]) -> str:
 @cache
 def _tell_lacking(letters: str) -> None:
     more = f" and {len(letters) - MOST_LETTERS} letters more" if len(letters) > MOST_LETTERS else ""
-    what = (
-        f"no font here holds {letters[:MOST_LETTERS]}{more}: pictures show numbers of classes, or boxes, in their place"
-    )
+    drawn = "pictures show numbers of classes, or boxes, in their place"
+    what = f"no font looked for holds {letters[:MOST_LETTERS]}{more}: {drawn}"
     cure = "install a font that does, for Chinese, Japanese and Korean fonts-noto-cjk"
     console.print(f"warning: {what}; {cure}", soft_wrap=True)
 

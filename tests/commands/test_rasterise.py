@@ -275,9 +275,13 @@ def test_keypoints_beside_the_instances_are_passed_over(tmp_path, capsys):
     drawn(source)
     assert capsys.readouterr().out.count("2017.json: has keypoints, and other files the instances, passed over\n") == 2
     assert build_dataset("folder", tmp_path / "coco-out", "val").classes.names == ("background", "crack", "leaf")
-    for path in source.glob("annotations/instances*"):
-        path.unlink()
+    (source / "annotations/instances_train2017.json").unlink()
     (tmp_path / "coco-out").rename(tmp_path / "first")
+    drawn(source)
+    assert capsys.readouterr().out.count("2017.json: has keypoints, and other files the instances, passed over\n") == 1
+    assert build_dataset("folder", tmp_path / "coco-out", "train").classes.names == ("background", "crack", "leaf")
+    (source / "annotations/instances_val2017.json").unlink()
+    (tmp_path / "coco-out").rename(tmp_path / "second")
     drawn(source)
     assert build_dataset("folder", tmp_path / "coco-out", "val").classes.names == ("background", "crack")
 
@@ -807,6 +811,8 @@ def test_several_kinds_want_a_word_and_none_is_said(tmp_path):
     assert "holds no annotations" in refused(tmp_path / "none")
     (tmp_path / "none/via.json").write_text('{"_via_settings": {}}')
     assert "via.json: is of no form that is read; export COCO JSON (or LabelMe JSON, " in refused(tmp_path / "none")
+    (tmp_path / "none/a.csv").write_text("a")
+    assert "a.csv: holds no annotations; say which" in refused(tmp_path / "none/a.csv")
     assert "is not there; check SOURCE" in refused(tmp_path / "nowhere")
 
 

@@ -314,6 +314,15 @@ def test_arrays_are_taken_as_tensors():
     assert class_threshold(backwards[0][:, 1], labels.bool(), 1) == expected
 
 
+def test_columns_of_pandas_are_taken_as_tensors():
+    series = pytest.importorskip("pandas").Series
+    posterior, labels = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]]), torch.tensor([0, 1, 1])
+    ids = series(labels.numpy())
+    assert iou_decision(posterior, ids) == iou_decision(posterior, labels)
+    rarest = posterior[:, 1]
+    assert class_threshold(series(rarest.numpy()), ids, 1) == class_threshold(rarest, labels, 1)
+
+
 def test_a_score_of_1_has_settled():
     posterior = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
     rule = iou_decision(posterior, posterior.argmax(1))

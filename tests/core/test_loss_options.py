@@ -315,6 +315,14 @@ def test_a_checkpoint_of_transformers_without_the_criterion_leaves_it_its_values
     assert all(each._is_hf_initialized for each in criterion.modules())
 
 
+def test_what_is_loaded_into_a_criterion_without_memory_stays():
+    with torch.device("meta"):
+        criterion = OutlyingMSELoss.from_counts(COUNTS)
+    criterion.to_empty(device="cpu").load_state_dict({"label_values": torch.tensor([7.0, 8.0, 9.0])})
+    criterion._is_hf_initialized = True
+    assert criterion.label_values.tolist() == [7, 8, 9]
+
+
 @pytest.mark.parametrize("label_values", ["rank", "log"])
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_of_the_class_that_is_ignored_are_not_counted(name, label_values):

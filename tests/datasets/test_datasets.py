@@ -554,6 +554,13 @@ def test_what_is_no_orientation_of_exif_turns_nothing(tmp_path, name, turn):
         assert read_mask(tmp_path / name).shape == (12, 17, 3)
 
 
+@pytest.mark.parametrize("block", [b"\0" * 40, b"garbage garbage", b"II*\0"])
+def test_a_damaged_block_of_exif_turns_nothing(tmp_path, block):
+    Image.fromarray(random_image(0, (12, 17))).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block)
+    assert (read_header(tmp_path / "a.jpg").turn, image_size(tmp_path / "a.jpg")) == (1, (12, 17))
+    assert read_image(tmp_path / "a.jpg").shape == (12, 17, 3)
+
+
 def test_the_header_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch):
     from PIL import PngImagePlugin
 

@@ -172,8 +172,9 @@ def test_a_field_of_view_is_not_taken_for_the_labels(tmp_path, masks, other):
     tree(tmp_path, "", ["01_dr", "02_dr"], mask_folder=other)
     with pytest.raises(InputError, match=f"mask/ and {other}/ both hold masks of the images; call the one that is"):
         build_dataset("folder", tmp_path, "train")
-    (tmp_path / other).rename(tmp_path / "gt")
-    assert "; gt/ holds masks of these images too" in build_dataset("folder", tmp_path, "train").found.form
+    for name, before in (("gt", other), ("trimap", "gt")):  # of cut-out pictures mask/ is what is meant
+        (tmp_path / before).rename(tmp_path / name)
+        assert f"; {name}/ holds masks of these images too" in build_dataset("folder", tmp_path, "train").found.form
 
 
 # ---- lists

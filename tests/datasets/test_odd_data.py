@@ -125,6 +125,15 @@ def test_a_bmp_of_two_colours_keeps_its_ids(tmp_path, bits, colors):
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.bmp"), ids)
 
 
+def test_a_bmp_keeps_bytes_beyond_its_palette(tmp_path):
+    """As of 255 for void, in a palette of black and white."""
+    ids = random_mask(0, (9, 13), (0, 1, 2, 255))
+    picture = Image.fromarray(ids, mode="P")
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.save(tmp_path / "mask.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.bmp"), ids)
+
+
 def test_ids_of_64_bits_and_bools_are_told_how_to_be_saved(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", random_mask(0, SIZE).astype(np.int64))
     with pytest.raises(InputError, match="mask has pixels of 64 bits; save class ids as 8- or 16-bit"):

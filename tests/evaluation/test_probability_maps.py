@@ -314,6 +314,7 @@ def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoi
         ),
         (lambda: {"x": np.ones((3, 5, 5), np.float32) / 3}, "has shape (3, 5, 5)"),
         (lambda: {"x": np.ones((3, *SIZE), np.uint8)}, "holds a pixel of sum 0.01176 and smallest value 0.003922"),
+        (lambda: {"x": np.eye(3, dtype=np.uint8)[:, 0, None, None] * np.ones(SIZE, np.uint8)}, "; one-hot maps: save"),
         (lambda: {"x": np.ones((3, *SIZE), np.int64)}, "holds int64 values; save criterion.posterior(logits)"),
         (lambda: {"x": np.ones(SIZE, np.int64)}, "holds int64 class ids of shape (13, 17), no prob"),
         (lambda: {"x": np.ones((1, *SIZE), np.float32)}, "holds float32 class ids of shape (1, 13, 17)"),
@@ -321,7 +322,7 @@ def test_what_are_no_probabilities_is_refused_or_left_out(tmp_path, capsys, spoi
         (lambda: {"x": np.ones(2), "y": np.ones(2)}, "holds 2 arrays"),
         (lambda: {"x": np.array([{}], dtype=object)}, "cannot be read as an array"),
     ],
-    ids=["classes", "size", "bytes", "integers", "ids", "float ids", "foreground", "two", "objects"],
+    ids=["classes", "size", "bytes", "one-hot", "integers", "ids", "float ids", "foreground", "two", "objects"],
 )
 def test_other_arrays_are_refused_in_one_line(tmp_path, capsys, content, message):
     maps_of(tmp_path)

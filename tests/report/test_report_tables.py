@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 from hand_made_scores import comparison, metrics, spread
@@ -306,8 +307,16 @@ def test_names_that_no_font_here_holds_are_numbers_in_pictures_and_told_of_once(
     shown = " ".join(text.get_text() for text in figures["confusions"].findobj(Text))
     assert f"class 0 as {names[1]}" in shown
     told = capsys.readouterr().out
-    assert told.count("no font here holds \u16a0\u16a1: pictures show numbers of classes") == 1
+    assert told.count("no font looked for holds \u16a0\u16a1: pictures show numbers of classes") == 1
     assert "fonts-noto-cjk" in told
+
+
+def test_names_are_drawn_in_the_font_that_matplotlib_is_set_to(monkeypatch, capsys):
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["STIXGeneral"])
+    name = "\u20ddx"
+    drawn = drawn_with((name, "b"), monkeypatch)["confusion"].findobj(Text)
+    assert {*next(text for text in drawn if text.get_text() == name).get_fontfamily()} == {"STIXGeneral"}
+    assert capsys.readouterr().out == ""
 
 
 def test_the_gain_of_a_chosen_point_is_over_the_plain_argmax():
