@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.finding import list_images, without_suffix
-from segloss.datasets.listing import columns, read_list, refuse_twice
+from segloss.datasets.list_lines import columns, read_list, refuse_twice
 from segloss.datasets.missing import MissingSplitError, no_masks, no_split, require_folder
 from segloss.datasets.pairing import Pairing, pair
 from segloss.datasets.tables import CAMVID_11, CAMVID_32

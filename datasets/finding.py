@@ -65,12 +65,16 @@ def list_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dic
     """Image files below a folder by name without suffix (``a``, ``city/a``), sorted; InputError for two of one name."""
     found: dict[str, Path] = {}
     for path in image_files(folder, suffixes):
-        # Macs write an umlaut as two characters, others as one.
-        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        key = composed(path.relative_to(folder).with_suffix("").as_posix())
         if key in found:
             raise InputError(f"same stem as {found[key].name}", "keep one of the two", path)
         found[key] = path
     return found
+
+
+def composed(text: str) -> str:
+    """A name as names are compared: with an umlaut as one character (NFC), of which Macs write two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def without_suffix(name: str) -> str:

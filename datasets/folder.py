@@ -7,26 +7,24 @@ JPEGImages/a.jpg      SegmentationClass/a.png             Pascal VOC, ImageSets/
 images/a.jpg          masks/a.png                         nothing else: a hash of the name decides who is in val
 """
 
-import hashlib
 import os
 import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache, partial
-from pathlib import Path, PureWindowsPath
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable, read_class_file, taken_for
-from segloss.datasets.finding import image_files, list_images, without_suffix
-from segloss.datasets.listing import columns, read_list, rebased, refuse_twice
-from segloss.datasets.lists import is_header, list_beside, list_lines, other_list
+from segloss.datasets.finding import image_files, list_images
+from segloss.datasets.list_files import list_beside, other_list
+from segloss.datasets.list_lines import read_list
+from segloss.datasets.list_pairs import listed
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, picture_places, require_folder
-from segloss.datasets.naming import source_of
 from segloss.datasets.pairing import Pairing, pair, paired_with
+from segloss.datasets.splits import SPLIT_NAMES, hash_split, picture_hash
 from segloss.datasets.tables import ADE20K, VOC
-from segloss.errors import InputError, unknown_name
+from segloss.errors import InputError
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json", "classes.txt", "class_dict.csv", "label_colors.txt")
 OTHER_CLASS_FILES = ("labelmap.txt", "labels.txt", "class_names.txt", "classes.csv")  # CVAT's, labelme's
@@ -40,9 +38,7 @@ OF_MASKS = re.compile(r"mask|label|anno|ann_dir|class|gts?$|truth|manual|seg|tar
 NO_CLASSES = re.compile(r"object|instance|panoptic")
 SAYS_LABELS = re.compile(r"masks|label|anno|ann_dir|class|gts?$|truth|seg")  # mask/ may be the field of view
 OF_RETINAS = re.compile(r"manual|target")  # beside such a one
-NUMBERS = re.compile(r"[\d\s,;.]*")  # run lengths, counts, labels
 LIST_FOLDERS = (".", "ImageSets/Segmentation", "splits")
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 
 
 def folder(
@@ -99,11 +95,11 @@ def _open(
     if lists is None and inside is not None and _kind_folder(inside, IMAGE_FOLDERS) is not None:
         found = _folders_in_splits(root, split)
     elif lists is not None:
-        found = _listed(root, lists, images, masks, split, classes.names)
+        found = listed(root, lists, images, masks, split, classes.names)
     elif any(_split_folder(_existing_images(root, images), s) for s in (*SPLIT_NAMES, split)):
         found = _split_folders(root, images, masks, split)
     elif (lists := other_list(root, split, images, masks)) is not None:
-        found = _listed(root, lists, images, masks, split, classes.names)
+        found = listed(root, lists, images, masks, split, classes.names)
     else:
         found = _hash_split(root, images, masks, split, val_share)
     if root in found.mask_place.parents and found.pairs:
@@ -141,11 +137,6 @@ FORMATS = (
     Format("voc", "Pascal VOC", partial(folder, name="voc", classes=VOC), {"voc": VOC}, _OPTIONS),
     Format("folder", "your images, masks and class file", folder, options=_OPTIONS),
 )
-
-
-Kinds = tuple[dict[str, Path], dict[str, Path]]  # images and masks by name
-Named = Callable[[str], str | None]
-Paired = Callable[[str], tuple[Path, Path | None] | None]
 
 
 def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
@@ -186,174 +177,6 @@ def _list_file(root: Path, split: str, images: Path) -> Path | None:
                 cure = f"put the lists side by side: {there[0]} lies elsewhere"
             raise MissingSplitError(what, cure, paths[split])
     return None
-
-
-def _listed(root: Path, lists: Path, images: Path, masks: Path, split: str, classes: Sequence[str]) -> Pairing:
-    """A list file's pairs: lines of one name, looked up in images and masks, or of two paths, image and mask.
-
-    Behind either may stand the classes that the image labels.
-    """
-    images_of = list_images(images) if images.is_dir() else {}
-    lines = list_lines(lists, images_of)
-    form = lists.relative_to(root).as_posix()
-    masks_of = list_images(masks) if masks.is_dir() else None
-    lasts = _last_names(images_of)
-    name_of = cache(partial(_listed_name, root, beside=lists.parent, images=images, images_of=images_of, lasts=lasts))
-    two_of = cache(partial(_two_paths, root, beside=lists.parent, kinds=(images_of, masks_of or {})))
-    lines, parts = _classes_aside(lines, name_of, two_of, classes, lists)
-    names = [name_of(line) for line in lines]
-    unread = names[0] is None and two_of(lines[0]) is None
-    if unread and names[1:] and not PureWindowsPath(lines[0]).suffix and is_header(lines[0]):
-        lines, names, parts = lines[1:], names[1:], parts[1:]
-    if None in names:
-        _refuse_doubtful(lists, lines, name_of, (images_of, masks_of or {}))
-        two = [two_of(line) for line in lines]
-        unknown = [line for line, pair, name in zip(lines, two, names, strict=True) if not (pair or name)]
-        _refuse_unknown(root, lists, images, unknown, name_of)
-        pairs = _listed_pairs(lists, lines, names, two, masks_of or {})
-        refuse_twice(lists, [image for image, _ in pairs])
-        shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
-        form += f" of images and masks{f', {shared} of them on the mask of another image' * bool(shared)}"
-        found = Pairing(form, pairs, unique_names(root, [image for image, _ in pairs]))
-        names = [*found.names]
-    else:
-        chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
-        refuse_twice(lists, [images_of[name] for name in names if name])
-        if masks_of is None and split != "test":
-            raise no_masks(split, masks)
-        form = f"names from {form}, {images.name}/ and {masks.name}/"
-        found = pair(chosen, masks_of, form, images, masks, images_of)
-        if split == "test" and not found.pairs:
-            found = pair(chosen, None, form, images, masks)
-        found.lonely_masks = {}  # of other splits
-    found.labelled = {name: part for name, part in zip(names, parts, strict=True) if name and part}
-    found.lists = lists
-    return found
-
-
-def _classes_aside(
-    lines: list[str], name_of: Named, two_of: Paired, classes: Sequence[str], lists: Path
-) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Lines without a last column of classes, and these classes; InputError for one that there is not."""
-    found = [((line, ()) if name_of(line) or two_of(line) else _cut(line, name_of, two_of, classes)) for line in lines]
-    for line, (_, part) in zip(lines, found, strict=True):
-        unknown = next((name for name in part if name not in classes), None)
-        if unknown is not None:
-            raise unknown_name("class", unknown, classes, f"{lists}: {line}")
-    return [line for line, _ in found], [part for _, part in found]
-
-
-def _cut(line: str, name_of: Named, two_of: Paired, classes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """What is image, or image and mask, of a line, and the classes behind it; the line where there are none."""
-    cuts = [(front, [name.strip(" \"'") for name in re.split(r"[;,|\t]", rest)]) for front, rest in columns(line)]
-    for front, names in cuts:
-        if two_of(front):
-            return front, tuple(filter(None, names))
-    for front, names in cuts:
-        if name_of(front) and {*names} & {*classes}:
-            return front, tuple(filter(None, names))
-    return line, ()
-
-
-def _refuse_doubtful(lists: Path, lines: Sequence[str], name_of: Named, kinds: Kinds) -> None:
-    """InputError where each line has the name of an image and of a mask, and a number that may be no name of a mask, or
-    the name of another image."""
-    images_of, masks_of = kinds
-    cuts = [cut[-1] if (cut := [*columns(line)]) else (line, "") for line in lines]
-    found = [(name_of(front), number) for front, number in cuts]
-    cure = "write one name a line, or the paths of image and mask with their endings"
-    if all(name in masks_of and number.isdigit() for name, number in found):
-        for line, (name, number) in zip(lines, found, strict=True):
-            if name != number:
-                what = f"lists {line}: image and mask are both called {name}, so {number} may be a count or a label"
-                raise InputError(what, cure, lists)
-    named = [(text, name_of(text)) for _, text in cuts]
-    others = [n if n and PureWindowsPath(text).suffix in ("", images_of[n].suffix) else None for text, n in named]
-    if all(name in masks_of and other not in (None, name) for (name, _), other in zip(found, others, strict=True)):
-        raise InputError(f"lists {lines[0]}: two images, or an image and the mask of another?", cure, lists)
-
-
-def _refuse_unknown(root: Path, lists: Path, images: Path, unknown: list[str], name_of: Named) -> None:
-    """InputError for lines that are neither an image nor image and mask; of names and numbers it says what to write."""
-    if unknown:
-        cuts = (cut for line in unknown for cut in columns(line))
-        numbers = any(name_of(front) and NUMBERS.fullmatch(rest) for front, rest in cuts)
-        plain = "write one name a line, or move it away if it is no list"
-        cure = plain if numbers else "add the files or remove the line"
-        where = f"which is no image of {images} and no image and mask below {root}"
-        raise InputError(f"lists {unknown[0]} ({len(unknown)} in all), {where}", cure, lists)
-
-
-def _listed_pairs(
-    lists: Path,
-    lines: list[str],
-    names: list[str | None],
-    pairs: list[tuple[Path, Path | None] | None],
-    masks_of: dict[str, Path],
-) -> list[tuple[Path, Path | None]]:
-    """Image and mask of every line; InputError for a line of one name though others are of two."""
-    masks = {*masks_of.values()}
-    turned = [line for line, pair in zip(lines, pairs, strict=True) if pair and pair[0] in masks]
-    if turned:
-        raise InputError(f"lists {turned[0]}, whose first file is a mask", "write the image first", lists)
-    if None in pairs:
-        one, two = lines[pairs.index(None)], lines[names.index(None)]
-        what = f"lists {one}, an image, and {two}, image and mask"
-        raise InputError(what, "write all lines in one form", lists)
-    return [pair for pair in pairs if pair]
-
-
-def _last_names(images_of: dict[str, Path]) -> dict[str, str]:
-    """Images by what their files are called, with ending and without, where no other is called so."""
-    called = [(last, name) for name, path in images_of.items() for last in {name.rsplit("/", 1)[-1], _nfc(path.name)}]
-    counts = Counter(last for last, _ in called)
-    return {last: name for last, name in called if counts[last] == 1}
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _listed_name(
-    root: Path, line: str, beside: Path, images: Path, images_of: dict[str, Path], lasts: dict[str, str]
-) -> str | None:
-    """The image that a line of one name or path means; None if it is none."""
-    for text in dict.fromkeys((line, line.strip("\"'"))):
-        plain = _nfc(PureWindowsPath(text).as_posix())
-        for name in (plain, without_suffix(plain)):
-            if name in images_of:
-                return name
-    path = rebased(root, line, beside)
-    if path is None:
-        return lasts.get(plain)
-    if images not in path.parents:
-        return None
-    name = _nfc(path.relative_to(images).with_suffix("").as_posix())
-    return name if images_of.get(name) == path else None  # another file may have the same stem
-
-
-def _two_paths(root: Path, line: str, beside: Path, kinds: Kinds) -> tuple[Path, Path | None] | None:
-    """Image and mask of a line: paths, or names in the folders of images and masks."""
-    for texts in columns(line):
-        image, mask = (
-            rebased(root, text, beside) or _named(without_suffix(text.strip("\"'")), kind)
-            for text, kind in zip(texts, kinds, strict=True)
-        )
-        if image is not None and mask is not None:
-            return image, mask
-    return None
-
-
-def _named(name: str, files: dict[str, Path]) -> Path | None:
-    return files.get(_nfc(PureWindowsPath(name).as_posix()))
-
-
-def unique_names(root: Path, images: list[Path]) -> list[str]:
-    """The stems; where two are alike the paths below ``root``, and where these are too, with their endings."""
-    paths = [image.relative_to(root) for image in images]
-    stems = [path.stem for path in paths]
-    plain = [path.with_suffix("").as_posix() for path in paths]
-    return next((n for n in (stems, plain) if len({*n}) == len(n)), [path.as_posix() for path in paths])
 
 
 def _kind_folder(place: Path, names: Sequence[str]) -> Path | None:
@@ -430,11 +253,6 @@ def _existing_masks(root: Path, masks: Path) -> Path:
     return masks
 
 
-def _stem_hash(name: str) -> float:
-    """Uniform in [0, 1), the same on every machine."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
 def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: float) -> Pairing:
     if split not in ("train", "val"):
         raise MissingSplitError(f"has no folder {split!r}", "without split folders there are train and val", images)
@@ -447,9 +265,9 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
         if every.lonely_images:  # found out by the caller, who says more
             return every
         raise InputError("is the only image", "a training and a validation image are needed", every.pairs[0][0])
-    hash_of = _hash_of(every.names)
-    last = max(hash_of(every.names[place]) for place in hash_split(every.names, val_share)["val"])
-    return every.only(lambda name: (hash_of(name) <= last) == (split == "val"))
+    hashed = picture_hash(every.names)
+    last = max(hashed(every.names[place]) for place in hash_split(every.names, val_share)["val"])
+    return every.only(lambda name: (hashed(name) <= last) == (split == "val"))
 
 
 def _refuse_own_folders(images: Path, masks: Path) -> None:
@@ -459,20 +277,3 @@ def _refuse_own_folders(images: Path, masks: Path) -> None:
         shown = ", ".join(sorted(places[0])[:3])
         what = f"has the folders {shown}{' ...' if len(places[0]) > 3 else ''}, none of which is train or val"
         raise InputError(what, "rename them, or write train.txt and val.txt with a name or path a line", images)
-
-
-def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
-    """Places of the names in ``train`` and ``val``; where there are few, each still gets one. Copies of a picture
-    (:func:`source_of`) stay together."""
-    hashes = [*map(_hash_of(names), names)]
-    pictures = sorted({*hashes})
-    below = sum(one < val_share for one in pictures)
-    chosen = {*pictures[: min(max(below, 1), len(pictures) - 1)]}
-    in_val = [one in chosen for one in hashes]
-    return {split: [place for place, one in enumerate(in_val) if one == (split == "val")] for split in ("train", "val")}
-
-
-def _hash_of(names: Sequence[str]) -> Callable[[str], float]:
-    """Of the picture that a name is a copy of; where all are of one, of the name."""
-    several = len({*map(source_of, names)}) > 1
-    return lambda name: _stem_hash(source_of(name) if several else name)

@@ -20,12 +20,12 @@ import torch
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable, read_class_file
-from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES, hash_split
+from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import read_header
-from segloss.datasets.lists import splits_of
 from segloss.datasets.missing import MissingSplitError, NoDataError
 from segloss.datasets.opening import Header
 from segloss.datasets.pairing import Pairing
+from segloss.datasets.splits import SPLIT_NAMES, hash_split, splits_of
 from segloss.errors import InputError, unknown_name
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}

@@ -10,7 +10,6 @@
 import csv
 import hashlib
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
@@ -21,9 +20,9 @@ import numpy as np
 
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
-from segloss.datasets.finding import without_suffix
+from segloss.datasets.finding import composed, without_suffix
 from segloss.datasets.folder import IMAGE_NAMES
-from segloss.datasets.listing import read_list
+from segloss.datasets.list_lines import read_list
 from segloss.errors import InputError, unknown_name
 
 FILE = "labelled_classes.csv"
@@ -51,7 +50,7 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
         cells = cells[1:]
     rows: dict[str, tuple[int, ...]] = {}
     for pattern, *names in (row for row in cells if row):
-        pattern = unicodedata.normalize("NFC", pattern)  # as names are: a Mac writes umlauts as two characters
+        pattern = composed(pattern)
         unknown = next((name for name in names if name not in class_names), None)
         if unknown is not None:
             raise unknown_name("class", unknown, class_names, path)
@@ -90,7 +89,7 @@ def called(dataset: SegmentationDataset, root: Path | None) -> list[tuple[str, .
         return [(name,) for name in dataset.names]
     images = [Path(str(image)) for image, _ in dataset.pairs]  # of a table's cell the words
     paths = (image.relative_to(root) if image.is_relative_to(root) else image for image in images)
-    texts = [unicodedata.normalize("NFC", path.with_suffix("").as_posix()) for path in paths]
+    texts = [composed(path.with_suffix("").as_posix()) for path in paths]
     return [*zip(dataset.names, texts, strict=True)]
 
 

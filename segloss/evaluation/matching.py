@@ -11,10 +11,10 @@ from typing import NamedTuple
 from segloss.datasets import TABLES
 from segloss.datasets.classes import ClassTable, read_class_file
 from segloss.datasets.finding import ARRAYS, image_files, list_images
-from segloss.datasets.folder import CLASS_FILES, SPLIT_NAMES
-from segloss.datasets.lists import splits_of
+from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.naming import Words, files_named, learn_naming
+from segloss.datasets.splits import SPLIT_NAMES, splits_of
 from segloss.datasets.tables import CITYSCAPES, LABEL_ENDINGS, LabelKind
 from segloss.errors import InputError, unknown_name
 from segloss.evaluation.posterior_maps import files_of, number_classes

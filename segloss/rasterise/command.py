@@ -15,7 +15,7 @@ from segloss.config import RasteriseConfig
 from segloss.datasets.annotations import KINDS, annotation_files
 from segloss.datasets.classes import ClassTable, read_class_file
 from segloss.datasets.finding import image_files
-from segloss.datasets.folder import unique_names
+from segloss.datasets.list_pairs import unique_names
 from segloss.errors import InputError
 from segloss.files import write_bytes, write_text
 from segloss.flags import parse_config

@@ -1,14 +1,13 @@
 """What every form of annotations is read into: pictures with items, each a class name and its region."""
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import IMAGE_SUFFIXES, image_files
+from segloss.datasets.finding import IMAGE_SUFFIXES, composed, image_files
 from segloss.datasets.folder import IMAGE_NAMES
-from segloss.datasets.lists import splits_of
+from segloss.datasets.splits import splits_of
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, whole
 
@@ -136,7 +135,7 @@ class Images:
         self.root = root
         self.by_name: dict[str, list[Path]] = defaultdict(list)
         for path in image_files(root):
-            self.by_name[_plain(path.name)].append(path)
+            self.by_name[composed(path.name)].append(path)
 
     @property
     def all(self) -> list[Path]:
@@ -144,14 +143,14 @@ class Images:
 
     def find(self, text: str, beside: Path, split: str) -> Path:
         """ValueError where there is none, or several."""
-        parts = PureWindowsPath(_plain(text)).parts
+        parts = PureWindowsPath(composed(text)).parts
         there = self.by_name.get(parts[-1] if parts else "", [])
         if not there:
             hint = "" if text.lower().endswith(IMAGE_SUFFIXES) else f", or none of {', '.join(IMAGE_SUFFIXES)}"
             raise ValueError(f"its image {text} is not below {self.root}{hint}")
 
         def agreement(path: Path) -> tuple[int, bool, bool]:
-            own = [_plain(part) for part in path.relative_to(self.root).parts]
+            own = [composed(part) for part in path.relative_to(self.root).parts]
             same = [one == other for one, other in zip(own[::-1], parts[::-1], strict=False)]
             tail = same.index(False) if False in same else len(same)
             return tail, path.parent == beside, bool(split) and folder_split(path, self.root) == split
@@ -164,10 +163,6 @@ class Images:
         if split and own_split and own_split != split:
             raise ValueError(f"its image {text} is not below {self.root}: {found[0]} is of {own_split}")
         return found[0]
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
 
 
 def named_split(text: str) -> str:

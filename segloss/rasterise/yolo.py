@@ -10,8 +10,9 @@ import yaml
 from segloss.datasets.annotations import plain_number
 from segloss.datasets.classes import read_yaml
 from segloss.datasets.finding import image_files
-from segloss.datasets.folder import IMAGE_NAMES, SPLIT_NAMES
-from segloss.datasets.listing import read_list
+from segloss.datasets.folder import IMAGE_NAMES
+from segloss.datasets.list_lines import read_list
+from segloss.datasets.splits import SPLIT_NAMES
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, Runs, around, polygons, ring_of, whole
 from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split

@@ -18,10 +18,10 @@ from PIL import Image
 from segloss.datasets import MissingSplitError, base, build_dataset
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.folder import hash_split
 from segloss.datasets.images import image_size, is_deep, read_header, read_image
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.datasets.pairing import Pairing
+from segloss.datasets.splits import hash_split
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.tables import CAMVID_11
 from segloss.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 from data_trees import cityscapes_tree, random_image, random_mask, write_png
 
 from segloss.datasets import MissingSplitError, build_dataset
-from segloss.datasets.lists import splits_of
+from segloss.datasets.splits import splits_of
 from segloss.doctor.skipped import skipped_files
 from segloss.errors import InputError
 

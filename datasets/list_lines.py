@@ -1,5 +1,7 @@
 """Lines of list files, and the files that they mean."""
 
+import csv
+import io
 import os
 import re
 import unicodedata
@@ -7,8 +9,12 @@ from collections import Counter
 from collections.abc import Container, Hashable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import without_suffix
+from segloss.datasets.finding import composed, without_suffix
 from segloss.errors import InputError
+
+HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
+OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels
+NO_HEADER = ("", "Unnamed: 0")  # what pandas writes above the numbers of rows
 
 
 def read_list(path: Path, names: Container[str] = ()) -> list[str]:
@@ -30,7 +36,7 @@ def is_comment(line: str, names: Container[str]) -> bool:
     if not line.startswith("#"):
         return False
     texts = [line, *(image for image, mask in columns(line) if mask.startswith("#"))]
-    plain = [unicodedata.normalize("NFC", PureWindowsPath(text).as_posix()) for text in texts]
+    plain = [composed(PureWindowsPath(text).as_posix()) for text in texts]
     return not any(name in names or without_suffix(name) in names for name in plain)
 
 
@@ -43,13 +49,42 @@ def columns(line: str) -> Iterator[tuple[str, str]]:
         yield line[: found.start()], line[found.end() :]
 
 
+def list_lines(path: Path, names: Container[str] = ()) -> list[str]:
+    """As ``read_list``; the cells of a CSV file are parted by tabs, without their quotes."""
+    lines = read_list(path, names)
+    if path.suffix.lower() != ".csv":
+        return lines
+    delimiter = max(",;\t|", key=lines[0].count)
+    rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True)
+    return ["\t".join(cell.strip() for cell in row).strip() for row in _without_index([*rows], names)]
+
+
+def _without_index(rows: list[list[str]], names: Container[str]) -> list[list[str]]:
+    """Rows without pandas' column of their numbers, which are the names of no images."""
+    if any(len(row) < 2 for row in rows):
+        return rows
+    headed, numbers = rows[0][0].strip() in NO_HEADER, [row[0].strip() for row in rows]
+    counts = all(map(str.isdigit, numbers[1:])) if headed else numbers == [*map(str, range(len(rows)))]
+    is_index = counts and not any(number in names for number in numbers)
+    return [row[1:] for row in rows] if is_index else rows
+
+
+def is_header(line: str) -> bool:
+    """Whether the cells of a line are made of words that stand above columns, and of nothing else.
+
+    >>> is_header("image_path,mask"), is_header("img_1 mask_1"), is_header("video")
+    (True, False, False)
+    """
+    return all(OF_HEADERS.fullmatch(cell.lower()) for cell in BETWEEN.split(line))
+
+
 def rebased(root: Path, text: str, beside: Path | None = None) -> Path | None:
     """A file of a list below ``root``, whatever prefix its writer had; None for one that lies outside.
 
     ``..`` is followed from ``root`` and from the list's folder ``beside``; behind it a bare name is no file of ours.
     """
     plain = text.strip().strip("\"'")
-    forms = dict.fromkeys((plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))))  # a Mac's is NFD
+    forms = dict.fromkeys((plain, composed(plain), unicodedata.normalize("NFD", plain)))  # a Mac's is NFD
     return next((path for form in forms if (path := _rebased(root, PureWindowsPath(form), beside)) is not None), None)
 
 

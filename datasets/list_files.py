@@ -1,15 +1,14 @@
 """List files by whatever name: what says which images are of which split is read or refused, never passed over."""
 
-import csv
-import io
 import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 from segloss.datasets.finding import image_files, without_suffix
-from segloss.datasets.listing import BETWEEN, is_comment, read_list
+from segloss.datasets.list_lines import BETWEEN, is_comment, read_list
 from segloss.datasets.missing import MissingSplitError
+from segloss.datasets.splits import WORDS, splits_of
 from segloss.errors import InputError
 
 SUFFIXES = (".txt", ".lst", ".list", ".csv", ".tsv")
@@ -21,16 +20,7 @@ NAMED_LIST = re.compile(
 OF_LISTS = re.compile(r"(?i)(image)?(sets?|splits?|lists?|folds?|partitions?|cv)")  # a folder
 OF_FOLDS = re.compile(r"(?i)(fold|split|set|part|subset|cv)?[ _-]?\d+")  # a file
 UNREAD = (".json", ".jsonl", ".yaml", ".yml", ".xml")  # that may hold lists, which are not read
-WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-WORDS |= {"test": "test", "testing": "test", "trn": "train", "tst": "test", "eval": "val", "holdout": "test"}
-GLUED = re.compile(  # behind a known word: oval, interval, strain and latest speak of no split
-    r"(voc|sbd|coco|ade|camvid|cityscapes|kitti|bdd|vistas|nyu|isic|loveda|potsdam|pascal|data|images?|imgs?|masks?"
-    r"|labels?|annotations?|lists?|files?|names?|ids?|sets?|splits?|folds?|mini|sub|my|new)(train|val|test)"
-)
 OF_SPLITS = re.compile(r"is_?(train|val|valid|test)(ing|ation)?|(split|subset|partition|fold|phase)s?(_?(id|idx|no))?")
-HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
-OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels
-NO_HEADER = ("", "Unnamed: 0")  # what pandas writes above the numbers of rows
 RUN_FILES = ("config.yaml", "used.yaml")  # of every run folder
 MOST_LINES, MOST_BYTES, MOST_FILES = 200, 2**26, 64  # that are looked at to find out whether a file is a list
 
@@ -107,35 +97,6 @@ def _names_of(images: Path) -> tuple[set[str], set[str]]:
     return names, names | {name.rsplit("/", 1)[-1] for name in names}
 
 
-def list_lines(path: Path, names: Container[str] = ()) -> list[str]:
-    """As ``read_list``; the cells of a CSV file are parted by tabs, without their quotes."""
-    lines = read_list(path, names)
-    if path.suffix.lower() != ".csv":
-        return lines
-    delimiter = max(",;\t|", key=lines[0].count)
-    rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True)
-    return ["\t".join(cell.strip() for cell in row).strip() for row in _without_index([*rows], names)]
-
-
-def _without_index(rows: list[list[str]], names: Container[str]) -> list[list[str]]:
-    """Rows without pandas' column of their numbers, which are the names of no images."""
-    if any(len(row) < 2 for row in rows):
-        return rows
-    headed, numbers = rows[0][0].strip() in NO_HEADER, [row[0].strip() for row in rows]
-    counts = all(map(str.isdigit, numbers[1:])) if headed else numbers == [*map(str, range(len(rows)))]
-    is_index = counts and not any(number in names for number in numbers)
-    return [row[1:] for row in rows] if is_index else rows
-
-
-def is_header(line: str) -> bool:
-    """Whether the cells of a line are made of words that stand above columns, and of nothing else.
-
-    >>> is_header("image_path,mask"), is_header("img_1 mask_1"), is_header("video")
-    (True, False, False)
-    """
-    return all(OF_HEADERS.fullmatch(cell.lower()) for cell in BETWEEN.split(line))
-
-
 def _files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
     """What may be lists in the data folder and three levels below; of images and masks only what lies at their top."""
     for parent, folders, files in os.walk(root):
@@ -160,22 +121,6 @@ def _may_list(name: str) -> bool:
     if name.endswith(TABLES):
         return NAMED_LIST.fullmatch(stem) is not None
     return name.endswith((*SUFFIXES, *UNREAD)) or (not dot and bool(splits_of(name)))
-
-
-def splits_of(stem: str) -> list[str]:
-    """The splits that a file's name speaks of.
-
-    >>> splits_of("voc2012_trainval"), splits_of("camvidtest"), splits_of("removal")
-    (['train', 'val'], ['test'], [])
-    """
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem).lower())
-    found: list[str] = []
-    for word in words:
-        if word in WORDS:
-            found.append(WORDS[word])
-        elif re.match(r"(train|val|test)(?!ed|er|ue|ve|ley|[ei]s|s?$)", word) or GLUED.fullmatch(word):
-            found += [part for part in ("train", "val", "test") if part in word]
-    return [*dict.fromkeys(found)]
 
 
 def _head(path: Path) -> list[str]:
