@@ -37,7 +37,11 @@ FREE = PLACE | {"workers", "resume", "check", "cache", "precision", "accelerator
 
 
 class Stopped(Exception):
-    """The time is over, or the run cannot be made now; the message says which."""
+    """The run cannot be made now; the message says why."""
+
+
+class Later(Stopped):
+    """The time is over, or another process makes it: nothing is wrong."""
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def held(path: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Stopped("in work by another process") from None
+            raise Later("in work by another process") from None
         yield file.fileno()
 
 
@@ -70,7 +74,7 @@ class Runner:
         if not folder.is_dir() and self.row_file(job).is_file():
             raise Stopped("its run folder is gone, and its row lacks scores")
         if not self.trained(job) and not began.is_file() and time.time() - newest(folder) < QUIET:
-            raise Stopped("somebody else seems to train it")
+            raise Later("somebody else seems to train it")
         with held(self.runs / f"{job.name}.lock") as descriptor:
             new = not self.trained(job)
             if new:
@@ -167,7 +171,7 @@ class Runner:
                         child.wait(60)
                     except subprocess.TimeoutExpired:
                         child.kill()
-                    raise Stopped("out of time; the next call goes on with it")
+                    raise Later("out of time; the next call goes on with it")
                 time.sleep(0.2)
         if child.returncode:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]

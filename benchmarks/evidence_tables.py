@@ -30,7 +30,15 @@ MEANS = ("mean_accuracy", "pixel_accuracy", "tail")
 
 def read_rows(folder: Path) -> list[dict]:
     """All rows of a folder, in the order of their names."""
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    return [read_row(file) for file in sorted(folder.glob("*.json"))]
+
+
+def read_row(file: Path) -> dict:
+    try:
+        row: dict = json.loads(file.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{file}: is no row: {error}; make it anew, or take it back from git") from error
+    return row
 
 
 # ---- Intervals ----------------------------------------------------------------------------------------------------

@@ -237,6 +237,9 @@ def main() -> None:
     args = parser.parse_args()
     if not (args.runs or args.digits or args.histories):
         parser.error("give --runs, --digits, --histories or several of them")
+    for path in (*args.runs, *args.histories):
+        if not (path / "history.csv").is_file():
+            parser.error(f"{path}: is no run, its history.csv is missing")
     torch.set_num_threads(1)
     if args.digits:
         draw_when(args.seeds, args.output / "why-when.png")

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from segloss.config import DataOptions, PlanConfig, TrainConfig
 from segloss.datasets.bands import choose_bands
 from segloss.doctor.examination import check_histograms
@@ -74,6 +76,18 @@ def planned(config: TrainConfig, names: set[str]) -> dict[str, Any]:
     return agreed("PLAN", make)
 
 
+def _write(text: str, target: Path) -> None:
+    """Write a plan; InputError where a file lies that says something else, as one that was edited."""
+    if target.is_file():
+        try:
+            there = yaml.safe_load(target.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError):
+            there = None
+        if there != yaml.safe_load(text):
+            raise InputError("is there already, and says other things", "choose another --output, or remove it", target)
+    write_text(target, text)
+
+
 def main(argv: list[str] | None = None) -> None:
     """``python -m segloss.plan``: look at data and machine, print the plan and write it."""
     from segloss.report.terminal import console
@@ -94,5 +108,5 @@ def main(argv: list[str] | None = None) -> None:
     data = {"dataset": config.dataset, **data}
     if config.data_path and Path(config.data_path).exists():
         data["data_path"] = str(Path(config.data_path).absolute())
-    write_text(Path(config.output), plan.to_yaml(data))
+    _write(plan.to_yaml(data), Path(config.output))
     console.print(f"plan: {config.output}; train with: train_seg.py --config {config.output}", soft_wrap=True)

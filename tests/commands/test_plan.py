@@ -323,6 +323,19 @@ def test_the_plan_is_for_the_machine_that_is_named(tmp_path):
     assert encoders == ["resnet34", "tu-tf_efficientnet_lite0"]
 
 
+def test_a_file_that_says_other_things_is_not_replaced(tmp_path):
+    words = ["--dataset", "folder", "--data-path", str(street(tmp_path / "data")), "--accelerator", "cpu"]
+    main(words)
+    main(words)  # the same again
+    plan = Path("plan.yaml")
+    plan.write_text(plan.read_text().replace("batch_size: 8", "batch_size: 7"))
+    for target in (plan, tmp_path / "data/classes.yaml"):
+        held = target.read_bytes()
+        with pytest.raises(InputError, match="is there already, and says other things; choose another --output"):
+            main([*words, "--output", str(target)])
+        assert target.read_bytes() == held
+
+
 def test_made_up_data_can_be_planned_for():
     main(["--dataset", "synthetic", "--output", "plan.yaml"])
     assert parse_config(TrainConfig, "train_seg.py", ["--config", "plan.yaml"]).dataset == "synthetic"

@@ -255,9 +255,44 @@ def test_time_that_is_over_stops_what_runs_and_begins_nothing(runner, job, capsy
         monkeypatch.setattr(module, "time", clock)
     runner.deadline = 35
     (runner.runs.parent / "fake.py").write_text("import time; time.sleep(3600)")
-    assert evidence.run_all(runner, [job, job], 1) == 2
+    assert evidence.run_all(runner, [job, job], 1) == (2, 0)
     assert next(ticks) < 100  # the first was begun and stopped at the deadline, the second not begun
     assert capsys.readouterr().out.count("out of time") == 1
+
+
+def test_jobs_that_fail_are_counted_and_those_that_another_process_makes_are_not(runner, job, capsys):
+    (runner.runs.parent / "fake.py").write_text("raise SystemExit('no memory')")
+    assert evidence.run_all(runner, [job], 1) == (1, 1)
+    with evidence_runs.held(runner.runs / f"{job.name}.lock"):
+        assert evidence.run_all(runner, [job], 1) == (1, 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[2][:6] for line in lines] == [" left,"] * 2 and "no memory" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run --runs . --parallel 0", "--parallel 0: expected 1 or more"),
+        ("run --runs . --data camvid", "--data camvid=: expected one of"),
+        ("tables --rows nowhere", "nowhere: holds no row"),
+        ("run", "--runs is missing"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        evidence.parse(words.split())
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_list_needs_no_data_and_a_broken_row_is_named(tmp_path, capsys, monkeypatch):
+    for name in evidence.DATA:
+        monkeypatch.delenv(evidence_runs.variable(name), raising=False)
+    evidence.main(["list", "--runs", str(tmp_path), "--rows", str(tmp_path), "--only", "ccp-ce-s0"])
+    assert capsys.readouterr().out == f"1 {'ccp-ce-s0':44} -\n"
+    (tmp_path / "ccp-ce-s0.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"ccp-ce-s0\.json: is no row"):
+        evidence_tables.read_rows(tmp_path)
 
 
 # ---- Tables -------------------------------------------------------------------------------------------------------
@@ -448,6 +483,31 @@ def test_the_questions_of_the_results_page_are_those_of_the_rows():
     differences = re.findall(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]", table)
     page = (docs / "evidence/README.md").read_text(encoding="utf-8")
     assert len(differences) > 40 and not [each for each in differences if f" {each}" not in page]
+
+
+NAMED = {"the default": evidence.DEFAULT, "`weighted_ce`": "weighted_ce", "`ce`": "ce"}
+NAMED |= {"`outlying_mse`, power 0.75": "power075", "`outlying_mse`, rank (the paper's)": "rank"}
+
+
+def test_the_table_of_which_loss_when_is_made_of_the_rows():
+    page = (BENCHMARKS.parent / "docs/losses.md").read_text(encoding="utf-8")
+    head, _, *lines = page.partition("\n| data |")[2].partition("\n\n")[0].splitlines()
+    rows = evidence_tables.read_rows(BENCHMARKS.parent / "docs/evidence")
+    arms = [NAMED[cell.strip()] for cell in head.split("|")[:-1]]
+    assert len(lines) == len(evidence.DATA) and len(arms) == len(NAMED)
+    for line in lines:
+        dataset = line.split("|")[1].split(",")[0].strip().lower()
+        for arm, cell in zip(arms, line.split("|")[2:-1], strict=True):
+            of = {"dataset": dataset, "arm": arm, "protocol": "short"}
+            found = [(row["scores"]["test"], row["auto"]) for row in rows if of.items() <= row.items()]
+            means = [np.mean([scores[kind or auto]["miou"] for scores, auto in found]) for kind in ("", "plain")]
+            said = re.fullmatch(r"\**([\d.]+)\** \(([\d.]+)\)((?:\\?\*)*)", cell.strip())
+            assert said, cell
+            assert [*map(float, said.groups()[:2])] == pytest.approx([100 * mean for mean in means], abs=0.0501), (
+                dataset,
+                arm,
+            )
+            assert said[3].count("*") == len(found) - 1, cell
 
 
 def test_the_evidence_page_is_made_of_the_rows_beside_it(tmp_path):
