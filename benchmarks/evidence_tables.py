@@ -288,8 +288,31 @@ def comparison_table(found: Sequence[dict]) -> list[str]:
     return ["### Questions", "", *table(header, lines), *said] if lines else []
 
 
-def draw(rows: Rows, protocol: str, path: Path) -> bool:
-    """A panel for each data set: mIoU of each arm on test, a mark for each decision, with its interval."""
+# Decisions in the pictures: what they are called there, and their marks.
+DRAWN = {
+    "plain": ("plain argmax", "o"),
+    "tau0": ("argmax of the posterior", "s"),
+    "prior": ("exponent of the prior, by val's labels", "D"),
+    "iou": ("IoU rule", "^"),
+    "labels": ("IoU rule by labels", "v"),
+    DECIDED: ("as train_seg.py decides", "*"),
+}
+CALLED = {  # arms in the pictures; others by their own names
+    "power075": "power 0.75",
+    "power05": "power 0.5",
+    "power075-k3": "power 0.75, k 3",
+    "power025-jaccard": "power 0.25 + Jaccard",
+    "ce_jaccard": "0.25*ce+0.75*jaccard",
+    "smp_recipe": "smp's example",
+    "plan": "the default, planned",
+    "full_size": "the default, full size",
+    "half_size": "the default, half size",
+}
+
+
+def draw(rows: Rows, protocol: str, path: Path, default: str | None = None) -> bool:
+    """A panel for each data set: mIoU of each arm on test, a mark for each decision, with its interval; a hollow mark
+    has none."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -300,21 +323,25 @@ def draw(rows: Rows, protocol: str, path: Path) -> bool:
     sets = {d: arms for d, arms in sets.items() if arms}
     if not sets:
         return False
-    height = 0.55 * max(len(arms) for arms in sets.values()) + 1.6
+    height = 0.65 * max(len(arms) for arms in sets.values()) + 1.6
     figure, axes = plt.subplots(
         1, len(sets), figsize=(1.5 + 3.6 * len(sets), height), squeeze=False, layout="constrained"
     )
     for ax, (dataset, arms) in zip(axes[0], sets.items(), strict=True):
         arms = sorted(arms, key=lambda arm: interval(rows.counts(dataset, protocol, arm, "test", "plain"))["estimate"])
-        for place, (decision, mark) in enumerate(zip(SHOWN, "osD^v", strict=True)):
+        for place, (decision, (name, mark)) in enumerate(DRAWN.items()):
+            color = "black" if decision == DECIDED else f"C{place}"
             points = [(y, rows.counts(dataset, protocol, arm, "test", decision)) for y, arm in enumerate(arms)]
-            found = [(y + 0.32 - 0.16 * place, interval(counts)) for y, counts in points if len(counts)]
+            found = [(y + 0.35 - 0.14 * place, interval(counts)) for y, counts in points if len(counts)]
             for y, row in found:
-                if row["low"] is not None:
-                    ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=f"C{place}", linewidth=1.5, alpha=0.6)
-            xs, ys = [100 * row["estimate"] for _, row in found], [y for y, _ in found]
-            ax.plot(xs, ys, mark, color=f"C{place}", markersize=5, label=decision if found else None)
-        ax.set_yticks(range(len(arms)), arms)
+                known = row["low"] is not None
+                if known:
+                    ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.5, alpha=0.6)
+                face = {} if known else {"markerfacecolor": "white"}
+                ax.plot(100 * row["estimate"], y, mark, color=color, markersize=7 if mark == "*" else 5, **face)
+            if found:
+                ax.plot([], [], mark, color=color, label=name)
+        ax.set_yticks(range(len(arms)), ["the default" if arm == default else CALLED.get(arm, arm) for arm in arms])
         ax.set_xlabel("mIoU on test (%)")
         most = max(len(rows.of(dataset, protocol, arm, "test", "plain")) for arm in arms)
         ax.set_title(f"{dataset}: " + ("1 seed" if most == 1 else f"up to {most} seeds"))
@@ -323,7 +350,9 @@ def draw(rows: Rows, protocol: str, path: Path) -> bool:
             ax.axhline(y - 0.5, color="0.85", linewidth=0.8)
         ax.grid(axis="x", alpha=0.3)
     handles = {name: line for ax in axes[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(SHOWN))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=len(DRAWN), title="hollow: no interval"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return True
@@ -397,7 +426,7 @@ def write_tables(
     page = [HEAD, *fields, *ways, *asked, CAUTIONS, chosen, ""]
     for protocol in rows.distinct("protocol"):
         page += [f"## Protocol `{protocol}`", "", *([said[protocol], ""] if said and protocol in said else [])]
-        if draw(rows, protocol, folder / f"{protocol}.png"):
+        if draw(rows, protocol, folder / f"{protocol}.png", default):
             page += [f"![mIoU of every arm under every decision]({protocol}.png)", ""]
         page += comparison_table(comparisons(rows, protocol, ours, rivals, default))
         for dataset in rows.distinct("dataset", whole=True, protocol=protocol):
