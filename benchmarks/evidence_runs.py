@@ -136,8 +136,7 @@ class Runner:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         if (folder / "used.yaml").is_file():  # older runs keep what they used among what was asked
             config |= yaml.safe_load((folder / "used.yaml").read_text())
-        with (folder / "history.csv").open() as file:
-            seconds = [float(line["seconds"]) for line in csv.DictReader(file)]
+        seconds, history = history_of(folder)
         here = dict(machine()) if not adopted or self.adopted_commit else dict.fromkeys(machine())  # unknown
         began = self.runs / f"{job.name}.began"
         if adopted:
@@ -149,7 +148,7 @@ class Runner:
         command = f"{shlex.join(['python', 'train_seg.py', *job.settings])} {where}"
         about = {"name": job.name, "dataset": job.dataset, "protocol": job.protocol, "arm": job.arm, "seed": job.seed}
         about |= {"command": command, "adopted": adopted, **here, "precision": config["precision"]}
-        return about | {"seconds": round(sum(seconds)), "epochs": len(seconds), "scores": {}}
+        return about | {"seconds": round(sum(seconds)), "epochs": len(seconds), "history": history, "scores": {}}
 
     def score(self, job: "Job", row: dict, descriptor: int) -> None:
         """Score the run under every decision, and write its row."""
@@ -176,6 +175,16 @@ class Runner:
         if child.returncode:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise Stopped(f"{Path(command[1]).name} failed, see {log}: {''.join(last)}")
+
+
+def history_of(folder: Path) -> tuple[list[float], dict[str, list[float]]]:
+    """Seconds of each epoch of a run, and IoU on val by the plain argmax after it, of classes from frequent to rare."""
+    with (folder / "history.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    counts = json.loads((folder / "pixel_counts.json").read_text())
+    by_pixels = sorted(zip(counts["pixels"], counts["class_names"], strict=True), reverse=True)
+    iou = {name: [float(line[f"val_iou/{name}"]) for line in lines] for _, name in by_pixels}
+    return [float(line["seconds"]) for line in lines], iou
 
 
 def newest(folder: Path) -> float:

@@ -36,7 +36,7 @@ def read_rows(folder: Path) -> list[dict]:
 def read_row(file: Path) -> dict:
     try:
         row: dict = json.loads(file.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{file}: is no row: {error}; make it anew, or take it back from git") from error
     return row
 
@@ -380,6 +380,7 @@ FIELDS = {
     "adopted": "somebody else had trained it, with these settings",
     "device, threads, torch, precision": "of the training: an Intel Xeon in bfloat16 or an AMD EPYC in float32",
     "seconds, epochs": "of the training, whatever else ran beside it",
+    "history": "of newer rows: IoU on val after each epoch, plain argmax, classes from frequent to rare",
     "scored": "the commit at which it was scored",
     "weights": "a hash of the weights that were scored",
     "auto, decisions": "which decision a run takes, and what each was fitted to",

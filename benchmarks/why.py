@@ -2,7 +2,7 @@
 
     python benchmarks/why.py --runs RUNS/camvid-ce-s0 RUNS/camvid-weighted_ce-s0 RUNS/camvid-power075-s0
     python benchmarks/why.py --digits   # what needs no run
-    python benchmarks/why.py --histories RUNS/camvid-long-*-s0   # reads history.csv alone
+    python benchmarks/why.py --histories docs/evidence/camvid-long-*.json   # rows that hold their history
 
 Writes docs/why-*.png and prints the numbers: the posterior read from scores against how often it is right, on images
 that were trained on and on others (why-posterior.png); recall by the width of what is to be found (why-width.png);
@@ -11,7 +11,6 @@ several exponents q (why-when.png); IoU of each class on val by epoch (why-epoch
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import cv2
@@ -21,12 +20,12 @@ import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from evidence_tables import read_row
 from long_tailed import CLASSES, split_of
 from torch import Tensor, nn
 
 from segloss.inference import infer_dataset
 from segloss.losses import Criterion, CrossEntropyLoss, OutlyingMSELoss
-from segloss.pixel_counts import PixelCounts
 from segloss.plan.fingerprint import CRUMB
 from segloss.runs import Run, load_run
 
@@ -203,25 +202,21 @@ def draw_when(seeds: int, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def draw_epochs(runs: list[Path], path: Path) -> None:
+def draw_epochs(histories: dict[str, dict[str, list[float]]], path: Path) -> None:
     """IoU of each class on val (plain argmax) by epoch, and the epoch at which a class has half of its best."""
-    figure, axes = plt.subplots(1, len(runs), figsize=(3.6 * len(runs), 3.8), sharey=True, squeeze=False)
-    for axis, run in zip(axes[0], runs, strict=True):
-        with (run / "history.csv").open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        counts = PixelCounts.load(run / "pixel_counts.json")
-        names = [counts.class_names[int(c)] for c in np.argsort(counts.pixels)[::-1]]
-        for rank, name in enumerate(names):
-            iou = np.array([float(row[f"val_iou/{name}"]) for row in rows])
-            color = plt.get_cmap("viridis")(rank / (len(names) - 1))
-            axis.plot(np.arange(1, len(rows) + 1), 100 * iou, color=color, label=name)
+    figure, axes = plt.subplots(1, len(histories), figsize=(4.2 * len(histories), 4.2), sharey=True, squeeze=False)
+    for axis, (run, history) in zip(axes[0], histories.items(), strict=True):
+        for rank, (name, values) in enumerate(history.items()):
+            iou = np.array(values)
+            style = {"color": plt.get_cmap("tab20")(rank % 20), "linestyle": "-" if rank < len(history) / 2 else "--"}
+            axis.plot(np.arange(1, len(iou) + 1), 100 * iou, label=name, **style)
             half = int(np.argmax(iou >= iou.max() / 2)) + 1
-            ends = ", ".join(f"{n} {100 * iou[n - 1]:.0f}" for n in (5, 15, 30, 60) if n <= len(rows))
-            print(f"{run.name} {name}: half of its best from epoch {half}; IoU on val at epoch {ends}")
-        axis.set_title(run.name, fontsize=9)
+            ends = ", ".join(f"{n} {100 * iou[n - 1]:.0f}" for n in (5, 15, 30, 60) if n <= len(iou))
+            print(f"{run} {name}: half of its best from epoch {half}; IoU on val at epoch {ends}")
+        axis.set_title(run, fontsize=9)
         axis.set_xlabel("epoch")
     axes[0, 0].set_ylabel("IoU on val, plain argmax (%)")
-    axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), title="frequent to rare", title_fontsize=7)
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), title="frequent to rare", title_fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
@@ -230,21 +225,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", nargs="+", type=Path, default=[])
     parser.add_argument("--digits", action="store_true")
-    parser.add_argument("--histories", nargs="+", type=Path, default=[], help="runs whose history.csv is drawn")
+    parser.add_argument("--histories", nargs="+", type=Path, default=[], help="rows whose history is drawn")
     parser.add_argument("--seeds", type=int, default=5, help="of the digits")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures")
-    parser.add_argument("--suffix", default="", help="of the names of --runs' pictures: -long makes why-width-long.png")
+    parser.add_argument("--suffix", default="", help="of the pictures of --runs and --histories: why-width-long.png")
     args = parser.parse_args()
     if not (args.runs or args.digits or args.histories):
         parser.error("give --runs, --digits, --histories or several of them")
-    for path in (*args.runs, *args.histories):
+    for path in args.runs:
         if not (path / "history.csv").is_file():
             parser.error(f"{path}: is no run, its history.csv is missing")
+    histories = {path.stem: read_row(path).get("history") for path in args.histories}
+    if lacks := [name for name, history in histories.items() if not history]:
+        parser.error(f"{lacks[0]}: an older row, without history")
     torch.set_num_threads(1)
     if args.digits:
         draw_when(args.seeds, args.output / "why-when.png")
     if args.histories:
-        draw_epochs(args.histories, args.output / "why-epochs.png")
+        draw_epochs(histories, args.output / f"why-epochs{args.suffix}.png")
     found, names = {}, ()
     for path in args.runs:
         run = load_run(path)

@@ -40,7 +40,8 @@ if what == "train" and "--output-dir" in words:
     (out / "config.yaml").write_text("loss: ce\\nseed: 0\\nencoder_weights: w\\nprecision: 32-true\\n")
     if Path(calls.parent / "die").exists():
         sys.exit(1)
-    (out / "history.csv").write_text("epoch,seconds\\n1,2.5\\n2,2.5\\n")
+    (out / "history.csv").write_text("epoch,val_iou/road,val_iou/pole,seconds\\n1,0.5,0,2.5\\n2,0.75,0.25,2.5\\n")
+    (out / "pixel_counts.json").write_text('{"class_names": ["pole", "road"], "pixels": [1, 9]}')
     (out / "test_metrics.json").write_text("{}")
 if what == "score":
     splits = ("val", "test") if "--test" in words else ("val",)
@@ -157,6 +158,7 @@ def test_a_row_has_what_was_run_where_and_every_score(runner, job):
     assert row["name"] == "crackforest-ce-s0" and not row["adopted"] and row["classes"] == ["road", "pole"]
     assert {"commit", "device", "threads", "torch", "precision", "protocol", "arm", "seed", "auto"} <= row.keys()
     assert (row["seconds"], row["epochs"]) == (5, 2)
+    assert [*row["history"].items()] == [("road", [0.5, 0.75]), ("pole", [0, 0.25])]  # frequent to rare
     assert "--loss ce --seed 0" in row["command"] and "$SEGLOSS_CRACKFOREST" in row["command"]
     assert str(runner.runs.parent) not in json.dumps(row)  # no path of this machine
     assert row["scores"]["test"]["plain"] == {"miou": 0.5, "blocks": [[[1, 2], [3, 4], [5, 6]]]}
@@ -209,6 +211,7 @@ def adoptable(runner, job, loss: str = "ce") -> Path:
     folder.mkdir()
     config = {"loss": loss, "seed": 0, "encoder_weights": "/elsewhere/w", "precision": "bf16-mixed"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "pixel_counts.json").write_text('{"class_names": [], "pixels": []}')
     with (folder / "history.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("epoch", "seconds"), (1, 7)])
     return folder
