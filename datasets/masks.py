@@ -13,11 +13,11 @@ from segloss.datasets.classes import WHOLE, ClassTable, map_dtype
 from segloss.datasets.finding import ARRAYS
 from segloss.datasets.images import npy_pixels, read_file
 from segloss.datasets.opening import opened, read_bytes, turn_of
-from segloss.datasets.tiffs import require_checksums, tiff_header, tiff_tags
+from segloss.datasets.tiffs import JPEGS, beyond_pillow, require_checksums, tiff_header, tiff_pixels, tiff_tags
 from segloss.datasets.whole import PNG_START, webp_chunks
 from segloss.errors import InputError
 
-READER = 1  # raise it when a mask or an image is read as something else than before: what was counted of it is void
+READER = 2  # raise it when a mask or an image is read as something else than before: what was counted of it is void
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
 
 
@@ -52,7 +52,7 @@ def _read_npy_ids(path: Path) -> np.ndarray:
 
 
 def _read_tiff_ids(path: Path) -> np.ndarray | None:
-    """Of a TIFF, by Pillow: of damaged data OpenCV hands out a half. None for other formats.
+    """Of a TIFF, by Pillow where it can: of damaged data OpenCV hands out a half. None for other formats.
 
     Raises:
         InputError: it is damaged, turned, inverted (WhiteIsZero) or of several pages, or holds no ids or colours.
@@ -62,16 +62,25 @@ def _read_tiff_ids(path: Path) -> np.ndarray | None:
         return None
     require_ids(tags, path)
     require_checksums(path, tags)
-    with opened(path) as picture:
-        known = picture.mode in ("1", "L", "P", "RGB", "RGBA") or picture.mode.startswith("I;16")
-        bands, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
-        if not known or bands != (1 if picture.mode not in ("RGB", "RGBA") else len(picture.mode)):
-            what = f"mask has pixels of kind {picture.mode}, {tags.get(277, 1)} bands"
-            raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
-        ids = np.array(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
-        if max(tags.get(339, (1,))) == 2 and (ids >> (bits - 1)).any():
-            raise InputError("mask holds negative numbers", "save class ids from 0 on", path)
-        return ids // (255 // (2**bits - 1)) if picture.mode == "L" and bits < 8 else ids  # which fill 0..255
+    bands, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
+    if beyond_pillow(tags):
+        pixels = tiff_pixels(path, tags)
+        kind, filled = f"{pixels.dtype}", False
+        known = kind in ("bool", "uint8", "int8", "uint16", "int16") and bands in (1, 3, 4)
+        pixels = pixels[..., 0] if bands == 1 else pixels
+    else:
+        with opened(path) as picture:
+            kind, pixels = picture.mode, np.array(picture)
+        known = kind in ("1", "L", "P", "RGB", "RGBA") or kind.startswith("I;16")
+        known = known and bands == (1 if kind not in ("RGB", "RGBA") else len(kind))
+        filled = kind == "L" and bits < 8  # 0..255
+    if not known:
+        what = f"mask has pixels of kind {kind}, {bands} bands"
+        raise InputError(what, "save class ids as 8- or 16-bit single-channel PNG", path)
+    ids = pixels.astype(np.uint16 if bits > 8 else np.uint8)
+    if max(tags.get(339, (1,))) == 2 and (ids >> (bits - 1)).any():
+        raise InputError("mask holds negative numbers", "save class ids from 0 on", path)
+    return ids // (255 // (2**bits - 1)) if filled else ids
 
 
 def require_ids(tags: "dict[int, Any]", path: Path) -> None:
@@ -80,7 +89,7 @@ def require_ids(tags: "dict[int, Any]", path: Path) -> None:
         raise InputError("is stored inverted (WhiteIsZero), so that 0 may be 1", "save it as PNG", path)
     if turn_of(tags.get(274)) != 1:
         raise InputError("is turned by its orientation tag", "save it upright, as PNG", path)
-    if tags.get(259) in (6, 7):
+    if tags.get(259) in JPEGS:
         raise jpeg_mask(path)
     if int(tags.get(277, 1)) > 1 and max(tags.get(258, (8,))) > 8:
         what = f"mask has {tags[277]} channels of {max(tags[258])} bits"

@@ -14,6 +14,7 @@ from segloss.errors import InputError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
+JPEGS = (6, 7, 33003, 33005, 34712, 34892, 34934, 50002, 52546)  # and JPEG 2000, XR, XL
 COMPLEX = {5, 6}  # of the tag of a TIFF's sample format
 MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
 
@@ -80,8 +81,11 @@ def tiff_rgb(path: Path, tags: dict[int, Any]) -> np.ndarray:
     if bands not in (1, 3, 4):
         raise not_rgb(path, bands)
     unnamed = bands > 1 and tags.get(262) in (0, 1)  # as GDAL writes bands that are no colours
-    if _is_deep_tiff(tags) or unnamed or tags.get(284, 1) != 1:  # planes one after the other
+    apart = tags.get(284, 1) != 1  # planes one after the other
+    if _is_deep_tiff(tags) or unnamed or apart or beyond_pillow(tags):
         pixels = tiff_pixels(path, tags)
+        if tags.get(262) == 3:
+            pixels = np.reshape(tags[320], (3, -1)).T.astype(np.uint16)[pixels[..., 0]]
         if pixels.shape[2] == 4:
             if pixels.dtype.kind != "u" or (pixels[..., 3] != np.iinfo(pixels.dtype).max).any():
                 raise not_rgb(path, bands)
@@ -105,13 +109,27 @@ def _is_deep_tiff(tags: dict[int, Any]) -> bool:
     return bool(max(tags.get(258, (1,))) > 8)
 
 
+def _chunks(tags: dict[int, Any]) -> list[tuple[int, int]]:
+    """First byte and length of each strip or tile; both are 0 where GDAL stored none (``SPARSE_OK``)."""
+    starts, lengths = (np.atleast_1d(tags.get(tag, tags.get(tiled, ()))) for tag, tiled in ((273, 324), (279, 325)))
+    return list(zip(starts.tolist(), lengths.tolist(), strict=False))
+
+
+def beyond_pillow(tags: dict[int, Any]) -> bool:
+    """Whether Pillow cannot decode it, as LERC, or takes the file's first bytes for chunks that are not there."""
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+    return tags.get(259, 1) not in COMPRESSION_INFO or (0, 0) in _chunks(tags)
+
+
 def require_checksums(path: Path, tags: dict[int, Any]) -> None:
     """InputError where a strip or tile of deflate has a wrong checksum, which Pillow does not look at."""
     if tags.get(259) not in DEFLATE:
         return
-    starts, lengths = (np.atleast_1d(tags.get(tag, tags.get(tiled, ()))) for tag, tiled in ((273, 324), (279, 325)))
     with open_file(path) as file:
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
+        for start, length in _chunks(tags):
+            if not start and not length:
+                continue
             file.seek(start)
             try:
                 zlib.decompress(file.read(length))

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -130,6 +131,32 @@ def test_masks_in_tiff_keep_their_ids(tmp_path, compression, dtype):
     read = read_mask(tmp_path / "a.tif")
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, ids)
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate", "lzw", "zstd", "lerc"])
+@pytest.mark.parametrize("kind", ["rgb", "palette", "ids", "ids16", "bits"])
+def test_tiles_that_gdal_did_not_store_hold_nothing(tmp_path, compression, kind):
+    """Their first byte is 0: the header of the file, or another tile, was read in their place."""
+    rasterio = pytest.importorskip("rasterio")
+    bands, bits = 3 if kind == "rgb" else 1, {"nbits": 1} if kind == "bits" and compression != "lerc" else {}
+    pixels = np.zeros((bands, 64, 64), np.uint16 if kind == "ids16" else np.uint8)
+    pixels[:, :32] = np.random.default_rng(0).integers(0, 2 if bits else 9, (bands, 32, 64))
+    profile = {"driver": "GTiff", "height": 64, "width": 64, "count": bands, "dtype": pixels.dtype, **bits}
+    profile |= {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True, "interleave": "pixel"}
+    profile |= {"photometric": "RGB"} if kind == "rgb" else {}
+    colors = {value: (value, value // 2, 255 - value, 255) for value in range(256)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path := tmp_path / "a.tif", "w", compress=compression, **profile) as file:
+            if kind == "palette":
+                file.write_colormap(1, colors)
+            file.write(pixels[:, :32], window=rasterio.windows.Window(0, 0, 64, 32))
+    assert 0 in tifffile.TiffFile(path).pages[0].databytecounts
+    read = read_mask(path)
+    np.testing.assert_array_equal(read, np.moveaxis(pixels, 0, 2) if kind == "rgb" else pixels[0])
+    if kind in ("rgb", "palette"):
+        expected = read if kind == "rgb" else np.array([colors[value][:3] for value in range(256)])[read]
+        np.testing.assert_array_equal(read_image(path), expected)
 
 
 @pytest.mark.parametrize("fourth", [0, 255, None])
