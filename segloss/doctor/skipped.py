@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.cells import Cell
 from segloss.datasets.finding import OTHER_PICTURES, PICTURES
 from segloss.doctor.findings import Finding, more_files
 from segloss.errors import InputError
@@ -15,8 +16,8 @@ def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
 
     Looked at are the folders that hold images of these splits, and those between them and the data folder.
     """
-    # Those that are there: the images of hf lie in the cells of tables.
-    folders = {image.parent for dataset in datasets for image, _ in dataset.pairs if Path(str(image.parent)).is_dir()}
+    images = (image for dataset in datasets for image, _ in dataset.pairs)
+    folders = {image.parent for image in images if not isinstance(image, Cell) and image.parent.is_dir()}
     other = [path for folder in sorted(folders) for path in _pictures(folder, OTHER_PICTURES)]
     if other:
         what = f"is a picture of a format that is not read, passed over{more_files(other)}"
