@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -295,6 +296,18 @@ def file_state(path: Path) -> tuple[int, int, int]:
 def file_length(path: Path | None) -> int:
     """In bytes, the same wherever a copy of the file lies; 0 of what is no file."""
     return path.stat().st_size if path is not None and path.is_file() else 0
+
+
+def require_same_classes(datasets: Iterable[SegmentationDataset]) -> None:
+    """InputError unless all labelled splits have the same classes in one order, by which their labels are numbered."""
+    labelled = [dataset for dataset in datasets if dataset.has_labels]
+    for first, other in pairwise(labelled):
+        for place, names in enumerate(zip_longest(first.classes.names, other.classes.names)):
+            if names[0] != names[1]:
+                ours, theirs = (repr(name) if name else "none" for name in names)
+                what = f"class {place} is {ours} in {first.split} and {theirs} in {other.split}"
+                cure = f"save {other.split} with the classes of {first.split}, in their order"
+                raise InputError(what, cure, first.name)
 
 
 def size_mismatch(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> InputError:

@@ -16,6 +16,7 @@ from segloss.doctor.splits import (
     black_and_white_error,
     faults_of_files,
     label_map,
+    other_classes,
     palettes,
     rows_without_image,
     unpaired,
@@ -47,7 +48,7 @@ def examine(
     splits = [_examine_split(dataset, check, progress) for dataset in datasets]
     if here().rank:
         return [], splits
-    findings: list[Finding] = []
+    findings = [*other_classes(datasets)]
     for facts in splits:
         findings += [*unpaired(facts.dataset), *faults_of_files(facts), *label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *rows_without_image(datasets)]

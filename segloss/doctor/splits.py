@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.base import require_same_classes
 from segloss.datasets.classes import IGNORED_NAMES
 from segloss.datasets.labelled import called, fits
 from segloss.datasets.masks import (
@@ -19,6 +20,13 @@ from segloss.losses.labels import IGNORE_INDEX
 MOSTLY_IGNORED = 0.8
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
 MOST_LINES = 5  # on stray values of one split that have no common cause
+
+
+def other_classes(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    try:
+        require_same_classes(datasets)
+    except InputError as error:
+        yield Finding("error", "all splits", error)
 
 
 def unpaired(dataset: SegmentationDataset) -> Iterator[Finding]:

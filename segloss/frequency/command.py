@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segloss.config import FrequencyConfig
 from segloss.datasets.bands import choose_bands
+from segloss.datasets.base import require_same_classes
 from segloss.doctor.examination import check_histograms
 from segloss.errors import InputError
 from segloss.files import write_json
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
     config = parse_config(FrequencyConfig, "python -m segloss.frequency", argv)
     datasets = [config.open(split) for split in config.split]
+    require_same_classes(datasets)
     choose_bands(datasets, config.channels)  # pixels without data are not counted
     for dataset in datasets:
         if not dataset.has_labels:

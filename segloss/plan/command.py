@@ -8,6 +8,7 @@ import yaml
 
 from segloss.config import DataOptions, PlanConfig, TrainConfig
 from segloss.datasets.bands import choose_bands
+from segloss.datasets.base import require_same_classes
 from segloss.doctor.examination import check_histograms
 from segloss.errors import InputError
 from segloss.files import write_text
@@ -24,7 +25,8 @@ def look(config: DataOptions, machine: MachineFacts) -> Fingerprint:
     from segloss.report.terminal import progress_bar
 
     splits = train, val = config.open("train"), config.open("val")
-    choose_bands([train, val], config.channels)
+    require_same_classes(splits)
+    choose_bands(splits, config.channels)
     for dataset in splits:
         dataset.check_partners()
         dataset.check_files()

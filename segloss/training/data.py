@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from segloss.config import TrainConfig
 from segloss.datasets import MissingSplitError, SegmentationDataset
 from segloss.datasets.bands import choose_bands
+from segloss.datasets.base import require_same_classes
 from segloss.datasets.cache import cache_in_ram
 from segloss.datasets.loading import epoch_length, evaluation_loader, repeat_factors, training_loader
 from segloss.datasets.mixing import Mixing
@@ -155,7 +156,9 @@ def training_data(config: TrainConfig, crop_size: tuple[int, int] | None) -> Spl
     except MissingSplitError:
         test = None
     test = test if test is not None and test.has_labels else None
-    choose_bands([train, val, *([] if test is None else [test])], config.channels, config.show_bands)
+    opened = [train, val, *([] if test is None else [test])]
+    require_same_classes(opened)
+    choose_bands(opened, config.channels, config.show_bands)
     if crop_size is None:
         height, width = (min(512, max(32, round(side * config.image_scale))) for side in train.read_image(0).shape[:2])
         crop_size = height, width

@@ -20,6 +20,7 @@ from small_training import SmallRun
 from street_trees import TINY
 
 from eval_seg import evaluate
+from segloss.config import PlanConfig, TrainConfig
 from segloss.datasets import MissingSplitError, NoDataError, build_dataset
 from segloss.datasets.bands import Bands, choose_bands
 from segloss.datasets.cells import TarCells
@@ -30,7 +31,10 @@ from segloss.doctor.command import main as doctor
 from segloss.errors import InputError
 from segloss.frequency import main as frequency
 from segloss.pixel_counts import count_dataset
+from segloss.plan.command import look
+from segloss.plan.fingerprint import MachineFacts
 from segloss.training import Splits
+from segloss.training.data import training_data
 
 datasets = pytest.importorskip("datasets")
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,6 +269,30 @@ def test_classes_come_from_the_features_of_label_arrays(tmp_path):
         assert dataset.classes.names == tuple(NAMES) and dataset.classes.ids == (1, 2, 3)
         assert dataset.read_labels(0).tolist() == [[255, 0, 1], [2, 2, 2]]
         assert all(len(name) == 6 and name.isdigit() for name in dataset.names)
+
+
+def test_splits_whose_features_name_other_classes_are_refused(tmp_path, capsys):
+    """Validation was scored with swapped classes. ``DIR/train`` is a folder, and the images in it are cells."""
+    parts = {}
+    for split, names in (("train", ["wall", "lamp", "floor"]), ("validation", NAMES)):
+        kinds = {"image": datasets.Image(), "label": datasets.List(datasets.List(datasets.ClassLabel(names=names)))}
+        images = [{"bytes": png(pixels_of(split, place)[0]), "path": None} for place in range(3)]
+        labels = [(pixels_of(split, place)[1].astype(int) % 3).tolist() for place in range(3)]
+        content = {"image": images, "label": labels}
+        parts[split] = datasets.Dataset.from_dict(content, features=datasets.Features(kinds))
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
+    told = "hf: class 1 is 'lamp' in train and 'floor' in val; save val with the classes of train, in their order"
+    options = {"dataset": "hf", "data_path": str(tmp_path / "set")}
+    for opens in (
+        lambda: training_data(TrainConfig(**options), None),
+        lambda: look(PlanConfig(**options), MachineFacts(1, 1.0)),
+        lambda: frequency(["--dataset", "hf", "--data-path", options["data_path"], "--split", "train", "val"]),
+    ):
+        with pytest.raises(InputError, match=told):
+            opens()
+    with pytest.raises(SystemExit):
+        doctor(["--dataset", "hf", "--data-path", options["data_path"]])
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_names_of_the_hubs_file_and_what_a_missing_one_is_told(tmp_path):
