@@ -1,4 +1,4 @@
-"""TIFF files: tags, pixels of any depth and number of bands, gaps, corners on a map; refused where damaged."""
+"""TIFF files: tags, pixels of any depth and number of bands, gaps, place on a map; refused where damaged."""
 
 import logging
 import math
@@ -183,14 +183,15 @@ def mask_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def tiff_corners(path: Path) -> np.ndarray | None:
-    """First and last corner ``((x, y), (x, y))`` of a GeoTIFF on its map; None where its tags name none."""
+def tiff_grid(path: Path) -> np.ndarray | None:
+    """What takes ``(column, row, 1)`` of a GeoTIFF to ``(x, y, 1)`` on its map, ``(3, 3)``; None where no tags do."""
     tags = tiff_tags(path) or {}
     try:
-        (column, row, _, x, y, _), (width, height, *_) = tags[33922], tags[33550]
-        size = np.array([width, -height], np.float64)
-        first = np.array([x, y], np.float64) - size * (column, row)
-        last = first + size * (int(tags[256]), int(tags[257]))
+        if 33550 in tags:
+            (column, row, _, x, y, _), (width, height, *_) = tags[33922], tags[33550]
+            grid = np.array([[width, 0, x - width * column], [0, -height, y + height * row], [0, 0, 1]], np.float64)
+        else:  # rows from the south on, or turned
+            grid = np.reshape(np.array(tags[34264], np.float64), (4, 4))[np.ix_([0, 1, 3], [0, 1, 3])]
     except (KeyError, TypeError, ValueError):  # or it is pinned down at several points
         return None
-    return np.stack([first, last]) if size.all() else None
+    return grid if np.isfinite(grid).all() and np.linalg.det(grid) else None

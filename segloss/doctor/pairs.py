@@ -26,7 +26,7 @@ from segloss.datasets.masks import (
     read_mask,
 )
 from segloss.datasets.rows import LARGE, mask_rows
-from segloss.datasets.tiffs import tiff_corners
+from segloss.datasets.tiffs import tiff_grid
 from segloss.doctor.findings import Fault, PairFacts
 from segloss.errors import InputError
 from segloss.evaluation.headers import header_doubts
@@ -139,16 +139,17 @@ def _faults_of_opacity(path: Path, image: np.ndarray) -> Iterator[Fault]:
 
 
 def _faults_of_place(image: Path, mask: Path) -> Iterator[Fault]:
-    """Of two GeoTIFFs that do not begin and end at the same place."""
+    """Of two GeoTIFFs whose corners do not lie at the same places."""
     if not all(path.suffix.lower() in (".tif", ".tiff") for path in (image, mask)):
         return
     with suppress(InputError):  # found out where it is read
-        ours, theirs = tiff_corners(image), tiff_corners(mask)
-        if ours is None or theirs is None or image_size(image) != image_size(mask):  # which is a fault of its own
+        ours, theirs, (height, width) = tiff_grid(image), tiff_grid(mask), image_size(image)
+        if ours is None or theirs is None or (height, width) != image_size(mask):  # which is a fault of its own
             return
-        off = np.abs(theirs - ours) / np.abs(np.diff(ours, axis=0) / image_size(image)[::-1])
+        corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)]).T
+        off = np.abs(np.linalg.solve(ours, theirs @ corners) - corners)
         if (off > OFF_PLACE).any():
-            columns, rows = off.max(0)
+            columns, rows, _ = off.max(1)
             what = f"is of another place than its image: {columns:,.1f} columns, {rows:,.1f} rows off by their tags"
             cure = "check which image it belongs to, or warp it onto the grid of the image"
             yield Fault("place", InputError(what, cure, mask), "warning")

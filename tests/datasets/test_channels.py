@@ -463,6 +463,9 @@ def test_transparent_pixels_that_are_read_as_data_are_told(tmp_path, dtype, kind
         *((500000.0, 4000000.0, 10.0, ""), (500005.0, 3999995.0, 10.0, ""), (500000.0, 4000000.0, None, "")),
         (501000.0, 4000000.0, 10.0, "is of another place than its image: 100.0 columns, 0.0 rows off"),
         (500000.0, 4000000.0, 9.0, "is of another place than its image: 9.6 columns, 6.4 rows off"),
+        (500000.0, 4000000.0, (10.0, 0.0, 0.0, -10.0), ""),
+        (500000.0, 3999360.0, (10.0, 0.0, 0.0, 10.0), "is of another place than its image: 0.0 columns, 64.0 rows off"),
+        (500000.0, 4000000.0, (0.0, 10.0, -10.0, 0.0), "is of another place than its image: 96.0 columns, 96.0 rows"),
     ],
 )
 @pytest.mark.parametrize("check", ["all", "sample"])
@@ -471,6 +474,9 @@ def test_a_mask_of_another_place_is_told(tmp_path, x, y, scale, said, check):
     name = build_dataset("folder", root, "train").names[4 if check == "sample" else 0]  # which is not decoded
 
     def placed(x, y, scale):
+        if isinstance(scale, tuple):  # as GDAL writes rows from the south on, and turned ones
+            a, b, c, d = scale
+            return [(34264, "d", 16, (a, b, 0.0, x, c, d, 0.0, y, *(0.0,) * 7, 1.0), True)]
         tags = [(33550, "d", 3, (scale, scale, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, x, y, 0.0), True)]
         return tags if scale else []
 
