@@ -236,8 +236,19 @@ def map_mask(mask: np.ndarray, classes: ClassTable, path: Path | None) -> np.nda
     return labels
 
 
-def nodata_doubt(mask: np.ndarray, classes: ClassTable, path: Path) -> InputError | None:
-    """What to say of a TIFF whose nodata value (GDAL's) stands for a class, where pixels hold it."""
+def nodata_doubt(
+    mask: np.ndarray, classes: ClassTable, path: Path, gaps: np.ndarray | None = None
+) -> InputError | None:
+    """What to say of a TIFF whose nodata value (GDAL's) stands for a class, where pixels hold it, or whose mask, bool
+    ``gaps (H, W, 1)``, leaves out pixels that hold one."""
+    if gaps is not None and gaps.shape[:2] == mask.shape[:2]:
+        left_out = lookup(mask, classes)[gaps[..., 0]]
+        held = np.bincount(left_out[left_out < len(classes)], minlength=1)
+        if held.any():
+            first = classes.names[held.argmax()]
+            what = f"its mask leaves out {held.sum():,} pixels that are read as classes, as {first}"
+            cure = "if nobody labelled these pixels, write an id that is ignored there; else remove the mask"
+            return InputError(what, cure, path)
     tags = tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else None
     nodata = "" if tags is None else tiff_header(path, tags).nodata
     if not WHOLE.fullmatch(nodata):

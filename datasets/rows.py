@@ -13,7 +13,7 @@ from segloss.datasets.finding import ARRAYS
 from segloss.datasets.images import read_header, read_image, require_upright
 from segloss.datasets.masks import jpeg_mask, read_mask, require_ids, without_opacity
 from segloss.datasets.opening import damaged, not_rgb
-from segloss.datasets.tiffs import tiff_tags
+from segloss.datasets.tiffs import MASK_PAGE, mask_beside, tiff_gaps, tiff_tags
 from segloss.datasets.whole import JPEG_START, PNG_START, has_end, require_whole
 from segloss.errors import InputError
 
@@ -83,6 +83,18 @@ def mask_rows(path: Path) -> Rows:
     return read
 
 
+def gap_rows(path: Path) -> Rows | None:
+    """Reads where GDAL's mask of a file says that there is nothing, bool ``(rows, W, 1)``; None where it has none."""
+    tags = tiff_tags(path)
+    if tags is None or not (MASK_PAGE in tags or mask_beside(path)):
+        return None
+    file = _opened(path)
+    if file is None:
+        gaps = tiff_gaps(path, tags)
+        return None if gaps is None else sliced(gaps)
+    return lambda top, bottom: _read(file, path, top, bottom, masks=True)[..., :1] == 0
+
+
 def sliced(pixels: np.ndarray) -> Rows:
     """Rows of what is decoded already."""
     return lambda top, bottom: pixels[top:bottom]
@@ -115,13 +127,14 @@ def _opened(path: Path) -> Any:
     return file if file.block_shapes[0][0] * file.block_shapes[0][1] <= LARGE else None
 
 
-def _read(file: Any, path: Path, top: int, bottom: int) -> np.ndarray:
+def _read(file: Any, path: Path, top: int, bottom: int, *, masks: bool = False) -> np.ndarray:
     import rasterio
     from rasterio.windows import Window
 
     try:
         with rasterio.Env(**SETTINGS):
-            rows: np.ndarray = file.read(window=Window(0, top, file.width, bottom - top))
+            read = file.read_masks if masks else file.read
+            rows: np.ndarray = read(window=Window(0, top, file.width, bottom - top))
     except rasterio.errors.RasterioError as error:
         raise damaged(path, f"is damaged or cut off at rows {top} to {bottom}") from error
     return np.moveaxis(rows, 0, -1)

@@ -25,8 +25,8 @@ from segloss.datasets.masks import (
     palette_of,
     read_mask,
 )
-from segloss.datasets.rows import LARGE, mask_rows
-from segloss.datasets.tiffs import tiff_grid
+from segloss.datasets.rows import LARGE, gap_rows, mask_rows
+from segloss.datasets.tiffs import tiff_gaps, tiff_grid, tiff_tags
 from segloss.doctor.findings import Fault, PairFacts
 from segloss.errors import InputError
 from segloss.evaluation.headers import header_doubts
@@ -52,14 +52,15 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if mask_path is None:
         return facts
     try:
-        mask = read_mask(mask_path)
+        mask, tags = read_mask(mask_path), tiff_tags(mask_path)
+        gaps = None if tags is None else tiff_gaps(mask_path, tags)
     except InputError as error:
         facts.faults.append(Fault("mask", error))
         return facts
     if image is not None and image.shape[:2] != mask.shape[:2]:
         facts.faults.append(Fault("size", size_mismatch(mask_path, mask.shape, image_path, image.shape)))
     facts.faults += _faults_of_place(image_path, mask_path)
-    labels = _examine_labels(facts, mask, dataset.classes, mask_path)
+    labels = _examine_labels(facts, mask, dataset.classes, mask_path, gaps)
     if empty is not None and empty.shape == labels.shape:  # of pixels without data nothing is learnt
         labels = np.where(empty, labels.dtype.type(dataset.classes.ignored), labels)
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
@@ -67,13 +68,15 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     return facts
 
 
-def _examine_labels(facts: PairFacts, mask: np.ndarray, classes: ClassTable, path: Path) -> np.ndarray:
+def _examine_labels(
+    facts: PairFacts, mask: np.ndarray, classes: ClassTable, path: Path, gaps: np.ndarray | None
+) -> np.ndarray:
     """Class numbers of a mask or of some of its rows; what is wrong with them is noted once of each file."""
     labels = lookup(mask, classes)
     if mask.ndim == 2:
         counts = id_histogram(mask)
         facts.ids.update({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
-    if not facts.has("nodata") and (doubt := nodata_doubt(mask, classes, path)) is not None:
+    if not facts.has("nodata") and (doubt := nodata_doubt(mask, classes, path, gaps)) is not None:
         facts.faults.append(Fault("nodata", doubt, "warning"))
     stray = labels == classes.stray
     if not facts.has("stray") and stray.any():
@@ -104,9 +107,10 @@ def _examine_rows(dataset: SegmentationDataset, place: int) -> PairFacts:
             facts.faults.append(Fault("size", size_mismatch(path, size, image, (height, width))))
             return facts
         facts.faults += _faults_of_place(image, path)
-        read, facts.histogram = mask_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
+        read, gaps, facts.histogram = mask_rows(path), gap_rows(path), np.zeros(len(dataset.classes) + 1, np.int64)
         for top in range(0, height, rows := max(1, LARGE // 64 // width)):
-            labels = _examine_labels(facts, read(top, min(height, top + rows)), dataset.classes, path)
+            ends = top, min(height, top + rows)
+            labels = _examine_labels(facts, read(*ends), dataset.classes, path, gaps and gaps(*ends))
             facts.histogram += class_histogram(labels, len(dataset.classes))
         _examine_whole(facts, dataset, place, path)
     except InputError as error:

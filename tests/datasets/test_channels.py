@@ -283,21 +283,28 @@ def test_pixels_without_data_are_ignored_and_filled(tmp_path, dtype, nodata):
     assert count_dataset(dataset).ignored_pixels == 10 * 64 * len(dataset)
 
 
+def write_masked(path, pixels, there, inside):
+    """By GDAL, with the mask as a page or in a file of its own."""
+    import rasterio
+
+    size = dict(zip(("height", "width", "count"), pixels.shape, strict=True))
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
+        warnings.simplefilter("ignore")  # it lies nowhere on earth
+        with rasterio.open(path, "w", driver="GTiff", dtype=pixels.dtype, **size) as file:
+            file.write(np.moveaxis(pixels, 2, 0))
+            file.write_mask(there)
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_what_gdals_mask_leaves_out_is_ignored_and_filled(tmp_path, inside):
-    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("rasterio")
     root = band_tree(tmp_path, (("train", 2),))
     for path in sorted(root.rglob("*.tif")):
         pixels = tifffile.imread(path)
         path.unlink()
         mask = np.full(pixels.shape[:2], 255, np.uint8)
         mask[:, :10] = 0
-        size = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 4, "dtype": "uint16"}
-        with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
-            warnings.simplefilter("ignore")  # it lies nowhere on earth
-            with rasterio.open(path, "w", driver="GTiff", **size) as file:
-                file.write(np.moveaxis(pixels, 2, 0))
-                file.write_mask(mask)
+        write_masked(path, pixels, mask, inside)
         assert path.with_name(f"{path.name}.msk").is_file() != inside
     dataset = build_dataset("folder", root, "train")
     assert choose_bands([dataset]).gaps
@@ -388,6 +395,22 @@ def test_a_mask_whose_nodata_value_is_a_class_is_told(tmp_path, nodata):
     write_geotiff(root / "masks/train/a.tif", mask, nodata)
     said = [str(finding) for finding in examine([build_dataset("folder", root, "train")])[0]]
     assert [line for line in said if f"a.tif: names {nodata} as its nodata value, which is read as class wall" in line]
+
+
+@pytest.mark.parametrize("held", [1, 255])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+def test_classes_that_the_mask_of_a_label_map_leaves_out_are_told(tmp_path, monkeypatch, held, large, beside):
+    pytest.importorskip("rasterio")
+    root = folder_tree(tmp_path, images="a", splits=("train",), size=(48, 64))
+    (root / "masks/train/a.png").unlink()
+    labels, there = np.zeros((48, 64), np.uint8), np.full((48, 64), 255, np.uint8)
+    labels[:, :10], there[:, :10] = held, 0
+    write_masked(root / "masks/train/a.tif", labels[..., None], there, not beside)
+    monkeypatch.setattr("segloss.datasets.base.LARGE", 100 if large else 2**26)
+    found = told(root, "its mask leaves out")
+    what = "a.tif: its mask leaves out 480 pixels that are read as classes, as floor; if nobody labelled"
+    assert len(found) == (held == 1) and (held != 1 or what in found[0])
 
 
 @pytest.mark.parametrize("nodata", ["0", "255", "7", "-9999", "nan", "none", ""])
