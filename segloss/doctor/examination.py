@@ -53,6 +53,7 @@ def examine(
         findings += [*unpaired(facts.dataset), *faults_of_files(facts), *label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *rows_without_image(datasets)]
     findings += [*shared_pictures(datasets), *skipped_files(datasets), *palettes(splits)]
+    findings += without_nodata(datasets)
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 
@@ -65,8 +66,7 @@ def _examine_split(dataset: SegmentationDataset, check: str, progress: Progress 
         found = here().whole(list(progress(results, len(share)) if progress else results), count)
         others = [place for place in sorted({*range(len(dataset))} - {*places}) if dataset.pairs[place][0].is_file()]
         faults = here().whole([*pool.map(partial(faults_of_headers, dataset), here().share(others))], len(others))
-        header_faults = [*(fault for some in faults for fault in some), *without_nodata(dataset)]
-        return SplitFacts(dataset, places, found, header_faults)
+        return SplitFacts(dataset, places, found, [fault for some in faults for fault in some])
     finally:
         pool.shutdown(cancel_futures=True)
 

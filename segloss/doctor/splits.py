@@ -151,16 +151,16 @@ def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
         yield Finding("warning", facts.dataset.split, fault)
 
 
-def without_nodata(dataset: SegmentationDataset) -> Iterator[Fault]:
-    """Images that name no nodata value where most do, as the headers of all say: what it stands for is read as data."""
-    headers = {} if dataset.made_up or dataset.bands.is_rgb else dataset.headers()
-    named = [header.nodata for header in headers.values() if header.nodata]
-    for path, header in headers.items() if 2 * len(named) > len(headers) else ():
-        if not header.nodata:
-            fault = InputError(
-                f"names no nodata value, most images do ({named[0]})", "set it if it has such pixels", path
-            )
-            yield Fault("nodata", fault, "warning")
+def without_nodata(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Images that name no nodata value where most of some split do, as the headers of all say: what it stands for is
+    read as data."""
+    headers = {d.split: d.headers() for d in datasets if not d.made_up and not d.bands.is_rgb}
+    named = {split: [header.nodata for header in found.values() if header.nodata] for split, found in headers.items()}
+    by = next((split for split, values in named.items() if 2 * len(values) > len(headers[split])), None)
+    for split, found in headers.items() if by is not None else ():
+        if without := [path for path, header in found.items() if not header.nodata]:
+            what = f"names no nodata value, most images of {by} do ({named[by][0]}){more_files(without)}"
+            yield Finding("warning", split, InputError(what, "set it if it has such pixels", without[0]))
 
 
 def palettes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:

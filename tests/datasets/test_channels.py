@@ -377,7 +377,18 @@ def test_an_image_that_alone_names_no_nodata_value_is_warned_of(tmp_path):
     choose_bands([dataset])
     (found,) = [found for found in examine([dataset], "sample")[0] if "nodata" in str(found)]
     assert (found.severity, found.fault.where) == ("warning", root / "images/train/0.tif")
-    assert found.fault.what == "names no nodata value, most images do (-9999)"
+    assert found.fault.what == "names no nodata value, most images of train do (-9999)"
+
+
+@pytest.mark.parametrize(("without", "by"), [("val", "train"), ("train", "val")])
+def test_a_split_that_names_no_nodata_value_is_warned_of_where_another_does(tmp_path, without, by):
+    root = band_tree(tmp_path, (("train", 3), ("val", 2)), nodata=-9999, dtype="int16")
+    for path in (root / f"images/{without}").iterdir():
+        write_geotiff(path, scene(0, dtype="int16")[0])
+    datasets = [build_dataset("folder", root, split) for split in ("train", "val")]
+    choose_bands(datasets)
+    (found,) = [found for found in examine(datasets, "sample")[0] if "nodata" in str(found)]
+    assert found.split == without and f"names no nodata value, most images of {by} do (-9999) (and" in str(found)
 
 
 def test_a_nodata_value_that_is_no_number_is_refused(tmp_path):
