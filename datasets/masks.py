@@ -379,9 +379,11 @@ def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, class
     if len(classes) == 19 and set(strays) <= set(range(34)) and max(strays) > 18:
         return "these look like Cityscapes labelIds, not trainIds; name them *_labelIds.png, for --dataset cityscapes"
     if strays == [len(classes)]:
-        cure = "it is one past the last class: write it under ignore in the class file if it is void, or as a class"
+        from_1 = "give each class its id in the class file"
+        cure = f"it is one past the last class: where 0 is no data, ids begin at 1, so {from_1} and write ignore: [0]; "
+        cure += "else write it under ignore in the class file if it is void, or as a class"
         if 0 not in values:
-            cure = "ids seem to begin at 1: give each class its id in the class file"
+            cure = f"ids seem to begin at 1: {from_1}"
         if classes.header:
             cure += f"; the first line of the class file, {classes.header!r}, is read as a header: if it is a class, "
             cure += "write the names into classes.yaml, one '- name' a line"

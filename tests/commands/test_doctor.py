@@ -225,7 +225,11 @@ FAULTS = {  # what is done to the tree; severity, split, file or value in the li
     ),
     "CamVid's void against 11 classes": (
         lambda root: (classes(ELEVEN)(root), repaint(root, lambda mask: np.where(mask == 255, 11, mask))),
-        ("error", "train", "a.png: holds id 11 on", "write it under ignore in the class file if it is void"),
+        (
+            *("error", "train", "a.png: holds id 11 on"),
+            "where 0 is no data, ids begin at 1, so give each class its id in the class file and write ignore: [0]; "
+            "else write it under ignore in the class file if it is void",
+        ),
     ),
     "CamVid's void as a class": (
         lambda root: (classes(ELEVEN + "- Void\n")(root), repaint(root, lambda m: np.where(m == 255, 11, m))),
