@@ -1,5 +1,6 @@
 """Folds for cross-validation: train and val together, dealt out by sequences of images."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ from segloss.errors import InputError
 
 # A frame's number at the end of a name, with what leads up to it: _008550 of 0001TP_008550, _f00000 of Seq05VD_f00000.
 FRAME_NUMBER = re.compile(r"[/_.\- ]*(?:(?<![a-zA-Z])[a-zA-Z]{0,5})?\d+$")
+
+LEAST = 0.25  # of the even share of a fold; of CamVid's three sequences the shortest is 0.40 of a third
 
 
 def part_of(name: str, by: str) -> str:
@@ -31,32 +34,54 @@ def read_fold(text: str, least: int = 2) -> tuple[int, int]:
     return number, of
 
 
-def deal(names: Sequence[str], folds: int) -> tuple[list[int], str]:
+def deal(names: Sequence[str], folds: int, sequences: Sequence[str] | None = None) -> tuple[list[int], str]:
     """The fold of each image, from 1, and in words how they were dealt.
 
-    Sequences stay whole, the longest first to the fold that has fewest images; where there are fewer than folds, each
-    is cut into as many runs of consecutive images, so that neighbours in time are in one fold but at the cuts. The
-    same names are dealt alike in any order.
+    Sequences (default: :func:`part_of` of each name) stay whole, the longest first to the fold that has fewest images.
+    Where there are fewer than folds, each is cut into as many runs of consecutive images, so that neighbours in time
+    are in one fold but at the cuts; where a fold would hold less than ``LEAST`` of its even share, as of photographs by
+    several cameras, the longest is, and the next as long as that helps. The same names are dealt alike in any order.
 
     >>> deal(["a_1", "a_2", "b_1", "c_1", "c_2", "c_3"], 2)
     ([2, 2, 2, 1, 1, 1], 'by sequence')
     >>> deal(["a_1", "a_2", "a_9", "a_10"], 2)
     ([1, 1, 2, 2], 'in runs of consecutive images')
     """
-    sequences: dict[str, list[str]] = {}
-    for name in sorted(names):
-        sequences.setdefault(part_of(name, "sequence"), []).append(name)
-    fold_of: dict[str, int] = {}
-    if len(sequences) < folds:
-        for members in sequences.values():
+    of = sequences or [part_of(name, "sequence") for name in names]
+    found: dict[str, list[str]] = {}
+    for name, sequence in sorted(zip(names, of, strict=True)):
+        found.setdefault(sequence, []).append(name)
+    if len(found) < folds:
+        fold_of: dict[str, int] = {}
+        for members in found.values():
             fold_of |= {n: place * folds // len(members) + 1 for place, n in enumerate(in_number_order(members))}
         return [fold_of[name] for name in names], "in runs of consecutive images"
+    longest, *others = sorted(found.values(), key=_longest_first)
+    how = "by sequence" if len(found) < len(names) else "image by image"
+    cut: list[list[str]] = []
+    fold_of, held = _emptiest_first([longest, *others], folds)
+    share = len(names) / folds
+    while min(held) < LEAST * share < share < len(longest):
+        runs, whole = math.ceil(len(longest) / share), in_number_order(longest)
+        cut += [whole[place * len(whole) // runs : (place + 1) * len(whole) // runs] for place in range(runs)]
+        how, (longest, *others) = "by sequence, the longest in runs of consecutive images", others
+        fold_of, held = _emptiest_first([*cut, longest, *others], folds)
+    return [fold_of[name] for name in names], how
+
+
+def _longest_first(members: list[str]) -> tuple[int, str]:
+    return -len(members), members[0]
+
+
+def _emptiest_first(groups: Sequence[list[str]], folds: int) -> tuple[dict[str, int], list[int]]:
+    """The fold of each image, whole groups to the fold that has fewest images, and how many each fold has."""
+    fold_of: dict[str, int] = {}
     held = [0] * folds
-    for members in sorted(sequences.values(), key=lambda members: (-len(members), members[0])):
+    for members in sorted(groups, key=_longest_first):
         least = held.index(min(held))
         held[least] += len(members)
         fold_of |= dict.fromkeys(members, least + 1)
-    return [fold_of[name] for name in names], "by sequence" if len(sequences) < len(names) else "image by image"
+    return fold_of, held
 
 
 def fold_split(parts: Sequence[SegmentationDataset], split: str, fold: str) -> SegmentationDataset:
@@ -77,11 +102,12 @@ def fold_split(parts: Sequence[SegmentationDataset], split: str, fold: str) -> S
         what = "lists with a column of classes cannot be parted anew"
         raise InputError(what, "say it in labelled_classes.csv, or leave --fold out", f"--fold {fold}")
     names = [name for part in parts for name in part.names]
+    sequences = [part_of(name, "sequence") for name in names]
     if len({*names}) < len(names):
         names = [f"{part.split}/{name}" for part in parts for name in part.names]
     if len(names) < folds:
         raise InputError(f"{len(names)} images are fewer than folds", "take fewer folds", f"--fold {fold}")
-    numbers, how = deal(names, folds)
+    numbers, how = deal(names, folds, sequences)
     chosen = [place for place, n in enumerate(numbers) if (n == number) == (split == "val")]
     pairs = [pair for part in parts for pair in part.pairs]
     form = f"{first.found.form}; fold {number} of {folds} of {' and '.join(part.split for part in parts)}, {how}"

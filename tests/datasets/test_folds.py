@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,27 @@ def test_runs_of_frames_whose_numbers_have_no_zeros_are_runs_of_neighbours():
     """Frame 10 came before 2, so that a run ended in the midst of the drive several times."""
     numbers, _ = deal([f"drive_{frame}" for frame in range(200)], 5)
     assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "folds"),
+    [({"IMG": 400, "DSC": 14, "x": 1, "y": 1, "z": 1}, 5), ({"a": 150, "b": 150, "c": 73, "d": 1, "e": 1}, 5)],
+)
+def test_the_longest_sequences_are_cut_where_folds_would_be_of_an_image_or_two(lengths, folds):
+    names = names_of(lengths)
+    numbers, how = deal(names, folds)
+    assert how == "by sequence, the longest in runs of consecutive images"
+    assert max(Counter(numbers).values()) < 1.2 * len(names) / folds
+    for sequence, length in lengths.items():
+        own = [n for name, n in zip(names, numbers, strict=True) if name.startswith(f"{sequence}_")]
+        runs = 1 + sum(a != b for a, b in pairwise(own))
+        assert runs == len({*own}) <= -(-length * folds // len(names))
+
+
+@pytest.mark.parametrize(("folds", "sizes"), [(2, [305, 163]), (3, [305, 101, 62])])
+def test_the_sequences_of_camvid_stay_whole(folds, sizes):
+    numbers, how = deal(names_of({"0001TP": 62, "0006R0": 101, "0016E5": 305}), folds)
+    assert ([numbers.count(fold + 1) for fold in range(folds)], how) == (sizes, "by sequence")
 
 
 def test_frames_with_zeros_before_their_numbers_are_dealt_by_their_names_as_text():
@@ -117,6 +139,7 @@ def test_names_that_both_splits_have_are_told_apart(tmp_path):
             write_scene(tmp_path / f"images/{split}/{index}.png", tmp_path / f"masks/{split}/{index}.png", split, index)
     val = opened(tmp_path, "val", "1/3", "folder")
     train = opened(tmp_path, "train", "1/3", "folder")
+    assert (len(opened(tmp_path, "val", "1/2", "folder")), len(opened(tmp_path, "train", "1/2", "folder"))) == (5, 4)
     assert len({*val.names, *train.names}) == 9 and all(name.startswith(("train/", "val/")) for name in val.names)
 
 
