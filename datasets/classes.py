@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,19 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
 
 MOST_BYTES = 2**20  # of a class file
 IGNORED_NAMES = ("void", "unlabeled", "unlabelled", "unlabel", "ignore", "ignored", "ignore label")
+DOUBTFUL_NAMES = {"nodata", "unknown", "unclassified", "undefined", "invalid", "dontcare"}  # which may be classes
+
+
+def void_among(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first class whose name says that nobody could tell, however its words are joined, and the cure."""
+    cure = "put its id under ignore in the class file"
+    for name in names:
+        words = re.sub(r"[\W_]+", " ", name.lower()).strip()
+        if words in IGNORED_NAMES:
+            return name, cure
+        if re.sub(r"\W", "", words) in DOUBTFUL_NAMES:
+            return name, f"{cure}, or call it void in class_dict.csv"
+    return None
 
 
 def read_class_file(path: Path) -> ClassTable:

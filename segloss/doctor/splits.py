@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import require_same_classes
-from segloss.datasets.classes import IGNORED_NAMES
+from segloss.datasets.classes import void_among
 from segloss.datasets.labelled import called, fits
 from segloss.datasets.masks import (
     id_table,
@@ -66,10 +66,9 @@ def label_map(facts: SplitFacts, check: str) -> Iterator[Finding]:
         if counts[-1] > MOSTLY_IGNORED * counts.sum():
             what = f"{counts[-1] / counts.sum():.0%} of the pixels are ignored in {seen}"
             yield Finding("warning", split, InputError(what, "check the ids under ignore in the class file"))
-    void = [name for name in dataset.classes.names if name.lower() in IGNORED_NAMES]
-    if void and dataset.has_labels:
+    if (void := void_among(dataset.classes.names)) and dataset.has_labels:
         what = f"class {void[0]!r} is trained and scored like any other"
-        yield Finding("warning", split, InputError(what, "put its id under ignore in the class file"))
+        yield Finding("warning", split, InputError(what, void[1]))
 
 
 def _blank(facts: SplitFacts) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.classes import IGNORED_NAMES, ClassTable
+from segloss.datasets.classes import ClassTable, void_among
 from segloss.datasets.masks import id_table, ranges, turned_grey
 from segloss.datasets.tables import ADE20K, look_like_train_ids
 from segloss.errors import Finding, InputError
@@ -85,10 +85,9 @@ def reduced_ids(seen: str, values: Collection[int], classes: ClassTable) -> Inpu
 
 
 def _void(name: str, classes: ClassTable) -> Iterator[Finding]:
-    void = [each for each in classes.names if each.lower() in IGNORED_NAMES]
-    if void:
+    if void := void_among(classes.names):
         what = f"class {void[0]!r} is scored like any other"
-        yield Finding("warning", name, InputError(what, "put its id under ignore in the class file"))
+        yield Finding("warning", name, InputError(what, void[1]))
 
 
 def _black_and_white(name: str, written: Written, classes: ClassTable) -> Iterator[Finding]:
