@@ -6,6 +6,7 @@ resolution. Labels are only ever resized by nearest neighbour, about the centres
 than 8-bit RGB have no colour to turn: their contrast and level change.
 """
 
+import math
 import os
 import random
 import warnings
@@ -111,6 +112,8 @@ RESIZING = (
     *(A.RandomSizedCrop, A.Resize, A.SmallestMaxSize),
 )
 
+SCALING = (A.LongestMaxSize, A.RandomScale, A.Resize, A.SmallestMaxSize)  # of these, that keep all of the image
+
 
 def _take_nearest(step: Any) -> None:
     """Labels by nearest neighbour in a step and the steps inside it, about the centres of pixels where they resize."""
@@ -170,6 +173,29 @@ class TrainTransform:
             what = f"makes labels that the mask does not hold, {min(made_up)} for instance"
             raise InputError(what, "take out the step that averages or changes class ids", self.source)
         return out if image.dtype == np.uint8 else {**out, "image": self.bands.from_unit(made)}
+
+    def own_sizes(self, image: np.ndarray, labels: np.ndarray | None, draws: int = 8) -> list[tuple[int, int, float]]:
+        """What the user's steps make of an image at each draw: height and width before padding and crop, and by how
+        much they enlarge what is in it; 0 where a crop and a change of scale are one step, or a choice of steps."""
+        found = []
+        self.compose.set_random_state(np.random.default_rng(self.seed), random.Random(self.seed))
+        for _ in range(draws):
+            made: dict[str, Any] = {"image": image if image.dtype == np.uint8 else self.bands.to_unit(image)}
+            made |= {} if labels is None else {"mask": labels}
+            factor = 1.0
+            for place, step in enumerate(self.compose.transforms[:-2]):
+                before = made["image"].shape
+                made = step(**{key: value.copy() for key, value in made.items()})
+                if isinstance(step, SCALING):
+                    factor *= (math.prod(made["image"].shape[:2]) / math.prod(before[:2])) ** (0.5 if place else 0)
+                elif _resizes(step):
+                    factor = 0.0
+            found.append((*made["image"].shape[:2], factor))
+        return found
+
+
+def _resizes(step: Any) -> bool:
+    return isinstance(step, RESIZING) or any(map(_resizes, getattr(step, "transforms", ())))
 
 
 def _values(labels: np.ndarray) -> set[float]:

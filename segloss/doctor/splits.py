@@ -155,10 +155,11 @@ def without_nodata(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]
     read as data."""
     headers = {d.split: d.headers() for d in datasets if not d.made_up and not d.bands.is_rgb}
     named = {split: [header.nodata for header in found.values() if header.nodata] for split, found in headers.items()}
-    by = next((split for split, values in named.items() if 2 * len(values) > len(headers[split])), None)
-    for split, found in headers.items() if by is not None else ():
+    most = [(split, values[0]) for split, values in named.items() if 2 * len(values) > len(headers[split])]
+    for split, found in headers.items() if most else ():
         if without := [path for path, header in found.items() if not header.nodata]:
-            what = f"names no nodata value, most images of {by} do ({named[by][0]}){more_files(without)}"
+            by, value = most[0]
+            what = f"names no nodata value, most images of {by} do ({value}){more_files(without)}"
             yield Finding("warning", split, InputError(what, "set it if it has such pixels", without[0]))
 
 

@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
 from segloss.config import TrainConfig
+from segloss.datasets import SegmentationDataset
 from segloss.losses import Criterion
 from segloss.models import SegmentationModel, parameter_count
 from segloss.pixel_counts import PixelCounts
@@ -15,6 +17,7 @@ from segloss.training.lightning_options import batches_of_epoch
 from segloss.training.optimisation import depths
 
 LOOKED_AT = 100  # images, for the middle one
+OFF_SCALE = 0.25  # of the images of validation
 LEAST_RATE = 1e-3  # of the first block beside the last
 
 
@@ -54,7 +57,7 @@ def announce(
     }
     for key, line in lines.items():
         console.print(f"{key:<7} {line}", soft_wrap=True)
-    for line in [*_padded_crops(config, splits), *_still_blocks(config, model)]:
+    for line in [*_padded_crops(config, splits), *_own_sizes(config, splits), *_still_blocks(config, model)]:
         console.print(f"warning: {line}", soft_wrap=True)
 
 
@@ -62,10 +65,7 @@ def _padded_crops(config: TrainConfig, splits: Splits) -> list[str]:
     """A line where less than half of a crop of the middle image can be image."""
     if config.augmentations is not None:  # which may enlarge images
         return []
-    train = splits.train
-    looked_at = range(0, len(train), max(1, len(train) // LOOKED_AT))
-    sizes = sorted((train.image_size(index) for index in looked_at), key=math.prod)
-    sides = [side * config.image_scale for side in sizes[len(sizes) // 2]]
+    sides = [side * config.image_scale for side in splits.train.image_size(_middle(splits.train))]
     shares = [min(1, config.scale_range[1] * side / crop) for side, crop in zip(sides, splits.crop_size, strict=True)]
     if math.prod(shares) >= 0.5:
         return []
@@ -76,6 +76,33 @@ def _padded_crops(config: TrainConfig, splits: Splits) -> list[str]:
     height, width = splits.crop_size
     what = f"at most {math.prod(shares):.0%} of a crop of {height}x{width} can be image, the rest is padding"
     return [f"{what}; {cure}"]
+
+
+def _middle(train: SegmentationDataset) -> int:
+    """The place of an image of the middle size."""
+    looked_at = range(0, len(train), max(1, len(train) // LOOKED_AT))
+    return sorted(looked_at, key=lambda index: math.prod(train.image_size(index)))[len(looked_at) // 2]
+
+
+def _own_sizes(config: TrainConfig, splits: Splits) -> list[str]:
+    """Lines where the user's steps leave less than half of a crop to the middle image, or another scale than that of
+    validation."""
+    if config.augmentations is None:
+        return []
+    transform: Any = splits.train.transform
+    drawn = transform.own_sizes(*splits.train.read_pair(_middle(splits.train)))
+    height, width = splits.crop_size
+    shares = [min(1, high / height) * min(1, wide / width) for high, wide, _ in drawn]
+    factors, lines = sorted(factor for _, _, factor in drawn), []
+    if factors[0] and not factors[0] - OFF_SCALE <= 1 <= factors[-1] + OFF_SCALE:
+        factor = factors[len(factors) // 2]
+        what = f"--augmentations resize images to {factor:.2g} of what validation and predictions see"
+        lines.append(f"{what}; --image-scale {factor * config.image_scale:.2g} in place of that step resizes both")
+    if max(shares) < 0.5:
+        fitting = " ".join(str(max(32, round(max(sides) / 32) * 32)) for sides in [*zip(*drawn, strict=True)][:2])
+        what = f"at most {max(shares):.0%} of a crop of {height}x{width} can be image, as --augmentations leave it"
+        lines.append(f"{what}, the rest is padding; {fitting} fits: --crop-size {fitting}")
+    return lines
 
 
 def _still_blocks(config: TrainConfig, model: SegmentationModel) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from data_trees import folder_tree
 from small_training import FewImages, SmallNet, SmallRun
 from street_trees import TINY, street_tree
 
@@ -18,13 +19,15 @@ import train_seg
 from segloss.config import TrainConfig
 from segloss.config.kept_weights import WHOLE_SCORES, KeptWeightsOptions
 from segloss.config.optimisation import OPTIMIZERS, ScheduleOptions
+from segloss.datasets import build_dataset
+from segloss.datasets.transforms import train_transform
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict, keys_of
 from segloss.metrics import ConfusionMatrix
 from segloss.models import ModelOptions, SegmentationModel
 from segloss.resume import parse_train_config
 from segloss.runs import load_run, read_checkpoint
-from segloss.training.announce import _padded_crops, _still_blocks
+from segloss.training.announce import _own_sizes, _padded_crops, _still_blocks
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import AveragedWeights
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
@@ -566,6 +569,31 @@ def test_crops_of_more_padding_than_image_are_told(crop, options, said):
     splits: Any = SimpleNamespace(train=Sized(sizes), crop_size=crop)
     lines = _padded_crops(from_plain_dict(TrainConfig, options), splits)
     assert len(lines) == (said is not None) and (said is None or re.match(said, lines[0]))
+
+
+@pytest.mark.parametrize(
+    ("steps", "options", "said"),
+    [
+        ("- Resize: {height: 24, width: 32}\n- HorizontalFlip", {}, "0.5 .*see; --image-scale 0.5 in|at most 38% of a"),
+        ("- Resize: {height: 24, width: 32}", {"image_scale": 0.5}, "at most 38% .*; 32 32 fits: --crop-size 32 32"),
+        ("- LongestMaxSize: {max_size: 128}\n- RandomCrop: {height: 48, width: 64}", {}, "2 of what validation"),
+        ("- RandomScale: {scale_limit: [-0.7, -0.5], p: 1}", {}, "0.[34]. of what validation|at most"),
+        ("- RandomScale: {scale_limit: [-0.3, 1.0]}", {}, ""),
+        ("- RandomCrop: {height: 40, width: 40}", {}, ""),
+        ("- RandomResizedCrop: {size: [48, 64]}", {}, ""),
+        ("- Affine: {rotate: [-20, 20]}\n- ColorJitter", {}, ""),
+    ],
+)
+def test_own_augmentations_that_change_the_scale_or_leave_padding_are_told(tmp_path, steps, options, said):
+    root = folder_tree(tmp_path / "data", splits=("train",), size=(48, 64), ids=(0, 1, 2))
+    (tmp_path / "own.yaml").write_text(steps)
+    config = from_plain_dict(TrainConfig, {"augmentations": str(tmp_path / "own.yaml"), **options})
+    transform = train_transform(
+        (32, 64), 0, image_scale=config.image_scale, augmentations=config.augmentations, class_pixels=[1, 1, 1]
+    )
+    splits: Any = SimpleNamespace(train=build_dataset("folder", root, "train", transform), crop_size=(32, 64))
+    lines = _own_sizes(config, splits)
+    assert len(lines) == len(said.split("|")) * bool(said) and all(map(re.search, said.split("|"), lines))
 
 
 def test_a_frozen_encoder_stays_still_whoever_calls_train():
