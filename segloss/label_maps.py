@@ -41,6 +41,13 @@ def _is_map(given: Any) -> bool:
     return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
 
 
+def is_rows(given: Any) -> bool:
+    """A label map as a list of its rows, lists of as many numbers each."""
+    if not isinstance(given, list | tuple) or not all(isinstance(row, list | tuple) and row for row in given):
+        return False
+    return len({len(row) for row in given}) == 1 and all(isinstance(row[0], int | np.integer) for row in given)
+
+
 LABEL_KEYS = ("labels", "label", "masks", "mask", "segmentation", "target")  # of samples that are dictionaries
 
 

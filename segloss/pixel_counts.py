@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
 from segloss.files import write_bytes, write_json
-from segloss.label_maps import in_order, is_pil, label_tensor, refuse_partial
+from segloss.label_maps import in_order, is_pil, is_rows, label_tensor, refuse_partial
 from segloss.losses.labels import (
     ignore_index_of,
     ignored_label,
@@ -223,7 +223,7 @@ def count_labels(
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
     refuse_partial(labels)
-    if is_pil(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
+    if is_pil(labels) or is_rows(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
         labels = [labels]
     labels = in_order(labels)
 

@@ -37,6 +37,16 @@ def test_labels_of_every_kind_are_counted_alike():
         assert count_labels(labels, 3) == expected
 
 
+def test_one_label_map_of_any_kind_is_one_image():
+    """Of a nested list the rows were counted as images, which median frequency divides by."""
+    rows = [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+    expected = count_labels(torch.tensor(rows), 2)
+    assert (expected.image_count, expected.pixels) == (1, (11, 1))
+    for given in (rows, np.array(rows), tuple(map(tuple, rows)), [rows], [np.array(rows)]):
+        assert count_labels(given, 2) == expected
+    assert count_labels([[0, 1], [1, 1, 0]], 2).image_count == 2  # no rows of one map
+
+
 def test_a_label_map_of_two_rows_is_no_pair():
     assert count_labels([[[0, 1], [1, 1]]], 2).pixels == (1, 3)
     assert count_labels([torch.tensor([[0, 1], [1, 1]])], 2).pixels == (1, 3)
