@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSampler
+from torch.utils.data import DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
 
 from segloss.errors import InputError
 from segloss.losses.labels import as_map, cure_of_ids
@@ -121,6 +121,10 @@ def refuse_partial(labels: Any) -> None:
     partial = isinstance(sampler, DistributedSampler | WeightedRandomSampler) or _draws_other_than_all(sampler, labels)
     if partial or "Distributed" in type(sampler).__name__:
         share = f"a {type(sampler).__name__} gives a share of the images, or some more often than others"
+    elif (workers := getattr(labels, "num_workers", 0)) > 1 and isinstance(
+        getattr(labels, "dataset", None), IterableDataset
+    ):
+        share = f"{workers} workers gives each image {workers} times where its IterableDataset does not part itself"
     elif dropped := _dropped(labels):
         share = f"drop_last leaves out {dropped} of the images, others each time where they are shuffled"
     if share:
@@ -135,8 +139,11 @@ def _loader_behind(labels: Any) -> Any:
     order = getattr(behind, "_index_sampler", None)  # of a loader, and of its iterator
     if order is None:
         return labels
+    workers = getattr(behind, "_num_workers", getattr(behind, "num_workers", 0))
     dataset = getattr(behind, "_dataset", None) or getattr(behind, "dataset", None)
-    return SimpleNamespace(sampler=getattr(order, "sampler", order), batch_sampler=order, dataset=dataset)
+    return SimpleNamespace(
+        sampler=getattr(order, "sampler", order), batch_sampler=order, dataset=dataset, num_workers=workers
+    )
 
 
 def _draws_other_than_all(sampler: Any, loader: Any) -> bool:

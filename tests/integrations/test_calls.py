@@ -233,6 +233,16 @@ class Unknown(IterableDataset):
         yield from LABELS
 
 
+def test_workers_that_each_go_through_all_of_a_data_set_are_not_counted():
+    told = "a loader with 2 workers gives each image 2 times where its IterableDataset does not part itself; count the"
+    with pytest.raises(InputError, match=told):
+        count_labels(DataLoader(Unknown(), num_workers=2), 3)
+    with pytest.raises(InputError, match=told):
+        count_labels((labels for labels in DataLoader(Unknown(), num_workers=2)), 3)
+    for given in (Unknown(), DataLoader(Unknown()), (labels for labels in DataLoader(Unknown()))):
+        assert count_labels(given, 3).image_count == len(LABELS)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_loaders_that_drop_a_batch_are_not_counted(shuffle):
     """Other images were left out each time, and with batches larger than the data set all of them."""
