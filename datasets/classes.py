@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from segloss.datasets.finding import composed
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
 
@@ -35,7 +36,7 @@ class ClassTable:
     """The classes of a data set in training order: class c has the name ``names[c]``.
 
     Attributes:
-        names: one per class, unique.
+        names: one per class, unique; umlauts of one character (:func:`segloss.datasets.finding.composed`).
         ids: the value of each class in mask files, 0..65535; predictions are saved with these.
         colors: RGB of each class, for pictures.
         ignore_ids: values in mask files that are not scored. 255 always is, unless it is a class; of more than 254
@@ -57,6 +58,7 @@ class ClassTable:
     header: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
         ids = tuple(self.ids) or tuple(range(len(self.names)))
         clash = sorted({*self.ignore_ids} & {*ids} - {IGNORE_INDEX})
         if clash:

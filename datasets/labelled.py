@@ -49,8 +49,7 @@ def read_labelled_classes(path: Path, class_names: Sequence[str]) -> Rows:
     if cells and len(cells[0]) == 2 and cells[0][1].lower() in HEADERS and cells[0][1] not in class_names:
         cells = cells[1:]
     rows: dict[str, tuple[int, ...]] = {}
-    for pattern, *names in (row for row in cells if row):
-        pattern = composed(pattern)
+    for pattern, *names in (map(composed, row) for row in cells if row):
         unknown = next((name for name in names if name not in class_names), None)
         if unknown is not None:
             raise unknown_name("class", unknown, class_names, path)

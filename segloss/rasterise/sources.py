@@ -35,6 +35,9 @@ class Item:
     order: int = 0
     extent: Extent = lambda: None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", composed(self.label))
+
 
 @dataclass
 class Picture:
@@ -87,7 +90,7 @@ class Source:
         return {item.label for picture in self.pictures for item in picture.items if item.label}
 
     def add_classes(self, names: Iterable[str]) -> None:
-        self.classes += [name for name in dict.fromkeys(names) if name not in self.classes]
+        self.classes += [name for name in dict.fromkeys(map(composed, names)) if name not in self.classes]
 
     def split_by_folders(self, root: Path) -> None:
         """Splits of pictures whose annotations name none: of their images' folders, where these name several."""

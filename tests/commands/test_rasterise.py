@@ -287,9 +287,9 @@ def test_keypoints_beside_the_instances_are_passed_over(tmp_path, capsys):
 
 
 def test_classes_are_matched_by_name_over_the_files_of_the_splits(tmp_path):
-    """Whose ids for one name may differ."""
-    source = tmp_path / "coco"
-    for split, categories in (("train", ((1, "crack"), (2, "leaf"))), ("val", ((1, "leaf"), (5, "crack")))):
+    """Whose ids for one name may differ, and how its umlauts are written."""
+    source, one, two = tmp_path / "coco", "Bl\u00e4tter", "Bla\u0308tter"
+    for split, categories in (("train", ((1, "crack"), (2, one))), ("val", ((1, two), (5, "crack")))):
         content = outlines({"segmentation": SQUARE}, categories=categories, images=(f"{split}.jpg",))
         coco_tree(source, content, f"annotations/instances_{split}2017.json", f"{split}2017")
     (source / "annotations/captions_val2017.json").write_text(
@@ -297,7 +297,7 @@ def test_classes_are_matched_by_name_over_the_files_of_the_splits(tmp_path):
     )
     drawn(source)
     train, val = (build_dataset("folder", tmp_path / "coco-out", split) for split in ("train", "val"))
-    assert train.classes.names == ("background", "crack", "leaf") and (train.names, val.names) == (["train"], ["val"])
+    assert train.classes.names == ("background", "crack", one) and (train.names, val.names) == (["train"], ["val"])
     assert {*np.unique(train.read_labels(0))} == {0, 1} and {*np.unique(val.read_labels(0))} == {0, 2}
 
 
