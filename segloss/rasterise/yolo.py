@@ -41,7 +41,8 @@ def read_yolo(
     Raises:
         InputError: there are no class names, or several files tell different ones.
     """
-    listed = {path for path in image_files(root, (".txt",)) if LABELS in path.parts and path.name not in NAME_FILES}
+    below = (path for path in image_files(root, (".txt",)) if LABELS in path.relative_to(root.parent).parts)
+    listed = {path for path in below if path.name not in NAME_FILES}
     source, unseen = Source(), {*files} | listed
     config, place = _config(sorted(root.glob("*.y*ml")) if config_file is None else [config_file])
     known = _names(config, place or root) or _listed_names(root) or [*names]
@@ -51,7 +52,7 @@ def read_yolo(
     if isinstance(count := config.get("nc"), int) and count != len(known):
         source.notes.append(f"{place}: nc is {count}, but there are {len(known)} names")
     for image, split in _chosen(config, root, images, source):
-        path = _labels_of(image)
+        path = _labels_of(image, images.root)
         if not path.parent.is_dir():
             continue
         unseen.discard(path)
@@ -107,13 +108,18 @@ def _listed_names(root: Path) -> list[str]:
     return [] if place is None else read_list(place)
 
 
-def _labels_of(image: Path) -> Path:
-    """``labels`` for the last folder of images in its path; beside it where there is none."""
-    parts = [*image.parts]
+def _labels_of(image: Path, root: Path) -> Path:
+    """``labels`` for the last folder of images in its path; beside it where there is none.
+
+    One that ``root`` is or lies in counts where such labels are there: folders above may be called so by chance.
+    """
+    parts, inside = [*image.parts], len(root.parts)
     at = next((place for place in range(len(parts) - 2, -1, -1) if parts[place].lower() in IMAGE_NAMES), None)
     if at is not None:
-        parts[at] = LABELS
-    return Path(*parts).with_suffix(".txt")
+        labels = Path(*parts[:at], LABELS, *parts[at + 1 :])
+        if at >= inside or labels.parent.is_dir():
+            return labels.with_suffix(".txt")
+    return image.with_suffix(".txt")
 
 
 def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) -> Iterator[tuple[Path, str]]:
@@ -122,7 +128,7 @@ def _chosen(config: dict[str, Any], root: Path, images: Images, source: Source) 
     if not any(place for places in told.values() for _, place in places):
         found = [(image, folder_split(image, images.root)) for image in images.all]
         lost = next((f"its {split} is {value}" for split, places in told.items() for value, _ in places), None)
-        if lost is not None and all(split for image, split in found if _labels_of(image).parent.is_dir()):
+        if lost is not None and all(split for image, split in found if _labels_of(image, images.root).parent.is_dir()):
             source.notes.append(f"{root}: {lost}, which is not there: splits are those of folders")
         elif lost is not None:
             source.fault(root, f"{lost}, which is not there", LOST_CURE)

@@ -672,6 +672,15 @@ def test_yolo_boxes_filled_empty_images_and_lonely_text(tmp_path, capsys):
     assert "c.txt: has no image" in refused(source, "--fill-boxes")
 
 
+@pytest.mark.parametrize("above", ["images/proj", "labels/images", "proj"])
+def test_yolo_labels_beside_images_are_read_whatever_the_folders_above_are_called(tmp_path, above):
+    source = tmp_path / above
+    write_png(source / "train/a.jpg", random_image(0, SIZE))
+    (source / "train/a.txt").write_text(f"0 {SHARES}")
+    (source / "data.yaml").write_text("names: [crack]\n")
+    assert {*np.unique(drawn(source, place="train/a"))} == {0, 1}
+
+
 def test_yolo_splits_are_those_of_data_yaml(tmp_path):
     """Folders of other names, an absolute path of another machine, and lists of files."""
     source = tmp_path / "s"
