@@ -22,7 +22,7 @@ from segloss.datasets.list_lines import read_list
 from segloss.datasets.list_pairs import listed
 from segloss.datasets.missing import MissingSplitError, NoDataError, no_masks, no_split, picture_places, require_folder
 from segloss.datasets.pairing import Pairing, pair, paired_with
-from segloss.datasets.splits import SPLIT_NAMES, hash_split, picture_hash
+from segloss.datasets.splits import SPLIT_NAMES, VAL_SHARE, hash_split, picture_hash
 from segloss.datasets.tables import ADE20K, VOC
 from segloss.errors import InputError
 
@@ -45,7 +45,7 @@ def folder(
     root: Path,
     split: str,
     transform: Transform | None = None,
-    val_share: float = 0.2,
+    val_share: float = VAL_SHARE,
     *,
     name: str = "folder",
     classes: ClassTable | None = None,
@@ -261,6 +261,7 @@ def _hash_split(root: Path, images: Path, masks: Path, split: str, val_share: fl
     _refuse_own_folders(images, masks)
     form = f"{images.name}/ and {masks.name}/, {val_share:.0%} of them for val by a hash of the name"
     every = pair(list_images(images), list_images(_existing_masks(root, masks)), form, images, masks)
+    every.by_hash = True
     if len(every.pairs) < 2:
         if every.lonely_images:  # found out by the caller, who says more
             return every

@@ -11,6 +11,7 @@ from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.labelled import label_part
 from segloss.datasets.missing import NoDataError
+from segloss.datasets.splits import VAL_SHARE
 from segloss.errors import InputError, unknown_name
 
 WITHOUT_FORMATS = ("formats", "namesake", "transforms")  # the last because albumentations takes a second to import
@@ -39,7 +40,7 @@ def build_dataset(
     split: str,
     transform: Transform | None = None,
     *,
-    val_share: float = 0.2,
+    val_share: float = VAL_SHARE,
     classes: int | None = None,
     image_column: str = "image",
     label_column: str = "label",
@@ -82,6 +83,8 @@ def build_dataset(
     given |= {"val_share": val_share, "classes": classes}
     place = data_place(form.name, root)
     dataset = form.open(place, split, transform, **{name: given[name] for name in form.options})
+    if val_share != VAL_SHARE and not dataset.found.by_hash and split in ("train", "val"):
+        dataset.found.form += f"; --val-share {val_share:g} is not read: the splits are given"
     if place is not None and Path(place).is_dir():  # hf: it may be a name on the hub
         dataset.root = Path(place)
         label_part(dataset, dataset.root)

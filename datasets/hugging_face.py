@@ -25,7 +25,7 @@ from segloss.datasets.images import read_header
 from segloss.datasets.missing import MissingSplitError, NoDataError
 from segloss.datasets.opening import Header
 from segloss.datasets.pairing import Pairing
-from segloss.datasets.splits import SPLIT_NAMES, hash_split, splits_of
+from segloss.datasets.splits import SPLIT_NAMES, VAL_SHARE, hash_split, splits_of
 from segloss.errors import InputError, unknown_name
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
@@ -37,7 +37,7 @@ def hugging_face(
     root: str,
     split: str,
     transform: Transform | None = None,
-    val_share: float = 0.2,
+    val_share: float = VAL_SHARE,
     *,
     image_column: str = "image",
     label_column: str = "label",
@@ -86,7 +86,7 @@ def hugging_face(
     if alone and len(found.pairs) > 1:
         chosen = {found.names[place] for place in hash_split(found.names, val_share)[split]}
         lonely = found.lonely_images  # of neither part: told of in both
-        found = replace(found.only(chosen.__contains__), lonely_images=lonely)
+        found = replace(found.only(chosen.__contains__), lonely_images=lonely, by_hash=True)
         others = [other for other in tables if not splits_of(other)]
         unread = f" ({', '.join(others)}: of neither)" if others else ""
         key += f", {val_share:.0%} of it for val by a hash of the name{unread}"

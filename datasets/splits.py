@@ -31,6 +31,9 @@ def splits_of(stem: str) -> list[str]:
     return [*dict.fromkeys(found)]
 
 
+VAL_SHARE = 0.2  # of the images, where nothing says which are val
+
+
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
     """Places of the names in ``train`` and ``val``; where there are few, each still gets one. Copies of a picture
     (:func:`source_of`) stay together."""

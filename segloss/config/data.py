@@ -12,6 +12,7 @@ from segloss.datasets.folds import fold_split, read_fold
 from segloss.datasets.formats import data_place
 from segloss.datasets.labelled import label_part
 from segloss.datasets.missing import MissingSplitError, require_folder
+from segloss.datasets.splits import VAL_SHARE
 from segloss.datasets.tables import LABEL_ENDINGS
 from segloss.errors import InputError, unknown_name
 from segloss.flags import Options, option
@@ -51,7 +52,7 @@ class DataOptions(Options):
         None, "folder of the data set; hf: a file or a name on the hub too", metavar="DIR", path=True
     )
     classes: int | None = option(None, CLASSES_HELP)
-    val_share: float = option(0.2, VAL_SHARE_HELP, *BETWEEN)
+    val_share: float = option(VAL_SHARE, VAL_SHARE_HELP, *BETWEEN)
     image_column: str = option("image", OPTIONS_HELP["image_column"])
     label_column: str = option("label", OPTIONS_HELP["label_column"])
     subset: str | None = option(None, OPTIONS_HELP["subset"])

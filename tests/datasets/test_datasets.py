@@ -391,6 +391,13 @@ def test_one_image_is_too_few_to_split(tmp_path):
         build_dataset("folder", tmp_path, "train")
 
 
+@pytest.mark.parametrize("splits", [("train", "val"), ()])
+def test_a_share_for_val_that_is_not_read_is_said(tmp_path, splits):
+    root, told = folder_tree(tmp_path, splits=splits), "--val-share 0.7 is not read: the splits are given"
+    assert build_dataset("folder", root, "val", val_share=0.7).found.form.endswith(told) == bool(splits)
+    assert "--val-share" not in build_dataset("folder", root, "val").found.form
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
 def test_a_share_outside_0_to_1_is_refused(tmp_path, share):
     folder_tree(tmp_path)
