@@ -64,16 +64,15 @@ def common_images(names: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def on_common_images(runs: Mapping[str, Totals]) -> dict[str, np.ndarray]:
-    """``(images, 3, C)`` counts of each run, of the images that all have, in the first one's order.
+    """``(images, 3, C)`` counts of each run, of the images that all have, in the order of their names.
 
-    Where that is the order of the names as text, it is made that of their numbers, in which frames follow one another.
+    Numbers in names count as numbers, so that frames follow one another, whatever order a list has them in.
     Where bad predictions are left out, two folders can lack different images; by place they would be paired wrongly.
 
     Raises:
         InputError: no image is in all of them, or one of the same name has other labels.
     """
-    names = common_images({run: totals.names for run, totals in runs.items()})
-    names = in_number_order(names) if names == sorted(names) else names
+    names = in_number_order(common_images({run: totals.names for run, totals in runs.items()}))
     places = {run: {name: place for place, name in enumerate(totals.names)} for run, totals in runs.items()}
     found = {run: totals.counts[[places[run][name] for name in names]] for run, totals in runs.items()}
     (first, held), *others = found.items()

@@ -356,7 +356,7 @@ def test_runs_are_compared_on_the_images_that_all_have_paired_by_name():
     runs = {"x": totals("dacb", 0), "y": totals("abcf", 1), "z": totals("cebd", 2)}
     counts = on_common_images(runs)
     assert list(counts) == ["x", "y", "z"]
-    expected = [[ord(name) - ord("a")] for name in "cb"]  # in the order of the first
+    expected = [[ord(name) - ord("a")] for name in "bc"]
     for seed, run_counts in enumerate(counts.values()):
         np.testing.assert_array_equal(run_counts[:, 0, 0], 10 * np.ravel(expected) + seed + 1)
 
@@ -373,11 +373,13 @@ def test_runs_on_the_same_images_are_compared_on_all_of_them():
     [
         (["f_1", "f_10", "f_11", "f_2"], ["f_1", "f_2", "f_10", "f_11"]),
         (["f-01", "f-10", "f01", "f10", "f_02"], ["f-01", "f-10", "f01", "f10", "f_02"]),
-        (["f_2", "f_10", "f_1"], ["f_2", "f_10", "f_1"]),  # somebody's own
+        (["f_2", "f_10", "f_1"], ["f_1", "f_2", "f_10"]),  # a list that was shuffled
+        (["b/9.png", "a/10.png", "b/1.png", "a/9.png"], ["a/9.png", "a/10.png", "b/1.png", "b/9.png"]),
     ],
 )
 def test_frames_follow_one_another_by_their_numbers(names, expected):
-    """Frame 10 stood between 1 and 2, and blocks of such neighbours made the interval a third too narrow."""
+    """Frame 10 stood between 1 and 2, and blocks of such neighbours made the interval a third too narrow; of a shuffled
+    list no neighbours were left at all."""
     counts = np.array([[[k, 0], [50, 2], [50, 2]] for k in range(len(names))])
     one = SimpleNamespace(names=names, counts=counts)
     found = on_common_images({"x": one, "y": one})["y"][:, 0, 0]
