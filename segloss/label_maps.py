@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from inspect import getgeneratorlocals
+from itertools import chain, islice
 from types import GeneratorType, SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
 
 from segloss.errors import InputError
 from segloss.losses.labels import as_map, cure_of_ids
@@ -117,7 +118,7 @@ def in_order(labels: Any) -> Iterable[Any]:
 def refuse_partial(labels: Any) -> None:
     """InputError for a loader that gives a share of the images, or some more often than others."""
     labels = _loader_behind(labels)
-    sampler, share = getattr(labels, "sampler", None), ""
+    sampler, share = _sampler_of(labels), ""
     partial = isinstance(sampler, DistributedSampler | WeightedRandomSampler) or _draws_other_than_all(sampler, labels)
     if partial or "Distributed" in type(sampler).__name__:
         share = f"a {type(sampler).__name__} gives a share of the images, or some more often than others"
@@ -132,18 +133,28 @@ def refuse_partial(labels: Any) -> None:
 
 
 def _loader_behind(labels: Any) -> Any:
-    """What a generator expression goes through, ``(labels for _, labels in loader)``; else what is given."""
+    """What generators go through, ``(labels for _, labels in loader)``, or are a method of; else what is given."""
     if not isinstance(labels, GeneratorType):
         return labels
-    behind = getgeneratorlocals(labels).get(".0")
+    behind: Any = labels
+    while isinstance(behind, GeneratorType):
+        known = getgeneratorlocals(behind)
+        behind = known.get(".0", known.get("self"))
     order = getattr(behind, "_index_sampler", None)  # of a loader, and of its iterator
     if order is None:
         return labels
     workers = getattr(behind, "_num_workers", getattr(behind, "num_workers", 0))
     dataset = getattr(behind, "_dataset", None) or getattr(behind, "dataset", None)
-    return SimpleNamespace(
-        sampler=getattr(order, "sampler", order), batch_sampler=order, dataset=dataset, num_workers=workers
-    )
+    batches = order if behind._auto_collation else None
+    return SimpleNamespace(sampler=order, batch_sampler=batches, dataset=dataset, num_workers=workers)
+
+
+def _sampler_of(loader: Any) -> Any:
+    """What says which images a loader gives: of one with a ``batch_sampler`` not its ``sampler``, which is all."""
+    batches = getattr(loader, "batch_sampler", None)
+    if batches is None:
+        return getattr(loader, "sampler", None)
+    return batches.sampler if type(batches) is BatchSampler else batches
 
 
 def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
@@ -151,7 +162,11 @@ def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
     if getattr(sampler, "replacement", False):
         return True
     try:
-        drawn, there = len(sampler), len(loader.dataset)
+        there = len(loader.dataset)
+        if sampler is not None and sampler is getattr(loader, "batch_sampler", None):  # only going through it tells
+            given = [*islice(chain.from_iterable(sampler), there + 1)]
+            return not len(given) == len({*given}) == there
+        drawn = len(sampler)
     except (AttributeError, TypeError):
         return False
     if isinstance(sampler, RandomSampler):

@@ -1,9 +1,12 @@
 """The calls people make: labels and predictions as they come from loaders, numpy and PIL; ranks; dictionaries."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     DistributedSampler,
@@ -201,6 +204,58 @@ def test_loaders_that_give_a_share_are_not_counted():
         for size in (1, None):  # None: no batches
             with pytest.raises(InputError, match="count the data set"):
                 count_labels((labels for (labels,) in DataLoader(data, size, sampler=sampler)), 3)
+
+
+class Batches:
+    """A batch sampler of one's own, without a length."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __iter__(self):
+        yield from self.batches
+
+
+@pytest.mark.parametrize(
+    ("batches", "name"),
+    [
+        (BatchSampler(WeightedRandomSampler([1.0, 3.0], 2), 2, False), "WeightedRandomSampler"),
+        (BatchSampler(DistributedSampler(LABELS, 2, 0), 1, False), "DistributedSampler"),
+        (BatchSampler(RandomSampler(LABELS, num_samples=1), 1, False), "RandomSampler"),
+        (Batches([0, 1], [0, 1]), "Batches"),
+        (Batches([0]), "Batches"),
+        (cycle([[0, 1]]), "cycle"),
+        ([[0, 0]], "list"),
+    ],
+)
+def test_a_batch_sampler_that_gives_a_share_is_not_counted(batches, name):
+    """The sampler of its loader gives all images, and is asked for none; so are those of accelerate's ranks."""
+    data = TensorDataset(LABELS)
+    with pytest.raises(InputError, match=f"a loader with a {name} gives a share of the images.*count the data set"):
+        count_labels(DataLoader(data, batch_sampler=batches), 3)
+    with pytest.raises(InputError, match=f"a loader with a {name} gives a share"):
+        count_labels((labels for (labels,) in DataLoader(data, batch_sampler=batches)), 3)
+
+
+class Sharded(DataLoader):
+    """Goes through itself as those of accelerate do."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+
+
+def test_loaders_that_go_through_themselves_are_seen_behind_generators():
+    loader = Sharded(TensorDataset(LABELS), batch_sampler=Batches([0]))
+    for labels in (loader, iter(loader), (each for each in (labels for (labels,) in loader))):
+        with pytest.raises(InputError, match="a loader with a Batches gives a share"):
+            count_labels(labels, 3)
+    assert count_labels((labels for (labels,) in Sharded(TensorDataset(LABELS))), 3) == count_labels(LABELS, 3)
+
+
+@pytest.mark.parametrize("batches", [Batches([1], [0]), [[0, 1]], BatchSampler(SubsetRandomSampler([1, 0]), 1, False)])
+def test_a_batch_sampler_that_gives_each_image_once_is_counted(batches):
+    loader = DataLoader([*LABELS], batch_sampler=batches)
+    assert count_labels(loader, 3) == count_labels((labels for labels in loader), 3) == count_labels(LABELS, 3)
 
 
 @pytest.mark.parametrize("sampler", [SubsetRandomSampler([1]), [1]])
