@@ -223,7 +223,8 @@ def count_labels(
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
     refuse_partial(labels)
-    if is_pil(labels) or is_rows(labels) or getattr(labels, "ndim", 3) <= 2:  # one map, not its rows
+    one_channel = getattr(labels, "shape", ())[-1:] == (1,)
+    if is_pil(labels) or is_rows(labels) or getattr(labels, "ndim", 3) - one_channel <= 2:  # one map, not its rows
         labels = [labels]
     labels = in_order(labels)
 

@@ -403,6 +403,15 @@ def test_one_map_is_one_image():
         assert count_labels(labels, 3) == expected
 
 
+def test_one_map_with_its_channel_at_an_end_is_one_image():
+    """Each row of a mask as Keras has it, (H, W, 1), was an image, and median frequency weights were of these."""
+    expected = count_labels([LABELS[0]], 3)
+    for labels in (LABELS[0, ..., None], LABELS[0, ..., None].numpy(), LABELS[:1], LABELS[:1, ..., None]):
+        assert count_labels(labels, 3) == expected
+    for labels in (LABELS, LABELS[..., None], LABELS[:, None].numpy()):
+        assert count_labels(labels, 3).image_count == 2
+
+
 def test_colours_are_no_class_ids():
     image = pytest.importorskip("PIL.Image")
     with pytest.raises(InputError, match=r"label image 0 must hold class ids, got colours \(RGB\); give ids"):
