@@ -89,7 +89,10 @@ def refuse_one_hot(name: str, ids: Tensor, num_classes: int) -> None:
     """
     least = 16 * num_classes  # of fewer numbers it may be by chance
     for place in range(max(0, ids.ndim - 3), ids.ndim) if ids.ndim > 2 and ids.numel() >= least else ():
-        if ids.shape[place] == num_classes and bool((ids >= 0).all()) and bool((ids.sum(place) == 1).all()):
+        if ids.shape[place] != num_classes:
+            continue
+        ids = ids.long()  # torch neither compares nor adds up uint16
+        if bool((ids >= 0).all()) and bool((ids.sum(place) == 1).all()):
             what = f"{name} {tuple(ids.shape)} are one-hot along dim {place}"
             raise InputError(what, f"give class ids: {name}.argmax({place})")
 

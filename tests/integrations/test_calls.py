@@ -22,6 +22,7 @@ from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
 from segloss.errors import InputError
 from segloss.losses import LOSSES, build_criterion, class_weights_from_counts
+from segloss.pixel_sample import PixelSample
 
 LABELS = torch.tensor([[[0, 1], [1, 255]], [[2, 2], [0, 0]]])
 
@@ -117,6 +118,19 @@ def test_one_hot_maps_are_no_class_ids(dim):
 def test_a_batch_of_as_many_maps_as_classes_is_a_batch():
     maps = torch.stack([torch.full((6, 6), c) for c in range(3)])
     assert count_labels([maps], 3).pixels == (36, 36, 36)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_maps_of_wide_unsigned_ids_are_counted_whatever_their_size(dtype):
+    """Torch neither compares nor adds them up, which was done where a side or the batch is as long as the classes."""
+    maps = np.stack([np.full((6, 6), c) for c in range(3)]).astype(dtype)
+    assert count_labels([maps], 3).pixels == (36, 36, 36)
+    confusion = ConfusionMatrix(3)
+    confusion.update(maps, maps)
+    assert confusion.matrix.diagonal().tolist() == [36, 36, 36]
+    assert PixelSample.of(torch.full((3, 3, 6, 6), 1 / 3), maps).pixels == 108
+    with pytest.raises(InputError, match="are one-hot along dim 0"):
+        count_labels([np.eye(3, dtype=dtype)[maps[:, 0]].transpose(2, 0, 1).repeat(3, 1)], 3)
 
 
 def test_masks_of_0_and_255_are_no_two_classes():
