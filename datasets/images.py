@@ -114,10 +114,10 @@ def read_header(path: Path) -> Header:
         alpha = picture.mode in ("LA", "RGBA")
         bands = 1 if picture.mode in ("1", "L") or picture.mode[0] in "IF" else 3 + alpha
         deep = start.startswith(PNG_START) and start[24] == 16
-        return Header(height, width, _turn(picture), bands, "uint16" if deep else "uint8", alpha)
+        return Header(height, width, turn_of_picture(picture), bands, "uint16" if deep else "uint8", alpha)
 
 
-def _turn(picture: "Image") -> int:
+def turn_of_picture(picture: "Image") -> int:
     """By the EXIF block alone, as OpenCV turns; Pillow looks into XMP too, and decodes a whole PNG to find some."""
     from PIL import Image
 

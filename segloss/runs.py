@@ -14,6 +14,8 @@ from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
 from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.classes import ignored_in, map_dtype
+from segloss.datasets.images import turn_of_picture
+from segloss.datasets.opening import turned
 from segloss.decisions import Decision, decide, read_decision
 from segloss.encoder_weights import warn_of_old_torch
 from segloss.errors import InputError
@@ -183,7 +185,8 @@ class Run:
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB, or the run's bands ``(H, W, B)`` in the dtype of its files, NaN for nothing;
-                of one band ``(H, W)`` too; or an image of PIL.
+                of one band ``(H, W)`` too; or an image of PIL, which is turned as its EXIF block says: classes are of
+                the upright image.
                 ``segloss.datasets.bands.read_bands(path, run.bands)[0]`` reads a file.
             decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
                 tau; None: ``tau``, whose 1 is the plain argmax.
@@ -207,12 +210,13 @@ class Run:
         return logits_at_size(self.model, batch, image.shape[:2])
 
     def _pixels(self, image: Any) -> np.ndarray:
-        """As an array of the run's bands; of PIL's images gray, palettes and full opacity as files of them are read."""
+        """As an array of the run's bands; of PIL's images gray, palettes, full opacity and turns as files are read."""
         bands = self.bands
         if is_pil(image):
             opaque = "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255
             colours = opaque and image.mode in ("1", "L", "LA", "P", "RGBA", "CMYK")
-            image = np.array(image.convert("RGB") if colours and bands.is_rgb else image)
+            pixels = np.array(image.convert("RGB") if colours and bands.is_rgb else image)
+            image = turned(pixels, turn_of_picture(image))
         wanted = f"image must be {bands.dtype} {'RGB ' if bands.is_rgb else ''}of shape (H, W, {bands.count})"
         if not isinstance(image, np.ndarray):
             cure = "give an array, as image.cpu().numpy() of a tensor"

@@ -285,6 +285,20 @@ def test_images_of_pil_are_predicted_as_files_of_them_are(run, tmp_path, mode):
     np.testing.assert_array_equal(loaded.predict(picture), expected)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("turn", [3, 6])
+def test_images_of_pil_are_turned_as_files_of_them_are(run, tmp_path, turn, ending):
+    """A phone's photograph was seen as it lay on its side; Pillow itself turns TIFF alone."""
+    image = pytest.importorskip("PIL.Image")
+    loaded, exif, path = segloss.load_run(run), image.Exif(), tmp_path / f"a.{ending}"
+    exif[0x0112] = turn
+    image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)).save(path, exif=exif)
+    expected = loaded.predict(read_bands(path, loaded.bands)[0])
+    assert expected.shape == ((32, 64) if turn == 3 else (64, 32))
+    for picture in (image.open(path), image.open(path).convert("RGBA")):
+        np.testing.assert_array_equal(loaded.predict(picture), expected)
+
+
 def test_half_transparent_images_of_pil_are_refused_as_files_of_them_are(run):
     image = pytest.importorskip("PIL.Image")
     with pytest.raises(InputError, match=r"got uint8 \(8, 9, 4\); give image\[..., :3\]"):
