@@ -39,6 +39,13 @@ class Calibration:
         scores = posterior.to(working_dtype(posterior)).clamp(min=self.floor).log().div(self.temperature)
         return scores.add_(per_class(torch.tensor(self.bias, dtype=torch.float64), scores)).softmax(1)
 
+    def undo(self, posterior: Tensor) -> Tensor:
+        """What :meth:`apply` made this posterior ``(N, C, *)`` of, but for what lay below the floor."""
+        scores = posterior.to(working_dtype(posterior))
+        scores = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+        bias = per_class(torch.tensor(self.bias, dtype=torch.float64), scores)
+        return scores.sub_(bias).mul_(self.temperature).softmax(1)
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers and a list, for JSON."""
         return {**asdict(self), "bias": list(self.bias)}

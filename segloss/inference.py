@@ -133,7 +133,11 @@ class Views:
 class AveragedPosterior(Criterion):
     """Reads posteriors averaged over several views as another criterion reads logits; its ``logits`` are P(c|x).
 
-    Logits of different views have no common scale that all losses share; their posteriors do.
+    Logits of different views have no common scale that all losses share; their posteriors do. What is the plain argmax
+    of scores at the optimum for such a posterior is the plain decision here.
+
+    Attributes:
+        plain_of_scores: whether that is the plain argmax of the scores wherever all views are alike.
     """
 
     def __init__(self, criterion: Criterion):
@@ -143,6 +147,17 @@ class AveragedPosterior(Criterion):
     @property
     def tilt(self) -> Tensor | None:
         return self.of.tilt
+
+    @property
+    def plain_by_tilt(self) -> bool:  # type: ignore[override]
+        return self.of.plain_by_tilt
+
+    @property
+    def plain_of_scores(self) -> bool:
+        return self.of.plain_by_posterior
+
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        return self.of.plain_scores(posterior)
 
     def posterior(self, logits: Tensor) -> Tensor:
         return logits
@@ -155,6 +170,8 @@ class AveragedPosterior(Criterion):
         return natural if self.tilt is None else natural + per_class(self.tilt, natural).log()
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
+        if tau == 1 and not self.plain_by_tilt:
+            return first_largest(self.plain_scores(logits.movedim(1, -1)).movedim(-1, 1), logits)
         return first_largest(self.natural_scores(logits).lerp(self.softmax_scores(logits), tau), logits)
 
 

@@ -14,6 +14,7 @@ Sources: Nowozin, CVPR 2014 (expected IoU); Narasimhan et al., ICML 2015 (Frank-
 et al., NeurIPS 2014 (plug-in rules).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,8 @@ class IoUDecision:
     Attributes:
         slope: a, C numbers, the largest 1. offset: b, C numbers, in the same unit.
         score: mean IoU on the sample, expected or of its labels, of the classes that occur or are decided.
-        plain_score: the same of the caller's plain argmax, never above ``score``.
+        plain_score: the same of the caller's plain argmax, never above ``score`` where it is of a tilt. None: what is
+            fitted to does not tell it.
         counts: where the counts came from, ``"labels"`` or ``"posterior"``.
         pixels: in the sample.
         settled: whether the last ascent came to its end; ``rounds``: how many it took on all pixels.
@@ -50,7 +52,7 @@ class IoUDecision:
     slope: tuple[float, ...]
     offset: tuple[float, ...]
     score: float
-    plain_score: float
+    plain_score: float | None
     counts: str
     pixels: int
     settled: bool
@@ -90,6 +92,7 @@ def iou_decision(
     *,
     counts: str | None = None,
     tilt: Tensor | None = None,
+    plain: Callable[[Tensor], Tensor] | None = None,
     max_rounds: int = 30,
 ) -> IoUDecision:
     r"""Fit the rule of this module's head to a sample of posteriors; deterministic.
@@ -113,6 +116,8 @@ def iou_decision(
         counts: ``"posterior"``: expected counts; labels then only say which pixels are ignored. ``"labels"``: counts of
             the labels. None: labels where there are some.
         tilt: u ``(C,)`` of the criterion; its plain argmax is :math:`\arg\max u_c p_c`. None: all 1.
+        plain: class ids of posteriors ``(n, C)`` by the plain argmax, where that is of no tilt; for ``plain_score``.
+            Of a criterion ``lambda p: criterion.plain_scores(p).argmax(1)``.
         max_rounds: of one ascent, each a pass over the sample; 0 leaves the candidates.
 
     Raises:
@@ -149,13 +154,13 @@ def iou_decision(
     if coarse is not sample:
         last = _ascend(posterior, known, all_true, last.rule, max_rounds)
     finals = {start: _scored(posterior, known, all_true, rule) for start, rule in starts.items()}
-    plain_score = next(iter(finals.values())).score
+    told = next(iter(finals.values())).score if plain is None else _score(*_count(posterior, known, plain), all_true)
     start, kept = max([*finals.items(), (name, last)], key=lambda item: item[1].score)
     return IoUDecision(
         slope=tuple(kept.rule[0].tolist()),
         offset=tuple(kept.rule[1].tolist()),
         score=kept.score,
-        plain_score=plain_score,
+        plain_score=told,
         counts=counts,
         pixels=len(posterior),
         settled=last.settled,
@@ -196,15 +201,20 @@ def _true_pixels(posterior: Tensor, labels: Tensor | None) -> Tensor:
     return torch.bincount(labels, minlength=posterior.shape[1]).double()
 
 
-def _count(posterior: Tensor, labels: Tensor | None, rule: Tensor) -> tuple[Tensor, Tensor]:
+def _count(
+    posterior: Tensor, labels: Tensor | None, rule: Tensor | Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Right (expected without labels) and decided pixels per class, float64 ``(C,)`` each."""
-    slope, offset = rule.unsqueeze(2)
     num_classes = posterior.shape[1]
     hits, decided = torch.zeros(2, num_classes, dtype=torch.float64)
     scores = torch.empty(0)
     for block, true in blocks(posterior, labels):
-        scores = scores if scores.shape == block.shape else torch.empty(block.shape)
-        ids = torch.mul(block, slope, out=scores).sub_(offset).max(0).indices
+        if isinstance(rule, Tensor):
+            scores = scores if scores.shape == block.shape else torch.empty(block.shape)
+            slope, offset = rule.unsqueeze(2)
+            ids = torch.mul(block, slope, out=scores).sub_(offset).max(0).indices
+        else:
+            ids = rule(block.T)
         decided += torch.bincount(ids, minlength=num_classes)
         if labels is None:
             hits += torch.bincount(ids, block.gather(0, ids[None])[0].double(), num_classes)

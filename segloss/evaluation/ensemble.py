@@ -19,15 +19,16 @@ from segloss.runs import Run
 class EnsembleReader(AveragedPosterior):
     r"""Reads the mean of posteriors; its tilt is :math:`u_c = \prod_k u_{kc}^{1/n}`, that of equal members theirs.
 
-    Of a calibrated member u is what leads from its calibrated posterior back to the plain argmax of its scores.
+    So are its plain scores where a member's are no tilted posterior. Of a calibrated member u is what leads from its
+    calibrated posterior back to the plain argmax of its scores.
     """
 
     mean_tilt: Tensor | None
 
     def __init__(self, criteria: Sequence[Criterion], calibrations: Sequence[Calibration | None] = ()):
         super().__init__(criteria[0])
-        pairs = zip_longest(criteria, calibrations)
-        tilts = [plain_tilt(calibration, criterion.tilt) for criterion, calibration in pairs]
+        self.members = [*zip_longest(criteria, calibrations)]  # no modules of this one: they have their networks
+        tilts = [plain_tilt(calibration, criterion.tilt) for criterion, calibration in self.members]
         known = next((tilt for tilt in tilts if tilt is not None), None)
         mean = None
         if known is not None:
@@ -38,6 +39,24 @@ class EnsembleReader(AveragedPosterior):
     @property
     def tilt(self) -> Tensor | None:
         return self.mean_tilt
+
+    @property
+    def plain_by_tilt(self) -> bool:  # type: ignore[override]
+        return all(criterion.plain_by_tilt for criterion, _ in self.members)
+
+    @property
+    def plain_of_scores(self) -> bool:
+        return all(criterion.plain_by_posterior for criterion, _ in self.members)
+
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        """Geometric means of the members', ``(*, C)``; of calibrated ones each to the power of 1 / T, as their tilt."""
+        pixels, logs = posterior.reshape(-1, posterior.shape[-1]), []
+        for criterion, calibration in self.members:
+            undone = pixels if calibration is None else calibration.undo(pixels)
+            plain = criterion.plain_scores(undone)
+            plain = plain.clamp(min=torch.finfo(plain.dtype).tiny).log()
+            logs.append(plain / (1.0 if calibration is None else calibration.temperature))
+        return torch.stack(logs).mean(0).exp().view(posterior.shape)
 
 
 def ensemble_of(runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> Run:

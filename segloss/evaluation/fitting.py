@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,6 @@ def fit(
     try:
         sample = sample_of(run, dataset, **how)
         calibration = None if calibrate else run.kept.calibration
-        tilt = run.criterion.tilt
         lines = []
         if not (calibrate or calibration):
             lines = over_tilted(sample, run.criterion, run.name, dataset.split)
@@ -136,8 +135,7 @@ def fit(
             lines.append(calibration_line(run, dataset, calibration.temperature, *scores))
         if calibration is not None:
             sample = sample.map(calibration.apply)
-            tilt = plain_tilt(calibration, tilt)
-        rule = iou_decision(sample, counts=counted_by(run, dataset, sample), tilt=tilt)
+        rule = fitted_rule(sample, counted_by(run, dataset, sample), run.criterion, calibration)
         known = run.criterion.plain_by_posterior
         if known and sample.labels is not None and sample.pixels and dataset.split != "train":
             plain = plain_argmax(run.criterion, calibration)
@@ -179,10 +177,21 @@ def plain_tilt(calibration: Calibration | None, tilt: Tensor | None) -> Tensor |
 
 def plain_argmax(criterion: Criterion, calibration: Calibration | None = None) -> Callable[[Tensor], Tensor]:
     """The plain argmax of the scores, from posteriors ``(n, C)``, or from what a calibration makes of them."""
-    tilt = plain_tilt(calibration, criterion.tilt)
-    if calibration is None or tilt is None:
+    if calibration is None:
         return lambda posterior: first_largest(criterion.plain_scores(posterior))
+    tilt = plain_tilt(calibration, criterion.tilt)
+    if tilt is None or not criterion.plain_by_tilt:
+        return lambda posterior: first_largest(criterion.plain_scores(calibration.undo(posterior)))
     return lambda posterior: first_largest(posterior * tilt.to(posterior))
+
+
+def fitted_rule(
+    sample: PixelSample, counts: str, criterion: Criterion, calibration: Calibration | None = None
+) -> IoUDecision:
+    """The IoU rule of a sample, calibrated where a calibration is given, beside the criterion's plain argmax."""
+    plain = None if criterion.plain_by_tilt else plain_argmax(criterion, calibration)
+    rule = iou_decision(sample, counts=counts, tilt=plain_tilt(calibration, criterion.tilt), plain=plain)
+    return rule if criterion.plain_by_posterior else replace(rule, plain_score=None)
 
 
 def confusion_on(sample: PixelSample, decide: Callable[[Tensor], Tensor]) -> ConfusionMatrix:
@@ -286,7 +295,7 @@ def over_tilted(sample: PixelSample, criterion: Criterion, name: str, split: str
     The posterior divides out what class weights do to the scores. They do nothing to a network that fits its training
     images completely, where every pixel's loss is 0 whatever it weighs.
     """
-    if sample.labels is None or criterion.tilt is None or not sample.pixels:
+    if sample.labels is None or criterion.tilt is None or not criterion.plain_by_posterior or not sample.pixels:
         return []
     right, plain = torch.zeros(2), plain_argmax(criterion)
     for block, labels in blocks(sample.posterior, sample.labels):

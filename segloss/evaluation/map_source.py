@@ -15,14 +15,14 @@ from segloss.datasets.classes import ClassTable, map_dtype
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.decisions import Decision, decide
 from segloss.errors import InputError
-from segloss.evaluation.fitting import PIXELS, SAMPLE_MIB, plain_tilt
+from segloss.evaluation.fitting import PIXELS, SAMPLE_MIB, fitted_rule
 from segloss.evaluation.mask_source import MaskSource, in_order
 from segloss.evaluation.matching import Triple
 from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior, files_of, list_maps, read_map
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.run_source import Measures, OnSample, Sample, image_result
 from segloss.evaluation.written import noted_in_maps, noted_of_palettes
-from segloss.iou_rule import IoUDecision, iou_decision
+from segloss.iou_rule import IoUDecision
 from segloss.losses import class_prior
 from segloss.losses.partial_labels import posterior_of_labelled
 from segloss.pixel_sample import PixelSample
@@ -136,8 +136,7 @@ class MapSource(MaskSource):
             sample.update(posterior, seen["labels"][None])
         if sample is None or not sample.pixels:
             raise InputError("no pixel is labelled, so no rule can be fitted", "check --labels", self.labels)
-        tilt = plain_tilt(self.index.calibration, self.reader.tilt)
-        return iou_decision(sample, counts="posterior", tilt=tilt)
+        return fitted_rule(sample, "posterior", self.reader.of, self.index.calibration)
 
     def _maps(self) -> Iterator[tuple[Sample, Tensor]]:
         """One after the other, a few read ahead."""

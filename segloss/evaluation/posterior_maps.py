@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from segloss.errors import InputError
 from segloss.files import write_bytes, write_json
 from segloss.inference import AveragedPosterior
 from segloss.iou_rule import IoUDecision
-from segloss.losses import Criterion
+from segloss.losses import Criterion, CrossEntropyLoss, OutlyingMSELoss
 from segloss.losses.criterion import per_class
 from segloss.runs import Run
 
@@ -49,6 +49,8 @@ class MapIndex:
         tilt: u of the criterion, ``(C,)``; None: all 1.
         calibration: that the maps have been through.
         point: the operating point chosen for the run.
+        label_values, true_channel_weight: of the criterion where its plain argmax takes them beside the tilt.
+        plain_of_scores: whether these maps tell the plain argmax of the scores that they were made of.
     """
 
     classes: tuple[str, ...] | None = None
@@ -56,12 +58,29 @@ class MapIndex:
     tilt: tuple[float, ...] | None = None
     calibration: Calibration | None = None
     point: Decision | None = None
+    label_values: tuple[float, ...] | None = None
+    true_channel_weight: float = 1.0
+    plain_of_scores: bool = True
 
     @classmethod
     def of(cls, run: Run) -> "MapIndex":
-        tilt, kept = run.criterion.tilt, run.kept
+        criterion, kept = run.criterion, run.kept
+        tilt, reads, by_tilt = criterion.tilt, criterion.reads, criterion.plain_by_tilt
         plain = None if tilt is None else tuple(tilt.tolist())
-        return cls(run.classes.names, run.counts.complete.pixels, plain, kept.calibration, kept.point)
+        found = cls(run.classes.names, run.counts.complete.pixels, plain, kept.calibration, kept.point)
+        if not by_tilt and isinstance(reads, OutlyingMSELoss):
+            values = tuple(reads.label_values.tolist())
+            return replace(found, label_values=values, true_channel_weight=reads.true_channel_weight)
+        return replace(found, plain_of_scores=by_tilt and criterion.plain_by_posterior)
+
+    @property
+    def criterion(self) -> Criterion:
+        """One of this tilt, with this plain argmax."""
+        u = None if self.tilt is None else torch.tensor(self.tilt)
+        if u is None or self.label_values is None:
+            return CrossEntropyLoss(weight=u)
+        values = torch.tensor(self.label_values)
+        return OutlyingMSELoss(values, weight=u / values, true_channel_weight=self.true_channel_weight)
 
     def save(self, folder: Path) -> None:
         point = None if self.point is None else {"rule": self.point.rule, "value": self.point.value}
@@ -79,16 +98,20 @@ class MapIndex:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             calibration, point, names = content["calibration"], content["point"], tuple(map(str, content["classes"]))
-            pixels, tilt = content["training_pixels"], content["tilt"]
+            pixels, tilt, values = content["training_pixels"], content["tilt"], content.get("label_values")
             found = cls(
                 names,
                 pixels and tuple(map(int, pixels)),
                 tilt and tuple(map(float, tilt)),
                 calibration and Calibration.from_dict(calibration),
                 point and _point(point),
+                values and tuple(map(float, values)),
+                float(content.get("true_channel_weight", 1)),
+                bool(content.get("plain_of_scores", True)),
             )
             bias = found.calibration and found.calibration.bias
-            if any(len(term or names) != len(names) for term in (found.training_pixels, found.tilt, bias)):
+            terms = (found.training_pixels, found.tilt, bias, found.label_values)
+            if any(len(term or names) != len(names) for term in terms):
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError("cannot be read", "save the maps again, or delete it to read them alone", path) from error
@@ -107,13 +130,18 @@ class SavedPosterior(AveragedPosterior):
     """Reads saved posteriors as their run reads scores: operating points put the tilt in and leave calibration out."""
 
     def __init__(self, index: MapIndex):
-        Criterion.__init__(self)
-        self.calibration = index.calibration
-        self.register_buffer("u", None if index.tilt is None else torch.tensor(index.tilt))
+        super().__init__(index.criterion)
+        self.index, self.calibration = index, index.calibration
 
     @property
-    def tilt(self) -> Tensor | None:
-        return self.get_buffer("u") if self._buffers["u"] is not None else None
+    def plain_of_scores(self) -> bool:
+        return self.index.plain_of_scores
+
+    def plain_scores(self, posterior: Tensor) -> Tensor:
+        if self.calibration is None:
+            return super().plain_scores(posterior)
+        undone = self.calibration.undo(posterior.reshape(-1, posterior.shape[-1]))
+        return super().plain_scores(undone.view(posterior.shape))
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         natural = super().natural_scores(logits)

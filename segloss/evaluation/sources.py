@@ -32,10 +32,10 @@ from segloss.evaluation.predictions import PredictionWriter
 from segloss.evaluation.run_source import Measures, RunSource, all_of
 from segloss.evaluation.shares import places_of
 from segloss.evaluation.suspects import Suspects
-from segloss.inference import Machine, Views, ends, find_machine
+from segloss.inference import AveragedPosterior, CalibratedPosterior, Machine, Views, ends, find_machine
 from segloss.iou_rule import IoUDecision
 from segloss.kept import FILE, Kept, kept_file
-from segloss.losses import class_prior
+from segloss.losses import Criterion, class_prior
 from segloss.pixel_counts import PixelCounts
 from segloss.progress import Progress
 from segloss.ranks import here
@@ -83,6 +83,7 @@ def sources_of_runs(
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):
         decision = decision_of(config, run, name, say, progress)
+        say_of_plain(name, build(name, run, dataset).reader, decision, say)
         rule = run.kept.rule if config.sweep_tau else None
         measures = Measures(decision, counted_of(config), calibration=True, sweep=config.sweep_tau, rule=rule)
         save = None
@@ -154,6 +155,7 @@ def predict_images(
         decision = decision_of(config, run, name, say, progress)
         say(f"{name}: decided by {decision}")
         source = build(name, run, dataset, Measures(decision))
+        say_of_plain(name, source.reader, decision, say)
         written.append(folder / name if len(runs) > 1 else folder)
         save = PredictionWriter(written[-1], run.classes, config.save, dataset, MapIndex.of(run))
         _require_apart(images, save.folders.values())
@@ -259,6 +261,15 @@ def _fitted(
     return run.decision_of(" ".join(config.scored_by))
 
 
+def say_of_plain(name: str, reader: Criterion, decision: Decision, say: Callable[[str], None]) -> None:
+    """Tell where ``plain`` or another tau is asked of posteriors, averaged or saved, that do not tell it."""
+    of_posteriors = reader.of if isinstance(reader, CalibratedPosterior) else reader
+    told = not isinstance(of_posteriors, AveragedPosterior) or of_posteriors.plain_of_scores
+    if decision.rule == "tau" and decision.value and not told:
+        what = "no mean of posteriors and no map of one tells the plain argmax of this loss's scores"
+        say(f"warning: {name}: {what}; decided by posterior times tilt: take --decision iou or prior 0")
+
+
 def counted_of(config: EvalConfig) -> tuple[str, ...]:
     """The measures asked for, by name."""
     return tuple(name for name, wanted in config.measures.items() if wanted)
@@ -320,6 +331,7 @@ def _decide_maps(
         of_run = source.index.point is not None and rule == source.index.point.terms
         told = "IoU rule of the run" if of_run else f"IoU rule fitted on these {len(source)} probability maps"
         say(f"{source.name}: {told}: {rule_text(rule)}")
+    say_of_plain(source.name, source.reader, decision, say)
     if config.sweep_tau and source.training_pixels is None:
         cure = "give --training-counts, a run's pixel_counts.json"
         say(f"{source.name}: no prior in the sweep: nothing says the training pixels of each class; {cure}")

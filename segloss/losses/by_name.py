@@ -86,34 +86,38 @@ class SumLoss(Criterion):
         return torch.cat([each.view(-1) for each in own])
 
     @property
-    def _reads(self) -> Criterion:
+    def reads(self) -> Criterion:
         """The term that says what the scores mean."""
         reader = self.criteria[self._reader]
         assert isinstance(reader, Criterion)
-        return reader
+        return reader.reads
 
     @property
     def tilt(self) -> Tensor | None:
-        return self._reads.tilt
+        return self.reads.tilt
 
     def natural_scores(self, logits: Tensor) -> Tensor:
-        return self._reads.natural_scores(logits)
+        return self.reads.natural_scores(logits)
 
     def posterior(self, logits: Tensor) -> Tensor:
-        return self._reads.posterior(logits)
+        return self.reads.posterior(logits)
 
     def scores_of(self, posterior: Tensor) -> Tensor:
-        return self._reads.scores_of(posterior)
+        return self.reads.scores_of(posterior)
 
     def plain_scores(self, posterior: Tensor) -> Tensor:
-        return self._reads.plain_scores(posterior)
+        return self.reads.plain_scores(posterior)
 
     @property
     def plain_by_posterior(self) -> bool:  # type: ignore[override]
-        return self._reads.plain_by_posterior
+        return self.reads.plain_by_posterior
+
+    @property
+    def plain_by_tilt(self) -> bool:  # type: ignore[override]
+        return self.reads.plain_by_tilt
 
     def decide_at(self, logits: Tensor, tau: float) -> Tensor:
-        return self._reads.decide_at(logits, tau)
+        return self.reads.decide_at(logits, tau)
 
     def extra_repr(self) -> str:
         return f"factors={list(self.factors)}"

@@ -73,6 +73,7 @@ class Criterion(nn.Module):
         needs_counts: the loss itself, not its class weights alone, depends on the pixel counts.
         scores: what z is trained to be: ``"softmax"``, logarithms of probabilities; ``"outlying"``, multiples of them.
         plain_by_posterior: whether :meth:`plain_scores` tells the plain argmax of the scores from posteriors alone.
+        plain_by_tilt: whether :meth:`plain_scores` are u P, of which others know the tilt u alone.
         of_pixels: whether its optimum is a score of each pixel; not so for losses of regions, whose scores say of P no
             more than the order.
         posterior_formula: what gives the posterior from z and u: ``"softmax"``, softmax(z - log u); ``"outlying"``,
@@ -88,6 +89,7 @@ class Criterion(nn.Module):
     of_pixels: bool = True
     posterior_formula: str = "softmax"
     plain_by_posterior: bool = True
+    plain_by_tilt: bool = True
 
     def __init_subclass__(
         cls,
@@ -198,6 +200,11 @@ class Criterion(nn.Module):
         """
         labels = ignore_unlabelled(labels, class_mask, self.ignore_index)
         return weight_sum(labels, getattr(self, "weight", None), self.ignore_index)
+
+    @property
+    def reads(self) -> "Criterion":
+        """What says what the scores mean: of a sum one of its terms."""
+        return self
 
     @property
     def tilt(self) -> Tensor | None:

@@ -213,13 +213,18 @@ class CrossEntropyLoss(
     """Module form of :func:`cross_entropy_loss`; the declared tilt is ``weight``.
 
     With label smoothing the optimum is softmax(z)_c proportional to w_c ((1 - epsilon) P_c + epsilon / C);
-    :meth:`posterior` takes both out, and the tilt of weighted and smoothed scores is approximate.
+    :meth:`posterior` takes both out. The tilt of weighted and smoothed scores is approximate, and their plain argmax
+    cannot be told from a posterior, which has lost what lay below epsilon / C.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0, **options: Any):
         super().__init__(**options)
         self.label_smoothing = require_number("label_smoothing", label_smoothing, BELOW_ONE)
         self.posterior_formula = "softmax" if label_smoothing == 0 else "other"
+
+    @property
+    def plain_by_posterior(self) -> bool:  # type: ignore[override]
+        return self.weight is None or self.label_smoothing == 0
 
     def natural_scores(self, logits: Tensor) -> Tensor:
         scores = super().natural_scores(logits)

@@ -291,6 +291,7 @@ class OutlyingMSELoss(
         self.align_corners = align_corners
         self.true_channel_weight = require_number("true_channel_weight", true_channel_weight, POSITIVE)
         self.posterior_formula = "outlying" if true_channel_weight == 1 else "other"
+        self.plain_by_tilt = true_channel_weight == 1
         self.register_buffer("label_values", label_values)
         self.register_buffer("weight", None if weight is None else class_vector("weight", weight, len(label_values)))
 

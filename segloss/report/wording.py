@@ -139,11 +139,12 @@ def part_table(runs: Mapping[str, RunScores]) -> tuple[list[str], list[tuple[str
 
 def rule_text(rule: IoUDecision) -> str:
     """``expected mIoU 43.6 -> 47.4 (1,048,576 pixels, without labels), settled in 12 rounds``; with labels no
-    ``expected``."""
+    ``expected``, and without the plain argmax where posteriors do not tell it."""
     labelled = rule.counts == "labels"
     on = f"{rule.pixels:,} pixels, {'with' if labelled else 'without'} labels"
     settled = f"{'' if rule.settled else 'not '}settled in {rule.rounds} round{'' if rule.rounds == 1 else 's'}"
-    gained = f"{'' if labelled else 'expected '}mIoU {percent(rule.plain_score)} -> {percent(rule.score)} ({on})"
+    before = "" if rule.plain_score is None else f"{percent(rule.plain_score)} -> "
+    gained = f"{'' if labelled else 'expected '}mIoU {before}{percent(rule.score)} ({on})"
     return f"{gained}, {settled}"
 
 

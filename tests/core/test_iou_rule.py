@@ -1,5 +1,6 @@
 """The decision for mean IoU against exhaustive search and xcolumns; its sample of pixels; thresholds of one class."""
 
+import dataclasses
 import doctest
 import functools
 import json
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import segloss.iou_rule
 import segloss.pixel_sample
 from segloss.iou_rule import IoUDecision, class_threshold, iou_decision
+from segloss.losses import build_criterion
 from segloss.metrics import ConfusionMatrix
 from segloss.pixel_sample import PixelSample
 
@@ -180,6 +182,23 @@ def test_a_class_without_mass_is_not_decided_unless_it_is_likelier_than_the_comm
 def test_equal_classes_go_to_the_first():
     rule = IoUDecision((1.0, 1.0, 0.5), (0.0, 0.0, 0.0), 1.0, 1.0, "labels", 1, True, 0, "plain")
     assert rule.decide(torch.tensor([[0.4, 0.4, 0.2], [0.2, 0.2, 0.4]])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_plain_argmax_of_no_tilt_is_scored_as_it_decides(labelled):
+    """Of an error whose true class counts 5 times: the tilt's argmax was told for it."""
+    criterion = build_criterion("outlying_mse", [9000, 900, 100], true_channel_weight=5.0)
+    posterior = skewed(400, 3)
+    labels = drawn(posterior) if labelled else None
+    counted = posterior if labels is None else torch.nn.functional.one_hot(labels, 3)
+    plain = criterion.plain_scores(posterior).argmax(1)
+    rule = iou_decision(
+        posterior, labels, tilt=criterion.tilt, plain=lambda block: criterion.plain_scores(block).argmax(1)
+    )
+    assert rule.plain_score == pytest.approx(expected_miou(counted, plain), rel=1e-6)
+    assert rule.plain_score != pytest.approx(iou_decision(posterior, labels, tilt=criterion.tilt).plain_score)
+    untold = dataclasses.replace(rule, plain_score=None)
+    assert IoUDecision.from_dict(json.loads(json.dumps(untold.to_dict()))) == untold
 
 
 def test_plain_argmax_stays_where_nothing_is_better():

@@ -14,14 +14,20 @@ from segloss.calibration import Calibration
 from segloss.config import EvalConfig
 from segloss.decisions import Decision, by_prior, decide, read_decision
 from segloss.errors import InputError
+from segloss.evaluation.ensemble import EnsembleReader
+from segloss.evaluation.fitting import fitted_rule, over_tilted
+from segloss.evaluation.posterior_maps import MapIndex, SavedPosterior
 from segloss.evaluation.results import ImageResult, Totals
+from segloss.evaluation.sources import say_of_plain
 from segloss.evaluation.sweep import GRIDS, choose, sweep_counts, sweep_table, to_keep
-from segloss.inference import reader_of
+from segloss.inference import Views, reader_of
 from segloss.iou_rule import IoUDecision, iou_decision
 from segloss.kept import FILE, Kept, fingerprint, load_kept, save_kept
 from segloss.losses import build_criterion, class_prior
 from segloss.metrics import PROTOCOLS, ConfusionMatrix, Scores
+from segloss.pixel_sample import PixelSample
 from segloss.report.plots import plot_sweeps
+from segloss.report.wording import rule_text
 from segloss.schema import SweepPoint
 
 COUNTS = [9000, 700, 250, 50]
@@ -512,6 +518,78 @@ def test_the_plain_argmax_is_a_point_of_a_calibrated_sweep(loss):
     assert [row.value for row in table if row.rule == "tau"] == [1.0]
     right = Scores.from_counts(matrix.diagonal(), matrix.sum(1), matrix.sum(0)[:CLASSES])
     assert table[0].miou == pytest.approx(right.miou)
+
+
+CALIBRATION = Calibration(1.6, (1.0, -1.0, 0.5, -0.5))
+TOLD = [("outlying_mse", {"true_channel_weight": 5.0}), ("weighted_mse", {"true_channel_weight": 15.0})]
+TOLD += [("0.5*outlying_mse+weighted_mse", {"true_channel_weight": 5.0}), ("outlying_mse", {}), ("logit_adjusted", {})]
+TOLD += [("weighted_ce", {}), ("ce", {"label_smoothing": 0.1}), ("weighted_focal", {}), ("jaccard", {})]
+UNTOLD = [("vector_scaling", {}), ("0.25*weighted_ce+0.75*jaccard", {"label_smoothing": 0.1})]
+
+
+def at_their_optimum(criterion, pixels=500):
+    """Scores ``(1, C, pixels)``."""
+    torch.manual_seed(0)
+    posteriors = torch.distributions.Dirichlet(torch.tensor([1.0, 0.6, 0.5, 0.4])).sample((pixels,)).clamp(min=1e-6)
+    posteriors = posteriors / posteriors.sum(1, keepdim=True)
+    return torch.stack([criterion.scores_of(posterior) for posterior in posteriors], 1)[None]
+
+
+def readers_of_posteriors(criterion, folder):
+    """What reads the posterior of a criterion alone: averaged over views or members, saved; and the calibration."""
+    yield reader_of(criterion, Views(flip=True)), None
+    yield EnsembleReader([criterion] * 2), None
+    yield EnsembleReader([criterion] * 2, [CALIBRATION] * 2), CALIBRATION
+    names = SimpleNamespace(names=tuple("abcd"))
+    for calibration in (None, CALIBRATION):
+        counts, kept = SimpleNamespace(complete=SimpleNamespace(pixels=tuple(COUNTS))), Kept(calibration)
+        index = MapIndex.of(SimpleNamespace(classes=names, counts=counts, kept=kept, criterion=criterion))
+        index.save(folder)
+        yield SavedPosterior(MapIndex.load(folder)), calibration
+
+
+@pytest.mark.parametrize(("loss", "options"), TOLD)
+def test_posteriors_are_decided_plainly_as_the_scores_that_they_are_of(tmp_path, loss, options):
+    """Of a true class that counts k times two equal views decided otherwise than one."""
+    criterion, said = build_criterion(loss, COUNTS, **options), []
+    logits = at_their_optimum(criterion)
+    posterior, plain = criterion.posterior(logits), criterion.decide(logits)
+    for reader, calibration in readers_of_posteriors(criterion, tmp_path):
+        found = reader.decide(posterior if calibration is None else calibration.apply(posterior))
+        assert (found == plain).double().mean() >= 0.998
+        say_of_plain("a", reader, Decision(), said.append)
+    assert not said
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION])
+@pytest.mark.parametrize(("loss", "options"), TOLD)
+def test_the_rule_is_told_beside_the_plain_argmax_of_the_scores(loss, options, calibration):
+    criterion = build_criterion(loss, COUNTS, **options)
+    logits = at_their_optimum(criterion)
+    posterior, labels = criterion.posterior(logits), torch.randint(4, (1, 500))
+    sample = PixelSample.of(posterior if calibration is None else calibration.apply(posterior), labels)
+    rule = fitted_rule(sample, "labels", criterion, calibration)
+    confusion = confusion_of(criterion.decide(logits), labels)
+    assert rule.plain_score == pytest.approx(Scores.from_confusion(confusion).miou, abs=2e-3)
+    assert f"mIoU {100 * rule.plain_score:.1f} -> " in rule_text(rule)
+
+
+@pytest.mark.parametrize(("loss", "options"), UNTOLD)
+def test_where_posteriors_do_not_tell_the_plain_argmax_a_line_says_so(tmp_path, loss, options):
+    criterion = build_criterion(loss, COUNTS, **options)
+    posterior = criterion.posterior(at_their_optimum(criterion))
+    rule = fitted_rule(PixelSample.of(posterior), "posterior", criterion)
+    assert rule.plain_score is None and f"mIoU {100 * rule.score:.1f} (500 pixels" in rule_text(rule)
+    assert not over_tilted(PixelSample.of(posterior, torch.randint(4, (1, 500))), criterion, "a", "val")
+    for reader, _ in readers_of_posteriors(criterion, tmp_path):
+        said = []
+        for each in (reader, reader_of(reader, calibration=CALIBRATION)):
+            say_of_plain("a", each, Decision(), said.append)
+        assert len(said) == 2 and "warning: a: no mean of posteriors" in said[0]
+        for decision in (Decision("tau", 0.0), Decision("prior", 0.5), Decision("iou", terms=rule)):
+            say_of_plain("a", reader, decision, said.append)
+        say_of_plain("a", criterion, Decision(), said.append)
+        assert len(said) == 2
 
 
 def test_operating_points_do_not_see_the_calibration_and_the_rule_does():
