@@ -239,6 +239,10 @@ class MaskSource:
             "states": hashlib.sha256(repr(states).encode()).hexdigest(),
         }
 
+    @property
+    def files(self) -> dict[str, list[Path]]:
+        return {triple.name: self._files_of(triple) for triple in self.triples}
+
     def _files_of(self, triple: Triple) -> list[Path]:
         """Those whose change makes an earlier result void."""
         return [triple.predicted, triple.true]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,11 @@ class RunSource:
     @property
     def names(self) -> list[str]:
         return self.dataset.names
+
+    @property
+    def files(self) -> dict[str, list[Path]]:
+        pairs = zip(self.names, self.dataset.pairs, strict=True)
+        return {name: [path for path in pair if path is not None] for name, pair in pairs}
 
     @property
     def image_scale(self) -> float:

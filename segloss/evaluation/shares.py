@@ -6,14 +6,18 @@ the last bit. Results are put together in the order of the images, so that sums 
 
 import hashlib
 import json
+import os
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from segloss.datasets.base import file_state
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.source import Source
 from segloss.evaluation.store import Results, ResultStore, row_of
+from segloss.pixel_counts import images_looked_at
 from segloss.progress import Progress
 from segloss.ranks import here
 
@@ -100,11 +104,45 @@ def score_share(source: Source, folder: Path, shard: tuple[int, int], progress: 
         fill(source, kept, progress, shard)
         names = source.names
         bad = {names[place]: line for place, line in source.bad.items()}
-        kept.note(source=source.name, identity=source.identity(), shard=shard, bad=bad)
+        scored = {} if job.rank else _as_they_lie(source.files, sorted(kept.names()))
+        kept.note(source=source.name, identity=source.identity(), shard=shard, bad=bad, **scored)
         line = f"{source.name}: {len(kept)} of {len(source)} images, share {shard[0]} of {shard[1]}: {path}"
     if job.rank:
         path.unlink()
     return line
+
+
+def _as_they_lie(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> dict[str, Any]:
+    """Where the files of these images lie and in which state, and a checksum of their content, for :func:`_changed`."""
+    checksums = images_looked_at(lambda place: _checksum(files[names[place]]), range(len(names)))
+    return {**_lying(files, names), "contents": dict(zip(names, checksums, strict=True))}
+
+
+def _lying(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> dict[str, str]:
+    paths = [path for name in names for path in files[name]]
+    found = {"at": map(os.path.abspath, paths), "states": (path.is_file() and file_state(path) for path in paths)}
+    return {key: hashlib.sha256(repr([*values]).encode()).hexdigest() for key, values in found.items()}
+
+
+def _checksum(paths: Sequence[Path]) -> int:
+    found = 0
+    for path in paths:
+        found = zlib.crc32(path.read_bytes() if path.is_file() else b"", found)
+    return found
+
+
+def _changed(source: Source, about: Mapping[str, Any]) -> str | None:
+    """The first image whose files were written over with something else since a share was scored.
+
+    They are read only where they have changed in any way. Files that lie elsewhere now are not, nor are those of a
+    store that an earlier version wrote.
+    """
+    contents: dict[str, int] = about.get("contents", {})
+    files, names = source.files, [*contents]
+    if not names or (now := _lying(files, names))["at"] != about["at"] or now["states"] == about["states"]:
+        return None
+    checksums = images_looked_at(lambda place: _checksum(files[names[place]]), range(len(names)))
+    return next((name for name, own in zip(names, checksums, strict=True) if own != contents[name]), None)
 
 
 class Named(Protocol):
@@ -145,8 +183,8 @@ def merge(source: Source, kept: ResultStore, stores: Sequence[Path]) -> None:
     """Take the results of a source from the stores of other jobs.
 
     Raises:
-        InputError: one is of other images, labels, classes, weights or options, two count an image differently, or
-            images are in none.
+        InputError: one is of other images, labels, classes, weights or options, files were written over since, two
+            count an image differently, or images are in none.
     """
     kept.clear()
     identity, names = json.loads(json.dumps(source.identity())), source.names  # as it is kept: lists, no tuples
@@ -158,6 +196,9 @@ def merge(source: Source, kept: ResultStore, stores: Sequence[Path]) -> None:
             about = results.about
             if other := _difference(identity, about["identity"]):
                 raise InputError(f"was scored with {other} than {source.name} here", "score that share again", path)
+            if name := _changed(source, about):
+                what = f"is of another {name}, which was written over since, than {source.name} here"
+                raise InputError(what, "score that share again", path)
             own = results.names()
             for before, theirs in seen.items():
                 for name in sorted(own & theirs):

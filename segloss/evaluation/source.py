@@ -1,6 +1,7 @@
 """What a source of results is: a trained run on a split, or a folder of predicted masks or maps."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,10 @@ class Source(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Of its images, in their order."""
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        """Of each image those whose change makes an earlier result void."""
 
     @property
     def sees_all(self) -> bool:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from data_trees import random_mask, write_png
@@ -157,9 +158,9 @@ def test_what_killed_processes_left_is_not_scored_again(masks, tmp_path):
 # ---- several jobs
 
 
-def shards(masks: Path, out: Path, count: int, *more: object, only=None) -> None:
+def shards(masks: Path, out: Path, count: int, *more: object, only=None, **how: object) -> None:
     for k in only or range(1, count + 1):
-        eval_seg.evaluate(flags(masks, out, "--shard", f"{k}/{count}", *more))
+        eval_seg.evaluate(flags(masks, out, "--shard", f"{k}/{count}", *more, **how))
 
 
 @pytest.mark.parametrize("count", [1, 3, 16])
@@ -226,6 +227,32 @@ def test_stores_that_do_not_belong_together_are_refused(masks, tmp_path):
     write_png(masks / "true/f000.png", random_mask(0, (20, 30)))
     (masks / "classes.txt").write_text("wall\nfloor\nroof\n")
     assert "was scored with other classes than bad here" in refusal(masks, tmp_path / "o", *merge)
+
+
+@pytest.mark.parametrize("folder", ["good", "true"])
+def test_files_written_over_at_the_same_length_since_are_not_merged(tmp_path, folder):
+    """Old and new predictions, or labels, were one score; copies elsewhere, and files written again, are theirs."""
+    root, stores = tmp_path / "data", tmp_path / "jobs"
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1]
+    for name in ("true", "good"):
+        (root / name).mkdir(parents=True)
+        for k in range(4):
+            cv2.imwrite(str(root / name / f"f{k}.tif"), random_mask(k, (20, 30)) % 3, plain)
+    (root / "classes.txt").write_text("wall\nfloor\nlamp\n")
+    shards(root, stores, 2, folders=("good",))
+    path = root / folder / "f1.tif"
+    before = path.read_bytes()
+    path.write_bytes(before)
+    far = Path(shutil.copytree(root, tmp_path / "far"))
+    for place in (root, far):
+        eval_seg.evaluate(flags(place, tmp_path / "o", "--merge", stores, folders=("good",)))
+    cv2.imwrite(str(path), random_mask(9, (20, 30)) % 3, plain)
+    assert len(path.read_bytes()) == len(before)
+    shards(root, stores, 2, only=[1], folders=("good",))
+    said = refusal(root, tmp_path / "o", "--merge", stores, folders=("good",))
+    assert "good.2-of-2.sqlite: is of another f1, which was written over since, than good here; score that sha" in said
+    shards(root, stores, 2, only=[2], folders=("good",))
+    eval_seg.evaluate(flags(root, tmp_path / "o", "--merge", stores, folders=("good",)))
 
 
 def test_an_image_that_is_counted_twice_must_be_counted_alike(masks, tmp_path):
