@@ -163,8 +163,9 @@ def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
         return True
     try:
         there = len(loader.dataset)
-        if sampler is not None and sampler is getattr(loader, "batch_sampler", None):  # only going through it tells
-            given = [*islice(chain.from_iterable(sampler), there + 1)]
+        batches = getattr(loader, "batch_sampler", None)
+        if batches is not None and sampler is batches:  # only going through it tells
+            given = [*islice(chain.from_iterable(batches), there + 1)]
             return not len(given) == len({*given}) == there
         drawn = len(sampler)
     except (AttributeError, TypeError):
