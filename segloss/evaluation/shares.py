@@ -127,7 +127,10 @@ def _lying(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> dict[st
 def _checksum(paths: Sequence[Path]) -> int:
     found = 0
     for path in paths:
-        found = zlib.crc32(path.read_bytes() if path.is_file() else b"", found)
+        if path.is_file():
+            with path.open("rb") as file:
+                while piece := file.read(2**20):  # some are larger than memory
+                    found = zlib.crc32(piece, found)
     return found
 
 
