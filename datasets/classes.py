@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segloss.datasets.finding import composed
 from segloss.errors import InputError
+from segloss.files import composed
 from segloss.losses.labels import IGNORE_INDEX
 
 STRAY = 254  # what 8-bit class maps hold for an id that the table does not know; so they can have 254 classes, 0..253
@@ -36,7 +36,7 @@ class ClassTable:
     """The classes of a data set in training order: class c has the name ``names[c]``.
 
     Attributes:
-        names: one per class, unique; umlauts of one character (:func:`segloss.datasets.finding.composed`).
+        names: one per class, unique; umlauts of one character (:func:`segloss.files.composed`).
         ids: the value of each class in mask files, 0..65535; predictions are saved with these.
         colors: RGB of each class, for pictures.
         ignore_ids: values in mask files that are not scored. 255 always is, unless it is a class; of more than 254
@@ -148,14 +148,12 @@ DOUBTFUL_NAMES = {"nodata", "unknown", "unclassified", "undefined", "invalid", "
 
 def void_among(names: Sequence[str]) -> tuple[str, str] | None:
     """The first class whose name says that nobody could tell, however its words are joined, and the cure."""
+    words = {name: re.sub(r"[\W_]+", " ", name.lower()).strip() for name in names}
     cure = "put its id under ignore in the class file"
-    for name in names:
-        words = re.sub(r"[\W_]+", " ", name.lower()).strip()
-        if words in IGNORED_NAMES:
-            return name, cure
-        if re.sub(r"\W", "", words) in DOUBTFUL_NAMES:
-            return name, f"{cure}, or call it void in class_dict.csv"
-    return None
+    if void := next((name for name in names if words[name] in IGNORED_NAMES), None):
+        return void, cure
+    doubtful = next((name for name in names if words[name].replace(" ", "") in DOUBTFUL_NAMES), None)
+    return doubtful and (doubtful, f"{cure}, or call it void in class_dict.csv")
 
 
 def read_class_file(path: Path) -> ClassTable:

@@ -2,11 +2,11 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from segloss.errors import InputError
+from segloss.files import composed
 
 ARRAYS = ".npy"
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -70,11 +70,6 @@ def list_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dic
             raise InputError(f"same stem as {found[key].name}", "keep one of the two", path)
         found[key] = path
     return found
-
-
-def composed(text: str) -> str:
-    """A name as names are compared: with an umlaut as one character (NFC), of which Macs write two."""
-    return unicodedata.normalize("NFC", text)
 
 
 def without_suffix(name: str) -> str:

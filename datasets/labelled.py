@@ -20,10 +20,11 @@ import numpy as np
 
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ignored_in
-from segloss.datasets.finding import composed, without_suffix
+from segloss.datasets.finding import without_suffix
 from segloss.datasets.folder import IMAGE_NAMES
 from segloss.datasets.list_lines import read_list
 from segloss.errors import InputError, unknown_name
+from segloss.files import composed
 
 FILE = "labelled_classes.csv"
 AMERICAN = "labeled_classes.csv"  # the same file, as others spell it

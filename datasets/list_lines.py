@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Container, Hashable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import composed, without_suffix
+from segloss.datasets.finding import without_suffix
 from segloss.errors import InputError
+from segloss.files import composed
 
 HEADERS = ("image", "img", "id", "name", "file", "path", "mask", "label", "annotation", "gt", "split", "stem", "class")
 OF_HEADERS = re.compile(rf"[ _.-]*(?:(?:{'|'.join(HEADERS)})(?:e?s|led)?[ _.-]*)+")  # filename, image_path, Labels

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import composed, list_images, without_suffix
+from segloss.datasets.finding import list_images, without_suffix
 from segloss.datasets.list_lines import columns, is_header, list_lines, rebased, refuse_twice
 from segloss.datasets.missing import no_masks
 from segloss.datasets.pairing import Pairing, pair
 from segloss.errors import InputError, unknown_name
+from segloss.files import composed
 
 NUMBERS = re.compile(r"[\d\s,;.]*")  # run lengths, counts, labels
 Kinds = tuple[dict[str, Path], dict[str, Path]]  # images and masks by name
@@ -75,7 +76,9 @@ def _classes_aside(
 
 def _cut(line: str, name_of: Named, two_of: Paired, classes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """What is image, or image and mask, of a line, and the classes behind it; the line where there are none."""
-    cuts = [(front, [name.strip(" \"'") for name in re.split(r"[;,|\t]", rest)]) for front, rest in columns(line)]
+    cuts = [
+        (front, [composed(name.strip(" \"'")) for name in re.split(r"[;,|\t]", rest)]) for front, rest in columns(line)
+    ]
     for front, names in cuts:
         if two_of(front):
             return front, tuple(filter(None, names))

@@ -84,6 +84,8 @@ def tiff_rgb(path: Path, tags: dict[int, Any]) -> np.ndarray:
     apart = tags.get(284, 1) != 1  # planes one after the other
     if _is_deep_tiff(tags) or unnamed or apart or beyond_pillow(tags):
         pixels = tiff_pixels(path, tags)
+        if (bits := max(tags.get(258, (1,)))) < 8 and tags.get(262) != 3:  # which fill 0..255
+            pixels = pixels.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
         if tags.get(262) == 3:
             pixels = np.reshape(tags[320], (3, -1)).T.astype(np.uint16)[pixels[..., 0]]
         if pixels.shape[2] == 4:

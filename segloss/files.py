@@ -1,4 +1,5 @@
-"""Files that are whole or not there: everything is written beside its place and then renamed. Standard library only."""
+"""Files that are whole or not there: everything is written beside its place and then renamed; and how names are
+compared. Standard library only."""
 
 import csv
 import errno
@@ -6,10 +7,17 @@ import io
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+def composed(text: str) -> str:
+    """A name as names of files and classes are compared: with an umlaut as one character (NFC), of which Macs write
+    two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -135,9 +135,6 @@ class AveragedPosterior(Criterion):
 
     Logits of different views have no common scale that all losses share; their posteriors do. What is the plain argmax
     of scores at the optimum for such a posterior is the plain decision here.
-
-    Attributes:
-        plain_of_scores: whether that is the plain argmax of the scores wherever all views are alike.
     """
 
     def __init__(self, criterion: Criterion):
@@ -153,7 +150,7 @@ class AveragedPosterior(Criterion):
         return self.of.plain_by_tilt
 
     @property
-    def plain_of_scores(self) -> bool:
+    def plain_by_posterior(self) -> bool:  # type: ignore[override]
         return self.of.plain_by_posterior
 
     def plain_scores(self, posterior: Tensor) -> Tensor:

@@ -42,6 +42,12 @@ def _is_map(given: Any) -> bool:
     return not given.is_floating_point() if isinstance(given, Tensor) else given.dtype.kind in "ui"
 
 
+def is_one_map(given: Any) -> bool:
+    """An array or tensor (H, W) or (H, W, 1), whose first dimension is no batch."""
+    ndim = getattr(given, "ndim", None)
+    return ndim is not None and ndim - (given.shape[-1:] == (1,)) <= 2
+
+
 def is_rows(given: Any) -> bool:
     """A label map as a list of its rows, lists of as many numbers each."""
     if not isinstance(given, list | tuple) or not all(isinstance(row, list | tuple) and row for row in given):
@@ -122,14 +128,17 @@ def refuse_partial(labels: Any) -> None:
     partial = isinstance(sampler, DistributedSampler | WeightedRandomSampler) or _draws_other_than_all(sampler, labels)
     if partial or "Distributed" in type(sampler).__name__:
         share = f"a {type(sampler).__name__} gives a share of the images, or some more often than others"
-    elif (workers := getattr(labels, "num_workers", 0)) > 1 and isinstance(
-        getattr(labels, "dataset", None), IterableDataset
-    ):
+    elif (workers := getattr(labels, "num_workers", 0)) > 1 and _may_repeat(getattr(labels, "dataset", None)):
         share = f"{workers} workers gives each image {workers} times where its IterableDataset does not part itself"
     elif dropped := _dropped(labels):
         share = f"drop_last leaves out {dropped} of the images, others each time where they are shuffled"
     if share:
         raise InputError(f"a loader with {share}", "count the data set: count_labels(loader.dataset, ...)")
+
+
+def _may_repeat(dataset: Any) -> bool:
+    """Whether each worker may give all of it; those of Hugging Face part themselves."""
+    return isinstance(dataset, IterableDataset) and not type(dataset).__module__.startswith("datasets.")
 
 
 def _loader_behind(labels: Any) -> Any:
@@ -154,7 +163,7 @@ def _sampler_of(loader: Any) -> Any:
     batches = getattr(loader, "batch_sampler", None)
     if batches is None:
         return getattr(loader, "sampler", None)
-    return batches.sampler if type(batches) is BatchSampler else batches
+    return batches.sampler if getattr(type(batches), "__iter__", None) is BatchSampler.__iter__ else batches
 
 
 def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
@@ -165,8 +174,10 @@ def _draws_other_than_all(sampler: Any, loader: Any) -> bool:
         there = len(loader.dataset)
         batches = getattr(loader, "batch_sampler", None)
         if batches is not None and sampler is batches:  # only going through it tells
+            if iter(batches) is batches:  # which uses it up, or has no end
+                return True
             given = [*islice(chain.from_iterable(batches), there + 1)]
-            return not len(given) == len({*given}) == there
+            return len(given) > len({*given}) or (len(given) < there and "Shard" in type(batches).__name__)
         drawn = len(sampler)
     except (AttributeError, TypeError):
         return False

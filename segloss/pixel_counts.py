@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from segloss.errors import InputError, cure_of_black_and_white
-from segloss.files import write_bytes, write_json
-from segloss.label_maps import in_order, is_pil, is_rows, label_tensor, refuse_partial
+from segloss.files import composed, write_bytes, write_json
+from segloss.label_maps import in_order, is_one_map, is_pil, is_rows, label_tensor, refuse_partial
 from segloss.losses.labels import (
     ignore_index_of,
     ignored_label,
@@ -98,6 +98,8 @@ class PixelCounts:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "PixelCounts":
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        if isinstance(names := plain.get("class_names"), tuple) and all(isinstance(name, str) for name in names):
+            plain["class_names"] = tuple(map(composed, names))  # as class tables have them, whatever wrote it
         return cls(**plain)
 
     def save(self, path: str | Path) -> None:
@@ -223,8 +225,7 @@ def count_labels(
 
     ignored = ignored_label(ignore_index_of(num_classes, ignore_index))
     refuse_partial(labels)
-    one_channel = getattr(labels, "shape", ())[-1:] == (1,)
-    if is_pil(labels) or is_rows(labels) or getattr(labels, "ndim", 3) - one_channel <= 2:  # one map, not its rows
+    if is_pil(labels) or is_rows(labels) or is_one_map(labels):
         labels = [labels]
     labels = in_order(labels)
 

@@ -210,7 +210,8 @@ class Run:
         return logits_at_size(self.model, batch, image.shape[:2])
 
     def _pixels(self, image: Any) -> np.ndarray:
-        """As an array of the run's bands; of PIL's images gray, palettes, full opacity and turns as files are read."""
+        """As an array of the run's bands; of PIL's images gray, palettes, full opacity and turns as files are read, so
+        none that was turned by hand and still holds its EXIF block: ``ImageOps.exif_transpose`` takes it out."""
         bands = self.bands
         if is_pil(image):
             opaque = "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255

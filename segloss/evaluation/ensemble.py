@@ -45,7 +45,7 @@ class EnsembleReader(AveragedPosterior):
         return all(criterion.plain_by_tilt for criterion, _ in self.members)
 
     @property
-    def plain_of_scores(self) -> bool:
+    def plain_by_posterior(self) -> bool:  # type: ignore[override]
         return all(criterion.plain_by_posterior for criterion, _ in self.members)
 
     def plain_scores(self, posterior: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class MapSource(MaskSource):
             sample.update(posterior, seen["labels"][None])
         if sample is None or not sample.pixels:
             raise InputError("no pixel is labelled, so no rule can be fitted", "check --labels", self.labels)
-        return fitted_rule(sample, "posterior", self.reader.of, self.index.calibration)
+        rule = fitted_rule(sample, "posterior", self.reader.of, self.index.calibration)
+        return rule if self.reader.plain_by_posterior else replace(rule, plain_score=None)
 
     def _maps(self) -> Iterator[tuple[Sample, Tensor]]:
         """One after the other, a few read ahead."""

@@ -50,7 +50,7 @@ class MapIndex:
         calibration: that the maps have been through.
         point: the operating point chosen for the run.
         label_values, true_channel_weight: of the criterion where its plain argmax takes them beside the tilt.
-        plain_of_scores: whether these maps tell the plain argmax of the scores that they were made of.
+        plain_by_posterior: whether these maps tell the plain argmax of the scores that they were made of.
     """
 
     classes: tuple[str, ...] | None = None
@@ -60,7 +60,7 @@ class MapIndex:
     point: Decision | None = None
     label_values: tuple[float, ...] | None = None
     true_channel_weight: float = 1.0
-    plain_of_scores: bool = True
+    plain_by_posterior: bool = True
 
     @classmethod
     def of(cls, run: Run) -> "MapIndex":
@@ -71,7 +71,7 @@ class MapIndex:
         if not by_tilt and isinstance(reads, OutlyingMSELoss):
             values = tuple(reads.label_values.tolist())
             return replace(found, label_values=values, true_channel_weight=reads.true_channel_weight)
-        return replace(found, plain_of_scores=by_tilt and criterion.plain_by_posterior)
+        return replace(found, plain_by_posterior=by_tilt and criterion.plain_by_posterior)
 
     @property
     def criterion(self) -> Criterion:
@@ -107,7 +107,7 @@ class MapIndex:
                 point and _point(point),
                 values and tuple(map(float, values)),
                 float(content.get("true_channel_weight", 1)),
-                bool(content.get("plain_of_scores", True)),
+                bool(content.get("plain_by_posterior", True)),
             )
             bias = found.calibration and found.calibration.bias
             terms = (found.training_pixels, found.tilt, bias, found.label_values)
@@ -134,8 +134,8 @@ class SavedPosterior(AveragedPosterior):
         self.index, self.calibration = index, index.calibration
 
     @property
-    def plain_of_scores(self) -> bool:
-        return self.index.plain_of_scores
+    def plain_by_posterior(self) -> bool:  # type: ignore[override]
+        return self.index.plain_by_posterior
 
     def plain_scores(self, posterior: Tensor) -> Tensor:
         if self.calibration is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segloss.datasets.base import file_state
+from segloss.datasets.cells import Cell
 from segloss.errors import InputError
 from segloss.evaluation.results import ImageResult
 from segloss.evaluation.source import Source
@@ -120,14 +121,24 @@ def _as_they_lie(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> d
 
 def _lying(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> dict[str, str]:
     paths = [path for name in names for path in files[name]]
-    found = {"at": map(os.path.abspath, paths), "states": (path.is_file() and file_state(path) for path in paths)}
+    found = {"at": map(os.path.abspath, paths), "states": map(_state, paths)}
     return {key: hashlib.sha256(repr([*values]).encode()).hexdigest() for key, values in found.items()}
 
 
+def _state(path: Path) -> object:
+    """Of a cell of a table that is streamed the table's, without a look at the cell."""
+    if isinstance(path, Cell) and not path.is_file():
+        return path.cells.stamp
+    return path.is_file() and file_state(path)
+
+
 def _checksum(paths: Sequence[Path]) -> int:
+    """Of their content; of what is streamed of its state."""
     found = 0
     for path in paths:
-        if path.is_file():
+        if not path.is_file():
+            found = zlib.crc32(repr(_state(path)).encode(), found)
+        else:
             with path.open("rb") as file:
                 while piece := file.read(2**20):  # some are larger than memory
                     found = zlib.crc32(piece, found)

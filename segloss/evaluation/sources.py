@@ -264,7 +264,7 @@ def _fitted(
 def say_of_plain(name: str, reader: Criterion, decision: Decision, say: Callable[[str], None]) -> None:
     """Tell where ``plain`` or another tau is asked of posteriors, averaged or saved, that do not tell it."""
     of_posteriors = reader.of if isinstance(reader, CalibratedPosterior) else reader
-    told = not isinstance(of_posteriors, AveragedPosterior) or of_posteriors.plain_of_scores
+    told = not isinstance(of_posteriors, AveragedPosterior) or of_posteriors.plain_by_posterior
     if decision.rule == "tau" and decision.value and not told:
         what = "no mean of posteriors and no map of one tells the plain argmax of this loss's scores"
         say(f"warning: {name}: {what}; decided by posterior times tilt: take --decision iou or prior 0")

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import IMAGE_SUFFIXES, composed, image_files
+from segloss.datasets.finding import IMAGE_SUFFIXES, image_files
 from segloss.datasets.folder import IMAGE_NAMES
 from segloss.datasets.splits import splits_of
 from segloss.errors import InputError
+from segloss.files import composed
 from segloss.rasterise.regions import Region, whole
 
 NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # of entries of another form

@@ -111,13 +111,13 @@ def _listed_names(root: Path) -> list[str]:
 def _labels_of(image: Path, root: Path) -> Path:
     """``labels`` for the last folder of images in its path; beside it where there is none.
 
-    One that ``root`` is or lies in counts where such labels are there: folders above may be called so by chance.
+    One that ``root`` is or lies in, as folders above may be called by chance, does not where texts lie beside it alone.
     """
     parts, inside = [*image.parts], len(root.parts)
     at = next((place for place in range(len(parts) - 2, -1, -1) if parts[place].lower() in IMAGE_NAMES), None)
     if at is not None:
         labels = Path(*parts[:at], LABELS, *parts[at + 1 :])
-        if at >= inside or labels.parent.is_dir():
+        if at >= inside or labels.parent.is_dir() or not any(image.parent.glob("*.txt")):
             return labels.with_suffix(".txt")
     return image.with_suffix(".txt")
 

@@ -90,7 +90,10 @@ def _own_sizes(config: TrainConfig, splits: Splits) -> list[str]:
     if config.augmentations is None:
         return []
     transform: Any = splits.train.transform
-    drawn = transform.own_sizes(*splits.train.read_pair(_middle(splits.train)))
+    try:
+        drawn = transform.own_sizes(*splits.train.read_pair(_middle(splits.train)))
+    except Exception:  # whatever such steps may raise: the sample itself is refused in one line
+        return []
     height, width = splits.crop_size
     shares = [min(1, high / height) * min(1, wide / width) for high, wide, _ in drawn]
     factors, lines = sorted(factor for _, _, factor in drawn), []

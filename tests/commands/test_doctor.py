@@ -243,6 +243,10 @@ FAULTS = {  # what is done to the tree; severity, split, file or value in the li
         classes("- wall\n- floor\n- void\n"),
         ("warning", "train", "class 'void' is trained and scored like any other", "put its id under ignore"),
     ),
+    "void is a class, behind one called unknown": (
+        classes("- wall\n- unknown\n- void\n"),
+        ("warning", "train", "class 'void' is trained and scored like any other", "put its id under ignore"),
+    ),
     "unknown is a class": (
         classes("- wall\n- floor\n- unknown\n"),
         ("warning", "train", "class 'unknown' is trained and scored like any other", "or call it void in class_dict"),

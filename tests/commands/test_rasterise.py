@@ -895,6 +895,16 @@ def test_a_folder_of_outlines_is_told_the_command(tmp_path, kind, classes):
     assert (tmp_path / "out/classes.yaml").is_file()
 
 
+def test_yolo_images_without_a_folder_of_labels_are_left_out_where_only_labels_are_given(tmp_path):
+    write_png(tmp_path / "set/images/train/a.jpg", random_image(0, SIZE))
+    write_png(tmp_path / "set/images/test/b.jpg", random_image(1, SIZE))
+    (tmp_path / "set/labels/train").mkdir(parents=True)
+    (tmp_path / "set/labels/train/a.txt").write_text(f"0 {SHARES}")
+    (tmp_path / "set/labels/classes.txt").write_text("crack\n")
+    main([str(tmp_path / "set/labels"), str(tmp_path / "out"), "--image-dir", str(tmp_path / "set/images")])
+    assert [path.name for path in (tmp_path / "out/masks").rglob("*.png")] == ["a.png"]
+
+
 def test_yolo_text_beside_images_in_mirrored_folders_is_told_too(tmp_path):
     write_png(tmp_path / "images/train/a.jpg", random_image(0, SIZE))
     (tmp_path / "labels/train").mkdir(parents=True)

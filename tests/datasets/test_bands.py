@@ -157,6 +157,8 @@ def test_tiles_that_gdal_did_not_store_hold_nothing(tmp_path, compression, kind)
     if kind in ("rgb", "palette"):
         expected = read if kind == "rgb" else np.array([colors[value][:3] for value in range(256)])[read]
         np.testing.assert_array_equal(read_image(path), expected)
+    elif bits:
+        np.testing.assert_array_equal(read_image(path), np.repeat(255 * read[..., None], 3, 2))  # as dense ones
 
 
 @pytest.mark.parametrize("fourth", [0, 255, None])

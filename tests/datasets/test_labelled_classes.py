@@ -13,7 +13,7 @@ from small_training import SmallRun
 from street_trees import TINY, street_tree
 
 import train_seg
-from segloss import PixelCounts
+from segloss import PixelCounts, count_labels
 from segloss.datasets import build_dataset
 from segloss.datasets.labelled import class_masks, read_labelled_classes
 from segloss.datasets.loading import evaluation_loader, repeat_factors, training_loader
@@ -119,6 +119,18 @@ def test_an_umlaut_of_two_characters_is_one(tmp_path, pattern, form):
     folder_tree(tmp_path, images=images, classes=unicodedata.normalize(form, "- wall\n- Straße für alle\n- lamp\n"))
     file_of(tmp_path, unicodedata.normalize("NFD", f"{pattern},wall;Straße für alle"))
     assert "1 of 1 images label a part" in build_dataset("folder", tmp_path, "val").found.form
+
+
+def test_an_umlaut_of_two_characters_is_one_in_a_list_and_in_counts_of_earlier_runs(tmp_path):
+    nfd = unicodedata.normalize("NFD", "Stühle")
+    folder_tree(tmp_path, images=("a", "b"), classes=f"- wall\n- {nfd}\n- lamp\n")
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text(f"a wall;{nfd}\nb {nfd}\n")
+    dataset = build_dataset("folder", tmp_path, "train")
+    assert dataset.labelled is not None
+    assert dataset.labelled.masks.tolist() == [[True, True, False], [False, True, False]]
+    counts = count_labels([torch.zeros(2, 2).long()], 2, class_names=["wall", nfd])
+    assert PixelCounts.from_dict(counts.to_dict()).class_names == ("wall", unicodedata.normalize("NFC", nfd))
 
 
 def test_the_file_is_found_in_american_spelling(tmp_path):

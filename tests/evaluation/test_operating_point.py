@@ -586,6 +586,7 @@ def test_where_posteriors_do_not_tell_the_plain_argmax_a_line_says_so(tmp_path, 
         for each in (reader, reader_of(reader, calibration=CALIBRATION)):
             say_of_plain("a", each, Decision(), said.append)
         assert len(said) == 2 and "warning: a: no mean of posteriors" in said[0]
+        assert fitted_rule(PixelSample.of(posterior), "posterior", reader).plain_score is None
         for decision in (Decision("tau", 0.0), Decision("prior", 0.5), Decision("iou", terms=rule)):
             say_of_plain("a", reader, decision, said.append)
         say_of_plain("a", criterion, Decision(), said.append)

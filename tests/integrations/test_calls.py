@@ -230,6 +230,14 @@ class Batches:
         yield from self.batches
 
 
+class BatchSamplerShard(Batches):
+    """As accelerate calls that of a rank."""
+
+
+class Own(BatchSampler):
+    pass
+
+
 @pytest.mark.parametrize(
     ("batches", "name"),
     [
@@ -237,8 +245,9 @@ class Batches:
         (BatchSampler(DistributedSampler(LABELS, 2, 0), 1, False), "DistributedSampler"),
         (BatchSampler(RandomSampler(LABELS, num_samples=1), 1, False), "RandomSampler"),
         (Batches([0, 1], [0, 1]), "Batches"),
-        (Batches([0]), "Batches"),
+        (BatchSamplerShard([0]), "BatchSamplerShard"),
         (cycle([[0, 1]]), "cycle"),
+        (iter([[0, 1]]), "list_iterator"),  # which a count would use up
         ([[0, 0]], "list"),
     ],
 )
@@ -259,9 +268,9 @@ class Sharded(DataLoader):
 
 
 def test_loaders_that_go_through_themselves_are_seen_behind_generators():
-    loader = Sharded(TensorDataset(LABELS), batch_sampler=Batches([0]))
+    loader = Sharded(TensorDataset(LABELS), batch_sampler=BatchSamplerShard([0]))
     for labels in (loader, iter(loader), (each for each in (labels for (labels,) in loader))):
-        with pytest.raises(InputError, match="a loader with a Batches gives a share"):
+        with pytest.raises(InputError, match="a loader with a BatchSamplerShard gives a share"):
             count_labels(labels, 3)
     assert count_labels((labels for (labels,) in Sharded(TensorDataset(LABELS))), 3) == count_labels(LABELS, 3)
 
@@ -270,6 +279,13 @@ def test_loaders_that_go_through_themselves_are_seen_behind_generators():
 def test_a_batch_sampler_that_gives_each_image_once_is_counted(batches):
     loader = DataLoader([*LABELS], batch_sampler=batches)
     assert count_labels(loader, 3) == count_labels((labels for labels in loader), 3) == count_labels(LABELS, 3)
+
+
+@pytest.mark.parametrize(
+    "batches", [Batches([1]), BatchSampler([1], 1, False), Own(SubsetRandomSampler([1]), 1, False)]
+)
+def test_batches_of_a_subset_of_ones_own_are_counted(batches):
+    assert count_labels(DataLoader([*LABELS], batch_sampler=batches), 3) == count_labels(LABELS[1:], 3)
 
 
 @pytest.mark.parametrize("sampler", [SubsetRandomSampler([1]), [1]])
@@ -424,6 +440,11 @@ def test_one_map_with_its_channel_at_an_end_is_one_image():
         assert count_labels(labels, 3) == expected
     for labels in (LABELS, LABELS[..., None], LABELS[:, None].numpy()):
         assert count_labels(labels, 3).image_count == 2
+
+    class Column(list):  # as a Dataset of Hugging Face with one column
+        shape = (2, 1)
+
+    assert count_labels(Column(LABELS), 3).image_count == 2
 
 
 def test_colours_are_no_class_ids():

@@ -580,6 +580,7 @@ def test_crops_of_more_padding_than_image_are_told(crop, options, said):
         ("- RandomScale: {scale_limit: [-0.7, -0.5], p: 1}", {}, "0.[34]. of what validation|at most"),
         ("- RandomScale: {scale_limit: [-0.3, 1.0]}", {}, ""),
         ("- RandomCrop: {height: 40, width: 40}", {}, ""),
+        ("- RandomCrop: {height: 400, width: 400}", {}, ""),  # refused where a sample is read
         ("- RandomResizedCrop: {size: [48, 64]}", {}, ""),
         ("- Affine: {rotate: [-20, 20]}\n- ColorJitter", {}, ""),
     ],
