@@ -153,7 +153,7 @@ def void_among(names: Sequence[str]) -> tuple[str, str] | None:
     if void := next((name for name in names if words[name] in IGNORED_NAMES), None):
         return void, cure
     doubtful = next((name for name in names if words[name].replace(" ", "") in DOUBTFUL_NAMES), None)
-    return doubtful and (doubtful, f"{cure}, or call it void in class_dict.csv")
+    return None if doubtful is None else (doubtful, f"{cure}, or call it void in class_dict.csv")
 
 
 def read_class_file(path: Path) -> ClassTable:

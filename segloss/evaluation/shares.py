@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,7 +121,7 @@ def _as_they_lie(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> d
 
 def _lying(files: Mapping[str, Sequence[Path]], names: Sequence[str]) -> dict[str, str]:
     paths = [path for name in names for path in files[name]]
-    found = {"at": map(os.path.abspath, paths), "states": map(_state, paths)}
+    found: dict[str, Iterable[object]] = {"at": map(os.path.abspath, paths), "states": map(_state, paths)}
     return {key: hashlib.sha256(repr([*values]).encode()).hexdigest() for key, values in found.items()}
 
 
