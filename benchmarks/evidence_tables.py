@@ -350,10 +350,8 @@ def draw(rows: Rows, protocol: str, path: Path, default: str | None = None) -> b
             ax.axhline(y - 0.5, color="0.85", linewidth=0.8)
         ax.grid(axis="x", alpha=0.3)
     handles = {name: line for ax in axes[0] for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = len(DRAWN) if len(sets) > 2 else 2
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, title="hollow: no interval"
-    )
+    look = {"ncols": len(DRAWN)} if len(sets) > 2 else {"ncols": 2, "fontsize": "small"}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", title="hollow: no interval", **look)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return True
