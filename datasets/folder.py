@@ -15,7 +15,8 @@ from pathlib import Path
 
 from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.classes import ClassTable, read_class_file, taken_for
+from segloss.datasets.class_files import read_class_file, taken_for
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.finding import image_files, list_images
 from segloss.datasets.list_files import list_beside, other_list
 from segloss.datasets.list_lines import read_list

@@ -19,7 +19,8 @@ import torch
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
-from segloss.datasets.classes import IGNORED_NAMES, ClassTable, read_class_file
+from segloss.datasets.class_files import read_class_file
+from segloss.datasets.classes import IGNORED_NAMES, ClassTable
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import read_header
 from segloss.datasets.missing import MissingSplitError, NoDataError

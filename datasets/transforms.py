@@ -22,8 +22,9 @@ import yaml
 
 from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.base import Color
-from segloss.datasets.classes import ignored_in, read_yaml
+from segloss.datasets.classes import ignored_in
 from segloss.datasets.masks import class_histogram, id_histogram
+from segloss.datasets.plain_files import read_yaml
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
 

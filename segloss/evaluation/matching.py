@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from segloss.datasets import TABLES
-from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.class_files import read_class_file
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.finding import ARRAYS, image_files, list_images
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.missing import unread_pictures

@@ -13,7 +13,8 @@ import yaml
 
 from segloss.config import RasteriseConfig
 from segloss.datasets.annotations import KINDS, annotation_files
-from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.class_files import read_class_file
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.finding import image_files
 from segloss.datasets.list_pairs import unique_names
 from segloss.errors import InputError

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from segloss.datasets.annotations import plain_number
-from segloss.datasets.classes import read_yaml
 from segloss.datasets.finding import image_files
 from segloss.datasets.folder import IMAGE_NAMES
 from segloss.datasets.list_lines import read_list
+from segloss.datasets.plain_files import read_yaml
 from segloss.datasets.splits import SPLIT_NAMES
 from segloss.errors import InputError
 from segloss.rasterise.regions import Region, Runs, around, polygons, ring_of, whole

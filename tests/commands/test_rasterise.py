@@ -16,7 +16,7 @@ from PIL import Image
 
 from segloss.datasets import NoDataError, build_dataset
 from segloss.datasets.annotations import kind_of
-from segloss.datasets.classes import read_class_file
+from segloss.datasets.class_files import read_class_file
 from segloss.errors import InputError
 from segloss.rasterise.command import main
 from segloss.rasterise.regions import _uncompressed

@@ -12,7 +12,7 @@ import tifffile
 from data_trees import random_image, random_mask, write_png
 from PIL import Image
 
-from segloss.datasets.classes import read_class_file
+from segloss.datasets.class_files import read_class_file
 from segloss.datasets.finding import list_images
 from segloss.datasets.images import image_size, read_image
 from segloss.datasets.masks import read_mask

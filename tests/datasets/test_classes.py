@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from segloss.datasets.classes import STRAY, ClassTable, distinct_colors, read_class_file
+from segloss.datasets.class_files import read_class_file
+from segloss.datasets.classes import STRAY, ClassTable, distinct_colors
 from segloss.datasets.masks import lookup
 from segloss.datasets.tables import CAMVID_11
 from segloss.errors import InputError

@@ -23,7 +23,8 @@ from data_trees import (
 
 from segloss.datasets import MissingSplitError, build_dataset
 from segloss.datasets.camvid import split_of
-from segloss.datasets.classes import ClassTable, read_class_file
+from segloss.datasets.class_files import read_class_file
+from segloss.datasets.classes import ClassTable
 from segloss.datasets.masks import lookup, map_mask
 from segloss.datasets.tables import ADE20K, CAMVID_11, CAMVID_32, CITYSCAPES, VOC
 from segloss.errors import InputError

@@ -17,7 +17,7 @@ from street_trees import TINY, street_tree
 import eval_seg
 import train_seg
 from segloss.datasets import NoDataError, build_dataset
-from segloss.datasets.classes import read_class_file
+from segloss.datasets.class_files import read_class_file
 from segloss.datasets.finding import list_images
 from segloss.datasets.images import read_image
 from segloss.datasets.masks import map_mask, palette_of, read_mask

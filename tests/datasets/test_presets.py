@@ -10,7 +10,7 @@ from PIL import Image
 
 from segloss.datasets import TABLES, build_dataset
 from segloss.datasets.bdd100k import BDD100K
-from segloss.datasets.classes import read_class_file
+from segloss.datasets.class_files import read_class_file
 from segloss.datasets.images import image_size, read_image
 from segloss.datasets.masks import read_mask
 from segloss.datasets.tables import CITYSCAPES

@@ -14,7 +14,6 @@ from torch import nn
 import eval_seg
 import segloss
 import train_seg
-from segloss import inference
 from segloss.datasets import base, build_dataset
 from segloss.datasets.bands import choose_bands
 from segloss.datasets.rows import sliced
@@ -24,7 +23,7 @@ from segloss.errors import InputError
 from segloss.evaluation import mask_source, run_source
 from segloss.evaluation.png_rows import PngRows
 from segloss.evaluation.run_source import RunSource
-from segloss.inference import Views, blend_weights, infer_dataset, score_rows, window_starts
+from segloss.inference import Views, blend_weights, infer_dataset, score_rows, window_starts, windows
 from segloss.losses import build_criterion
 
 COUNTS = (1000, 100, 10)
@@ -74,7 +73,7 @@ def test_a_small_receptive_field_leaves_almost_no_seam():
 
 @pytest.mark.parametrize("piece", [1, 200, 10**6])
 def test_pieces_come_from_the_top_down_and_hold_every_row_once(monkeypatch, piece):
-    monkeypatch.setattr(inference, "PIECE", piece)
+    monkeypatch.setattr(windows, "PIECE", piece)
     image = random_image(0, (43, 37))
     scores = scores_of(nn.Identity(), image, (16, 16), 0.5)[0]
     torch.testing.assert_close(scores, torch.from_numpy(image.transpose(2, 0, 1)).double())
@@ -131,7 +130,7 @@ def by_name(model, dataset, views, **options):
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("views", [{}, {"flip": True}, {"overlap": 0.0}, {"flip": True, "scales": (1.0, 1.0)}])
 def test_windows_of_a_data_set_are_its_whole_images(dataset, monkeypatch, large, views):
-    monkeypatch.setattr(inference, "PIECE", 1000)
+    monkeypatch.setattr(windows, "PIECE", 1000)
     torch.manual_seed(0)
     model = Local()
     whole = by_name(model, dataset, Views(**{**views, "overlap": 0.5}))
@@ -212,7 +211,7 @@ def test_scores_of_images_read_by_rows_are_those_of_decoded_ones(run, tmp_path, 
     flags = ["--checkpoint", str(run), *WINDOWS, "--sweep-tau", "--boundary", "--decision", "iou", "--tta-flip"]
     for name, pixels in (("decoded", base.LARGE), ("by rows", 1000)):
         monkeypatch.setattr(base, "LARGE", pixels)
-        monkeypatch.setattr(inference, "PIECE", 1500)
+        monkeypatch.setattr(windows, "PIECE", 1500)
         eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / name)])
         found[name] = json.loads((tmp_path / name / "metrics.json").read_text())["runs"]["run"]
         assert (tmp_path / name / "report.html").is_file()
@@ -222,7 +221,7 @@ def test_scores_of_images_read_by_rows_are_those_of_decoded_ones(run, tmp_path, 
 def test_pieces_change_no_score_of_a_map(run, tmp_path, monkeypatch):
     found = {}
     for name, pixels in (("one", 10**6), ("pieces", 1500)):
-        monkeypatch.setattr(inference, "PIECE", pixels)
+        monkeypatch.setattr(windows, "PIECE", pixels)
         eval_seg.evaluate(["--checkpoint", str(run), *WINDOWS, "--boundary", "--output-dir", str(tmp_path / name)])
         found[name] = json.loads((tmp_path / name / "metrics.json").read_text())["runs"]["run"]
     assert found["one"]["classes"] == found["pieces"]["classes"]  # boundary IoU, which looks at neighbours, too
@@ -237,7 +236,7 @@ def test_an_image_read_by_rows_is_predicted_in_every_form_as_a_decoded_one(run, 
     flags += ["--save", "ids", "color", "overlay"]
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "decoded")])
     monkeypatch.setattr(base, "LARGE", 1000)
-    monkeypatch.setattr(inference, "PIECE", 1500)
+    monkeypatch.setattr(windows, "PIECE", 1500)
     eval_seg.evaluate([*flags, "--output-dir", str(tmp_path / "by rows")])
     for name in ("a", "sub/b"):
         for kind in ("ids", "color", "overlay"):
@@ -253,7 +252,7 @@ def test_what_is_made_of_posteriors_is_whole_though_windows_come_in_pieces(run, 
     flags = ["--checkpoint", str(run), "--images", str(tmp_path / "images"), *WINDOWS]
     found = []
     for pixels in (10**6, 1500):
-        monkeypatch.setattr(inference, "PIECE", pixels)
+        monkeypatch.setattr(windows, "PIECE", pixels)
         out = tmp_path / str(pixels)
         eval_seg.evaluate([*flags, "--save", "probability", "confidence", "--output-dir", str(out)])
         with np.load(out / "probability/a.npz") as arrays:
@@ -267,7 +266,7 @@ def test_what_is_made_of_posteriors_is_whole_though_windows_come_in_pieces(run, 
 
 def test_a_file_that_breaks_off_leaves_no_map_and_one_line(run, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "LARGE", 1000)
-    monkeypatch.setattr(inference, "PIECE", 1500)
+    monkeypatch.setattr(windows, "PIECE", 1500)
     path = write_png(tmp_path / "images/a.png", random_image(1, (300, 170)))
     content = bytearray(path.read_bytes())
     content[-200] ^= 1
@@ -294,7 +293,7 @@ def test_the_iou_rule_is_fitted_to_windows_read_by_rows(run, tmp_path, monkeypat
 def test_a_picture_of_a_large_image_is_thinned_out_on_one_grid(run, monkeypatch):
     dataset = build_dataset("camvid", run.parent / "data", "val", EvalTransform(1.0))
     source = RunSource("run", segloss.load_run(run), dataset, device=torch.device("cpu"), views=Views(tile=(48, 48)))
-    monkeypatch.setattr(inference, "PIECE", 700)
+    monkeypatch.setattr(windows, "PIECE", 700)
     whole = source.picture(dataset.names[1])
     monkeypatch.setattr(base, "LARGE", 1000)
     monkeypatch.setattr(run_source, "PICTURE", 700)  # a ninth of 64 x 96, and some
