@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from evidence_questions import write_questions
 from evidence_runs import ROOT, Later, Runner, Stopped, compared, make_folds, variable
 from evidence_tables import write_tables
 
@@ -61,9 +62,11 @@ BUDGETS = [
     f"{name} `{data.size} --epochs {data.epochs}`, {data.pixels} million pixels seen" for name, data in DATA.items()
 ]
 SAID = {
-    "short": f"The same network (`{COMMON} {CPU}`) and budget for every arm: {'; '.join(BUDGETS)}.",
+    "short": f"The same network (`{COMMON} {CPU}`), from ImageNet's weights, and budget for every arm: "
+    f"{'; '.join(BUDGETS)}.",
     "long": "As `short`, four times the epochs. Its arms were chosen in `short`.",
-    "full": f"A U-Net at full size (`{COMMON} --arch unet {GPU}`), for a GPU. Its arms were chosen in `short`.",
+    "full": f"A U-Net at full size (`{COMMON} --arch unet {GPU}`), from ImageNet's weights, for a GPU. Its arms were "
+    "chosen in `short`.",
     "full-deeplab": "As `full`, DeepLabV3+.",
 }
 
@@ -133,6 +136,7 @@ RIVALS = {
     "weighted_ce-guided-late-jaccard": f"--loss weighted_ce {GUIDED} {LATE}",
     "ce-late-jaccard": f"--loss ce {LATE}",
     "ce-bias-late-jaccard": f"--loss ce {BIAS} {LATE}",
+    "ce-bias-jaccard": f"--loss ce {BIAS} {JACCARD}",  # as power025-jaccard is trained
     "logit_adjusted05-late-jaccard": f"--loss logit_adjusted --adjustment 0.5 {LATE}",
 }
 DEFAULT = "weighted_ce_jaccard"  # the arm that `train_seg.py` trains without loss flags
@@ -277,6 +281,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.action == "tables":
         write_tables(args.rows, OURS, RIVALS, DEFAULT, SAID)
+        write_questions(args.rows, OURS, RIVALS, DEFAULT)
         return
     there = args.roots if args.roots or args.action != "list" else DATA  # a list needs no data
     jobs = [job for job in job_list() if job.protocol in args.protocol and job.base in there]

@@ -297,7 +297,8 @@ DRAWN = {
     "labels": ("IoU rule by labels", "v"),
     DECIDED: ("as train_seg.py decides", "*"),
 }
-CALLED = {  # arms in the pictures; others by their own names
+CALLED = {  # arms in pictures and on the results page; others by their own names
+    "rank": "rank (the paper's)",
     "power075": "power 0.75",
     "power05": "power 0.5",
     "power075-k3": "power 0.75, k 3",
@@ -376,7 +377,7 @@ FIELDS = {
     "command": "of `train_seg.py`; `benchmarks/evidence_scores.py` makes the scores",
     "commit": "that it was trained at; `-changed`: with changes that were not committed, as ten rows of the first day, "
     "the first seed of the default on each set among them; before b415306 the labels of training lay half a pixel off",
-    "adopted": "somebody else had trained it, with these settings",
+    "adopted": "trained by this command, but not by `evidence.py run`",
     "device, threads, torch, precision": "of the training: an Intel Xeon in bfloat16 or an AMD EPYC in float32",
     "seconds, epochs": "of the training, whatever else ran beside it",
     "history": "of newer rows: IoU on val after each epoch, plain argmax, classes from frequent to rare",
