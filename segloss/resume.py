@@ -14,14 +14,15 @@ from segloss.run_folder import (
     BANDS,
     CONFIG,
     COUNTS,
+    HISTORY,
     KEPT_AUGMENTATIONS,
     LOCK,
     USED,
     Used,
     read_config_file,
 )
-from segloss.runs import Run, identity_of_val, load_run
-from segloss.weight_files import LAST, PREVIOUS
+from segloss.runs import Run, identity_of_val, load_run, read_checkpoint
+from segloss.weight_files import BEST, LAST, PREVIOUS, SHARED
 
 # May differ between a run and its continuation: they say where and how fast, not what is learnt.
 FREE_ON_RESUME = (
@@ -94,10 +95,37 @@ def parse_train_config(
     return config
 
 
+def _trained(folder: Path) -> list[str]:
+    """The files that tell of training in here, whichever others are gone: checkpoints, weights, rows of a history."""
+    weights = [path for path in (folder / LAST.parent).glob("*") if path.suffix in (LAST.suffix, SHARED.suffix)]
+    return [*sorted(path.name for path in weights), *([HISTORY] if _epochs_told(folder) else [])]
+
+
+def _epochs_told(folder: Path) -> int:
+    """Rows of history.csv."""
+    path = folder / HISTORY
+    return max(0, len(path.read_bytes().splitlines()) - 1) if path.is_file() else 0
+
+
+def _first_epoch_alone(folder: Path) -> bool:
+    """Is there no more than a kill leaves between the first validation and the first last.ckpt? It is trained again."""
+    held = [name for name in _trained(folder) if name not in (BEST.name, HISTORY)]
+    if held or _epochs_told(folder) > 1:
+        return False
+    return not (folder / BEST).is_file() or read_checkpoint(folder / BEST).get("epoch") == 0
+
+
+def _cure_of_lost(folder: Path, lost: str) -> str:
+    """What to do in a run folder where a file that ``--resume`` needs is gone."""
+    if any((folder / name).is_file() for name in (BEST, SHARED, LAST)):
+        return f"restore {lost}, or begin from those weights with --init-from {folder} and another --output-dir"
+    return f"restore {lost}, or begin another run with another --output-dir"
+
+
 def _barely_begun(folder: Path) -> bool:
     """Was a run killed in here while the folder was made? config.yaml is written last, before training."""
     first = (LOCK, COUNTS, BANDS, KEPT_AUGMENTATIONS, USED)
-    return not (folder / CONFIG).exists() and any(
+    return not ((folder / CONFIG).exists() or _trained(folder)) and any(
         path.name in first or path.name.startswith(tuple(f".{name}." for name in (*first, CONFIG)))
         for path in (folder.iterdir() if folder.is_dir() else ())
     )
@@ -106,6 +134,10 @@ def _barely_begun(folder: Path) -> bool:
 def _resumed(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
     """The options of the run, but for where and how long it goes on; InputError for one that changes what it learns."""
     folder = Path(str(config.output_dir))
+    if not (folder / CONFIG).exists() and (held := _trained(folder)):
+        raise InputError(
+            f"is gone, of a run that holds {', '.join(held)}", _cure_of_lost(folder, CONFIG), folder / CONFIG
+        )
     begun = read_config_file(folder / CONFIG)
     used = _saved(folder).to_dict()
     saved = {**begun, **{name: used[name] for name in ("data_path", "augmentations", "class_file")}}
@@ -198,8 +230,16 @@ def load_last(folder: Path, say: Callable[[str], None]) -> Run | None:
     """The run to go on with: last.ckpt or, where that is damaged or gone, the one before it, which is said.
 
     None where there is no checkpoint yet.
+
+    Raises:
+        InputError: there was one, as what else is in the folder tells, or the last two are damaged.
     """
     files = [file for file in (folder / LAST, folder / PREVIOUS) if file.is_file()]
+    if not files and (held := _trained(folder)):
+        if not _first_epoch_alone(folder):
+            what = f"is gone, of a run that holds {', '.join(held)}"
+            raise InputError(what, _cure_of_lost(folder, LAST.name), folder / LAST)
+        say(f"warning: there is no {LAST.name} yet; the first epoch is trained again")
     for file in files:
         try:
             run = load_run(file)

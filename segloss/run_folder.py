@@ -33,7 +33,7 @@ from segloss.pixel_counts import PixelCounts
 from segloss.ranks import here
 
 CONFIG, USED, COUNTS, BANDS = "config.yaml", "used.yaml", "pixel_counts.json", "bands.json"
-KEPT_AUGMENTATIONS, LOCK = "augmentations.yaml", "run.lock"
+KEPT_AUGMENTATIONS, LOCK, HISTORY = "augmentations.yaml", "run.lock", "history.csv"
 FOLDER_VARIABLE = "SEGLOSS_RUN_FOLDER"  # tells the processes of one distributed run which folder the first one chose
 
 

@@ -40,7 +40,9 @@ def draw_run(
     by_rule: Sequence[np.ndarray] = (),
 ) -> None:
     """curves.png, per_class_iou.png and predictions.png of a run folder; ``by_rule`` as :func:`plot_predictions`."""
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+    from segloss.run_folder import HISTORY
+
+    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     there = [row for row in scores.classes if row.pixels]
     rarest = [row.name for row in sorted(there, key=lambda row: row.pixels)[:RAREST_DRAWN]]

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from segloss.files import write_csv
+from segloss.run_folder import HISTORY
 from segloss.training.task import SegmentationTask, named
 from segloss.training.watch import doubts
 
@@ -41,7 +42,7 @@ class History(Callback):
     """
 
     def __init__(self, folder: Path, monitor: str = "miou", say: Callable[[str], None] = print):
-        self.path = folder / "history.csv"
+        self.path = folder / HISTORY
         self.columns = (*dict.fromkeys((*HISTORY_COLUMNS, f"val_{monitor}")), "seconds")
         self.say = say
         self.rows: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from segloss.errors import InputError
 from segloss.files import write_durably
 from segloss.flags import to_plain_dict
 from segloss.resume import load_last, parse_train_config, used_so_far
-from segloss.run_folder import CONFIG, COUNTS, FOLDER_VARIABLE
+from segloss.run_folder import CONFIG, COUNTS, FOLDER_VARIABLE, HISTORY
 from segloss.runs import load_run, read_checkpoint, share_weights
 from segloss.training.checkpoints import WholeCheckpoints
 from segloss.weight_files import BEST, LAST, PREVIOUS, SHARED
@@ -195,6 +195,47 @@ def test_two_damaged_checkpoints_are_refused(run, tmp_path):
         load_last(folder, lambda line: None)
 
 
+HISTORY_OF = {rows: "epoch\n" + "".join(f"{row + 1}\n" for row in range(rows)) for rows in range(3)}
+
+
+def without_last(run: Path, folder: Path, rows: int, epoch: int | None, *more: str) -> Path:
+    """A run folder whose last checkpoints are gone, with so many rows of history and the best of an epoch."""
+    (folder / BEST).parent.mkdir(parents=True)
+    (folder / HISTORY).write_text(HISTORY_OF[rows])
+    if epoch is not None:
+        torch.save({**torch.load(run / LAST, weights_only=True), "epoch": epoch}, folder / BEST)
+    for name in more:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rows", "epoch", "more", "held"),
+    [
+        (2, 1, [], "best.ckpt, history.csv"),
+        (2, 0, [], "best.ckpt, history.csv"),
+        (0, 1, [], "best.ckpt"),
+        (2, None, [], "history.csv"),
+        (1, 0, [SHARED], "best.ckpt, best.safetensors, history.csv"),
+        (0, None, ["checkpoints/other.ckpt"], "other.ckpt"),
+    ],
+)
+def test_a_trained_run_without_last_is_not_begun_anew(run, tmp_path, rows, epoch, more, held):
+    folder = without_last(run, tmp_path / "run", rows, epoch, *map(str, more))
+    with pytest.raises(InputError) as error:
+        load_last(folder, print)
+    assert str(error.value).startswith(f"{folder / LAST}: is gone, of a run that holds {held}; restore last.ckpt, or")
+    assert (f"--init-from {folder}" in str(error.value)) == ("best" in held)
+
+
+@pytest.mark.parametrize(("rows", "epoch"), [(0, 0), (1, 0), (1, None), (0, None)])
+def test_what_a_kill_in_the_first_epoch_leaves_is_trained_again(run, tmp_path, rows, epoch):
+    """best.ckpt and a row of the history come before the first last.ckpt."""
+    folder, said = without_last(run, tmp_path / "run", rows, epoch), []
+    assert load_last(folder, said.append) is None
+    assert len(said) == bool(rows or epoch is not None)
+
+
 # ---- weights to give away
 
 
@@ -295,6 +336,21 @@ def test_a_run_killed_before_its_config_was_written_just_starts(tmp_path, left):
     assert used_so_far(config).crop_size == (64, 64)
     fresh = to_plain_dict(parse_train_config(argv[1:]))
     assert {**to_plain_dict(config), "resume": False} == fresh
+
+
+@pytest.mark.parametrize("held", [[LAST], [PREVIOUS], [BEST], [SHARED], [LAST, BEST], [HISTORY]], ids=str)
+def test_a_trained_run_without_its_config_is_not_barely_begun(tmp_path, held):
+    """Whatever its options were, those given now may be others."""
+    (tmp_path / COUNTS).write_text("")
+    for name in held:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("epoch\n1\n")
+    with pytest.raises(InputError) as error:
+        parse_train_config(["--resume", "--output-dir", str(tmp_path), "--lr", "0.5"])
+    listed = ", ".join(sorted(Path(name).name for name in held))
+    assert str(error.value).startswith(
+        f"{tmp_path / CONFIG}: is gone, of a run that holds {listed}; restore config.yaml"
+    )
 
 
 @pytest.mark.parametrize("left", [[], ["notes.txt"], ["checkpoints"]])
