@@ -206,7 +206,8 @@ def count_labels(
             (a volume's slices): tensors, numpy arrays, PIL images, nested lists; one map alone; or what a
             ``DataLoader`` yields, pairs (images, labels) or dictionaries with ``labels`` (or another of
             ``LABEL_KEYS``), whose labels are counted; or a data set of either. Count whole label maps: random crops
-            give other shares each time.
+            give other shares each time. Single labels ``(N,)``, of a classifier, are the pixels of one image together,
+            in batches of any size: of images of one pixel each all median-frequency weights would be 1.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...
@@ -229,21 +230,31 @@ def count_labels(
         labels = [labels]
     labels = in_order(labels)
 
+    def histogram(image: Tensor, place: int) -> Tensor:
+        flat = image.reshape(-1).long()
+        valid = flat[flat != ignored]
+        if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= num_classes):
+            stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
+            raise ValueError(
+                f"label tensor {place} holds {stray}, outside [0, {num_classes}) and not "
+                f"{ignored_words(ignored)}; map the label or ignore it"
+            )
+        counts = torch.bincount(valid, minlength=num_classes).cpu()
+        return torch.cat([counts, counts.new_tensor([flat.numel() - valid.numel()])])
+
     def histograms() -> Iterator[Tensor]:
+        population = None  # of single labels, however they are parted into batches
         for place, given in enumerate(labels):
             tensor = label_tensor(given, place)
             refuse_one_hot("labels", tensor, num_classes)
+            if tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1):
+                found = histogram(tensor, place)
+                population = found if population is None else population + found
+                continue
             for image in tensor if tensor.ndim > 2 else [tensor]:
-                flat = image.reshape(-1).long()
-                valid = flat[flat != ignored]
-                if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= num_classes):
-                    stray = int(valid.min()) if int(valid.min()) < 0 else int(valid.max())
-                    raise ValueError(
-                        f"label tensor {place} holds {stray}, outside [0, {num_classes}) and not "
-                        f"{ignored_words(ignored)}; map the label or ignore it"
-                    )
-                counts = torch.bincount(valid, minlength=num_classes).cpu()
-                yield torch.cat([counts, counts.new_tensor([flat.numel() - valid.numel()])])
+                yield histogram(image, place)
+        if population is not None:
+            yield population
 
     counts = _summarise(histograms(), names)
     if not counts.image_count:

@@ -48,7 +48,8 @@ def test_one_label_map_of_any_kind_is_one_image():
     assert (expected.image_count, expected.pixels) == (1, (11, 1))
     for given in (rows, np.array(rows), tuple(map(tuple, rows)), [rows], [np.array(rows)]):
         assert count_labels(given, 2) == expected
-    assert count_labels([[0, 1], [1, 1, 0]], 2).image_count == 2  # no rows of one map
+    ragged = count_labels([[0, 1], [1, 1, 0]], 2)  # no rows of one map but batches of single labels
+    assert (ragged.image_count, ragged.pixels) == (1, (2, 3))
 
 
 def test_a_label_map_of_two_rows_is_no_pair():
@@ -91,6 +92,27 @@ def test_criteria_take_pixel_counts(name):
     )
     for own, expected in zip(ours.buffers(), plain.buffers(), strict=True):
         assert torch.equal(own, expected)
+
+
+SINGLE = torch.tensor([0] * 90 + [1] * 9 + [2])
+OF_SINGLE = {
+    "tensor": lambda size: SINGLE,
+    "loader": lambda size: DataLoader(TensorDataset(torch.rand(100, 3), SINGLE), batch_size=size),
+    "batches": lambda size: SINGLE.split(size),
+    "arrays": lambda size: (batch.numpy() for batch in SINGLE.split(size)),
+    "a column": lambda size: SINGLE[:, None].split(size),
+    "dictionaries": lambda size: ({"pixels": torch.rand(3), "labels": batch} for batch in SINGLE.split(size)),
+    "one pixel each": lambda size: SINGLE[:, None, None].split(size),
+}
+
+
+@pytest.mark.parametrize("kind", OF_SINGLE)
+@pytest.mark.parametrize("size", [1, 7, 16, 100])
+def test_single_labels_are_one_population_in_batches_of_any_size(kind, size):
+    """Each batch was an image, and median-frequency weights were of its size: all 1 at batches of one."""
+    counts = count_labels(OF_SINGLE[kind](size), 3)
+    assert (counts.pixels, counts.images, counts.image_count) == ((90, 9, 1), (1, 1, 1), 1)
+    assert build_criterion("weighted_ce", counts).weight.tolist() == pytest.approx([0.1, 1, 9])
 
 
 def test_median_frequency_reads_the_pixels_of_images():
