@@ -1,6 +1,7 @@
 """A trained network and all it takes to use it, read back from a run folder or a checkpoint file."""
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -277,6 +278,8 @@ def load_run(path: str | Path) -> Run:
         InputError: nothing is there, or it is no checkpoint of this toolkit.
     """
     file = fetched(str(path)) / WEIGHTS if is_on_hub(path) else weights_file(Path(path))
+    if file.name == LAST.name and Path(path).is_dir():
+        print(f"warning: {path} holds no {BEST.name}; these are the weights of {LAST.name}", file=sys.stderr)
     own = os.environ.get(FOLDER_VARIABLE) == str(file.parent.parent)  # else this process trains another run, or none
     if not own and file.suffix != SHARED.suffix:
         warn_of_old_torch(file)

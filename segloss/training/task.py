@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -31,6 +32,7 @@ from segloss.training.compiled import compile_network
 from segloss.training.last_layer import label_values_of
 from segloss.training.optimisation import build_optimizer, parameter_groups, rate_factor
 from segloss.training.reported import RULE_MIB, RULE_STRIDE, reported, rule_miou
+from segloss.weight_files import BEST, SHARED
 
 NON_FINITE_CURE = "lower --lr, or clip gradients with --trainer.gradient_clip_val 1, in a new --output-dir"
 
@@ -302,6 +304,7 @@ class SegmentationTask(L.LightningModule):
         if self.config.override or any(now[name] != before.get(name) for name in now if name not in FREE_ON_RESUME):
             self._leave_what_changed(checkpoint)  # without --override too, where one was killed before it had saved
         self._look_at_val(checkpoint)
+        self._look_at_best(checkpoint)
         done = checkpoint["global_step"]
         if epoch < self.config.epochs and done >= self.total_steps + unfinished and self._rate_factor(done) < 0.01:
             self.anew.append(
@@ -318,6 +321,19 @@ class SegmentationTask(L.LightningModule):
             self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on what is validated now")
         if None not in (ours, theirs) and ours != theirs:
             self._choose_anew(checkpoint, "'val_", f"by {self.config.monitor} on the val split that is there now")
+
+    def _look_at_best(self, checkpoint: dict[str, Any]) -> None:
+        """Leave a best score behind whose weights are gone, so that the best from here on are kept."""
+        trainer: Any = self.trainer
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key, {})
+            if callback.monitor is None or not state.get("best_model_path"):
+                continue
+            folder = Path(str(callback.dirpath))
+            if (folder / SHARED.name).is_file() and not (folder / BEST.name).is_file():
+                self.anew.append(f"{BEST.name} is gone; {SHARED.name} stands for it until a better one comes")
+            elif not (folder / BEST.name).is_file():
+                self._choose_anew(checkpoint, callback.state_key, "of what comes from here on: it is gone")
 
     def _choose_anew(self, checkpoint: dict[str, Any], scores: str, how: str) -> None:
         """Leave out what callbacks know of such scores."""

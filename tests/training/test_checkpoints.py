@@ -236,6 +236,16 @@ def test_what_a_kill_in_the_first_epoch_leaves_is_trained_again(run, tmp_path, r
     assert len(said) == bool(rows or epoch is not None)
 
 
+def test_a_run_without_its_best_weights_says_whose_they_are(run, tmp_path, capsys):
+    folder = Path(shutil.copytree(run, tmp_path / "copy"))
+    assert load_run(folder).path == folder / LAST
+    assert f"warning: {folder} holds no best.ckpt; these are the weights of last.ckpt\n" in capsys.readouterr().err
+    load_run(folder / LAST)  # which was asked for
+    (folder / LAST).rename(folder / BEST)
+    load_run(folder)
+    assert "holds no" not in capsys.readouterr().err
+
+
 # ---- weights to give away
 
 

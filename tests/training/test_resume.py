@@ -25,7 +25,7 @@ from segloss.run_folder import lock_run_folder, open_run_folder
 from segloss.training.averaging import AveragedWeights
 from segloss.training.checkpoints import LastCheckpoint
 from segloss.training.optimisation import rate_factor
-from segloss.weight_files import BEST, LAST
+from segloss.weight_files import BEST, LAST, SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -499,3 +499,36 @@ def test_the_best_score_on_another_val_split_is_left_behind(tmp_path, val):
     assert ("best.ckpt is chosen anew, by miou on the val split that is there now" in said) == other
     kept = torch.load(tmp_path / BEST, weights_only=True)["epoch"]
     assert kept == 1 or not other
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_and_chosen_anew(tmp_path):
+    """Else the score that it had would keep worse ones from being kept, and the run would end without any."""
+    options = {"monitor": "loss", "lr": 1e-2, "output_dir": str(tmp_path)}
+    SmallRun(tmp_path, net=Dropping(), epochs=1, **options).fit()
+    (tmp_path / BEST).unlink()
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    for state in content["callbacks"].values():  # nothing to come will be better
+        if "best_model_score" in state and state["best_model_path"].endswith(BEST.name):
+            state["best_model_score"] = torch.tensor(-1.0)
+            state["best_k_models"] = {path: torch.tensor(-1.0) for path in state["best_k_models"]}
+    torch.save(content, tmp_path / LAST)
+    again = SmallRun(tmp_path, net=Dropping(), epochs=3, resume=True, early_stop=9, **options)
+    run = again.fit(ckpt_path=tmp_path / LAST)
+    assert "warning: best.ckpt is chosen anew, of what comes from here on: it is gone" in run.said
+    assert torch.load(tmp_path / BEST, weights_only=True)["epoch"] >= 1
+
+
+def test_weights_to_give_away_stand_for_a_best_checkpoint_that_is_gone(tmp_path):
+    SmallRun(tmp_path, net=Dropping(), epochs=1).fit()
+    (tmp_path / BEST).rename(tmp_path / SHARED)
+    run = SmallRun(tmp_path, net=Dropping(), epochs=2, resume=True).fit(ckpt_path=tmp_path / LAST)
+    assert "warning: best.ckpt is gone; best.safetensors stands for it until a better one comes" in run.said
+    assert "chosen anew" not in run.said
+
+
+def test_a_best_checkpoint_that_never_was_is_not_missed(tmp_path):
+    options = {"trainer": {"check_val_every_n_epoch": 2}, "output_dir": str(tmp_path)}
+    SmallRun(tmp_path, net=Dropping(), epochs=1, **options).fit()
+    assert not (tmp_path / BEST).exists()
+    run = SmallRun(tmp_path, net=Dropping(), epochs=2, resume=True, **options).fit(ckpt_path=tmp_path / LAST)
+    assert "warning: best" not in run.said and (tmp_path / BEST).is_file()
