@@ -158,14 +158,14 @@ class MapSource(MaskSource):
     def _files_of(self, triple: Triple) -> list[Path]:
         return [*files_of(triple.predicted), triple.true]
 
-    def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """The photograph, if there is one, labels and the class numbers decided on, of one sample."""
+    def maps(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and the class numbers decided on, of one sample."""
         seen, posterior = self.read(next(triple for triple in self.triples if triple.name == name))
         labels = seen["labels"].numpy()
         assert isinstance(posterior, Tensor)  # it has been counted
         predicted = decide(self.reader, posterior, self.prior, self.measures.decision)[0]
         kind = map_dtype(len(self.classes))
-        return self.image(name), labels.astype(kind), predicted.numpy().astype(kind)
+        return labels.astype(kind), predicted.numpy().astype(kind)
 
     def _result(self, item: tuple[int, Triple]) -> ImageResult | InputError:
         place, triple = item

@@ -22,6 +22,7 @@ from segloss.errors import Finding, InputError
 from segloss.evaluation.counting import confusion_of, pair_histogram
 from segloss.evaluation.doubts import mask_findings
 from segloss.evaluation.matching import Triple, match, match_images, some
+from segloss.evaluation.placement import placement_findings
 from segloss.evaluation.results import ImageResult, Totals, added
 from segloss.evaluation.suspects import Suspects
 from segloss.evaluation.written import noted_in_histogram, noted_in_maps, noted_of_palettes
@@ -219,6 +220,8 @@ class MaskSource:
         if own:
             what = f"{own} of {len(self)} predictions are the label's own file: {self.predictions}"
             found.append(Finding("warning", self.name, InputError(what, "check --predictions and --labels")))
+        if not self._large:  # which would have to be held
+            found += placement_findings(self.name, totals, self.maps, len(self.classes), self.workers)
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -259,12 +262,16 @@ class MaskSource:
 
     def picture(self, name: str) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         """The photograph, if there is one, labels and predicted class numbers of one sample."""
+        return self.image(name), *self.maps(name)
+
+    def maps(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and predicted class numbers of one sample."""
         place = self.names.index(name)
         triple = self.triples[place]
         labels = map_mask(read_mask(triple.true), self.classes, triple.true)
         if self.labelled is not None:
             labels = self.labelled.of_image(labels, place)
-        return self.image(name), labels, lookup(read_mask(triple.predicted), self.predicted_classes)
+        return labels, lookup(read_mask(triple.predicted), self.predicted_classes)
 
     def results(self, done: Collection[str] = ()) -> Iterator[tuple[int, ImageResult]]:
         self.bad = {}
