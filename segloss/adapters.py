@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from segloss.errors import InputError
 from segloss.losses import IGNORE_INDEX, OutlyingMSELoss, outlying_mse_loss
+from segloss.losses.label_values import Counts, class_counts
+from segloss.losses.labels import ignored_label
 from segloss.losses.ranges import NOT_NEGATIVE, require_number
 
 HUGGING_FACE_IGNORED = -100  # the only label that Trainer leaves out when it counts a batch's items
@@ -131,7 +133,8 @@ class MMSegOutlyingMSELoss(nn.Module):
     augmentation averages softmax values and its OHEM sampler with ``thresh`` compares them: neither fits these scores.
 
     Args:
-        counts: training pixels per class ``(C,)``.
+        counts: training pixels per class ``(C,)``, or what :func:`segloss.count_labels` gives; without the class that
+            the decode head ignores, where it ignores one.
         loss_weight: factor of the loss.
         loss_name: key in mmseg's log; it must begin with ``loss_`` to be trained.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -141,7 +144,7 @@ class MMSegOutlyingMSELoss(nn.Module):
 
     def __init__(
         self,
-        counts: list[int],
+        counts: Counts,
         *,
         loss_weight: float = 1.0,
         loss_name: str = "loss_outlying_mse",
@@ -152,6 +155,7 @@ class MMSegOutlyingMSELoss(nn.Module):
         if foreign := {"ignore_index", "upsample", "align_corners"} & set(options):
             raise ValueError(f"{min(foreign)} belongs to mmseg's decode head, which hands it over; leave it out here")
         self.criterion = OutlyingMSELoss.from_counts(counts, reduction=reduction, **options)
+        self.counted = [bool(pixels) for pixels in class_counts(counts).tolist()]
         self.loss_weight = loss_weight
         self.loss_name = loss_name
 
@@ -176,11 +180,13 @@ class MMSegOutlyingMSELoss(nn.Module):
             reduction_override: in place of ``reduction``, for this call.
 
         Raises:
-            ValueError: ``avg_factor`` with reduction ``"sum"``, or a shape does not fit.
+            ValueError: ``avg_factor`` with reduction ``"sum"``, a shape does not fit, or the decode head ignores a
+                class that the counts hold, or another than they leave out.
             TypeError: an argument of the loss itself that mmseg's losses do not have.
         """
         if foreign := {"divisor", "class_mask", "pixel_weight", "upsample", "true_channel_weight"} & set(kwargs):
             raise TypeError(f"{min(foreign)} is no argument of mmseg's losses; take segloss.OutlyingMSELoss for it")
+        self._require_ignored(ignore_index)
         reduction = reduction_override or self.criterion.reduction
         if avg_factor is not None and reduction == "sum":
             raise ValueError('avg_factor must be None with reduction "sum"; take "mean"')
@@ -192,6 +198,18 @@ class MMSegOutlyingMSELoss(nn.Module):
             # mmseg adds the same epsilon: an avg_factor of 0 comes with a sum of 0.
             loss = loss / (pred.shape[1] * (divisor + torch.finfo(torch.float32).eps))
         return self.loss_weight * loss
+
+    def _require_ignored(self, ignore_index: int) -> None:
+        """InputError where label values are made with pixels of the class that the decode head ignores, or without
+        those of one that it trains."""
+        own, head = (ignored_label(each) for each in (self.criterion.ignore_index, ignore_index))
+        classes = range(len(self.counted))
+        if own in classes and own != head:
+            what = f"counts leave out class {own}, and mmseg's decode head ignores {ignore_index}"
+            raise InputError(what, f"give the head ignore_index={own}, or count with ignore_index={ignore_index}")
+        if head in classes and self.counted[head]:
+            what = f"mmseg's decode head ignores class {head}, of which counts hold pixels"
+            raise InputError(what, f"give counts of 0 there, or count_labels(..., ignore_index={head})")
 
 
 def register_mmseg(name: str = "OutlyingMSELoss") -> None:

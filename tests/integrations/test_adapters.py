@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from segloss import CrossEntropyLoss, OutlyingMSELoss, outlying_mse_loss
+from segloss import CrossEntropyLoss, OutlyingMSELoss, count_labels, outlying_mse_loss
 from segloss.adapters import MMSegOutlyingMSELoss, OutputDictLoss, compute_loss_func, squeeze_labels
+from segloss.errors import InputError
 
 COUNTS = [900, 90, 10]
 EXACT = {"rtol": 1e-6, "atol": 1e-7}  # float32: the same terms, added or scaled in another order
@@ -143,6 +144,35 @@ def test_mmseg_loss_is_the_loss_times_its_weight():
     expected = 0.4 * OutlyingMSELoss.from_counts(COUNTS, alpha=2.0, ignore_index=9)(logits, labels)
     for target in (labels, labels.unsqueeze(1)):
         assert torch.equal(loss(logits, target, weight=None, ignore_index=9), expected)
+
+
+LEFT_OUT = count_labels(torch.tensor([[0, 0, 1, 1, 1, 2]]), 3, ignore_index=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "head", "message"),
+    [
+        ([900, 90, 10], 0, "decode head ignores class 0, of which counts hold pixels; give counts of 0 there"),
+        (torch.tensor([900, 90, 10]), 2, "decode head ignores class 2, of which"),
+        (LEFT_OUT, 255, "counts leave out class 0, and mmseg's decode head ignores 255; give the head ignore_index=0"),
+        (LEFT_OUT, 1, "counts leave out class 0, and mmseg's decode head ignores 1"),
+        ([1] * 300, 255, "decode head ignores class 255, of which counts hold pixels"),
+    ],
+)
+def test_mmseg_counts_and_decode_head_ignore_the_same_class(counts, head, message):
+    """Label values were of a class that was not trained, or of all but one that was."""
+    loss = MMSegOutlyingMSELoss(counts)
+    logits = torch.zeros(1, len(loss.criterion.label_values), 2, 2)
+    with pytest.raises(InputError, match=message) as error:
+        loss(logits, torch.ones(1, 2, 2).long(), ignore_index=head)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("counts", [LEFT_OUT, [0, 3, 1]], ids=["PixelCounts", "list"])
+def test_mmseg_loss_without_a_class_is_that_of_the_core(counts):
+    logits, labels = scores_and_labels(ignored=0)
+    expected = OutlyingMSELoss.from_counts([2, 3, 1], ignore_index=0)(logits, labels)
+    assert torch.equal(MMSegOutlyingMSELoss(counts)(logits, labels, ignore_index=0), expected)
 
 
 @pytest.mark.parametrize("option", ["divisor", "class_mask", "true_channel_weight"])
