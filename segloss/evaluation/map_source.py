@@ -97,6 +97,13 @@ class MapSource(MaskSource):
             cure = "give --training-counts, a run's pixel_counts.json"
             raise InputError("--decision prior needs the training pixels of each class", cure, self.predictions)
 
+    def require_tilt(self) -> None:
+        """InputError where a decision would need the tilt of the loss, and these maps are of no run of ours."""
+        if self.index.classes is None:
+            what = "--decision tau needs the tilt of the loss that the maps are of, which nothing says"
+            cure = "take plain or iou, or prior with --training-counts; eval_seg.py --save probability keeps the tilt"
+            raise InputError(what, cure, self.predictions)
+
     @property
     def prior(self) -> Tensor:
         return class_prior(self.training_pixels or (1,) * len(self.classes))
@@ -187,7 +194,7 @@ def decision_of_maps(source: MapSource, asked: Decision | str, progress: Progres
     """What ``--decision`` means for maps: ``iou`` is fitted to them, ``auto`` is the run's chosen point or else that.
 
     Raises:
-        InputError: as :meth:`MapSource.fit`, or ``prior`` without training pixels.
+        InputError: as :meth:`MapSource.fit`, ``prior`` without training pixels, or ``tau`` without a tilt.
     """
     if asked == "auto" and source.index.point is not None:
         asked = source.index.point
@@ -195,4 +202,6 @@ def decision_of_maps(source: MapSource, asked: Decision | str, progress: Progres
         return Decision("iou", terms=source.fit(progress))
     if asked.rule == "prior":
         source.require_prior()
+    elif asked != Decision():
+        source.require_tilt()
     return asked

@@ -332,6 +332,9 @@ def _decide_maps(
         told = "IoU rule of the run" if of_run else f"IoU rule fitted on these {len(source)} probability maps"
         say(f"{source.name}: {told}: {rule_text(rule)}")
     say_of_plain(source.name, source.reader, decision, say)
+    if config.sweep_tau and source.index.classes is None:
+        how = "eval_seg.py --save probability keeps it"
+        say(f"{source.name}: no tau in the sweep: nothing says the tilt of the loss that the maps are of; {how}")
     if config.sweep_tau and source.training_pixels is None:
         cure = "give --training-counts, a run's pixel_counts.json"
         say(f"{source.name}: no prior in the sweep: nothing says the training pixels of each class; {cure}")

@@ -407,6 +407,27 @@ def test_maps_of_other_classes_and_a_broken_index_are_refused(run, saved, tmp_pa
         )
 
 
+@pytest.mark.parametrize("value", ["0", "-5", "0.5"])
+def test_tau_of_maps_of_an_unknown_loss_is_refused(tmp_path, capsys, value):
+    """It moved nothing, and stood in the scores."""
+    maps_of(tmp_path)
+    flags = ["--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--output-dir", tmp_path / "out"]
+    line = refused(capsys, *flags, "--decision", "tau", value)
+    assert (
+        "pred: --decision tau needs the tilt of the loss that the maps are of, which nothing says; take plain" in line
+    )
+    asked = (["--decision", "plain"], ["--decision", "tau", "1"])
+    plain, one = (evaluate(tmp_path / "out", *flags[:4], *each)["pred"] for each in asked)
+    assert plain["miou"] == one["miou"]
+
+
+def test_a_sweep_of_maps_of_an_unknown_loss_says_that_it_is_without_tau(tmp_path, capsys):
+    maps_of(tmp_path)
+    evaluate(tmp_path / "out", "--predictions", tmp_path / "pred", "--labels", tmp_path / "true", "--sweep-tau")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pred: no tau in the sweep: nothing says the tilt of the loss that the maps are of" in said
+
+
 def test_decisions_need_probability_maps(tmp_path, capsys):
     maps_of(tmp_path, folder="elsewhere")
     for name in "ab":
