@@ -26,7 +26,7 @@ from segloss.iou_rule import IoUDecision
 
 FILE = "decision.json"
 OLD_FILE = "operating_point.json"  # named its weights by their file alone
-DAMAGED = ("cannot be read as decisions", "delete it, then choose or fit again")
+DAMAGED = ("cannot be read as decisions", "move it away, then choose or fit again")
 
 
 def fingerprint(*modules: nn.Module) -> str:

@@ -139,7 +139,7 @@ class PixelCounts:
             raise InputError("is missing", "give a run's pixel_counts.json", where=path) from error
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             what = f"cannot be read as pixel counts: {error}"
-            raise InputError(what, "delete it to count again", where=path) from error
+            raise InputError(what, "give a run's pixel_counts.json", where=path) from error
 
 
 def _check_whole(what: str, values: Iterable[object]) -> None:

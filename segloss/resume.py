@@ -196,7 +196,10 @@ def check_same_counts(folder: Path, counts: PixelCounts) -> None:
     path = folder / COUNTS
     if not path.is_file() or not (folder / CONFIG).is_file():
         return
-    saved = PixelCounts.load(path)
+    try:
+        saved = PixelCounts.load(path)
+    except InputError as error:
+        raise InputError(error.what, "move it away to count again", path) from error
     saved_what, what = ((each.pixels, each.class_names, each.labelled_images) for each in (saved, counts))
     if saved_what != what:
         raise InputError(

@@ -114,7 +114,9 @@ class MapIndex:
             if any(len(term or names) != len(names) for term in terms):
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError("cannot be read", "save the maps again, or delete it to read them alone", path) from error
+            raise InputError(
+                "cannot be read", "save the maps again, or move it away to read them alone", path
+            ) from error
         return found
 
 

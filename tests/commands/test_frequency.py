@@ -228,7 +228,9 @@ def test_counts_survive_json(data, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pixels": [1, 2]}', b"\xff\xfe\x00", b'{"a": 1}'])
 def test_what_holds_no_counts_is_refused_by_name(tmp_path, content):
     (tmp_path / "counts.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"counts\.json: cannot be read as pixel counts.*delete it to count again"):
+    with pytest.raises(
+        InputError, match=r"counts\.json: cannot be read as pixel counts.*; give a run's pixel_counts\.json"
+    ):
         PixelCounts.load(tmp_path / "counts.json")
 
 

@@ -366,7 +366,9 @@ def test_the_chosen_point_comes_back(tmp_path):
 )
 def test_a_damaged_file_is_one_input_error_and_is_written_anew(tmp_path, content):
     (tmp_path / FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=f"{FILE}: cannot be read as decisions; delete it, then choose or fit again"):
+    with pytest.raises(
+        InputError, match=f"{FILE}: cannot be read as decisions; move it away, then choose or fit again"
+    ):
         load_kept(tmp_path, WEIGHTS)
     save_kept(tmp_path, WEIGHTS, "best.ckpt", {"point": {"rule": "tau", "value": 0.5}})
     assert load_kept(tmp_path, WEIGHTS).point == Decision("tau", 0.5)
