@@ -325,7 +325,13 @@ def class_threshold(
         raise ValueError(f"min_recall must be in (0, 1], got {min_recall}")
     probabilities, labels = as_map(probabilities), None if labels is None else as_map(labels)
     if labels is not None and labels.shape != probabilities.shape:
-        raise ValueError(f"labels must have shape {tuple(probabilities.shape)}, got {tuple(labels.shape)}")
+        shape = probabilities.shape
+        channels = next((d for d in (1, 0) if shape[:d] + shape[d + 1 :] == labels.shape and d < len(shape)), None)
+        if channels is not None:
+            taken = f"probabilities[{':, ' * channels}{class_index}]"
+            what = f"probabilities must be of one class, of shape {tuple(labels.shape)}, got {tuple(shape)}"
+            raise ValueError(f"{what}; give {taken}")
+        raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
     ignored = ignored_label(ignore_index_of(class_index + 1, ignore_index))
     if labels is not None and labels.dtype != torch.bool:
         labels = labels.long()

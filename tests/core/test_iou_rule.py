@@ -308,6 +308,20 @@ def test_label_255_is_a_class_of_300_and_ignored_of_fewer():
     assert PixelSample.of(posterior[:, :4] + torch.eye(4)[0] * (labels == 255)[:, None], labels).pixels == 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "of", "cure"),
+    [
+        ((2, 3, 4, 5), (2, 4, 5), r"probabilities\[:, 1\]"),
+        ((3, 4, 5), (4, 5), r"probabilities\[1\]"),
+        ((7, 3), (7,), r"probabilities\[:, 1\]"),
+        ((2, 2, 4, 5), (2, 4, 5), r"probabilities\[:, 1\]"),
+    ],
+)
+def test_a_threshold_of_all_channels_is_told_which_to_take(shape, of, cure):
+    with pytest.raises(ValueError, match=rf"probabilities must be of one class, .*; give {cure}$"):
+        class_threshold(torch.rand(shape), torch.ones(of).long(), 1)
+
+
 def test_ignored_pixels_are_left_out_of_a_class_threshold():
     probabilities, labels = torch.tensor([0.1, 0.6, 0.7, 0.65]), torch.tensor([0, 1, 1, 255])
     assert class_threshold(probabilities, labels, 1).iou == 1
