@@ -77,6 +77,9 @@ def ensemble_of(runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -
             if ours != theirs:
                 raise InputError(f"has {what} than {first.path}", "leave it out of --ensemble", run.path)
     say(f"ensemble of {len(runs)}: {', '.join(str(run.path) for run in runs)}")
+    for place, run in enumerate(runs):
+        if twin := next((other for other in runs[:place] if other.weights == run.weights), None):
+            say(f"warning: {run.path} has the weights of {twin.path}: the same network twice, whose say is doubled")
     if len({(run.config.fold, run.counts.images_digest) for run in runs}) > 1:
         what = "other folds" if len({run.config.fold for run in runs}) > 1 else "other images than each other"
         say(f"warning: members were trained on {what}: some may have seen the images of val; score --split test")

@@ -92,6 +92,15 @@ def test_an_ensemble_of_one_calibrated_run_twice_has_its_plain_decision(tmp_path
     assert (posterior.argmax(1) != whole.criterion.decide(posterior)).any()  # the calibrated argmax is another
 
 
+def test_a_network_that_is_given_twice_is_told_of(tmp_path):
+    one, other, said = run_of(1), run_of(2), []
+    ensemble_of([one, other], tmp_path, said.append)
+    assert not any("warning" in line for line in said)
+    ensemble_of([one, other, replace(run_of(1), path=Path("copy.ckpt"))], tmp_path, said.append)
+    told = "warning: copy.ckpt has the weights of run1.ckpt: the same network twice, whose say is doubled"
+    assert [line for line in said if "warning" in line] == [told]
+
+
 def test_the_tilt_is_the_geometric_mean_of_the_members():
     criteria = [build_criterion("outlying_mse", [100, 10, 1], alpha=a) for a in (1.0, 4.0)]
     reader = EnsembleReader([*criteria, build_criterion("ce", [100, 10, 1])])
