@@ -319,7 +319,7 @@ def test_an_old_torch_is_warned_of_when_it_reads_what_others_wrote(run, capsys, 
 def test_a_run_does_not_warn_of_its_own_checkpoints(run, capsys, monkeypatch):
     monkeypatch.setattr(segloss.encoder_weights.torch, "__version__", "2.6.0")
     monkeypatch.setenv(FOLDER_VARIABLE, str(run))
-    load_run(run)
+    load_run(run / LAST)
     assert capsys.readouterr().err == ""
 
 
