@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from segloss.datasets.bands import RGB, Bands, read_bands
 from segloss.datasets.cache import Pair, RamCache
-from segloss.datasets.classes import ClassTable
+from segloss.datasets.classes import ClassTable, mirrored_classes
 from segloss.datasets.finding import ARRAYS
 from segloss.datasets.images import image_size, read_header
 from segloss.datasets.masks import READER, class_histogram, label_histogram, map_mask, read_mask
@@ -55,7 +55,8 @@ class SegmentationDataset(Dataset[Sample]):
         split: ``"train"``, ``"val"``, ``"test"`` ...
         found: the files.
         classes: the class table.
-        transform: ``(image (H, W, 3) uint8, labels (H, W) or None, (epoch, index, ...))`` -> the same two.
+        transform: ``(image (H, W, 3) uint8, labels (H, W) or None, (epoch, index, ...))`` -> the same two; one that
+            mirrors samples has an attribute ``mirrored``: whether the last one is.
 
     Attributes:
         bands: of the images; :func:`segloss.datasets.bands.choose_bands` finds those that are not 8-bit RGB.
@@ -223,14 +224,32 @@ class SegmentationDataset(Dataset[Sample]):
                 read_mask(mask)  # says what else is wrong with it, a turn by EXIF for instance
                 raise size_mismatch(mask, image_size(mask), image, size)
 
+    def by_side(
+        self, labels: np.ndarray | None, class_mask: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Labels of the last sample that the transform made, and the classes that it labels (None: all): where it is
+        mirrored, what was a left hand is a right one now (:func:`mirrored_classes`)."""
+        others = mirrored_classes(self.classes.names)
+        if not others or not getattr(self.transform, "mirrored", False):
+            return labels, class_mask
+        class_mask = None if class_mask is None else class_mask[[*others]]
+        if labels is None:
+            return None, class_mask
+        named = labels.copy()
+        for c, other in enumerate(others):
+            if c != other:
+                named[labels == c] = other
+        return named, class_mask
+
     def __getitem__(self, key: int | tuple[int, ...]) -> Sample:
         key = key if isinstance(key, tuple) else (0, key)
         index = key[1]
         image, labels = self.read_pair(index)
         size = image.shape[:2]
+        class_mask = None if self.labelled is None else self.labelled.masks[index]
         if self.transform is not None:
             image, labels = self.transform(image, labels, key)
-        class_mask = None if self.labelled is None else self.labelled.masks[index]
+            labels, class_mask = self.by_side(labels, class_mask)
         if self.mixing is not None and labels is not None:
             image, labels, class_mask = self.mixing(self, image, labels, class_mask, key)
         if image.dtype == np.uint16:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,40 @@ def void_among(names: Sequence[str]) -> tuple[str, str] | None:
         return void, cure
     doubtful = next((name for name in names if words[name].replace(" ", "") in DOUBTFUL_NAMES), None)
     return None if doubtful is None else (doubtful, f"{cure}, or call it void in class_dict.csv")
+
+
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # leftHand, LHand
+SIDE = re.compile(r"(left|right|(?<![^\W_])[lr](?![^\W_]))")  # one letter only where it is a word
+OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+@cache
+def mirrored_classes(names: tuple[str, ...]) -> tuple[int, ...]:
+    """What each class is in a mirrored image, where names differ in their side alone; empty: all are what they were.
+
+    >>> mirrored_classes(("skin", "left_hand", "Right Hand", "l_eye", "r_eye", "left"))
+    (0, 2, 1, 4, 3, 5)
+    """
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    parts = [_by_sides(name) for name in names]
+    for number, own in enumerate(parts):
+        numbers.setdefault(own, []).append(number)
+    found = [*range(len(names))]
+    for number, own in enumerate(parts):
+        other = numbers.get(tuple(OTHER_SIDE[part] if place % 2 else part for place, part in enumerate(own)), [])
+        if len(other) == len(numbers[own]) == 1:  # else nobody can tell which is meant
+            found[number] = other[0]
+    return tuple(found) if found != sorted(found) else ()
+
+
+def _by_sides(name: str) -> tuple[str, ...]:
+    """A name without joints and capitals, cut before and after its sides, which stand at odd places."""
+    parts = SIDE.split(HUMP.sub(" ", name).lower())
+    return tuple(part if place % 2 else re.sub(r"[\W_]+", "", part) for place, part in enumerate(parts))
+
+
+def told_as_mirrored(names: tuple[str, ...]) -> str:
+    """The pairs of :func:`mirrored_classes` in words; empty where there are none."""
+    pairs = [f"{names[c]} and {names[other]}" for c, other in enumerate(mirrored_classes(names)) if c < other]
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 4 else ""
+    return f"{'; '.join(pairs[: 3 if more else 4])}{more}"

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from segloss.datasets.classes import mirrored_classes
+
 Mix = Literal["none", "paste", "classmix", "cutmix"]
 OTHER = 2**31  # in the key of the other image's augmentation, where a repeated image has its number
 
@@ -59,11 +61,16 @@ class Mixing:
         place = int(draws.choice(len(dataset) if sought is None else self.rare[sought]))
         around = {} if sought is None else {"around": sought}
         other, other_labels = dataset.transform(*dataset.read_pair(place), (*key, OTHER, place), **around)
+        labelled = None if dataset.labelled is None else dataset.labelled.masks[place]
+        other_labels, labelled = dataset.by_side(other_labels, labelled)
+        sides = mirrored_classes(dataset.classes.names)
+        if sides and sought is not None and not (other_labels == sought).any():
+            sought = sides[sought]
         taken = self._taken(draws, labels, other_labels, sought, class_mask, dataset.classes.ignored)
         image = np.where(taken[..., None], other, image)
         labels = np.where(taken, other_labels, labels)
         if class_mask is not None and self.kind == "cutmix":
-            class_mask = class_mask & dataset.labelled.masks[place]
+            class_mask = class_mask & labelled
             labels[np.isin(labels, np.flatnonzero(~class_mask))] = dataset.classes.ignored
         return image, labels, class_mask
 
@@ -83,7 +90,7 @@ class Mixing:
         if self.kind == "classmix":
             return np.isin(other, draws.permutation(present)[: -(-len(present) // 2)])
         taken = np.zeros(labels.shape, bool)
-        for c in (c for c in present if c in self.rare):
+        for c in (c for c in present if c in self.rare or c == sought):
             count, regions = cv2.connectedComponents((other == c).astype(np.uint8), connectivity=8)
             chosen = np.flatnonzero(draws.random(count - 1) < 0.5) + 1
             if c == sought and not len(chosen):

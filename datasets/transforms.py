@@ -90,7 +90,7 @@ def train_transform(
         return TrainTransform([_scale(image_scale, image_scale), *own, *fit], seed, augmentations, bands)
     scale = _scale(*(image_scale * factor for factor in scale_range))
     colors = COLORS[color]() if bands.is_rgb else [BandJitter(bands, **JITTER[color])] if color in JITTER else []
-    return TrainTransform([scale, *fit, A.HorizontalFlip(p=0.5), *colors], seed, bands=bands)
+    return TrainTransform([scale, *fit, HorizontalFlip(p=0.5), *colors], seed, bands=bands)
 
 
 class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no types
@@ -101,6 +101,56 @@ class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no
 
     def apply_to_mask(self, mask: np.ndarray, scale: float, **params: Any) -> np.ndarray:
         return resize_labels(mask, scale)
+
+
+class Mirroring:
+    """Of a step that may mirror images: how many times it did since :class:`TrainTransform` began a sample."""
+
+    times = 0
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        self.times += "mask" in data and self.mirrors(params)
+        made: dict[str, Any] = super().apply_with_params(params, *args, **data)  # type: ignore[misc]
+        return made
+
+    def mirrors(self, params: dict[str, Any]) -> bool:
+        return True
+
+
+class HorizontalFlip(Mirroring, A.HorizontalFlip):  # type: ignore[misc]
+    pass
+
+
+class VerticalFlip(Mirroring, A.VerticalFlip):  # type: ignore[misc]
+    pass
+
+
+class Transpose(Mirroring, A.Transpose):  # type: ignore[misc]
+    pass
+
+
+class D4(Mirroring, A.D4):  # type: ignore[misc]
+    def mirrors(self, params: dict[str, Any]) -> bool:
+        return params["group_element"] in ("h", "v", "t", "hvt")
+
+
+class SquareSymmetry(Mirroring, A.SquareSymmetry):  # type: ignore[misc]
+    mirrors = D4.mirrors
+
+
+class Affine(Mirroring, A.Affine):  # type: ignore[misc]
+    def mirrors(self, params: dict[str, Any]) -> bool:
+        return bool(np.linalg.det(params["matrix"][:2, :2]) < 0)  # of a negative scale along one side
+
+
+_KINDS = (HorizontalFlip, VerticalFlip, Transpose, D4, SquareSymmetry, Affine)
+MIRRORING = {kind.__name__: kind for kind in _KINDS}
+
+
+def _mirroring(steps: Sequence[Any]) -> list[Mirroring]:
+    """The steps that may mirror images, and those within steps."""
+    inner = [found for step in steps for found in _mirroring(getattr(step, "transforms", ()))]
+    return [*(step for step in steps if isinstance(step, Mirroring)), *inner]
 
 
 def _scale(low: float, high: float) -> RandomScale:
@@ -134,12 +184,16 @@ class TrainTransform:
         seed: any non-negative integer.
         source: the file some steps came from, for messages.
         bands: of the images.
+
+    Attributes:
+        mirroring: the steps that may mirror an image.
     """
 
     def __init__(self, steps: Sequence[Any], seed: int, source: str | Path | None = None, bands: Bands = RGB):
         self.compose = A.Compose(steps)
         _take_nearest(self.compose)
         self.fills = _fills(steps)
+        self.mirroring = _mirroring(steps)
         self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
@@ -154,8 +208,15 @@ class TrainTransform:
         self.compose.set_random_state(np.random.default_rng(first), random.Random(second))
         for step in self.guided:
             step.draws, step.around = np.random.default_rng(third), around
+        for flip in self.mirroring:
+            flip.times = 0
         out = self.compose(image=image, mask=labels) if self.source is None else self._apply_own(image, labels)
         return out["image"], out["mask"]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the last sample is; flipped along both sides it is turned, and left stays left."""
+        return sum(step.times for step in self.mirroring) % 2 == 1
 
     def _apply_own(self, image: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
         given = image.copy() if image.dtype == np.uint8 else self.bands.to_unit(image)
@@ -366,7 +427,7 @@ def _build_steps(entries: Any, path: str | Path, ignored: int) -> list[Any]:
 def _build_step(entry: Any, path: str | Path, ignored: int) -> Any:
     """One transform from ``Name``, ``{Name: {argument: value}}`` or albumentations' own form."""
     name, arguments = _name_and_arguments(entry, path)
-    kind = getattr(A, name, None)
+    kind = MIRRORING.get(name) or getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)):
         near = get_close_matches(str(name), dir(A), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see the list of transforms of albumentations"

@@ -142,7 +142,7 @@ class RunSource:
         self.measures = measures or Measures()
         self.device, self.precision = device, precision
         self.batch_size, self.workers = batch_size, workers
-        self.views = views or Views()
+        self.views = (views or Views()).of_classes(run.classes.names)
         self.on_sample = on_sample
         self.suspects: Suspects | None = None
         self.classes = dataset.classes
@@ -213,7 +213,7 @@ class RunSource:
             "files": hashlib.sha256(repr(files).encode()).hexdigest(),
             "labelled": self.dataset.labelled and self.dataset.labelled.digest,
             "image_scale": self.image_scale,
-            "measures": repr((self.measures, self.views)),
+            "measures": repr((self.measures, self.views, *filter(None, [self.views.sides]))),
             "precision": self.precision,
         }
 

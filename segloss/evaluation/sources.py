@@ -13,6 +13,7 @@ import torch
 from segloss.config import DataOptions, EvalConfig
 from segloss.datasets import OPTIONS_HELP, ClassTable, SegmentationDataset
 from segloss.datasets.bands import show_bands
+from segloss.datasets.classes import told_as_mirrored
 from segloss.datasets.finding import IMAGE_SUFFIXES, list_images, without_suffix
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.pairing import pair
@@ -79,6 +80,8 @@ def sources_of_runs(
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
+        if config.tta_flip and (sides := told_as_mirrored(dataset.classes.names)):
+            say(f"--tta-flip: {sides} are swapped in the mirrored image")
         check([dataset], config.check, say)
     sources = []
     for name, run, dataset in zip(names, runs, datasets, strict=True):

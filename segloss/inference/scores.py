@@ -40,7 +40,8 @@ def look(model: nn.Module, images: Tensor, size: tuple[int, int], views: Views, 
     total, members = torch.zeros((), device=images.device), members_of(model, criterion)
     for member, reader in members:
         for scale, mirrored in views.each:
-            total = total + reader.posterior(one_view(member, images, size, scale, mirrored))
+            scores = one_view(member, images, size, scale, mirrored)
+            total = total + views.posterior(reader, scores, mirrored)
     return total / (len(members) * len(views.each))
 
 
@@ -129,7 +130,7 @@ def infer_dataset(
             tile = (max(1, round(views.tile[0] / (scale * of_view))), max(1, round(views.tile[1] / (scale * of_view))))
             rows = score_rows(see, read, sample["size"], tile, views.overlap, batch_size)
             averaged = views.several or isinstance(model, Ensemble)
-            streams.append(map(reader.posterior, rows) if averaged else rows)
+            streams.append(map(partial(views.posterior, reader, mirrored=mirrored), rows) if averaged else rows)
         for scores in in_step(streams):
             bottom = top + scores.shape[-2]
             piece = {"name": sample["name"], "size": sample["size"], "top": top}

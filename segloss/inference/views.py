@@ -1,10 +1,13 @@
 """How a network looks at an image: whole or in windows, once or several times."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segloss.datasets.classes import mirrored_classes
+from segloss.losses import Criterion
 from segloss.models import logits_at_size
 
 
@@ -17,12 +20,18 @@ class Views:
         flip: look at the mirrored image too.
         tile: ``(h, w)`` of windows, as the network sees them, for images larger than memory allows; None: whole images.
         overlap: share that neighbouring windows have in common, in [0, 1).
+        sides: what each class is in the mirrored image; empty: itself.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     tile: tuple[int, int] | None = None
     overlap: float = 0.5
+    sides: tuple[int, ...] = field(default=(), repr=False)
+
+    def of_classes(self, names: Sequence[str]) -> "Views":
+        """These views where there are such classes: the mirrored one shows a left hand as a right one."""
+        return replace(self, sides=mirrored_classes(tuple(names)) if self.flip else ())
 
     @property
     def several(self) -> bool:
@@ -32,6 +41,11 @@ class Views:
     def each(self) -> list[tuple[float, bool]]:
         """Scale of every view, and whether it is mirrored."""
         return [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
+
+    def posterior(self, reader: Criterion, scores: Tensor, mirrored: bool) -> Tensor:
+        """That of one view by what reads its scores, of the classes that the image itself shows."""
+        found = reader.posterior(scores)
+        return found[:, [*self.sides]] if mirrored and self.sides else found
 
 
 def one_view(model: nn.Module, images: Tensor, size: tuple[int, int], scale: float, mirrored: bool) -> Tensor:

@@ -8,6 +8,7 @@ import lightning as L
 
 from segloss.config import TrainConfig
 from segloss.datasets import SegmentationDataset
+from segloss.datasets.classes import told_as_mirrored
 from segloss.losses import Criterion
 from segloss.models import SegmentationModel, parameter_count
 from segloss.pixel_counts import PixelCounts
@@ -44,9 +45,12 @@ def announce(
     size = f"{parameter_count(model) / 1e6:.1f} M parameters"
     if (trained := parameter_count(model, trainable=True)) < parameter_count(model):
         size += f", {trained / 1e6:.1f} M of them trained"
+    transform: Any = splits.train.transform
+    sides = told_as_mirrored(splits.train.classes.names) if transform.mirroring else ""
     lines = {
         "data": f"{config.dataset}: {', '.join(sizes)} images, {len(counts.class_names)} classes",
         "form": splits.train.found.form,
+        **({"sides": f"{sides} are swapped where a sample is mirrored"} if sides else {}),
         **({} if bands.is_rgb else {"bands": f"{bands.describe()}, {bands.told()}"}),
         "loss": f"{config.loss}: {criterion.told()}",
         "model": f"{config.arch}, {config.encoder} (weights {config.encoder_weights}), {size}",

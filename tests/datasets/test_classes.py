@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segloss.datasets.class_files import read_class_file
-from segloss.datasets.classes import STRAY, ClassTable, distinct_colors
+from segloss.datasets.classes import STRAY, ClassTable, distinct_colors, mirrored_classes, told_as_mirrored
 from segloss.datasets.masks import lookup
 from segloss.datasets.tables import CAMVID_11
 from segloss.errors import InputError
@@ -215,3 +215,29 @@ def test_another_word_for_ignore_is_no_class_and_not_passed_over(tmp_path, text)
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(InputError, match=r"unknown key 'ignore.*write the ids that are ignored as ignore: \[255\]"):
         read_class_file(tmp_path / "classes.yaml")
+
+
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        (("skin", "l_eye", "r_eye", "hair"), (0, 2, 1, 3)),  # CelebAMask-HQ
+        (("Left-arm", "Right-arm", "Face", "Right-shoe", "Left-shoe"), (1, 0, 2, 4, 3)),  # LIP
+        (("left hand", "RightHand"), (1, 0)),
+        (("LArm", "RArm", "eyeL", "eyeR"), (1, 0, 3, 2)),
+        (("arrow left", "arrow right", "arrow left-to-right", "Arrow (Right) to Left"), (1, 0, 3, 2)),
+        (("right", "left", "L", "R"), (1, 0, 3, 2)),
+        (("left_hand", "hand", "left", "l_hand"), ()),  # of no other side
+        (("L1", "R1", "lamp", "ramp", "cleft", "copyright", "rock", "lock"), ()),
+        (("left_hand", "left-hand", "right_hand"), ()),  # of which nobody can tell
+        (("road", "car"), ()),
+    ],
+)
+def test_classes_of_two_sides_are_each_others_in_a_mirrored_image(names, others):
+    assert mirrored_classes(names) == others
+    assert bool(told_as_mirrored(names)) == bool(others)
+
+
+def test_many_pairs_are_told_in_one_line():
+    names = tuple(f"{side} {part}" for part in ("arm", "leg", "shoe", "ear", "eye") for side in ("left", "right"))
+    told = "left arm and right arm; left leg and right leg; left shoe and right shoe and 2 more pairs"
+    assert told_as_mirrored(names) == told

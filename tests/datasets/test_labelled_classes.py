@@ -17,6 +17,7 @@ from segloss import PixelCounts, count_labels
 from segloss.datasets import build_dataset
 from segloss.datasets.labelled import class_masks, read_labelled_classes
 from segloss.datasets.loading import evaluation_loader, repeat_factors, training_loader
+from segloss.datasets.transforms import train_transform
 from segloss.doctor import examine
 from segloss.doctor.examination import check_histograms
 from segloss.errors import InputError
@@ -430,3 +431,18 @@ def test_a_run_is_trained_and_scored_with_every_option_that_reads_the_labels(tmp
     labelled = [row["pixels"] for row in metrics["classes"]]
     assert labelled == sum(tree.histogram(place) for place in range(3))[:-1].tolist()
     assert "unknown_predictions" in metrics
+
+
+def test_of_a_mirrored_image_the_other_side_is_labelled(tmp_path):
+    """One image labels left hands alone; mirrored, these are right ones, and no left hand is labelled."""
+    root = folder_tree(tmp_path, images=("a", "b"), splits=("train",), ids=(0, 1, 2), size=(32, 32))
+    (root / "classes.yaml").write_text("- wall\n- left_hand\n- right_hand\n")
+    (root / "labelled_classes.csv").write_text("a,wall;left_hand\nb,wall;left_hand;right_hand\n")
+    dataset = build_dataset("folder", root, "train")
+    dataset.transform = train_transform((32, 32), 0, class_pixels=[1] * 3)
+    found = set()
+    for epoch in range(20):
+        sample = dataset[epoch, dataset.names.index("a")]
+        found.add(tuple(sample["class_mask"].tolist()))
+        assert {*sample["labels"].unique().tolist()} == {0, 255, 1 if sample["class_mask"][1] else 2}
+    assert found == {(True, True, False), (True, False, True)}

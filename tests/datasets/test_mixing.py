@@ -244,3 +244,22 @@ def test_it_is_off_by_default(tmp_path, monkeypatch):
 def test_a_share_without_a_mix_is_said_to_do_nothing():
     assert parse_train_config(["--mix-share", "0.2"]).unused_options() == ["--mix-share does nothing with --mix none"]
     assert parse_train_config(["--mix", "paste", "--mix-share", "0.2"]).unused_options() == []
+
+
+@pytest.mark.parametrize("rare", [{3}, {3, 4}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_mirrored_image_the_other_side_is_taken(floors, kind, rare):
+    """Holes and cracks as the left and the right hand: of each pixel the label is that of its picture or the other."""
+    (floors.root / "classes.yaml").write_text("- tile\n- wood\n- stone\n- left_hand\n- right_hand\n")
+    dataset, changed = build_dataset("folder", floors.root, "train", floors.transform), 0
+    mixer = mixing(kind)
+    for key in [(epoch, index) for epoch in range(4) for index in range(6)]:
+        dataset.mixing = None
+        before = dataset[key]["labels"].numpy()
+        dataset.mixing = replace(mixer, rare={c: of for c, of in mixer.rare.items() if c in rare})
+        item = dataset[key]
+        labels, shown = item["labels"].numpy(), item["image"][2].numpy()
+        hands, inside = (shown == 3) | (shown == 4), labels != 255
+        assert (labels == shown)[inside & ~hands].all() and np.isin(labels[inside & hands], (3, 4)).all()
+        changed += int((before != labels).any())
+    assert changed > 12

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from data_trees import random_image, write_png
+from data_trees import folder_tree, random_image, write_png
 from PIL import Image
 from street_trees import TINY, street_tree
 from torch import nn
@@ -12,10 +12,11 @@ from torch import nn
 import eval_seg
 import segloss
 import train_seg
+from segloss.datasets import build_dataset
 from segloss.datasets.rows import sliced
 from segloss.errors import InputError
 from segloss.evaluation.sources import _is_image
-from segloss.inference import AveragedPosterior, Views, infer, look, reader_of, score_rows, window_starts
+from segloss.inference import AveragedPosterior, Views, infer, infer_dataset, look, reader_of, score_rows, window_starts
 from segloss.losses import OutlyingMSELoss, build_criterion, class_prior
 
 COUNTS = (1000, 100, 10)
@@ -96,6 +97,26 @@ def test_a_network_that_mirrors_gains_nothing_from_flips(model):
     with torch.inference_mode():
         flipped = look(model, images(), (37, 53), Views(flip=True), criterion)
         torch.testing.assert_close(flipped, criterion.posterior(model(images())))
+
+
+@pytest.mark.parametrize("name", ["ce", "outlying_mse"])
+@pytest.mark.parametrize("tile", [None, (30, 40)])
+def test_in_the_mirrored_image_left_and_right_are_each_other(model, tmp_path, name, tile):
+    """What a network of single pixels holds for a left hand in the mirrored image is a right one in the image."""
+    criterion, names = build_criterion(name, COUNTS), ("wall", "left hand", "right hand")
+    write_png(tmp_path / "images/val/a.png", random_image(0, (37, 53)))
+    write_png(tmp_path / "masks/val/a.png", np.zeros((37, 53), np.uint8))
+    (tmp_path / "classes.yaml").write_text("- wall\n- left hand\n- right hand\n")
+    dataset = build_dataset("folder", tmp_path, "val")
+
+    def scores(views):
+        found = infer_dataset(model, criterion, dataset, device=torch.device("cpu"), views=views)
+        return torch.cat([piece for _, piece in found], -2)
+
+    views = Views(flip=True, tile=tile).of_classes(names)
+    once = criterion.posterior(scores(Views(tile=tile)))
+    torch.testing.assert_close(scores(views), (once + once[:, [0, 2, 1]]) / 2)
+    assert Views(flip=True).of_classes(("a", "b")) == Views(flip=True) and Views().of_classes(names) == Views()
 
 
 @pytest.mark.parametrize("name", ["outlying_mse", "ce", "weighted_ce", "logit_adjusted"])
@@ -224,6 +245,23 @@ def test_views_from_the_command_line_change_the_scores_and_nothing_breaks(run, t
     assert found["plain"] == found["covered"]
     assert found["tiles"]["classes"] != found["plain"]["classes"] != found["tta"]["classes"]
     assert 0 <= found["tta"]["calibration"]["ece"] <= 1
+
+
+def test_pairs_of_sides_are_told_where_samples_and_images_are_mirrored(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    classes = "- wall\n- left_hand\n- right_hand\n"
+    data = folder_tree(tmp_path / "data", ("a", "b"), ("train", "val"), (64, 64), ids=(0, 1, 2), classes=classes)
+    for seed, name in enumerate("ab", start=8):
+        write_png(data / f"images/val/{name}.jpg", random_image(seed, (64, 64)))
+    (tmp_path / "own.yaml").write_text("- RandomRotate90\n")
+    for name, steps in (("run", []), ("own", ["--augmentations", str(tmp_path / "own.yaml")])):
+        where = ["--dataset", "folder", "--data-path", str(data), "--output-dir", str(tmp_path / name)]
+        train_seg.train([*where, *TINY, "--epochs", "1", "--batch-size", "2", *steps])
+        told = "sides   left_hand and right_hand are swapped where a sample is mirrored\n" in capsys.readouterr().out
+        assert told == (not steps)
+    command = ["--checkpoint", str(tmp_path / "run"), "--split", "val", "--output-dir", str(tmp_path / "out")]
+    eval_seg.evaluate([*command, "--tta-flip"])
+    assert "--tta-flip: left_hand and right_hand are swapped in the mirrored image\n" in capsys.readouterr().out
 
 
 def test_a_file_is_an_image_by_its_ending_or_by_how_it_begins(tmp_path):
