@@ -15,10 +15,27 @@ OTHER_PICTURES = (
     *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".jxl", ".ppm", ".pgm", ".pnm", ".tga"),
     *(".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw"),
 )  # that are not read, and so named
-
+OF_DISKS = "lost+found"  # at the top of a disk, which nobody may read
 
 # Pictures of an evaluation whose --output-dir is, or lies in, a folder of masks.
 RESULTS, OF_RESULTS = "metrics.json", re.compile(r"(confusion-.+|reliability|sweep)\.png")
+
+
+def walk(folder: Path, *, links: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As ``os.walk``, from the top, without hidden folders, those of each sorted.
+
+    Raises:
+        InputError: a folder cannot be read, whose files would be passed over.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # what is not there holds nothing
+            what = f"this folder cannot be read: {error.strerror}"
+            raise InputError(what, "mend its rights or its drive, or move it away", error.filename) from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=links):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != OF_DISKS)
+        yield parent, folders, files
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
@@ -31,13 +48,12 @@ def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Ite
     seen: set[str] = set()
     arrays: list[Path] = []
     pictures = False
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in walk(folder, links=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder above it
             folders[:] = []
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if RESULTS in files:
             files = [name for name in files if not OF_RESULTS.fullmatch(name)]
         for name in sorted(files):

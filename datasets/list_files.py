@@ -1,11 +1,10 @@
 """List files by whatever name: what says which images are of which split is read or refused, never passed over."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
-from segloss.datasets.finding import image_files, without_suffix
+from segloss.datasets.finding import image_files, walk, without_suffix
 from segloss.datasets.list_lines import BETWEEN, is_comment, read_list
 from segloss.datasets.missing import MissingSplitError
 from segloss.datasets.splits import WORDS, splits_of
@@ -99,14 +98,14 @@ def _names_of(images: Path) -> tuple[set[str], set[str]]:
 
 def _files(root: Path, images: Path, masks: Path) -> Iterator[Path]:
     """What may be lists in the data folder and three levels below; of images and masks only what lies at their top."""
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in walk(root):
         place = Path(parent)
         deep = len(place.relative_to(root).parts)
         kind = place in (images, masks)
         if {*RUN_FILES} <= {*files}:  # a run that was trained into the data folder
             folders[:] = []
             continue
-        folders[:] = [] if deep == 3 or kind else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if deep == 3 or kind else folders
         some = [Path(parent, name) for name in sorted(files) if _may_list(name.lower())]
         some = [path for path in some if not path.name.startswith(".") and (not kind or splits_of(path.stem))]
         yield from (

@@ -1,9 +1,8 @@
 """What a data set lacks, and how that is said."""
 
-import os
 from pathlib import Path
 
-from segloss.datasets.finding import IMAGE_SUFFIXES, OTHER_PICTURES, PICTURES
+from segloss.datasets.finding import IMAGE_SUFFIXES, OTHER_PICTURES, PICTURES, walk
 from segloss.errors import InputError
 
 
@@ -34,7 +33,8 @@ def unread_pictures(place: Path) -> str:
     """``, but a.heic and 3 more, which are not read``: pictures of other formats below a folder; else nothing."""
     if place == Path():  # nobody said where
         return ""
-    others = sorted(path for path in place.rglob("*") if path.suffix.lower() in OTHER_PICTURES)
+    files = (Path(parent, name) for parent, _, names in walk(place) for name in names)
+    others = sorted(path for path in files if path.suffix.lower() in OTHER_PICTURES)
     if not others:
         return ""
     return f", but {others[0].name}{f' and {len(others) - 1} more' if others[1:] else ''}, not a format that is read"
@@ -43,9 +43,9 @@ def unread_pictures(place: Path) -> str:
 def picture_places(root: Path) -> list[str]:
     """Folders that hold pictures, three levels deep, by their paths below ``root``."""
     found = []
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in walk(root):
         place = Path(parent).relative_to(root)
-        folders[:] = [] if len(place.parts) == 3 else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if len(place.parts) == 3 else folders
         if any(name.lower().endswith(PICTURES) and not name.startswith(".") for name in files):
             found.append("the folder itself" if place == Path() else f"{place.as_posix()}/")
     return found

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from segloss.datasets import TABLES
 from segloss.datasets.class_files import read_class_file
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.finding import ARRAYS, image_files, list_images
+from segloss.datasets.finding import ARRAYS, image_files, list_images, walk
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.naming import Words, files_named, learn_naming
@@ -119,7 +119,8 @@ def _labels_of(folder: Path) -> tuple[dict[str, Path], LabelKind | None, list[In
 
 def _held(folder: Path) -> str:
     """``: 8 files .mat, 1 files .txt, which are not read``."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files = (Path(parent, name) for parent, _, names in walk(folder) for name in names)
+    paths = [path for path in files if path.is_file() and not path.name.startswith(".")]
     endings = Counter("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in paths)
     if not endings:
         return ": it is empty"

@@ -20,11 +20,12 @@ from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.images import image_size, is_deep, read_header, read_image
 from segloss.datasets.masks import map_mask, read_mask
+from segloss.datasets.missing import unread_pictures
 from segloss.datasets.pairing import Pairing
 from segloss.datasets.splits import hash_split
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.datasets.tables import CAMVID_11
-from segloss.errors import InputError
+from segloss.errors import InputError, told
 
 
 def names(dataset) -> list[str]:
@@ -588,3 +589,34 @@ def test_deep_tiffs_are_known_and_those_that_cannot_be_read_say_why(tmp_path):
     assert [is_deep(tmp_path / name) for name in ("rgb16.tif", "rgb8.tif")] == [True, False]
     with pytest.raises(InputError, match=r"float\.tif: has pixels of more than 8 bits.*save it as 8-bit RGB"):
         read_image(tmp_path / "float.tif")
+
+
+@pytest.mark.parametrize("closed", ["images/train/b", "masks/train/b", "images/train", "images", "lists/b"])
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch, closed):
+    images = ("a/x", "a/y", "b/x", "b/y")
+    folder_tree(tmp_path, images, () if closed == "lists/b" else ("train", "val"))
+    (tmp_path / closed).mkdir(parents=True, exist_ok=True)
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises((InputError, PermissionError)) as caught:  # of either kind one line is told
+        build_dataset("folder", tmp_path, "train")
+    line, status = told(caught.value)
+    assert str(tmp_path / closed) in line and "Permission denied" in line and status == 2
+    with pytest.raises(InputError, match=r"this folder cannot be read: Permission denied; mend its rights"):
+        unread_pictures(tmp_path)
+
+
+def test_folders_that_hold_no_data_may_stay_closed(tmp_path, monkeypatch):
+    folder_tree(tmp_path, splits=("train", "val"))
+    closed = [tmp_path / name for name in ("lost+found", ".Trash-0", "images/train/.cache")]
+    for folder in closed:
+        folder.mkdir()
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": [][0] if Path(path) in closed else scandir(path))
+    assert len(build_dataset("folder", tmp_path, "train")) == 4 and not unread_pictures(tmp_path)
