@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,33 @@ def read_class_file(path: Path) -> ClassTable:
     except (LookupError, TypeError, AttributeError) as error:
         what = "expected a list of names, or classes: with name, id and color each, and ignore: with ids"
         raise InputError(what, "see docs/data.md for its forms", path) from error
+
+
+def said_otherwise(table: ClassTable, path: Path, others: Sequence[Path]) -> list[InputError]:
+    """What other class files that lie there say of a colour, or else an id, of which ``path`` says something else."""
+    found = []
+    for other in others:
+        try:
+            theirs = table if other.samefile(path) else read_class_file(other)
+        except (InputError, OSError):  # whatever it is, it is not read for classes
+            continue
+        by_color = bool(table.mask_colors and theirs.mask_colors)
+        ours, named = _named(table, by_color), _named(theirs, by_color)
+        differs = next((key for key in named if _plain(ours.get(key, named[key])) != _plain(named[key])), None)
+        if differs is not None:
+            what = f"says that {differs} is {named[differs]}, {path.name} that it is {ours[differs]}, and is not read"
+            found.append(InputError(what, "keep the one by which the masks were made", other))
+    return found
+
+
+def _named(table: ClassTable, by_color: bool) -> dict[object, str]:
+    if by_color:
+        return {color: table.names[c] for color, c in table.mask_colors if c < len(table)}
+    return dict(zip(table.ids, table.names, strict=True))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower())
 
 
 HEADERS = {

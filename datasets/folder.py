@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segloss.datasets.annotations import outlines_instead_of_masks
 from segloss.datasets.base import Format, SegmentationDataset, Transform
-from segloss.datasets.class_files import read_class_file, taken_for
+from segloss.datasets.class_files import read_class_file, said_otherwise, taken_for
 from segloss.datasets.classes import ClassTable
 from segloss.datasets.finding import image_files, list_images
 from segloss.datasets.list_files import list_beside, other_list
@@ -88,7 +88,7 @@ def _open(
     root: Path, split: str, transform: Transform | None, val_share: float, name: str, classes: ClassTable | None
 ) -> SegmentationDataset:
     require_folder(root, "data folder")
-    classes, table = _class_table(root, classes)
+    classes, table, doubts = _class_table(root, classes)
     images = _kind_folder(root, IMAGE_FOLDERS) or root / IMAGE_FOLDERS[0]
     masks = _kind_folder(root, MASK_FOLDERS) or root / MASK_FOLDERS[0]
     lists = _list_file(root, split, images)
@@ -106,6 +106,7 @@ def _open(
     if root in found.mask_place.parents and found.pairs:
         _tell_other_masks(found, masks if found.mask_place.is_relative_to(masks) else found.mask_place)
     found.form = f"{found.form}; {len(classes)} classes from {table}"
+    found.doubts += doubts
     return SegmentationDataset(name, split, found, classes, transform)
 
 
@@ -140,15 +141,17 @@ FORMATS = (
 )
 
 
-def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str]:
-    for name in (*CLASS_FILES, *(OTHER_CLASS_FILES if preset is None else ())):
-        if (root / name).is_file():
-            try:
-                return read_class_file(root / name), name + taken_for(root / name)
-            except InputError as error:
-                raise NoDataError(*error.args) from error
+def _class_table(root: Path, preset: ClassTable | None) -> tuple[ClassTable, str, list[InputError]]:
+    """The class table, where it is from, and what other class files beside that one say."""
+    there = [path for name in (*CLASS_FILES, *OTHER_CLASS_FILES) if (path := root / name).is_file()]
+    if there and (preset is None or there[0].name in CLASS_FILES):
+        try:
+            table = read_class_file(there[0])
+            return table, there[0].name + taken_for(there[0]), said_otherwise(table, there[0], there[1:])
+        except InputError as error:
+            raise NoDataError(*error.args) from error
     if preset is not None:
-        return preset, "the built-in table"
+        return preset, "the built-in table", []
     cure = "write the class names there, one '- name' a line"
     raise NoDataError("class file is missing", cure, root / CLASS_FILES[0])
 

@@ -19,7 +19,7 @@ import torch
 
 from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
-from segloss.datasets.class_files import read_class_file
+from segloss.datasets.class_files import read_class_file, said_otherwise
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import read_header
@@ -80,7 +80,7 @@ def hugging_face(
         cure = f"choose another --split, or name the one that is meant {split}"
         raise MissingSplitError(f"split {split!r} is missing, {there}", cure, root)
     table = tables[key]
-    classes, told = _classes(root, class_file, table.features.get(label_column))
+    classes, told, doubts = _classes(root, class_file, table.features.get(label_column))
     found = table.pairing(f"{root}/{key}", image_column, label_column)
     if alone and len(found.pairs) + len(found.lonely_images) < 2:
         raise InputError("is the only sample", "a training and a validation image are needed", f"{root}/{key}")
@@ -94,6 +94,7 @@ def hugging_face(
     found.form = (
         f"Hugging Face, {table.form}, {key}: {image_column}, {label_column}; {len(classes)} classes from {told}"
     )
+    found.doubts += doubts
     kind = StreamedDataset if streaming else SegmentationDataset
     return kind("hf", split, found, classes, transform)
 
@@ -293,16 +294,17 @@ def _keys_of(tables: Mapping[str, Table], split: str) -> list[str]:
     return exact[:1] or [key for key in tables if splits_of(key) == [split]]
 
 
-def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTable, str]:
-    """The class table, and where it is from."""
+def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTable, str, list[InputError]]:
+    """The class table, where it is from, and what other class files say."""
     there = [Path(root, name) for name in (*CLASS_FILES, NAMES_FILE) if Path(root, name).is_file()]
     if class_file is not None or there:
         path = Path(class_file) if class_file is not None else there[0]
-        return _read_names(path) if path.name == NAMES_FILE else read_class_file(path), path.name
+        table = _read_names(path) if path.name == NAMES_FILE else read_class_file(path)
+        return table, path.name, said_otherwise(table, path, there[1:]) if class_file is None else []
     while feature is not None and not hasattr(feature, "names"):
         feature = getattr(feature, "feature", None)
     if feature is not None and feature.names:
-        return named_classes(feature.names), "its features"
+        return named_classes(feature.names), "its features", []
     try:
         from huggingface_hub import hf_hub_download
 
@@ -310,7 +312,7 @@ def _classes(root: str, class_file: str | None, feature: Any) -> tuple[ClassTabl
     except Exception as error:  # not on the hub, no such file, no net
         cure = "give --class-file, or write classes.yaml into the folder"
         raise NoDataError("names no classes", cure, root) from error
-    return _read_names(path), NAMES_FILE
+    return _read_names(path), NAMES_FILE, []
 
 
 def _read_names(path: Path) -> ClassTable:

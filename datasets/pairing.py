@@ -25,6 +25,7 @@ class Pairing:
         lists: that list.
         naming: what the masks in that folder are called.
         other_masks: folders that hold masks of these images too, by their names, and are not read.
+        doubts: what lies there and says something else than what was read.
         by_hash: whether train and val were parted by a hash of the names.
     """
 
@@ -38,6 +39,7 @@ class Pairing:
     lists: Path = Path()
     naming: Naming = field(default_factory=Naming)
     other_masks: list[Path] = field(default_factory=list)
+    doubts: list[InputError] = field(default_factory=list)
     by_hash: bool = False
 
     def only(self, belongs: Callable[[str], bool]) -> "Pairing":

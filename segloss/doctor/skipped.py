@@ -12,7 +12,7 @@ from segloss.errors import InputError
 
 def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     """A warning for pictures of formats that are not read, for images above the folders of the splits, and for a folder
-    of masks beside the one that is read.
+    of masks or a class file beside the one that is read.
 
     Looked at are the folders that hold images of these splits, and those between them and the data folder.
     """
@@ -35,6 +35,9 @@ def skipped_files(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
         what = f"holds masks of these images too, passed over for {found.mask_place}{more_files(other)}"
         cure = "call the folder that is meant masks, and move the other away"
         yield Finding("warning", "all splits", InputError(what, cure, other[0]))
+
+    doubts = {str(doubt): doubt for dataset in datasets for doubt in dataset.found.doubts}
+    yield from (Finding("warning", "all splits", doubt) for doubt in doubts.values())
 
 
 def _pictures(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -628,3 +628,30 @@ def test_bad_flags_are_one_line_and_status_2(flags, message):
     done = subprocess.run([sys.executable, "-m", "segloss.doctor", *flags], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "said"),
+    [
+        ("classes.txt: wall|floor|lamp", "class_dict.csv: name,r,g,b|wall,0,0,0|lamp,0,9,0|floor,9,0,0", "1 is lamp"),
+        ("classes.yaml: [wall, floor, lamp]", "classes.txt: floor|lamp", "0 is floor"),
+        ("classes.yaml: [wall, floor, lamp]", "labels.txt: __ignore__|wall|lamp|floor", "1 is lamp"),
+        ("class_dict.csv: name,r,g,b|wall,0,0,0|floor,9,0,0", "labelmap.txt: floor:0,0,0::|wall:9,0,0::", "is floor"),
+        ("classes.yaml: [wall, floor, lamp]", "classes.txt: Wall|FLOOR|lamp|door", ""),  # which says no other thing
+        ("classes.yaml: [wall, floor, lamp]", "labels.txt: 3 images|by me, 2 of them in 2023", ""),  # no class file
+        (
+            'classes.json: {"classes": [{"name": "wall", "id": 7, "color": [0,0,0]}, {"name": "x", "color": [9,9,9]}]}',
+            "class_dict.csv: name,r,g,b|wall,0,0,0|x,9,9,9",
+            "",  # of colour masks
+        ),
+    ],
+)
+def test_class_files_that_say_other_things_are_told_of(tree, first, other, said):
+    (tree / "classes.yaml").unlink()
+    for name, text in (entry.split(": ", 1) for entry in (first, other)):
+        (tree / name).write_text(text.replace("|", "\n"))
+    dataset = build_dataset("folder", tree, "train")
+    found = [str(doubt) for doubt in dataset.found.doubts]
+    assert len(found) == bool(said) and all(said in doubt and other.split(":")[0] in doubt for doubt in found)
+    findings = [str(finding) for finding in examine([dataset], "sample")[0] if "is not read" in str(finding)]
+    assert len(findings) == bool(said)
