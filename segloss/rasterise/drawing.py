@@ -1,7 +1,9 @@
 """Pictures with items to masks: who lies on top, what is ignored, and what does not fit the image."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -9,11 +11,13 @@ from segloss.datasets.classes import IGNORED_NAMES, LABELME_IGNORED, ClassTable
 from segloss.datasets.images import read_header
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
-from segloss.rasterise.regions import Runs, area, pixels_of
-from segloss.rasterise.sources import Fault, Item, Picture, Source
+from segloss.rasterise.regions import Box, Outline, Runs, area, pixels_of
+from segloss.rasterise.sources import NOT_UNDERSTOOD, Fault, Item, Picture, Source
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = (*IGNORED_NAMES, LABELME_IGNORED)
+REACH = 0.1  # of a side of the image, beyond which an outline reaches well beyond it
+FEW = 4  # outlines, fewer of which may lie anywhere by chance
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,58 @@ def size_of(picture: Picture) -> tuple[tuple[int, int], str]:
         raise InputError(what, cure, picture.image)
     note = "is turned by its EXIF orientation; its annotations are read as drawn on the picture as it is shown"
     return shown, "" if turn == 1 else f"{picture.image}: {note}"
+
+
+def refuse_beyond(source: Source) -> None:
+    """Leave out files whose outlines are for a larger size of the images, with a fault each: most of them reach well
+    beyond the right or lower edge, and none beyond the left or upper one, as pieces of a large image have them.
+
+    A few outlines of a file speak only with those of all files. Others that reach beyond are noted.
+    """
+    found: dict[Path, list[bool]] = {}
+    first: dict[Path, str] = {}
+    cut = set()
+    for picture in source.pictures:
+        try:
+            height, width = size_of(picture)[0]
+        except InputError:  # a fault where it is drawn
+            continue
+        for item in picture.items:
+            box = _box_of(item)
+            if not item.label or box is None:
+                continue
+            beyond = box[2] > (1 + REACH) * width or box[3] > (1 + REACH) * height
+            before = box[0] < -REACH * width or box[1] < -REACH * height
+            found.setdefault(picture.source, []).append(beyond)
+            if before:
+                cut.add(picture.source)
+            if beyond or before:
+                first.setdefault(picture.source, f"{item.where} on {picture.image.name}, {width}x{height}")
+    every = [beyond for of_file in found.values() for beyond in of_file]
+    most = 2 * sum(every) > len(every)
+    for path, where in first.items():
+        count, many = len(found[path]), sum(found[path])
+        if 2 * many > count and path not in cut and (count >= FEW or (most and len(every) >= FEW)):
+            what = (
+                f"{beyond} of {count} outlines reach well beyond the image, the first: {where}: of another size of it?"
+            )
+            source.fault(path, what, "resize the outlines with the images, or export both again")
+            source.pictures = [picture for picture in source.pictures if picture.source != path]
+        else:
+            what = f"{max(1, many)} of {count} outlines reach well beyond the image and are cut off"
+            source.notes.append(f"{path}: {what}, the first: {where}")
+
+
+def _box_of(item: Item) -> Box | None:
+    """Around what its outline and the box beside it have in common, within the image or not; None where neither is."""
+    boxes: list[Box] = [item.region.box] if isinstance(item.region, Outline) else []
+    with suppress(*NOT_UNDERSTOOD):
+        extent = item.extent()
+        boxes += [extent.box] if isinstance(extent, Outline) else []
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return max(left), max(top), min(right), min(bottom)
 
 
 def draw(picture: Picture, legend: Legend, on_top: str, source: Source) -> np.ndarray | None:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from segloss.datasets.annotations import read_json
+from segloss.datasets.finding import IMAGE_SUFFIXES
 from segloss.errors import InputError
+from segloss.files import composed
 from segloss.rasterise.regions import Region, around, bitmap, ellipse, polygons, rectangle, ring_of
 from segloss.rasterise.sources import Fault, Images, Item, Picture, Source, folder_split
 
@@ -32,6 +34,10 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
         size = (sides[0], sides[1]) if type(sides[0]) is int and type(sides[1]) is int else None
         try:
             image = images.find(str(content.get("imagePath") or ""), path.parent, split)
+            if (own := _beside(path, images)) is not None and own.stem != image.stem:
+                cure = "mend imagePath if it is of the one beside it, else call the file as its image"
+                source.fault(path, f"lies beside {own.name}, and its imagePath is {image.name}", cure)
+                continue
         except ValueError as error:
             source.fault(path, str(error), "add the image, say --image-dir, or remove the file")
             continue
@@ -42,6 +48,13 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
         source.pictures.append(picture)
     source.add_classes(sorted(source.labels))
     return source
+
+
+def _beside(path: Path, images: Images) -> Path | None:
+    """The image of the file's own name in its folder."""
+    names = (composed(f"{path.stem}{suffix}") for suffix in (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)))
+    there = (image for name in names for image in images.by_name.get(name, []))
+    return next((image for image in there if image.parent == path.parent), None)
 
 
 def _item(where: str, shape: dict[str, Any]) -> Item:

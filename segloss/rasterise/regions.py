@@ -6,6 +6,7 @@ crossings parts from the outside. What lies outside the image is cut off.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,27 @@ def ring_of(numbers: Any) -> Ring:
     return ring
 
 
-def polygons(rings: Sequence[Ring]) -> Region:
+@dataclass(frozen=True)
+class Outline:
     """All that lies in one of the rings."""
 
-    def draw(height: int, width: int) -> Runs:
+    rings: Sequence[Ring]
+
+    def __call__(self, height: int, width: int) -> Runs:
         tools = _tools()
-        runs: Runs = tools.merge(tools.frPyObjects(list(rings), height, width))
+        runs: Runs = tools.merge(tools.frPyObjects(list(self.rings), height, width))
         return runs
 
-    return draw
+    @property
+    def box(self) -> Box:
+        """Around the corners, whether these lie in the image or not."""
+        x, y = ([number for ring in self.rings for number in ring[first::2]] for first in (0, 1))
+        return min(x), min(y), max(x), max(y)
+
+
+def polygons(rings: Sequence[Ring]) -> Region:
+    """All that lies in one of the rings."""
+    return Outline(rings)
 
 
 def has_ring_within(rings: Sequence[Ring]) -> bool:

@@ -45,6 +45,9 @@ def read_yolo(
     listed = {path for path in below if path.name not in NAME_FILES}
     source, unseen = Source(), {*files} | listed
     config, place = _config(sorted(root.glob("*.y*ml")) if config_file is None else [config_file])
+    if "kpt_shape" in config:
+        what = "has kpt_shape: its labels are boxes and keypoints, which are no outlines"
+        raise InputError(what, "export segmentation, or take kpt_shape out if the texts hold outlines", place)
     known = _names(config, place or root) or _listed_names(root) or [*names]
     if not known:
         raise InputError("holds no class names", "write classes.txt, one name a line, or give --class-table", root)

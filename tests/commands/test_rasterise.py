@@ -1117,3 +1117,82 @@ def test_an_outline_within_another_is_filled_and_said(tmp_path, capsys, rings, i
 def test_crowds_of_a_class_called_ignore_are_no_brush_masks(tmp_path):
     content = outlines({"segmentation": RUNS, "iscrowd": 1}, categories=((1, "ignore"), (2, "leaf")))
     assert (drawn(coco_tree(tmp_path / "s", content))[:, :20] == 255).all()
+
+
+# ---- what does not fit the image
+
+
+def moved(ring: list[float], by: float = 0.0, scale: float = 1.0) -> list[float]:
+    return [scale * number + by for number in ring]
+
+
+@pytest.mark.parametrize("form", ["coco", "coco with boxes", "labelme", "labelme, a shape a file", "cvat"])
+def test_outlines_for_a_larger_size_of_the_image_are_refused(tmp_path, form):
+    rings = [moved(SQUARE[0], by, 2) for by in (0, 2, 4, 6, 8)]  # of 60 x 80, the last corner at 58, 48
+    points = [[*zip(ring[::2], ring[1::2], strict=True)] for ring in rings]
+    if form.startswith("coco"):
+        boxes = [{"bbox": [ring[0], ring[1], 40, 30]} if "box" in form else {} for ring in rings]
+        rows = [{"segmentation": [ring], **of_ring} for ring, of_ring in zip(rings, boxes, strict=True)]
+        source = coco_tree(tmp_path / "s", outlines(*rows))
+    elif form == "cvat":
+        texts = [";".join(f"{x},{y}" for x, y in of_ring) for of_ring in points]
+        source = cvat_tree(tmp_path / "s", *(f'<polygon label="crack" points="{text}"/>' for text in texts))
+    else:
+        shapes = [{"label": "crack", "points": of_ring, "shape_type": "polygon"} for of_ring in points]
+        files = [[shape] for shape in shapes] if "file" in form else [shapes]
+        for name, of_file in zip("abcde", files, strict=False):
+            source = labelme_tree(tmp_path / "s", *of_file, name=name)
+    found = r"outlines reach well beyond the image, the first: .*40x30: of another size of it\?; resize the outlines"
+    assert re.search(found, refused(source))
+
+
+@pytest.mark.parametrize(
+    ("rings", "noted"),
+    [
+        ([moved(SQUARE[0], 22)] * 1 + SQUARE * 4, "1 of 5 outlines reach well beyond the image and are cut off"),
+        ([moved(SQUARE[0], -12), *[moved(SQUARE[0], 22)] * 4], "4 of 5 outlines"),  # of a piece of a large image
+        ([moved(SQUARE[0], 22)] * 3, "3 of 3 outlines"),  # so few
+        ([moved(SQUARE[0], 12)] * 5, None),  # not well beyond
+    ],
+)
+def test_some_outlines_that_reach_beyond_the_image_are_cut_off_and_told_of(tmp_path, capsys, rings, noted):
+    drawn(coco_tree(tmp_path / "s", outlines(*({"segmentation": [ring]} for ring in rings))))
+    said = capsys.readouterr().out
+    assert (noted in said) if noted else ("beyond" not in said)
+
+
+def test_with_skip_bad_only_files_that_fit_their_images_are_drawn(tmp_path, capsys):
+    rows = [{"segmentation": [moved(SQUARE[0], 0, 2)]}] * 5
+    coco_tree(tmp_path / "s", outlines(*rows, images=("b.jpg",)), "b.json")
+    source = coco_tree(tmp_path / "s", outlines({"segmentation": SQUARE}), "a.json")
+    assert drawn(source, "--skip-bad").any()
+    assert "warning: left out: " in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "s-out/masks").iterdir()] == ["a.png"]
+
+
+def test_a_labelme_file_beside_its_own_image_that_names_another_is_refused(tmp_path):
+    shape = {"label": "crack", "points": [[5, 5], [25, 5], [25, 20]], "shape_type": "polygon"}
+    for name in "ab":
+        source = labelme_tree(tmp_path / "s", shape, name=name)
+    content = json.loads((source / "a.json").read_text())
+    (source / "a.json").write_text(json.dumps({**content, "imagePath": "b.jpg"}))
+    assert "a.json: lies beside a.jpg, and its imagePath is b.jpg; mend imagePath if it is of" in refused(source)
+    (source / "a.jpg").rename(source / "c.jpg")  # beside which no file of its name lies
+    (source / "b.json").unlink()
+    drawn(source, place="b")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPG", ".jpeg"])
+def test_a_labelme_file_may_name_its_image_by_another_path(tmp_path, ending):
+    shape = {"label": "crack", "points": [[5, 5], [25, 5], [25, 20]], "shape_type": "polygon"}
+    source = labelme_tree(tmp_path / "s", shape)
+    (source / "a.jpg").rename(source / f"a{ending}")
+    content = json.loads((source / "a.json").read_text())
+    (source / "a.json").write_text(json.dumps({**content, "imagePath": f"..\\\\photos\\\\a{ending}"}))
+    assert drawn(source).any()
+
+
+def test_yolos_boxes_with_keypoints_are_no_outlines(tmp_path):
+    text = "0 0.5 0.5 0.4 0.4 0.35 0.35 0.65 0.35 0.65 0.65 0.35 0.65\n"
+    source = yolo_tree(tmp_path / "s", text, "names: [crack, leaf]\nkpt_shape: [4, 2]")
+    assert "data.yaml: has kpt_shape: its labels are boxes and keypoints, which are no outlines" in refused(source)
