@@ -388,10 +388,29 @@ def _cause_of_ids(strays: list[int], values: list[int], stray: np.ndarray, class
             cure += f"; the first line of the class file, {classes.header!r}, is read as a header: if it is a class, "
             cure += "write the names into classes.yaml, one '- name' a line"
         return cure
+    if numbered := _numbered_things(strays, values, classes):
+        return numbered
     if len(strays) >= 8 and stray.mean() < 0.5:
         return "so many ids come from a smooth resize; resize masks by nearest neighbour"
     if len(values) == len(classes) == 2 and strays == values[1:]:
         return "give each class the id that it has in the masks in the class file, or save ids that count from 0"
+    return ""
+
+
+INSTANCE_BASES = (1000, 256)  # of Cityscapes' instanceIds and COCO panoptic's, of Vistas'
+NUMBERED = range(4, 200)  # things of one image; what is resized smoothly between 0 and 255 goes further
+
+
+def _numbered_things(strays: list[int], values: list[int], classes: ClassTable) -> str:
+    """The cure of a mask whose ids number single things, from 1 on or beside their class; else nothing."""
+    bases = [base for base in INSTANCE_BASES if all(v >= base and v // base in classes.ids for v in strays)]
+    if bases and len(strays) > 1:
+        base = min(bases, key=lambda base: max(v % base for v in strays))
+        return f"ids seem to be {base} times the class plus the number of a thing (instances): save id // {base}"
+    counted = [v for v in values if v and v not in classes.ignore_ids]
+    if len(counted) in NUMBERED and counted == [*range(1, len(counted) + 1)] and len(strays) >= NUMBERED[0]:
+        cure = "save the class of each thing, not its number; or add the classes that the class file lacks"
+        return f"ids 1 to {len(counted)} without a gap may number single things (instances): {cure}"
     return ""
 
 

@@ -655,3 +655,26 @@ def test_class_files_that_say_other_things_are_told_of(tree, first, other, said)
     assert len(found) == bool(said) and all(said in doubt and other.split(":")[0] in doubt for doubt in found)
     findings = [str(finding) for finding in examine([dataset], "sample")[0] if "is not read" in str(finding)]
     assert len(findings) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("ids", "cure"),
+    [
+        (range(13), "ids 1 to 12 without a gap may number single things (instances): save the class of each thing"),
+        ([0, 1, *range(1000, 1012)], "1000 times the class plus the number of a thing (instances): save id // 1000"),
+        ([0, *range(2001, 2005)], "save id // 1000"),
+        ([0, *range(256, 266), *range(512, 520)], "save id // 256"),
+        ([0, *range(1, 255)], "so many ids come from a smooth resize"),
+        ([0, 1, 2, 9, 17, 22, 35, 41, 58, 77, 90], "so many ids come from a smooth resize"),
+        ([0, 1, 2, 3], "one past the last class"),
+        ([0, 1, 2, 4000, 9000], "correct the mask, or add the id"),
+    ],
+)
+def test_masks_of_numbered_things_are_told_from_other_strange_ids(tmp_path, ids, cure):
+    root = healthy(tmp_path / "data", ids=(0, 1, 2))
+    for path in (root / "masks").rglob("*.png"):
+        mask = np.zeros(SIZE, np.uint16 if max(ids) > 255 else np.uint8)
+        mask.ravel()[: 4 * len(ids)] = np.repeat(list(ids), 4)
+        write_png(path, mask)
+    findings = examine([build_dataset("folder", root, "train")])[0]
+    assert any(cure in str(finding) for finding in findings)
