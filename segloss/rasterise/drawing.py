@@ -96,9 +96,8 @@ def refuse_beyond(source: Source) -> None:
 
     A few outlines of a file speak only with those of all files. Others that reach beyond are noted.
     """
-    found: dict[Path, list[bool]] = {}
+    found: dict[Path, list[tuple[bool, bool]]] = {}  # of each outline: whether beyond such an edge, or the others
     first: dict[Path, str] = {}
-    cut = set()
     for picture in source.pictures:
         try:
             height, width = size_of(picture)[0]
@@ -110,24 +109,26 @@ def refuse_beyond(source: Source) -> None:
                 continue
             beyond = box[2] > (1 + REACH) * width or box[3] > (1 + REACH) * height
             before = box[0] < -REACH * width or box[1] < -REACH * height
-            found.setdefault(picture.source, []).append(beyond)
-            if before:
-                cut.add(picture.source)
+            found.setdefault(picture.source, []).append((beyond, before))
             if beyond or before:
                 first.setdefault(picture.source, f"{item.where} on {picture.image.name}, {width}x{height}")
-    every = [beyond for of_file in found.values() for beyond in of_file]
-    most = 2 * sum(every) > len(every)
+    every = [beyond for of_file in found.values() for beyond, _ in of_file]
+    together = len(every) >= FEW and 2 * sum(every) > len(every)
+    noted: list[str] = []
+    count_noted = 0
     for path, where in first.items():
-        count, many = len(found[path]), sum(found[path])
-        if 2 * many > count and path not in cut and (count >= FEW or (most and len(every) >= FEW)):
-            what = (
-                f"{beyond} of {count} outlines reach well beyond the image, the first: {where}: of another size of it?"
-            )
-            source.fault(path, what, "resize the outlines with the images, or export both again")
+        count, many = len(found[path]), sum(beyond for beyond, _ in found[path])
+        large = 2 * many > count and not any(before for _, before in found[path])
+        if large and (together or count >= FEW):
+            what = f"{many} of {count} outlines reach well beyond the image, the first: {where}"
+            source.fault(path, f"{what}: of another size of it?", "resize the outlines with the images, or export both")
             source.pictures = [picture for picture in source.pictures if picture.source != path]
         else:
-            what = f"{max(1, many)} of {count} outlines reach well beyond the image and are cut off"
-            source.notes.append(f"{path}: {what}, the first: {where}")
+            count_noted += sum(beyond or before for beyond, before in found[path])
+            noted.append(f"{path}: {where}")
+    if noted:
+        what = f"{count_noted} of {len(every)} outlines reach well beyond the image and are cut off"
+        source.notes.append(f"{what}, the first: {noted[0]}")
 
 
 def _box_of(item: Item) -> Box | None:

@@ -1150,7 +1150,7 @@ def test_outlines_for_a_larger_size_of_the_image_are_refused(tmp_path, form):
     ("rings", "noted"),
     [
         ([moved(SQUARE[0], 22)] * 1 + SQUARE * 4, "1 of 5 outlines reach well beyond the image and are cut off"),
-        ([moved(SQUARE[0], -12), *[moved(SQUARE[0], 22)] * 4], "4 of 5 outlines"),  # of a piece of a large image
+        ([moved(SQUARE[0], -12), *[moved(SQUARE[0], 22)] * 4], "5 of 5 outlines"),  # of a piece of a large image
         ([moved(SQUARE[0], 22)] * 3, "3 of 3 outlines"),  # so few
         ([moved(SQUARE[0], 12)] * 5, None),  # not well beyond
     ],
