@@ -22,6 +22,7 @@ from segloss.doctor.splits import (
     unpaired,
     without_nodata,
 )
+from segloss.doctor.units import gray_beside_colour, other_units
 from segloss.errors import refuse_errors
 from segloss.losses.labels import IGNORE_INDEX
 from segloss.pixel_counts import available_cores, image_histograms
@@ -53,7 +54,7 @@ def examine(
         findings += [*unpaired(facts.dataset), *faults_of_files(facts), *label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *rows_without_image(datasets)]
     findings += [*shared_pictures(datasets), *skipped_files(datasets), *palettes(splits)]
-    findings += without_nodata(datasets)
+    findings += [*without_nodata(datasets), *other_units(splits), *gray_beside_colour(splits)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits
 
 

@@ -42,6 +42,8 @@ class PairFacts:
     histogram: np.ndarray | None = None  # (C + 1,), the ignored pixels last
     digest: str = ""
     blank: bool = False  # the image is of one colour
+    gray: bool = False  # it is RGB without a colour
+    levels: tuple[tuple[float, float], ...] = ()  # between which most numbers of each band lie; of RGB those of all
 
     @property
     def values(self) -> frozenset[int]:

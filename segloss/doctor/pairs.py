@@ -28,6 +28,7 @@ from segloss.datasets.masks import (
 from segloss.datasets.rows import LARGE, gap_rows, mask_rows
 from segloss.datasets.tiffs import tiff_gaps, tiff_grid, tiff_tags
 from segloss.doctor.findings import Fault, PairFacts
+from segloss.doctor.units import note_numbers
 from segloss.errors import InputError
 from segloss.evaluation.headers import header_doubts
 
@@ -45,6 +46,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         image, empty = read_bands(image_path, dataset.bands)
         facts.faults += [*_faults_of_header(image_path, dataset.bands), *_faults_of_opacity(image_path, image)]
         facts.blank = bool((image == image[0, 0]).all())
+        note_numbers(facts, image, dataset.bands, image_path)
         if digest:
             facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
     except InputError as error:
