@@ -40,7 +40,8 @@ class PairFacts:
     ids: Counter[int] = field(default_factory=Counter)  # id in the mask file -> pixels
     colors: dict[int, int] = field(default_factory=dict)  # id -> its colour in the file's palette
     histogram: np.ndarray | None = None  # (C + 1,), the ignored pixels last
-    digest: str = ""
+    digest: str = ""  # of the pixels of the image
+    mask_digest: str = ""  # of a mask that is decoded whole
     blank: bool = False  # the image is of one colour
     gray: bool = False  # it is RGB without a colour
     levels: tuple[tuple[float, float], ...] = ()  # between which most numbers of each band lie; of RGB those of all

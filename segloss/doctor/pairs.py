@@ -48,7 +48,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         facts.blank = bool((image == image[0, 0]).all())
         note_numbers(facts, image, dataset.bands, image_path)
         if digest:
-            facts.digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
+            facts.digest = _digest(image)
     except InputError as error:
         facts.faults.append(Fault("image", error))
     if mask_path is None:
@@ -62,12 +62,17 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
     if image is not None and image.shape[:2] != mask.shape[:2]:
         facts.faults.append(Fault("size", size_mismatch(mask_path, mask.shape, image_path, image.shape)))
     facts.faults += _faults_of_place(image_path, mask_path)
+    facts.mask_digest = _digest(mask)
     labels = _examine_labels(facts, mask, dataset.classes, mask_path, gaps)
     if empty is not None and empty.shape == labels.shape:  # of pixels without data nothing is learnt
         labels = np.where(empty, labels.dtype.type(dataset.classes.ignored), labels)
     facts.histogram = class_histogram(labels, len(dataset.classes))  # of stray pixels nothing is known
     _examine_whole(facts, dataset, place, mask_path)
     return facts
+
+
+def _digest(pixels: np.ndarray) -> str:
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest() + str(pixels.shape)
 
 
 def _examine_labels(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.images import read_header
-from segloss.doctor.findings import Finding, SplitFacts, more_files
+from segloss.doctor.findings import SAMPLE, Finding, SplitFacts, more_files
 from segloss.errors import InputError
 
 SMALLEST_FILE = 2**12  # bytes that may all be headers
+FEWEST = 3  # images of one mask; two may be copies, one of them brighter
 ENDS = 2**16  # bytes at either end of a file that tell files of one size apart
 
 
@@ -68,6 +69,23 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> Iterator[Finding]:
             yield Finding("error", names[0], InputError(what, "keep each image in one split", second))
         else:
             yield Finding("warning", names[0], InputError(what, "remove one", second))
+
+
+def same_masks(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    """Images that are not the same and have one mask, of several classes: a script wrote one for all of them."""
+    groups: dict[str, list[tuple[str, Path, Path]]] = defaultdict(list)
+    for facts in splits:
+        for place, pair in zip(facts.places, facts.pairs, strict=True):
+            (image, mask), histogram = facts.dataset.pairs[place], pair.histogram
+            if mask and pair.mask_digest and histogram is not None and (histogram[:-1] > 0).sum() > 1:
+                groups[pair.mask_digest].append((facts.dataset.split, image, mask))
+    many = [group for group in groups.values() if len({path for _, path, _ in group}) >= FEWEST]
+    for group in sorted(many, key=len, reverse=True)[:1]:
+        with suppress(OSError):
+            if len({_file_digest(image) for _, image, _ in group[:SAMPLE]}) >= FEWEST:
+                (_, _, first), (split, _, second) = group[:2]
+                what = f"the same mask as {first}; {len(group)} images have it"
+                yield Finding("warning", split, InputError(what, "check the script that wrote the masks", second))
 
 
 def _is_blank(path: Path, bands: Bands) -> bool:

@@ -372,7 +372,7 @@ def test_class_files_name_ids_in_every_form_of_a_mapping(tree, text):
 def test_a_mask_without_the_second_class_but_with_ignored_pixels_is_right(tree, capsys):
     classes("- background\n- crack\n")(tree)
     for path in (tree / "masks").glob("*/*.png"):
-        write_png(path, mask_of(1, (0, 255) if path.stem == "b" else (0, 1, 255)))
+        write_png(path, mask_of(ord(path.stem), (0, 255) if path.stem == "b" else (0, 1, 255)))
     assert examined(tree, capsys)[:2] == (0, [])
 
 

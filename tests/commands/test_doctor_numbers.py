@@ -105,3 +105,16 @@ def test_a_gray_split_beside_one_in_colour_is_told(tmp_path, gray):
     assert len(lines) == (gray in ("train", "val"))
     if lines:
         assert f"images are {'in colour' if gray == 'train' else 'gray throughout'}, those of train are" in lines[0]
+
+
+@pytest.mark.parametrize("check", ["all", "sample"])
+@pytest.mark.parametrize(("case", "told"), [("all", 11), ("a few", 3), ("two", 0), ("one class", 0), ("one image", 0)])
+def test_one_mask_of_several_images_is_told(tmp_path, check, case, told):
+    root = tree(tmp_path, lambda s, n: picture(7 if case == "one image" else n))
+    mask = random_mask(0, SIZE, (0, 1)) * (case != "one class")
+    for path in sorted((root / "masks").glob("*/*.png"))[: {"a few": 3, "two": 2}.get(case)]:
+        write_png(path, mask)
+    lines = [line for line in said(root, check) if "the same mask as" in line]
+    assert len(lines) == bool(told)
+    if lines:
+        assert lines[0].startswith("warning train: ") and f"train0.png; {told} images have it; check the" in lines[0]
