@@ -19,6 +19,18 @@ FLIPS = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # EXIF orien
 _NO_LIMIT = threading.Lock()  # Pillow's limit is one for all threads
 
 
+class Ground(NamedTuple):
+    """A piece of a map.
+
+    Attributes:
+        system: of its coordinates, as the tags name it.
+        corners: of the image, one after the other around it, ``(x, y)`` each.
+    """
+
+    system: str
+    corners: tuple[tuple[float, float], ...]
+
+
 class Header(NamedTuple):
     """What a file says of its image before it is decoded.
 
@@ -30,6 +42,8 @@ class Header(NamedTuple):
         alpha: the last band is opacity.
         gaps: pixels may hold nothing: GDAL's nodata value or a mask is given, or numbers may be NaN.
         nodata: that value, as it is written; nothing where there is none.
+        band_names: as GDAL writes what each band is; nothing where it does not.
+        ground: where it lies on a map, by the tags of a GeoTIFF; None where they do not say.
     """
 
     height: int
@@ -40,6 +54,8 @@ class Header(NamedTuple):
     alpha: bool = False
     gaps: bool = False
     nodata: str = ""
+    band_names: tuple[str, ...] = ()
+    ground: Ground | None = None
 
     @property
     def size(self) -> tuple[int, int]:

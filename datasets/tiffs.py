@@ -6,16 +6,18 @@ import warnings
 import zlib
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
-from segloss.datasets.opening import Header, damaged, not_rgb, open_file, opened, turn_of, turned, unreadable
+from segloss.datasets.opening import Ground, Header, damaged, not_rgb, open_file, opened, turn_of, turned, unreadable
 from segloss.errors import InputError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEFLATE = (8, 32946)  # of the tag of a TIFF's compression
 JPEGS = (6, 7, 33003, 33005, 34712, 34892, 34934, 50002, 52546)  # and JPEG 2000, XR, XL
 COMPLEX = {5, 6}  # of the tag of a TIFF's sample format
+USER_DEFINED = 32767  # a system of coordinates without a number of its own
 MASK_PAGE = -1  # among the tags of a TIFF: the page that says where its picture holds something
 
 
@@ -72,7 +74,38 @@ def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
         raise unreadable(path) from error
     nodata = str(tags.get(42113, "")).strip("\0 ")
     gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
-    return Header(height, width, turn_of(tags.get(274)), bands, dtype, alpha, gaps, nodata)
+    turn, names, ground = turn_of(tags.get(274)), _band_names(tags, bands), _ground(tags, height, width)
+    return Header(height, width, turn, bands, dtype, alpha, gaps, nodata, names, ground)
+
+
+def _band_names(tags: dict[int, Any], bands: int) -> tuple[str, ...]:
+    """What GDAL's metadata says that each band is; nothing unless it says so of all."""
+    text = str(tags.get(42112, "")).strip("\0 ")
+    if "description" not in text or "<!" in text:  # what defines words of its own is not GDAL's
+        return ()
+    try:
+        items = ElementTree.fromstring(text).iter("Item")
+        described = [item for item in items if item.get("role") == "description"]
+        named = {int(item.get("sample", -1)): (item.text or "").strip() for item in described}
+    except (ElementTree.ParseError, ValueError):
+        return ()
+    names = tuple(named.get(band, "") for band in range(bands))
+    return names if all(names) else ()
+
+
+def _ground(tags: dict[int, Any], height: int, width: int) -> Ground | None:
+    """The place of a GeoTIFF that names the system of its coordinates."""
+    grid = _grid(tags)
+    try:
+        keys = np.reshape(np.atleast_1d(tags[34735])[4:], (-1, 4)).tolist()
+    except (KeyError, ValueError):
+        return None
+    code = next((key[3] for kind in (3072, 2048) for key in keys if key[:2] == [kind, 0]), USER_DEFINED)
+    if grid is None or not keys:
+        return None
+    system = str(code) if code != USER_DEFINED else repr([tags.get(tag) for tag in (34735, 34736, 34737)])
+    corners = grid @ np.array([(0, 0, 1), (width, 0, 1), (width, height, 1), (0, height, 1)]).T
+    return Ground(system, tuple((float(x), float(y)) for x, y in corners[:2].T))
 
 
 def tiff_rgb(path: Path, tags: dict[int, Any]) -> np.ndarray:
@@ -187,7 +220,10 @@ def mask_beside(path: Path) -> Path | None:
 
 def tiff_grid(path: Path) -> np.ndarray | None:
     """What takes ``(column, row, 1)`` of a GeoTIFF to ``(x, y, 1)`` on its map, ``(3, 3)``; None where no tags do."""
-    tags = tiff_tags(path) or {}
+    return _grid(tiff_tags(path) or {})
+
+
+def _grid(tags: dict[int, Any]) -> np.ndarray | None:
     try:
         if 33550 in tags:
             (column, row, _, x, y, _), (width, height, *_) = tags[33922], tags[33550]

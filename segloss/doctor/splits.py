@@ -163,6 +163,24 @@ def without_nodata(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]
             yield Finding("warning", split, InputError(what, "set it if it has such pixels", without[0]))
 
 
+def other_bands(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Images whose bands stand in another order than those of most, as the files themselves name them."""
+    named = [(d.split, path, h.band_names) for d in datasets if not d.made_up for path, h in d.headers().items()]
+    named = [(split, path, tuple(name.casefold() for name in names)) for split, path, names in named if names]
+    if not named:
+        return
+    ((usual, count),) = Counter(names for *_, names in named).most_common(1)
+    order = sorted(usual)
+    shared = {*usual} if 2 * count > len(named) else set()  # else each may be of dates of its own
+    moved = [one for one in named if one[2] != usual and (sorted(one[2]) == order or {*one[2]} & shared)]
+    if moved:
+        split, path, names = moved[0]
+        first = next(path for _, path, names in named if names == usual)
+        what = f"its bands are {', '.join(names)}, of most images {', '.join(usual)}, as {first}{more_files(moved)}"
+        severity: Severity = "error" if sorted(names) == order else "warning"
+        yield Finding(severity, split, InputError(what, "save the same bands in the same order", path))
+
+
 def palettes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
     """An index that has another colour from mask to mask, as of programs that order the palette of each picture."""
     pixels, first = Counter[tuple[int, int]](), dict[tuple[int, int], tuple[str, Path | None]]()

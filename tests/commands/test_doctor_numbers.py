@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from band_trees import write_geotiff
 from data_trees import random_image, random_mask, write_png
 
 from segloss.datasets import build_dataset
@@ -118,3 +119,79 @@ def test_one_mask_of_several_images_is_told(tmp_path, check, case, told):
     assert len(lines) == bool(told)
     if lines:
         assert lines[0].startswith("warning train: ") and f"train0.png; {told} images have it; check the" in lines[0]
+
+
+# ---- GeoTIFFs
+
+PIXEL = 0.5  # metres
+
+
+def geotiff(path: Path, at=(0, 0), system=32633, names=(), south=False, turn: float = 0) -> None:
+    """``at``: the column and row of its first pixel on a large picture; ``turn``: degrees."""
+    x, y = 5e5 + at[0] * PIXEL, 5e6 - at[1] * PIXEL
+    tags = [(33550, "d", 3, (PIXEL, PIXEL, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, x, y, 0.0), True)]
+    if south or turn:
+        cos, sin = PIXEL * np.cos(np.radians(turn)), PIXEL * np.sin(np.radians(turn))
+        y -= PIXEL * SIZE[0] * south
+        rows = (cos, sin, 0, x, sin, cos if south else -cos, 0, y, 0, 0, 0, 0, 0, 0, 0, 1)
+        tags = [(34264, "d", 16, tuple(map(float, rows)), True)]
+    if system:
+        tags.append((34735, "H", 12, (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, system), True))
+    if names:
+        items = [f'<Item name="DESCRIPTION" sample="{k}" role="description">{n}</Item>' for k, n in enumerate(names)]
+        tags.append((42112, "s", 0, f"<GDALMetadata>{''.join(items)}</GDALMetadata>", True))
+    pixels = np.random.default_rng(sum(map(ord, path.stem))).integers(1, 4000, (*SIZE, 4), np.uint16)
+    write_geotiff(path, pixels, extratags=tags)
+    mask = random_mask(sum(map(ord, path.stem)), SIZE, (0, 1))
+    write_png(path.parents[2] / f"masks/{path.parent.name}/{path.stem}.png", mask)
+
+
+def maps(root: Path, places: dict[str, list[dict]]) -> list[str]:
+    for split, every in places.items():
+        for number, options in enumerate(every):
+            geotiff(root / f"images/{split}/{split}{number}.tif", **options)
+    (root / "classes.yaml").write_text("- field\n- water\n")
+    return said(root)
+
+
+APART = [{"at": (48 * k, 0)} for k in range(4)]  # side by side
+OVERLAPS = {
+    "side by side": ([{"at": (48 * k, 32)} for k in range(4)], 0),
+    "a row or two": ([{"at": (48 * k, 31)} for k in range(4)], 0),
+    "half": ([{"at": (24, 0)}, {"at": (24, 500)}], 1),
+    "the same place": ([{"at": (0, 0)}, {"at": (48, 0)}], 2),
+    "another system": ([{"at": (24, 0), "system": 32634}], 0),
+    "no system": ([{"at": (24, 0), "system": 0}], 0),
+    "from the south on": ([{"at": (24, 0), "south": True}], 1),
+    "turned": ([{"at": (40, 8), "turn": 30}], 1),
+    "turned, beside it": ([{"at": (20, 36), "turn": -45}], 0),
+}
+
+
+@pytest.mark.parametrize("case", OVERLAPS)
+def test_images_on_ground_of_train_are_told(tmp_path, case):
+    val, told = OVERLAPS[case]
+    lines = [line for line in maps(tmp_path, {"train": APART, "val": val}) if "lies on ground" in line]
+    assert len(lines) == bool(told)
+    if lines:
+        assert (
+            lines[0].startswith("warning val: ") and f"{told} of {len(val)} images lie on ground of train" in lines[0]
+        )
+
+
+FOUR = ("B02", "B03", "B04", "B08")
+BAND_NAMES = {
+    "other order": (("B04", "B03", "B02", "B08"), "error"),
+    "another band": (("B02", "B03", "B04", "B11"), "warning"),
+    "small letters": (("b02", "b03", "b04", "b08"), None),
+    "other names": (("blue", "green", "red", "nir"), None),
+    "none": ((), None),
+}
+
+
+@pytest.mark.parametrize("case", BAND_NAMES)
+def test_bands_in_another_order_by_their_own_names_are_told(tmp_path, case):
+    names, severity = BAND_NAMES[case]
+    train = [{"at": (48 * k, 0), "names": FOUR} for k in range(4)]
+    lines = maps(tmp_path, {"train": train, "val": [{"at": (0, 500), "names": names}]})
+    assert [line.split()[0] for line in lines if "its bands are" in line] == [severity] * (severity is not None)
