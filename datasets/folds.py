@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from segloss.datasets.base import SegmentationDataset
-from segloss.datasets.naming import in_number_order, source_of
+from segloss.datasets.naming import in_number_order, source_of, sources_of
 from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError
 
@@ -47,14 +47,15 @@ def deal(names: Sequence[str], folds: int, sequences: Sequence[str] | None = Non
     >>> deal(["a_1", "a_2", "a_9", "a_10"], 2)
     ([1, 1, 2, 2], 'in runs of consecutive images')
     """
-    of = sequences or [part_of(name, "sequence") for name in names]
+    of, pictures = sequences or sequences_of(names), sources_of(names)
     found: dict[str, list[str]] = {}
     for name, sequence in sorted(zip(names, of, strict=True)):
         found.setdefault(sequence, []).append(name)
     if len(found) < folds:
         fold_of: dict[str, int] = {}
         for members in found.values():
-            fold_of |= {n: place * folds // len(members) + 1 for place, n in enumerate(in_number_order(members))}
+            runs = _runs(members, folds, pictures)
+            fold_of |= {name: number for number, run in enumerate(runs, 1) for name in run}
         return [fold_of[name] for name in names], "in runs of consecutive images"
     longest, *others = sorted(found.values(), key=_longest_first)
     how = "by sequence" if len(found) < len(names) else "image by image"
@@ -62,11 +63,25 @@ def deal(names: Sequence[str], folds: int, sequences: Sequence[str] | None = Non
     fold_of, held = _emptiest_first([longest, *others], folds)
     share = len(names) / folds
     while min(held) < LEAST * share < share < len(longest):
-        runs, whole = math.ceil(len(longest) / share), in_number_order(longest)
-        cut += [whole[place * len(whole) // runs : (place + 1) * len(whole) // runs] for place in range(runs)]
+        cut += _runs(longest, math.ceil(len(longest) / share), pictures)
         how, (longest, *others) = "by sequence, the longest in runs of consecutive images", others
         fold_of, held = _emptiest_first([*cut, longest, *others], folds)
     return [fold_of[name] for name in names], how
+
+
+def sequences_of(names: Sequence[str]) -> list[str]:
+    """Of each name the sequence (:func:`part_of`), of a copy (:func:`sources_of`) that of the picture."""
+    pictures = sources_of(names)
+    return [part_of(pictures[name], "sequence") for name in names]
+
+
+def _runs(members: Sequence[str], count: int, pictures: Mapping[str, str]) -> list[list[str]]:
+    """Consecutive images, about as many in each; copies of a picture in one run where there are pictures enough."""
+    if len({pictures[name] for name in members}) < count:
+        pictures = {name: name for name in members}
+    order = in_number_order({pictures[name] for name in members})
+    run_of = {picture: place * count // len(order) for place, picture in enumerate(order)}
+    return [[name for name in members if run_of[pictures[name]] == run] for run in range(count)]
 
 
 def _longest_first(members: list[str]) -> tuple[int, str]:
@@ -102,7 +117,7 @@ def fold_split(parts: Sequence[SegmentationDataset], split: str, fold: str) -> S
         what = "lists with a column of classes cannot be parted anew"
         raise InputError(what, "say it in labelled_classes.csv, or leave --fold out", f"--fold {fold}")
     names = [name for part in parts for name in part.names]
-    sequences = [part_of(name, "sequence") for name in names]
+    sequences = sequences_of(names)
     if len({*names}) < len(names):
         names = [f"{part.split}/{name}" for part in parts for name in part.names]
     if len(names) < folds:

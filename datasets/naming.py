@@ -142,6 +142,35 @@ def source_of(name: str) -> str:
     return COPY.sub("", name)
 
 
+AUGMENTED = re.compile(  # what augmentation, or a second saving, puts behind the name of the picture
+    r"[ _.\-]+(aug(ment(ed|ation)?)?|([hv]|(horizontal|vertical)[ _-]?)flip(ped)?|flip(ped)?"
+    r"([ _-]?([hvxy]|lr|ud|(horizontal|vertical)(ly)?))?|mirror(ed)?|r(ot(at(e|ed|ion))?)?[ _-]?(90|180|270)"
+    r"|rot(at(e|ed|ion))?|transposed?|bright(er|ness)?|dark(er)?|contrast|gamma|hue|saturation|gr[ae]y(scale)?"
+    r"|jitter(ed)?|blur(red)?|nois[ey]|crop(ped)?|shift(ed)?|scaled?|zoom(ed)?|shear(ed)?|elastic|copy)[ _-]*\d*$",
+    re.IGNORECASE,
+)
+
+
+def sources_of(names: Collection[str]) -> dict[str, str]:
+    """Of each name the picture that it is a copy of: as :func:`source_of` has it, or another of the names, behind
+    which an augmentation has written what it did.
+
+    >>> sources_of(["a", "a_hflip", "a_rot90_aug3", "b_hflip"])
+    {'a': 'a', 'a_hflip': 'a', 'a_rot90_aug3': 'a', 'b_hflip': 'b_hflip'}
+    """
+    known = {*names}
+    return {name: _base_of(source_of(name), known) for name in names}
+
+
+def _base_of(name: str, known: Collection[str]) -> str:
+    short = name
+    while (cut := AUGMENTED.sub("", short)) != short and cut:
+        short = cut
+        if short in known:
+            return _base_of(short, known)
+    return name
+
+
 def in_number_order(names: Collection[str]) -> list[str]:
     """Sorted as text, but for numbers, which are sorted by what they are worth.
 

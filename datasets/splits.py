@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from segloss.datasets.naming import source_of
+from segloss.datasets.naming import sources_of
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
@@ -36,7 +36,7 @@ VAL_SHARE = 0.2  # of the images, where nothing says which are val
 
 def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
     """Places of the names in ``train`` and ``val``; where there are few, each still gets one. Copies of a picture
-    (:func:`source_of`) stay together."""
+    (:func:`sources_of`) stay together."""
     hashes = [*map(picture_hash(names), names)]
     pictures = sorted({*hashes})
     below = sum(one < val_share for one in pictures)
@@ -47,8 +47,9 @@ def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
 
 def picture_hash(names: Sequence[str]) -> Callable[[str], float]:
     """Of the picture that a name is a copy of; where all are of one, of the name."""
-    several = len({*map(source_of, names)}) > 1
-    return lambda name: _stem_hash(source_of(name) if several else name)
+    sources = sources_of(names)
+    several = len({*sources.values()}) > 1
+    return lambda name: _stem_hash(sources[name] if several else name)
 
 
 def _stem_hash(name: str) -> float:

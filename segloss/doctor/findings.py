@@ -43,6 +43,7 @@ class PairFacts:
     digest: str = ""  # of the pixels of the image
     mask_digest: str = ""  # of a mask that is decoded whole
     blank: bool = False  # the image is of one colour
+    thumbnail: np.ndarray | None = None  # of the image, where all are decoded
     gray: bool = False  # it is RGB without a colour
     levels: tuple[tuple[float, float], ...] = ()  # between which most numbers of each band lie; of RGB those of all
 

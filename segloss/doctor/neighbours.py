@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.naming import source_of
+from segloss.datasets.naming import sources_of
 from segloss.doctor.findings import SAMPLE, Finding
 from segloss.errors import InputError
 
 NUMBER = re.compile(r"(\d+)")
 
 
-def _frames(datasets: Sequence[SegmentationDataset]) -> list[dict[str, dict[int, int]]]:
+def frames(datasets: Sequence[SegmentationDataset]) -> list[dict[str, dict[int, int]]]:
     """Of each data set: sequence -> number of the frame -> place.
 
     The frame's number is the last in a name that differs between names alike in all but numbers: in
@@ -47,9 +47,9 @@ def neighbours(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     train = next((dataset for dataset in datasets if dataset.split == "train"), None)
     if train is None:
         return
-    frames = _frames(datasets)
-    known = frames[list(datasets).index(train)]
-    for dataset, sequences in zip(datasets, frames, strict=True):
+    found = frames(datasets)
+    known = found[list(datasets).index(train)]
+    for dataset, sequences in zip(datasets, found, strict=True):
         pairs = [] if dataset is train else _adjacent(known, sequences)
         if pairs and _look_alike(train, dataset, pairs):
             ours, theirs = dataset.names[pairs[0][1]], train.names[pairs[0][0]]
@@ -60,8 +60,11 @@ def neighbours(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
 
 def shared_pictures(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
     """Copies of one picture, by their names, in two splits."""
-    copies = [{source: name for name in d.names if (source := source_of(name)) != name} for d in datasets]
-    for (one, ours), (other, theirs) in combinations(zip(datasets, copies, strict=True), 2):
+    for one, other in combinations(datasets, 2):
+        sources = sources_of({*one.names, *other.names})
+        same = {*one.names} & {*other.names}  # names that begin anew in each split tell nothing
+        pictures = [{sources[n]: n for n in d.names if sources[n] not in same} for d in (one, other)]
+        ours, theirs = pictures
         if both := sorted({*ours} & {*theirs}):
             what = f"a copy of the picture of {ours[both[0]]} in {one.split}; pictures in both: {len(both)}"
             cure = "keep all copies of a picture in one split, or read the scores with care"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segloss.datasets.bands import Bands, read_bands
 from segloss.datasets.images import read_header
+from segloss.datasets.naming import sources_of
 from segloss.doctor.findings import SAMPLE, Finding, SplitFacts, more_files
 from segloss.errors import InputError
 
@@ -74,12 +75,15 @@ def same_images(splits: Sequence[SplitFacts], check: str) -> Iterator[Finding]:
 def same_masks(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
     """Images that are not the same and have one mask, of several classes: a script wrote one for all of them."""
     groups: dict[str, list[tuple[str, Path, Path]]] = defaultdict(list)
+    sources = sources_of([name for facts in splits for name in facts.dataset.names])
+    pictures: dict[Path, str] = {}
     for facts in splits:
         for place, pair in zip(facts.places, facts.pairs, strict=True):
             (image, mask), histogram = facts.dataset.pairs[place], pair.histogram
             if mask and pair.mask_digest and histogram is not None and (histogram[:-1] > 0).sum() > 1:
                 groups[pair.mask_digest].append((facts.dataset.split, image, mask))
-    many = [group for group in groups.values() if len({path for _, path, _ in group}) >= FEWEST]
+                pictures[image] = sources[facts.dataset.names[place]]
+    many = [group for group in groups.values() if len({pictures[image] for _, image, _ in group}) >= FEWEST]
     for group in sorted(many, key=len, reverse=True)[:1]:
         with suppress(OSError):
             if len({_file_digest(image) for _, image, _ in group[:SAMPLE]}) >= FEWEST:

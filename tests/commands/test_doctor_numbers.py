@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from band_trees import write_geotiff
@@ -119,6 +120,84 @@ def test_one_mask_of_several_images_is_told(tmp_path, check, case, told):
     assert len(lines) == bool(told)
     if lines:
         assert lines[0].startswith("warning train: ") and f"train0.png; {told} images have it; check the" in lines[0]
+
+
+# ---- copies of one picture
+
+
+def soft(seed: int, size=(96, 128)) -> np.ndarray:
+    """A photograph: large shapes and a grain."""
+    large = cv2.resize(random_image(seed, (6, 8)), size[::-1], interpolation=cv2.INTER_CUBIC).astype(int)
+    return np.clip(large + np.random.default_rng(seed).normal(0, 8, large.shape), 0, 255).astype(np.uint8)
+
+
+COPIES = {  # of a picture of train, among those of val
+    "as JPEG": lambda x: cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR),
+    "resized": lambda x: cv2.resize(x, (112, 84)),
+    "mirrored": lambda x: x[:, ::-1],
+    "turned": np.rot90,
+    "brighter": lambda x: np.clip(x.astype(int) + 15, 0, 255).astype(np.uint8),
+    "of another picture": lambda x: soft(99),
+    "a crop": lambda x: x[:48, :64],
+}
+
+
+def pictures(root: Path, splits: dict[str, dict[str, np.ndarray]]) -> Path:
+    for split, images in splits.items():
+        for name, pixels in images.items():
+            write_png(root / f"images/{split}/{name}.png", np.ascontiguousarray(pixels))
+            mask = random_mask(sum(map(ord, split + name)), pixels.shape[:2], (0, 1))
+            write_png(root / f"masks/{split}/{name}.png", mask)
+    (root / "classes.yaml").write_text("- field\n- water\n")
+    return root
+
+
+@pytest.mark.parametrize("names", ["{split}{number}", "{number:04d}"])
+@pytest.mark.parametrize("case", COPIES)
+def test_copies_that_are_not_equal_to_the_bit_are_told(tmp_path, case, names):
+    train = {names.format(split="train", number=k): soft(k) for k in range(6)}
+    val = {names.format(split="val", number=k): soft(k) for k in range(10, 13)}
+    val[names.format(split="val", number=14)] = COPIES[case](soft(4))
+    lines = [line for line in said(pictures(tmp_path, {"train": train, "val": val})) if "a copy of" in line]
+    assert len(lines) == (case not in ("of another picture", "a crop")), lines
+    if lines:
+        assert lines[0].startswith("warning val: ") and "4.png of train" in lines[0] and "that do: 1;" in lines[0]
+        assert lines[0].index("14.png: looks like a copy") < lines[0].index("4.png of train")
+
+
+def test_frames_of_a_film_by_one_camera_are_no_copies(tmp_path):
+    still, rng = soft(0), np.random.default_rng(0)
+    frames = {k: np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for k in range(12)}
+    splits = {s: {f"cam_{k:04d}": frames[k] for k in some} for s, some in (("train", range(8)), ("val", range(8, 12)))}
+    others = {f"other{k}": soft(k) for k in range(1, 9)}
+    splits["train"] |= others
+    lines = said(pictures(tmp_path, splits))
+    assert [line for line in lines if "looks like a copy" in line] == [] and any(
+        "neighbouring" in line for line in lines
+    )
+
+
+def test_empty_fields_of_one_microscope_are_no_copies(tmp_path):
+    """They share how the light falls off, and nothing else."""
+    y, x = np.mgrid[-1:1:96j, -1:1:128j]
+    light = 200 - 60 * (x**2 + y**2)[..., None]
+    noise = np.random.default_rng(0)
+    fields = [np.clip(light + noise.normal(0, 6, (96, 128, 3)), 0, 255).astype(np.uint8) for _ in range(12)]
+    splits = {
+        "train": {f"t{chr(97 + k)}": fields[k] for k in range(8)},
+        "val": {f"v{k}x": fields[k] for k in range(8, 12)},
+    }
+    assert [line for line in said(pictures(tmp_path, splits)) if "a copy of" in line] == []
+
+
+@pytest.mark.parametrize(("val", "told"), [("b_hflip", 1), ("a_hflip", 0), ("c_hflip", 0)])
+def test_augmented_copies_in_two_splits_are_told_by_their_names(tmp_path, val, told):
+    """Of names that begin anew in each split nothing is known."""
+    splits = {"train": {"a": soft(1), "b": soft(2)}, "val": {"a": soft(3), val: soft(4), "d": soft(5)}}
+    lines = [line for line in said(pictures(tmp_path, splits)) if "a copy of the picture" in line]
+    assert len(lines) == told and all(
+        "a copy of the picture of b in train; pictures in both: 1" in line for line in lines
+    )
 
 
 # ---- GeoTIFFs

@@ -360,6 +360,27 @@ def test_the_hash_split_gives_about_the_share_and_moves_no_image_when_more_come(
         assert set(few[split]) < set(more[split])
 
 
+@pytest.mark.parametrize(
+    ("copy", "kept"),
+    [
+        ("_hflip", True),
+        ("_rot90", True),
+        ("-aug3", True),
+        ("_Flip_LR", True),
+        ("_bright_noise", True),
+        (" - Copy", True),
+        ("_2", False),
+        ("_left", False),
+        ("crop", False),
+        ("_augsburg", False),
+    ],
+)
+def test_augmented_copies_stay_with_their_picture_in_the_hash_split(copy, kept):
+    names = [f"scene{k:03d}{end}" for k in range(200) for end in ("", copy)]
+    val = {names[place] for place in hash_split(names, 0.2)["val"]}
+    assert all((name in val) == (name + copy in val) for name in names[::2]) == kept
+
+
 def test_copies_of_a_picture_stay_together_in_the_hash_split():
     """Of 10 pictures in three copies each, 4 of the 5 in val were in train too."""
     copies = [f"IMG_{i}_jpg.rf.{hashlib.md5(f'{i} {k}'.encode()).hexdigest()}" for i in range(10) for k in range(3)]

@@ -177,3 +177,12 @@ def test_lists_with_classes_and_masks_of_other_ids_cannot_be_parted_anew(tmp_pat
     parts[1].classes = replace(parts[1].classes, mask_ids=((7, 0), (8, 1)))
     with pytest.raises(InputError, match="masks of val are read by other ids than those of train"):
         fold_split(parts, "train", "1/2")
+
+
+@pytest.mark.parametrize("names", [[f"{k:03d}" for k in range(20)], [f"img_{chr(97 + k)}x" for k in range(20)]])
+def test_augmented_copies_stay_with_their_picture_in_folds(names):
+    """In runs of one sequence too."""
+    copies = [name + end for name in names for end in ("", "_hflip", "_rot90")]
+    fold_of = dict(zip(copies, deal(copies, 4)[0], strict=True))
+    assert all(fold_of[name] == fold_of[f"{name}_hflip"] == fold_of[f"{name}_rot90"] for name in names)
+    assert sorted(Counter(fold_of.values()).values()) == [15] * 4
