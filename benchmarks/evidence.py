@@ -140,8 +140,8 @@ RIVALS = {
     "logit_adjusted05-late-jaccard": f"--loss logit_adjusted --adjustment 0.5 {LATE}",
 }
 DEFAULT = "weighted_ce_jaccard"  # the arm that `train_seg.py` trains without loss flags
-# What `python -m segloss.plan` says of a set on 2 cores and 24 GiB, its epochs cut to the pixels that short sees; of
-# CamVid and of cracks that is the default as it stands.
+# What `python -m segloss.plan` said of a set on 2 cores and 24 GiB, its epochs cut to the pixels that short sees; of
+# CamVid and of cracks that is the default as it stands. Facade's row is why it says guided crops of it no longer.
 PLANNED = {
     "facade": "--image-scale 0.5 --crop-size 256 192 --epochs 22 --guided-crops 0.5",
     "ccp": "--image-scale 0.5 --crop-size 192 128 --epochs 6 --guided-crops 0.5 --repeat-threshold 0.05",

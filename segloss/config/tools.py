@@ -81,6 +81,11 @@ class PlanConfig(DataOptions):
     gpu_memory_gib: float | None = option(None, "that of its GPU, 0: none; default: that of this one's", *NOT_NEGATIVE)
     output: str = option("plan.yaml", "file to write, for train_seg.py --config", metavar="FILE", path=True)
 
+    def validate(self) -> None:
+        named, memory = self.accelerator, self.gpu_memory_gib
+        if named != "auto" and memory is not None and (named == "cpu") != (memory == 0):
+            raise InputError(f"--gpu-memory-gib {memory:g} contradicts --accelerator {named}", "leave one of them out")
+
 
 @dataclass(frozen=True)
 class RasteriseConfig(Options):

@@ -69,7 +69,8 @@ def planned(config: TrainConfig, names: set[str]) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         given = given_by(config, names)
-        plan = make_plan(look(config, MachineFacts.found(config.accelerator)), given)
+        begun = {} if config.init_from is None else {"init_from": config.init_from}
+        plan = make_plan(look(config, MachineFacts.found(config.accelerator)), {**given, **begun})
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show(plan)
             say_kept(given)
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(PlanConfig, "python -m segloss.plan", argv)
     if Path(config.output).is_dir():
         raise InputError("cannot be written: is a folder", "choose another --output", config.output)
-    found = MachineFacts.found(config.accelerator)
+    found = MachineFacts.found(config.accelerator if config.gpu_memory_gib is None else "auto")
     machine = MachineFacts(
         config.cores or found.cores,
         config.memory_gib or found.memory_gib,

@@ -244,11 +244,68 @@ def test_balanced_classes_are_not_weighed():
 
 
 def test_images_of_a_rare_class_are_looked_for():
-    rare = replace(CAR, images=4 * 10, pixels=5000)
-    assert advised(facts(ROAD, rare))["guided_crops"][0] == 0.5
-    assert "repeat_threshold" not in advised(facts(ROAD, rare))
-    assert advised(facts(ROAD, replace(rare, images=5), images=500))["repeat_threshold"][0] == 0.05
-    assert "guided_crops" not in advised(facts(ROAD, CAR))
+    tiny = replace(CAR, share=9e-4, pixels=5000)
+    assert "5,000 pixels in 80 of 100 images" in advised(facts(ROAD, tiny))["guided_crops"][1]
+    assert "repeat_threshold" not in advised(facts(ROAD, tiny))
+    seldom = advised(facts(ROAD, replace(CAR, images=20), images=500))
+    assert (seldom["repeat_threshold"][0], seldom["guided_crops"][0]) == (0.05, 0.5)
+    assert all("0.3 [0.1, 0.6]" in seldom[name][1] for name in ("repeat_threshold", "guided_crops"))
+    for images in (80, 40, 5):  # facade's doors are in 40 of 85: level with the default
+        assert not {"guided_crops", "repeat_threshold"} & advised(facts(ROAD, replace(CAR, images=images))).keys()
+
+
+def test_a_plan_without_pretrained_weights_says_what_its_figures_began_from():
+    for classes in ((ROAD, CAR), (ROAD, POLE), (CAR, replace(CAR, name="bus"))):
+        for machine in (LAPTOP, CARD):
+            value, why = advised(facts(*classes, machine=machine))["encoder_weights"]
+            assert (
+                value == "none"
+                and "ImageNet" in why
+                and "take encoder_weights: imagenet" in why
+                and "expect less" in why
+            )
+    for given in ({"encoder_weights": "imagenet"}, {"encoder_weights": "w.safetensors"}, {"init_from": "runs/a"}):
+        assert "encoder_weights" not in make_plan(facts(), given).options
+
+
+@pytest.mark.parametrize("pixels", [180_000, 90_000])
+def test_equal_classes_and_classes_of_few_images_have_reasons_that_can_be_read(pixels):
+    bus = replace(CAR, name="bus", pixels=pixels)
+    _, why = advised(facts(CAR, bus))["loss"]
+    assert f"more than {180_000 / pixels:.1f} times the pixels of another" in why
+    crumb = replace(CAR, images=2, pixels=220)
+    plan = make_plan(facts(crumb, replace(crumb, name="bus"), images=2, size=(14, 16)))
+    (told,) = [line for line in plan.shortfalls if "will not be learnt" in line]
+    assert told.startswith("car: 220 pixels in 2 images, bus: 220 pixels in 2 images: ") and "label more" in told
+    assert "merge" not in told
+    whys = {each.option: each.why for each in plan.advice}
+    assert whys["epochs"].startswith("0.13 million pixels seen") and "less than a minute" in whys["epochs"]
+
+
+def test_minutes_become_hours_and_more_cores_make_them_less():
+    whys = [advised(facts(machine=MachineFacts(cores, 16.0)))["epochs"][1] for cores in (1, 8, 64)]
+    assert "about 2.1 h with cores: 1 (half of all rows: 66 min to 3.1 h)" in whys[0]
+    assert "about 16 min" in whys[1] and "about 16 min" in whys[2]
+
+
+@pytest.mark.parametrize("loss", ["ce", TrainConfig().loss, "focal"])
+def test_the_decision_has_the_reason_of_the_loss(loss):
+    why = make_plan(facts(), {"loss": loss}).advice[-1].why
+    assert ("cross entropy" in why, "this loss" in why) == (loss == "ce", loss == TrainConfig().loss)
+
+
+@pytest.mark.parametrize(
+    ("machine", "given"),
+    [
+        (MachineFacts(2, 0.05), {}),
+        (MachineFacts(2, 16.0, 0.1), {}),
+        (LAPTOP, {"crop_size": [4096, 4096]}),
+        (LAPTOP, {"batch_size": 512}),
+    ],
+)
+def test_a_plan_that_does_not_fit_the_memory_says_so(machine, given):
+    assert any("does not fit" in line for line in make_plan(facts(machine=machine), given).shortfalls)
+    assert not any("does not fit" in line for line in make_plan(facts()).shortfalls)
 
 
 def test_a_small_card_takes_smaller_steps_and_networks():
@@ -317,8 +374,8 @@ def test_the_file_is_a_config_of_training_with_a_reason_above_each_line(tmp_path
 
 def test_the_plan_is_for_the_machine_that_is_named(tmp_path):
     root = street(tmp_path / "data")
-    main(shlex.split(f"--dataset folder --data-path {root} --gpu-memory-gib 24 --output a.yaml"))
-    main(shlex.split(f"--dataset folder --data-path {root} --gpu-memory-gib 0 --output b.yaml"))
+    main(shlex.split(f"--dataset folder --data-path {root} --gpu-memory-gib 24 --accelerator gpu --output a.yaml"))
+    main(shlex.split(f"--dataset folder --data-path {root} --gpu-memory-gib 0 --accelerator cpu --output b.yaml"))
     encoders = [yaml.safe_load(Path(name).read_text())["encoder"] for name in ("a.yaml", "b.yaml")]
     assert encoders == ["resnet34", "tu-tf_efficientnet_lite0"]
 
@@ -377,6 +434,8 @@ def test_without_the_flag_nothing_is_planned():
         ("--gpu-memory-gib -1", "--gpu-memory-gib must be"),
         ("--cores 0", "--cores must be at least 1"),
         ("--data-path nowhere", "nowhere"),
+        ("--gpu-memory-gib 8 --accelerator cpu", "--gpu-memory-gib 8 contradicts --accelerator cpu; leave one of"),
+        ("--gpu-memory-gib 0 --accelerator gpu", "--gpu-memory-gib 0 contradicts --accelerator gpu"),
         ("--output .", r"^\.: cannot be written: is a folder; choose another --output"),
     ],
 )

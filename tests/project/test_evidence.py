@@ -299,6 +299,44 @@ def test_a_list_needs_no_data_and_a_broken_row_is_named(tmp_path, capsys, monkey
         evidence_tables.read_rows(tmp_path)
 
 
+# ---- What a plan says of the rows ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ours() -> evidence_tables.Rows:
+    return evidence_tables.Rows(evidence_tables.read_rows(BENCHMARKS.parent / "docs/evidence"))
+
+
+def test_the_reasons_of_a_plan_for_the_decision_are_what_the_rows_say(ours):
+    """Points that it adds on test, of each set, protocol and arm the mean of the seeds."""
+    gains: dict[str, list[float]] = {"ce": [], "default": [], "any": []}
+    for key in {(row["dataset"], row["protocol"], row["arm"]) for row in ours.rows}:
+        decided, plain = (ours.of(*key, "test", decision) for decision in ("auto", "plain"))
+        if decided:
+            gain = 100 * float(np.mean([decided[seed]["miou"] - plain[seed]["miou"] for seed in decided]))
+            of_default = key[2] in (evidence.DEFAULT, *evidence_tables.OF_DEFAULT)
+            for name in ("any", *(["default"] if of_default else ["ce"] if key[2] == "ce" else [])):
+                gains[name].append(gain)
+    from segloss.plan.rules import RULES
+
+    whys = dict(zip(("ce", "default", "any"), (rule.why for rule in RULES if rule.option == "decision"), strict=True))
+    for name, found in gains.items():
+        assert whys[name].startswith(f"{min(found):.1f} to {max(found):.1f} points"), (name, min(found), max(found))
+    assert sum(gain > 0.05 for gain in gains["any"]) > 0.7 * len(gains["any"])
+
+
+def test_the_minutes_of_a_plan_are_by_the_quartiles_of_the_rows(ours):
+    from segloss.plan.rules import PIXELS_A_SECOND
+
+    factor = {"short": 1e6, "long": 4e6}
+    rates = [
+        evidence.DATA[row["dataset"]].pixels * factor[row["protocol"]] / row["seconds"]
+        for row in ours.rows
+        if row["arm"] not in evidence_tables.OF_DEFAULT
+    ]
+    assert np.percentile(rates, [25, 50, 75]) == pytest.approx(PIXELS_A_SECOND, rel=0.1)
+
+
 # ---- Tables -------------------------------------------------------------------------------------------------------
 
 
