@@ -13,7 +13,6 @@ memory     each worker's own memory after an epoch, without and with --cache ram
 Contenders take turns, so that a slow second of the machine hits all of them. Prints a table and one line of JSON.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -26,6 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from command import parser_of
 from torch import multiprocessing
 
 from segloss.datasets import build_dataset
@@ -35,6 +35,7 @@ from segloss.datasets.masks import lookup
 from segloss.datasets.street_scenes import render_street
 from segloss.datasets.tables import CAMVID_11
 from segloss.datasets.transforms import train_transform
+from segloss.errors import exit_on_input_error
 from segloss.pixel_counts import available_cores, count_dataset, count_images, image_histograms
 
 SIZE = (1024, 2048)
@@ -203,7 +204,7 @@ def report(results: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--masks", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -227,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

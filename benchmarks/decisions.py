@@ -7,19 +7,20 @@ A row for each run is kept in docs/evidence/decisions/NAME.json, and the tables 
 over the validation images, once over at most 120 training images, and twice over the test images.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from command import parser_of
 from evidence import DATA
-from evidence_runs import ROOT, machine, write_row
+from evidence_runs import OF_NETWORK, ROOT, machine, write_row
 from evidence_scores import DEVICE, Way, best_exponent, counts_of, opened
 from evidence_tables import interval, percent, read_rows, table, with_interval
 
 from segloss.calibration import fit_calibration
 from segloss.datasets import SegmentationDataset
 from segloss.decisions import POINTS, Decision
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.fitting import plain_tilt, sample_of
 from segloss.inference import CalibratedPosterior
 from segloss.iou_rule import iou_decision
@@ -102,7 +103,7 @@ intervals over blocks of consecutive images and, from two seeds on, over seeds, 
 
 
 def write_page(folder: Path) -> None:
-    rows = read_rows(folder)
+    rows = read_rows(folder, {**OF_NETWORK, "decisions": dict, "blocks": dict})
     page = [HEAD, *table(["decision", "what it is"], MEANING.items())]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         page += [f"## {dataset}", ""]
@@ -118,7 +119,7 @@ def write_page(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("action", choices=("score", "tables"))
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--dataset", choices=DATA, default="camvid")
@@ -134,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -7,7 +7,6 @@ as many threads as scoring; cityscapesscripts runs its own loop on the same file
 table and one line of JSON; stops if the per-class IoUs differ.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -21,9 +20,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from command import parser_of
 
 from segloss.datasets.street_scenes import render_street
 from segloss.datasets.tables import CITYSCAPES
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.mask_source import MaskSource
 from segloss.evaluation.score import score
 from segloss.pixel_counts import available_cores
@@ -88,7 +89,7 @@ def median_seconds(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

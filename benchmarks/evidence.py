@@ -21,9 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from command import parser_of
 from evidence_questions import write_questions
-from evidence_runs import ROOT, Later, Runner, Stopped, compared, make_folds, variable
+from evidence_runs import ROOT, Later, Runner, Stopped, compared, make_folds, require_same_data, variable
 from evidence_tables import write_tables
+
+from segloss.errors import InputError, exit_on_input_error
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> tuple[int, int]:
         try:
             word = runner.run(job)
         except (Stopped, OSError, ValueError, KeyError) as reason:  # one bad run does not end a night's work
-            why = str(reason) if isinstance(reason, Stopped) else repr(reason)
+            why = str(reason) if isinstance(reason, (Stopped, InputError)) else repr(reason)
             print(f"{job.name}: left, {why}", flush=True)
             failed.extend([] if isinstance(reason, Later) else [job])
             return False
@@ -245,27 +248,38 @@ def run_all(runner: Runner, jobs: list[Job], parallel: int) -> tuple[int, int]:
     return left, len(failed)
 
 
+ACTIONS = {
+    "run": "train and score what has no row yet",
+    "list": "the jobs by priority, which of them are trained, and which have a row",
+    "tables": "README.md and pictures anew from the rows",
+}
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("run", "list", "tables"))
+    parser = parser_of(__doc__)
+    parser.add_argument("action", choices=("run", "list", "tables"), help="; ".join(map(": ".join, ACTIONS.items())))
     add = parser.add_argument
     given = os.environ.get
     add("--runs", type=Path, default=given("SEGLOSS_RUNS"), help="folder of the runs; default: $SEGLOSS_RUNS")
-    add("--rows", type=Path, default=ROOT / "docs/evidence", help="folder of the rows, tables and pictures")
+    add("--rows", type=Path, default=ROOT / "docs/evidence", help="folder of rows, tables and pictures: docs/evidence")
     add("--data", nargs="+", default=[], metavar="NAME=DIR", help=f"default: ${variable('camvid')} and so on")
     add("--weights", type=Path, default=given("SEGLOSS_ENCODER_WEIGHTS"), help="ImageNet's, of EfficientNet-Lite0")
     add("--hours", type=float, default=float("inf"), help="begin nothing after it, and stop what runs")
-    add("--protocol", nargs="+", choices=PROTOCOLS, default=["short", "long"])
+    add("--protocol", nargs="+", choices=PROTOCOLS, default=["short", "long"], help="jobs of these: short long")
     add("--only", nargs="+", default=["*"], metavar="NAME", help="jobs of these names, with * and ?")
     add("--parallel", type=int, default=1, metavar="N", help="runs at once")
     add("--again", action="store_true", help="make rows anew, in RUNS/rows, and compare them with those there are")
     add("--score-only", action="store_true", help="train nothing")
     add("--adopted-commit", metavar="REV", help="by which runs of somebody else were trained, on this machine")
     args = parser.parse_args(argv)
-    if args.action != "tables" and args.runs is None:
+    if args.runs is None and (args.action == "run" or args.again or args.score_only):
         parser.error("--runs is missing: a folder outside the repository")
     if args.parallel < 1:
         parser.error(f"--parallel {args.parallel}: expected 1 or more")
+    if not args.hours > 0:
+        parser.error(f"--hours {args.hours:g}: expected more than 0")
+    if not args.rows.is_dir():
+        parser.error(f"--rows {args.rows}: is no folder; make it first")
     if args.action == "tables" and not any(args.rows.glob("*.json")):
         parser.error(f"--rows {args.rows}: holds no row")
     pairs = [word.partition("=")[::2] for word in args.data]
@@ -287,20 +301,25 @@ def main(argv: list[str] | None = None) -> None:
     jobs = [job for job in job_list() if job.protocol in args.protocol and job.base in there]
     jobs = [job for job in jobs if any(fnmatch.fnmatch(job.name, pattern) for pattern in args.only)]
     if not jobs:
-        raise SystemExit(
-            f"no job is called {' '.join(args.only)} on {', '.join(args.roots) or 'no data'}; see --data, --only"
-        )
-    runs, weights = args.runs.absolute(), args.weights and Path(args.weights).absolute()
+        where = ", ".join(args.roots) or "no data"
+        raise InputError(f"no job is called {' '.join(args.only)} on {where}", "see --data, --only, --protocol")
+    runs, weights = Path(args.runs or os.devnull).absolute(), args.weights and Path(args.weights).absolute()
     deadline = time.monotonic() + 3600 * args.hours
     rows = runs / "rows" if args.again else args.rows
     runner = Runner(runs, rows, args.roots, weights, deadline, args.adopted_commit)
     if args.score_only:
         jobs = [job for job in jobs if runner.trained(job)]
     if args.action == "list":
+        width = max(len(job.name) for job in jobs)
+        lines = [f"{'priority':8} {'job':{width}} {'run':8} row"]
         for job in jobs:
             state = "trained" if runner.trained(job) else "begun" if (runs / job.name).is_dir() else "-"
-            print(f"{job.priority} {job.name:44} {state:8} {'complete' if runner.complete(job) else ''}".rstrip())
+            row = "complete" if runner.complete(job) else "begun" if runner.row_file(job).is_file() else "-"
+            lines.append(f"{job.priority:<8} {job.name:{width}} {state if args.runs else '?':8} {row}")
+        print("\n".join(lines))
         return
+    for name in dict.fromkeys(job.base for job in jobs if not runner.complete(job)):
+        require_same_data(name, DATA[name].kind, args.roots[name], args.rows)
     runs.mkdir(parents=True, exist_ok=True)
     if "camvid" in args.roots:
         make_folds(args.roots["camvid"], runs / "folds", FOLDS)
@@ -315,4 +334,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

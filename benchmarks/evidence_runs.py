@@ -16,13 +16,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import yaml
+
+from segloss.errors import InputError
 
 if TYPE_CHECKING:
     from evidence import Job
@@ -31,6 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN = [sys.executable, str(ROOT / "train_seg.py")]
 SCORE = [sys.executable, str(ROOT / "benchmarks" / "evidence_scores.py")]
 QUIET = 600  # seconds without a written file after which a run that somebody else began counts as stopped
+# What a row must have; of decisions.py's those of OF_NETWORK and its blocks.
+OF_NETWORK = {"name": str, "dataset": str, "arm": str, "seed": int}
+OF_RUN = {**OF_NETWORK, "protocol": str, "scores": dict}
+SCORES = {"val": ("miou",), "test": ("miou", "mean_accuracy", "pixel_accuracy", "iou", "blocks")}
+REDO = "make it anew, or take it back from git"
 # May differ between a run and its job: where and how fast, not what is learnt.
 PLACE = {"output_dir", "data_path", "encoder_weights"}
 FREE = PLACE | {"workers", "resume", "check", "cache", "precision", "accelerator", "devices"}
@@ -88,7 +96,7 @@ class Runner:
         """Whether its row has the scores of every split that is to be scored; older rows do not say how."""
         if not self.row_file(job).is_file():
             return False
-        row = json.loads(self.row_file(job).read_text())
+        row = read_row(self.row_file(job))
         return "auto" in row and ({"val", "test"} if job.test else {"val"}) <= row["scores"].keys()
 
     def trained(self, job: "Job") -> bool:
@@ -130,7 +138,7 @@ class Runner:
     def row(self, job: "Job", adopted: bool) -> dict:
         """The row of a trained run: what was run, on what; scores are added to it."""
         if self.row_file(job).is_file():
-            return json.loads(self.row_file(job).read_text())
+            return read_row(self.row_file(job))
         self.require_same_settings(job)
         folder = self.runs / job.name
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -192,6 +200,53 @@ def newest(folder: Path) -> float:
     return max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
 
 
+def read_row(file: Path, needed: Mapping[str, type] = OF_RUN) -> dict:
+    """A row that holds what is ``needed``; InputError where it is cut off, or another file."""
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"is no row: {error}", REDO, file) from error
+    if not isinstance(row, dict):
+        raise InputError("is no row", REDO, file)
+    for key, kind in needed.items():
+        if not isinstance(row.get(key), kind):
+            raise InputError(f"is no row: {key} is {'missing' if key not in row else repr(row[key])}", REDO, file)
+    try:
+        require_scores(row)
+    except InputError as error:
+        raise InputError(error.what, REDO, file) from None
+    return row
+
+
+def require_scores(row: dict) -> None:
+    """InputError where scores are missing, or the pixels of one decision are of other blocks or classes."""
+    kinds = {"test": {name: {"blocks": blocks} for name, blocks in row["blocks"].items()}} if "blocks" in row else {}
+    for split, decisions in row.get("scores", kinds).items():
+        shapes = {}
+        for name, scores in decisions.items():
+            for key in SCORES.get(split, ()) if "scores" in row else ("blocks",):
+                if key not in scores:
+                    raise InputError(f"{key} of {split}, {name} is missing")
+            if "blocks" in scores:
+                shapes[name] = shape_of(scores["blocks"])
+                classes = len(row.get("classes", ())) or shapes[name][-1]
+                if len(shapes[name]) != 3 or shapes[name][1:] != (3, classes):
+                    raise InputError(
+                        f"blocks of {split}, {name} are not right, true and predicted pixels of each class"
+                    )
+        if len(set(shapes.values())) > 1:
+            told = ", ".join(f"{name} {shape[0]}" for name, shape in shapes.items())
+            raise InputError(f"the decisions of {split} have unlike numbers of blocks: {told}")
+
+
+def shape_of(numbers: list) -> tuple[int, ...]:
+    """Of lists of lists; (0,) where they are ragged or no numbers."""
+    try:
+        return np.array(numbers, dtype=float).shape or (0,)
+    except (TypeError, ValueError):
+        return (0,)
+
+
 def write_row(path: Path, row: dict) -> None:
     """One row as JSON, whole or not at all; lists of numbers on one line, ratios to five digits."""
     text = json.dumps(json.loads(json.dumps(row), parse_float=lambda number: round(float(number), 5)), indent=1)
@@ -206,7 +261,7 @@ def compared(rows: Path, again: Path, name: str) -> Iterator[str]:
     files = [folder / f"{name}.json" for folder in (rows, again)]
     if not files[1].is_file():
         return
-    old, new = (json.loads(file.read_text())["scores"] if file.is_file() else {} for file in files)
+    old, new = (read_row(file)["scores"] if file.is_file() else {} for file in files)
     for split, decisions in new.items():
         for decision, scores in decisions.items():
             was = old.get(split, {}).get(decision)
@@ -254,6 +309,24 @@ def make_folds(camvid: Path, target: Path, folds: Sequence[str]) -> None:
                 place.mkdir(parents=True, exist_ok=True)
                 (place / source.name).symlink_to(source.resolve())
     building.rename(target)
+
+
+def require_same_data(name: str, kind: str, root: Path, rows: Path) -> None:
+    """InputError unless the test split has the classes and as many images as the rows of that set say."""
+    from segloss.datasets import build_dataset
+
+    def told(classes: Sequence[str], images: int) -> str:
+        more = " ..." if len(classes) > 3 else ""
+        return f"{images} test images of {len(classes)} classes ({', '.join(classes[:3])}{more})"
+
+    found = build_dataset(kind, root, "test")
+    here = (list(found.classes.names), len(found))
+    for file in sorted(rows.glob(f"{name}-*.json")):
+        row = read_row(file)
+        there = (row.get("classes"), row.get("images"))  # None: not scored on test
+        if row["dataset"] == name and None not in there and here != there:
+            what = f"is not the {name} of {file.name}: {told(*here)} here, {told(*there)} there"
+            raise InputError(what, f"choose another folder: --data {name}=DIR", root)
 
 
 def variable(dataset: str) -> str:

@@ -7,7 +7,6 @@ fitted is scored on val in two halves, each by the decision of the other half, o
 all of val, on all pixels.
 """
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import parser_of
 from evidence_runs import machine, write_row
 from torch import Tensor
 
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.transforms import EvalTransform
 from segloss.decisions import POINTS, Decision, by_prior, decide
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.fitting import (
     LABELLED_IMAGES,
     LABELLED_PIXELS,
@@ -162,7 +163,7 @@ def score(path: Path, root: Path, block: int, test: bool) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--block", type=int, required=True, help="consecutive test images that are counted as one")
@@ -173,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -9,11 +9,11 @@ How often they cover is in docs/metrics.md.
 """
 
 import fnmatch
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from evidence_runs import OF_RUN, read_row
 from evidence_scores import AUTO, DECISIONS
 
 from segloss.evaluation import intervals
@@ -28,17 +28,9 @@ ASKED = ("a", "b", "c", "d")  # in every protocol
 MEANS = ("mean_accuracy", "pixel_accuracy", "tail")
 
 
-def read_rows(folder: Path) -> list[dict]:
+def read_rows(folder: Path, needed: Mapping[str, type] = OF_RUN) -> list[dict]:
     """All rows of a folder, in the order of their names."""
-    return [read_row(file) for file in sorted(folder.glob("*.json"))]
-
-
-def read_row(file: Path) -> dict:
-    try:
-        row: dict = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"{file}: is no row: {error}; make it anew, or take it back from git") from error
-    return row
+    return [read_row(file, needed) for file in sorted(folder.glob("*.json"))]
 
 
 # ---- Intervals ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ the truth is what these networks would score on all images; with more, what thei
 Prints a table and one line of JSON. A share p has the standard error sqrt(p (1 - p) / repeats), 0.7 % for 95 % of 1000.
 """
 
-import argparse
 import functools
 import json
 import platform
@@ -31,7 +30,9 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
+from command import parser_of
 
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.comparison import block_sums, mean_and_ious
 from segloss.evaluation.intervals import (
     Interval,
@@ -220,7 +221,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--blocks", nargs="+", type=int, default=[6, 8, 12, 20, 50])
     parser.add_argument("--frames", nargs="+", type=int, default=list(FRAMES), help="images of kind chosen")
@@ -249,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

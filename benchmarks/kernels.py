@@ -10,7 +10,6 @@ labels and gradient once for the gradient), over the bandwidth of a card's data 
 of it that a copy reaches.
 """
 
-import argparse
 import re
 import subprocess
 import tempfile
@@ -20,9 +19,11 @@ from types import SimpleNamespace
 import torch
 import triton
 import triton.language as tl
+from command import parser_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from segloss.errors import exit_on_input_error
 from segloss.losses import outlying_triton
 
 TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -98,7 +99,7 @@ def milliseconds(shape: tuple[int, ...], element: int, bandwidth: float) -> tupl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--targets", type=int, nargs="+", default=[80, 90], help="compute capabilities")
     parser.add_argument("--dtype", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--efficiency", type=float, default=0.85, help="share of the bandwidth that is reached")
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

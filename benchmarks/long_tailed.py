@@ -8,17 +8,18 @@ Prints a table for docs/results.md: balanced accuracy with 95 % intervals over s
 to cross entropy, paired by seed.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from command import parser_of
 from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from segloss import iou_decision
+from segloss.errors import exit_on_input_error
 from segloss.losses import LOSSES, Criterion, build_criterion, class_prior
 
 CLASSES, MOST, LEAST, TESTED = 10, 90, 2, 84
@@ -103,7 +104,7 @@ def with_interval(values: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--losses", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--output", type=Path)
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

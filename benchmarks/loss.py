@@ -27,9 +27,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from command import parser_of
 from torch import Tensor
 
 from segloss import OutlyingMSELoss
+from segloss.errors import exit_on_input_error
 from segloss.losses import LOSSES, build_criterion
 from segloss.metrics import none_if_nan
 
@@ -291,7 +293,7 @@ def commit() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help=f"default: {' '.join(USUAL)}")
     parser.add_argument("--losses", action="store_true", help="every loss of the toolkit, at CamVid's size or --sizes")
     parser.add_argument("--device", nargs="+", choices=("cpu", "cuda"), help="default: the CPU, and CUDA where it is")
@@ -336,4 +338,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

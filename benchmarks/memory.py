@@ -12,9 +12,11 @@ import json
 
 import segmentation_models_pytorch as smp
 import torch
+from command import parser_of
 from loss import ResidentPeak
 
 from segloss import OutlyingMSELoss
+from segloss.errors import exit_on_input_error
 
 
 def step_peak_mib(upsampled: bool, batch: tuple[int, ...], args: argparse.Namespace) -> float:
@@ -42,7 +44,7 @@ def batch_size(text: str) -> tuple[int, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--batch", nargs="+", type=batch_size, default=[(2, 512, 1024), (8, 352, 480)])
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--classes", type=int, default=19)
@@ -62,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

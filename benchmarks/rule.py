@@ -7,7 +7,6 @@ that decides by the rule, network included; of deciding alone, by the rule and b
 to a sample of 2^20 pixels, without the network's pass over val.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -16,10 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from command import parser_of
 
 from segloss.config import TrainConfig
 from segloss.datasets.synthetic import SyntheticStreets
 from segloss.decisions import Decision, decide
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.fitting import sample_of
 from segloss.evaluation.run_source import Measures, RunSource
 from segloss.evaluation.score import measure
@@ -54,7 +55,7 @@ def cpu_seconds(job: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--size", default="360x480")
     parser.add_argument("--encoder", default="resnet34")
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -6,7 +6,6 @@ Each command in a process of its own, in turns: seconds on the clock and of the 
 empty Python and of ``import torch``. Prints a table, and JSON as the last line.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -15,6 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from command import parser_of
+
+from segloss.errors import exit_on_input_error
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -41,7 +44,7 @@ def took(words: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
     if repeats < 1:
@@ -63,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -3,11 +3,13 @@
 python benchmarks/streets.py            # writes docs/streets.png
 """
 
-import argparse
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from command import parser_of
+
+from segloss.errors import exit_on_input_error
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -21,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--image", type=int, default=7, help="number of the test image")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/streets.png")
     options = parser.parse_args()
@@ -48,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -8,7 +8,6 @@ from its first step to its last. Epochs alternate, so that a slow minute of the 
 checkpoint costs, how long the loader is waited for, and the time from the command to its first step.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -20,9 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from command import parser_of
 from lightning.pytorch.callbacks import Callback
 
 from segloss.datasets.loading import training_loader
+from segloss.errors import exit_on_input_error
 from segloss.inference import autocast, find_machine
 from segloss.pixel_counts import count_dataset
 from segloss.report.terminal import console
@@ -108,7 +109,7 @@ def seconds_to_first_step(flags: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--data-path", help="CamVid's folder; default: the synthetic streets")
     parser.add_argument("--repeats", type=int, default=5, help="of each")
     parser.add_argument("--batches", type=int, default=20, help="of an epoch")
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

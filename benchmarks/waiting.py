@@ -13,6 +13,10 @@ import subprocess
 import sys
 import time
 
+from command import parser_of
+
+from segloss.errors import exit_on_input_error
+
 WAYS = {
     "spinning": {},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
@@ -70,7 +74,7 @@ def steps_ms(way: dict[str, str], trainings: int, busy: int, seconds: float) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--seconds", type=float, default=7, help="of each measurement")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--beside", nargs="+", choices=BESIDE, default=[*BESIDE])
@@ -89,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

@@ -10,17 +10,19 @@ recall of each class of long-tailed digits by step, for label values of several 
 several exponents q (why-when.png); IoU of each class on val by epoch (why-epochs.png).
 """
 
-import argparse
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
 import torch
+from command import parser_of
+
+from segloss.errors import exit_on_input_error
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from evidence_tables import read_row
+from evidence_runs import read_row
 from long_tailed import CLASSES, split_of
 from torch import Tensor, nn
 
@@ -222,7 +224,7 @@ def draw_epochs(histories: dict[str, dict[str, list[float]]], path: Path) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, default=[])
     parser.add_argument("--digits", action="store_true")
     parser.add_argument("--histories", nargs="+", type=Path, default=[], help="rows whose history is drawn")
@@ -254,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

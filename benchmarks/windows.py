@@ -6,7 +6,6 @@ The network is tiny (a strided convolution, scores at a quarter of the size): wh
 deciding, counting and writing. The peak is of resident memory beyond that of the process with network and imports.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -17,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from command import parser_of
 from loss import ResidentPeak
 from torch import Tensor, nn
 
 from segloss.datasets import SegmentationDataset, build_dataset
 from segloss.decisions import Decision, decide
+from segloss.errors import exit_on_input_error
 from segloss.evaluation.counting import confusion_of
 from segloss.evaluation.png_rows import PngRows
 from segloss.evaluation.predictions import PredictionWriter
@@ -81,7 +82,7 @@ def make_folder(root: Path, side: int, bands: int, kind: str) -> SegmentationDat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--bands", type=int, default=3, choices=(1, 3))
     parser.add_argument("--tile", type=int, default=1024)
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_input_error(main)

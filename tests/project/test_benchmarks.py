@@ -17,6 +17,29 @@ def run(*options: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(file.read_text(), id=file.stem)
+        for file in sorted((ROOT / "benchmarks").glob("*.py"))
+        if "__main__" in file.read_text()
+    ],
+)
+def test_every_benchmark_has_its_head_as_help_and_tells_bad_input_in_a_line(text):
+    assert "parser_of(__doc__)" in text and "ArgumentParser" not in text
+    assert text.endswith('if __name__ == "__main__":\n    exit_on_input_error(main)\n')
+
+
+def test_help_shows_what_a_benchmark_does_and_its_examples():
+    command = [sys.executable, str(ROOT / "benchmarks/evidence.py")]
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "\n    python benchmarks/evidence.py tables\n" in told and "list: the jobs by priority" in " ".join(
+        told.split()
+    )
+    done = subprocess.run([*command, "run", "--runs", "/proc/no", "--only", "none"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: no job is called none")
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux")
 def test_a_table_and_json_of_every_contender(tmp_path):
     done = run("--sizes", "tiny", "--dtype", "float32", "bfloat16", "--output", str(tmp_path / "loss.json"))

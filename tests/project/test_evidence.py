@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from data_trees import random_image, write_png
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -21,6 +22,7 @@ import evidence_questions  # noqa: E402
 import evidence_runs  # noqa: E402
 import evidence_tables  # noqa: E402
 
+from segloss.errors import InputError  # noqa: E402
 from segloss.evaluation.comparison import block_sums, mean_and_ious  # noqa: E402
 
 # Stands in for train_seg.py and evidence_scores.py: notes each call, and writes what they would.
@@ -46,7 +48,8 @@ if what == "train" and "--output-dir" in words:
     (out / "test_metrics.json").write_text("{}")
 if what == "score":
     splits = ("val", "test") if "--test" in words else ("val",)
-    scores = {split: {"plain": {"miou": 0.5, "blocks": [[[1, 2], [3, 4], [5, 6]]]}} for split in splits}
+    plain = {"miou": 0.5, "mean_accuracy": 0, "pixel_accuracy": 0, "iou": [0, 1], "blocks": [[[1, 2], [3, 4], [5, 6]]]}
+    scores = {split: {"plain": plain} for split in splits}
     Path(value("--output")).write_text(json.dumps({"classes": ["road", "pole"], "auto": "plain", "scores": scores}))
 """
 
@@ -162,7 +165,7 @@ def test_a_row_has_what_was_run_where_and_every_score(runner, job):
     assert [*row["history"].items()] == [("road", [0.5, 0.75]), ("pole", [0, 0.25])]  # frequent to rare
     assert "--loss ce --seed 0" in row["command"] and "$SEGLOSS_CRACKFOREST" in row["command"]
     assert str(runner.runs.parent) not in json.dumps(row)  # no path of this machine
-    assert row["scores"]["test"]["plain"] == {"miou": 0.5, "blocks": [[[1, 2], [3, 4], [5, 6]]]}
+    assert row["scores"]["test"]["plain"]["blocks"] == [[[1, 2], [3, 4], [5, 6]]]
     assert '"blocks": [[[1,2],[3,4],[5,6]]]' in runner.row_file(job).read_text()  # numbers stand on one line
 
 
@@ -192,7 +195,9 @@ def test_a_row_of_older_scores_is_scored_anew_not_trained(runner, job):
     runner.run(job)
     row = json.loads(runner.row_file(job).read_text())
     del row["auto"]
-    evidence_runs.write_row(runner.row_file(job), row | {"scores": {"val": {"chosen": {}}, "test": {"chosen": {}}}})
+    evidence_runs.write_row(
+        runner.row_file(job), row | {"scores": {s: {"chosen": of["plain"]} for s, of in row["scores"].items()}}
+    )
     assert runner.run(job) == "scored" and [line.split()[0] for line in calls(runner)] == ["train", "score", "score"]
     assert "chosen" not in json.loads(runner.row_file(job).read_text())["scores"]["test"]
 
@@ -278,25 +283,109 @@ def test_jobs_that_fail_are_counted_and_those_that_another_process_makes_are_not
     [
         ("run --runs . --parallel 0", "--parallel 0: expected 1 or more"),
         ("run --runs . --data camvid", "--data camvid=: expected one of"),
-        ("tables --rows nowhere", "nowhere: holds no row"),
+        ("tables --rows .", "--rows .: holds no row"),
+        ("tables --rows nowhere", "--rows nowhere: is no folder"),
+        ("list --rows nowhere", "--rows nowhere: is no folder"),
         ("run", "--runs is missing"),
+        ("list --again", "--runs is missing"),
+        ("run --runs . --hours -1", "--hours -1: expected more than 0"),
+        ("run --runs . --hours nan", "--hours nan: expected more than 0"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(words, said, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEGLOSS_RUNS", raising=False)
     with pytest.raises(SystemExit) as stopped:
         evidence.parse(words.split())
     assert stopped.value.code == 2 and said in capsys.readouterr().err
 
 
-def test_a_list_needs_no_data_and_a_broken_row_is_named(tmp_path, capsys, monkeypatch):
+def test_a_list_needs_no_data(tmp_path, capsys, monkeypatch):
     for name in evidence.DATA:
         monkeypatch.delenv(evidence_runs.variable(name), raising=False)
-    evidence.main(["list", "--runs", str(tmp_path), "--rows", str(tmp_path), "--only", "ccp-ce-s0"])
-    assert capsys.readouterr().out == f"1 {'ccp-ce-s0':44} -\n"
-    (tmp_path / "ccp-ce-s0.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"ccp-ce-s0\.json: is no row"):
-        evidence_tables.read_rows(tmp_path)
+    monkeypatch.delenv("SEGLOSS_RUNS", raising=False)
+    (tmp_path / "ccp-ce-s0").mkdir()
+    words = ["list", "--rows", str(tmp_path), "--only", "ccp-ce-s0", "*power075-guided-late-jaccard-s0"]
+    evidence.main(words)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["priority", "job", "run", "row"]
+    assert lines[1].split() == ["1", "ccp-ce-s0", "?", "-"]
+    assert len({line.rindex(line.split()[-1]) for line in lines}) == 1  # the longest name is as wide as its column
+    evidence.main([*words, "--runs", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["1", "ccp-ce-s0", "begun", "-"]
+
+
+def test_another_data_set_than_that_of_the_rows_is_refused_before_training(tmp_path, monkeypatch):
+    root, kept = tmp_path / "data", tmp_path / "rows"
+    for i in range(3):
+        write_png(root / f"images/test/{i}.png", random_image(i, (8, 8)))
+        write_png(root / f"masks/test/{i}.png", np.zeros((8, 8), np.uint8))
+    (root / "classes.yaml").write_text("- road\n- pole\n")
+    monkeypatch.setattr(evidence, "run_all", lambda *_: (_ for _ in ()).throw(TimeoutError))
+    words = ["run", "--runs", str(tmp_path / "runs"), "--rows", str(kept), "--data", f"ccp={root}", "--only", "ccp-c*"]
+    row = made_up("ccp", "rank", 0, 0.5)
+    for images, classes, said in (
+        (3, ["road", "pole"], None),
+        (4, ["road", "pole"], "3 test images of 2 classes (road, pole) here, 4 test"),
+        (3, ["road", "wall"], "(road, pole) here, 3 test images of 2 classes (road, wall) there"),
+    ):
+        evidence_runs.write_row(kept / "ccp-rank-s0.json", row | {"images": images, "classes": classes})
+        with pytest.raises(InputError if said else TimeoutError) as found:
+            evidence.main(words)
+        if said:
+            assert str(found.value).startswith(f"{root}: is not the ccp of ccp-rank-s0.json: ")
+            assert said in str(found.value) and str(found.value).endswith("; choose another folder: --data ccp=DIR")
+
+
+def damaged(row: dict, how: str) -> str:
+    """The text of a row's file after some mishap."""
+    row = json.loads(json.dumps(row))  # val and test apart
+    scores = row["scores"]["test"]
+    if how == "shorter":
+        scores["iou"]["blocks"] = scores["iou"]["blocks"][:-1]
+    elif how == "ragged":
+        scores["iou"]["blocks"][0] = []
+    elif how == "other classes":
+        row["classes"] = ["road"]
+    elif how == "no miou":
+        del scores["plain"]["miou"]
+    elif how == "no seed":
+        del row["seed"]
+    text = json.dumps(row)
+    return {"cut off": text[:-40], "a list": "[]", "a name": '{"name": "x"}', "empty": ""}.get(how, text)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("cut off", "is no row: "),
+        ("empty", "is no row: "),
+        ("a list", "is no row; make"),
+        ("a name", "is no row: dataset is missing"),
+        ("no seed", "is no row: seed is missing"),
+        ("no miou", "miou of test, plain is missing"),
+        ("shorter", "the decisions of test have unlike numbers of blocks: plain 12, iou 11"),
+        ("ragged", "blocks of test, iou are not right, true and predicted pixels of each class"),
+        ("other classes", "blocks of val, plain are not right"),
+    ],
+)
+def test_a_damaged_row_is_one_line_wherever_it_is_read(tmp_path, monkeypatch, how, said):
+    monkeypatch.setenv("SEGLOSS_RUNS", str(tmp_path))
+    file = tmp_path / "ccp-ce-s0.json"
+    file.write_text(damaged(made_up("ccp", "ce", 0, 0.5), how))
+    words = ["--rows", str(tmp_path)]
+    for command in (["list", "--only", "ccp-ce-s0", *words], ["tables", *words]):
+        with pytest.raises(InputError) as found:
+            evidence.main(command)
+        line = str(found.value)
+        assert line.startswith(f"{file}: {said}") and line.endswith("; make it anew, or take it back from git")
+
+
+def test_every_row_of_this_repository_is_whole():
+    for folder in ("", "centred"):
+        assert evidence_tables.read_rows(BENCHMARKS.parent / "docs/evidence" / folder)
+    needed = {**evidence_runs.OF_NETWORK, "decisions": dict, "blocks": dict}
+    assert evidence_tables.read_rows(BENCHMARKS.parent / "docs/evidence/decisions", needed)
 
 
 # ---- What a plan says of the rows ---------------------------------------------------------------------------------
