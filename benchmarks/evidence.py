@@ -24,7 +24,7 @@ from pathlib import Path
 from command import parser_of
 from evidence_questions import write_questions
 from evidence_runs import ROOT, Later, Runner, Stopped, compared, make_folds, require_same_data, variable
-from evidence_tables import write_tables
+from evidence_tables import called, write_tables
 
 from segloss.errors import InputError, exit_on_input_error
 
@@ -220,6 +220,19 @@ def job_list() -> list[Job]:
     return sorted(found, key=lambda job: job.priority)
 
 
+def title_of(name: str) -> str:
+    """What a picture calls a run, by the name of its job: its arm, and its epochs where they are not those of short.
+
+    >>> title_of("camvid-long-weighted_ce_jaccard-s0"), title_of("camvid-power075-s1"), title_of("mine")
+    ('the default, 60 epochs', 'power 0.75', 'mine')
+    """
+    job = next((job for job in job_list() if job.name == name), None)
+    if job is None:
+        return name
+    epochs = job.settings[job.settings.index("--epochs") + 1]
+    return called(job.arm, DEFAULT) + ("" if job.protocol == "short" else f", {epochs} epochs")
+
+
 def run_all(runner: Runner, jobs: list[Job], parallel: int) -> tuple[int, int]:
     """Run jobs in order, some at once; how many are left, and how many of these failed."""
     failed: list[Job] = []
@@ -261,13 +274,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     given = os.environ.get
     add("--runs", type=Path, default=given("SEGLOSS_RUNS"), help="folder of the runs; default: $SEGLOSS_RUNS")
-    add("--rows", type=Path, default=ROOT / "docs/evidence", help="folder of rows, tables and pictures: docs/evidence")
+    add(
+        "--rows",
+        type=Path,
+        default=ROOT / "docs/evidence",
+        help="folder of rows, tables and pictures; default: docs/evidence",
+    )
     add("--data", nargs="+", default=[], metavar="NAME=DIR", help=f"default: ${variable('camvid')} and so on")
     add("--weights", type=Path, default=given("SEGLOSS_ENCODER_WEIGHTS"), help="ImageNet's, of EfficientNet-Lite0")
     add("--hours", type=float, default=float("inf"), help="begin nothing after it, and stop what runs")
-    add("--protocol", nargs="+", choices=PROTOCOLS, default=["short", "long"], help="jobs of these: short long")
-    add("--only", nargs="+", default=["*"], metavar="NAME", help="jobs of these names, with * and ?")
-    add("--parallel", type=int, default=1, metavar="N", help="runs at once")
+    add(
+        "--protocol", nargs="+", choices=PROTOCOLS, default=["short", "long"], help="jobs of these; default: short long"
+    )
+    add("--only", nargs="+", default=["*"], metavar="NAME", help="jobs of these names, with * and ?; default: all")
+    add("--parallel", type=int, default=1, metavar="N", help="runs at once; default: 1")
     add("--again", action="store_true", help="make rows anew, in RUNS/rows, and compare them with those there are")
     add("--score-only", action="store_true", help="train nothing")
     add("--adopted-commit", metavar="REV", help="by which runs of somebody else were trained, on this machine")

@@ -303,6 +303,11 @@ CALLED = {  # arms in pictures and on the results page; others by their own name
 }
 
 
+def called(arm: str, default: str | None = None) -> str:
+    """An arm in a picture."""
+    return "the default" if arm == default else CALLED.get(arm, arm)
+
+
 def draw(rows: Rows, protocol: str, path: Path, default: str | None = None) -> bool:
     """A panel for each data set: mIoU of each arm on test, a mark for each decision, with its interval; a hollow mark
     has none."""
@@ -334,7 +339,7 @@ def draw(rows: Rows, protocol: str, path: Path, default: str | None = None) -> b
                 ax.plot(100 * row["estimate"], y, mark, color=color, markersize=7 if mark == "*" else 5, **face)
             if found:
                 ax.plot([], [], mark, color=color, label=name)
-        ax.set_yticks(range(len(arms)), ["the default" if arm == default else CALLED.get(arm, arm) for arm in arms])
+        ax.set_yticks(range(len(arms)), [called(arm, default) for arm in arms])
         ax.set_xlabel("mIoU on test (%)")
         most = max(len(rows.of(dataset, protocol, arm, "test", "plain")) for arm in arms)
         ax.set_title(f"{dataset}: " + ("1 seed" if most == 1 else f"up to {most} seeds"))

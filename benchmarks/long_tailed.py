@@ -9,6 +9,7 @@ to cross entropy, paired by seed.
 """
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from segloss import iou_decision
-from segloss.errors import exit_on_input_error
+from segloss.errors import exit_on_input_error, unknown_name
 from segloss.losses import LOSSES, Criterion, build_criterion, class_prior
 
 CLASSES, MOST, LEAST, TESTED = 10, 90, 2, 84
@@ -105,12 +106,20 @@ def with_interval(values: np.ndarray) -> str:
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--losses", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--output", type=Path)
+    names = ", ".join(map(shlex.quote, ARMS))
+    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="2 or more; default: 10")
+    parser.add_argument(
+        "--losses", nargs="+", default=list(ARMS), metavar="LOSS", help=f"beside ce; default: all of {names}"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON of every accuracy, for rows of docs/evidence")
     args = parser.parse_args()
     if args.seeds < 2:
         parser.error("--seeds must be at least 2: an interval is over seeds")
+    for name in args.losses:
+        if name not in ARMS:
+            raise unknown_name("loss", name, map(shlex.quote, ARMS), "--losses")
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     arms = list(dict.fromkeys(["ce", *args.losses]))
     results = {arm: np.array([accuracies(arm, seed) for seed in range(args.seeds)]) for arm in arms}

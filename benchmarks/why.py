@@ -2,7 +2,7 @@
 
     python benchmarks/why.py --runs RUNS/camvid-ce-s0 RUNS/camvid-weighted_ce-s0 RUNS/camvid-power075-s0
     python benchmarks/why.py --digits   # what needs no run
-    python benchmarks/why.py --histories docs/evidence/camvid-long-*.json   # rows that hold their history
+    python benchmarks/why.py --histories docs/evidence/camvid-long-ce-s0.json RUNS/camvid-long-rank-s0   # rows or runs
 
 Writes docs/why-*.png and prints the numbers: the posterior read from scores against how often it is right, on images
 that were trained on and on others (why-posterior.png); recall by the width of what is to be found (why-width.png);
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from command import parser_of
 
-from segloss.errors import exit_on_input_error
+from segloss.errors import InputError, exit_on_input_error
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from evidence_runs import read_row
+from evidence import title_of
+from evidence_runs import history_of, read_row
 from long_tailed import CLASSES, split_of
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from segloss.runs import Run, load_run
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BINS = 10
 WIDTHS = np.array([1, 2, 3, 4, 6, 8, 12, 24, 1000.0])  # pixels, from which the next bin begins
+SPLITS = ("train", "val", "test")
 IMAGES = 40  # of a split, spread evenly
 MOST_STEPS, EVERY = 300, 10
 
@@ -223,34 +225,60 @@ def draw_epochs(histories: dict[str, dict[str, list[float]]], path: Path) -> Non
     figure.savefig(path, dpi=90)
 
 
-def main() -> None:
+def titled(paths: list[Path]) -> dict[str, Path]:
+    """Rows or runs by their titles; of two alike, as seeds of an arm are, each with its place."""
+    titles = [title_of(path.name.removesuffix(".json")) for path in paths]
+    several = {title for title in titles if titles.count(title) > 1}
+    return {f"{t}\n{p}" if t in several else t: p for t, p in zip(titles, paths, strict=True)}
+
+
+def history_at(path: Path) -> dict[str, list[float]]:
+    """IoU on val of each class by epoch, of a row or of a run's folder; InputError where it holds none."""
+    if path.is_dir():
+        require_run(path)
+        return history_of(path)[1]
+    history: dict[str, list[float]] | None = read_row(path).get("history")
+    if not history:
+        raise InputError("is an older row, without history", "give the folder of its run", path)
+    return history
+
+
+def require_run(path: Path) -> None:
+    for name in ("history.csv", "pixel_counts.json"):
+        if not (path / name).is_file():
+            raise InputError(f"is no run: {name} is missing", "give folders that train_seg.py wrote", path)
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--runs", nargs="+", type=Path, default=[])
-    parser.add_argument("--digits", action="store_true")
-    parser.add_argument("--histories", nargs="+", type=Path, default=[], help="rows whose history is drawn")
-    parser.add_argument("--seeds", type=int, default=5, help="of the digits")
-    parser.add_argument("--output", type=Path, default=DOCS, help="folder of the pictures")
-    parser.add_argument("--suffix", default="", help="of the pictures of --runs and --histories: why-width-long.png")
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="folders: posterior, and recall by width")
+    add("--digits", action="store_true", help="when the classes of long-tailed digits are learnt")
+    add("--histories", nargs="+", type=Path, default=[], metavar="ROW", help="rows or folders of runs: IoU by epoch")
+    add("--seeds", type=int, default=5, metavar="N", help="of --digits: the mean of so many; default: 5")
+    add("--output", type=Path, default=DOCS, metavar="DIR", help="folder of the pictures; default: docs")
+    add("--suffix", default="", help="of the pictures of --runs and --histories: =-long writes why-width-long.png")
+    args = parser.parse_args(argv)
     if not (args.runs or args.digits or args.histories):
         parser.error("give --runs, --digits, --histories or several of them")
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: expected 1 or more")
     for path in args.runs:
-        if not (path / "history.csv").is_file():
-            parser.error(f"{path}: is no run, its history.csv is missing")
-    histories = {path.stem: read_row(path).get("history") for path in args.histories}
-    if lacks := [name for name, history in histories.items() if not history]:
-        parser.error(f"{lacks[0]}: an older row, without history")
+        require_run(path)
+    histories = {title: history_at(path) for title, path in titled(args.histories).items()}
+    runs = {title: load_run(path) for title, path in titled(args.runs).items()}
+    for run in runs.values():
+        for split in SPLITS:  # what is missing is told before the work
+            run.config.open(split)
+    args.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     if args.digits:
         draw_when(args.seeds, args.output / "why-when.png")
     if args.histories:
         draw_epochs(histories, args.output / f"why-epochs{args.suffix}.png")
-    found, names = {}, ()
-    for path in args.runs:
-        run = load_run(path)
-        names = run.classes.names
-        found[path.name] = {split: looked_at(run, split) for split in ("train", "val", "test")}
-    if found:
+    if runs:
+        found = {title: {split: looked_at(run, split) for split in SPLITS} for title, run in runs.items()}
+        names = next(reversed(runs.values())).classes.names
         draw_posterior(found, args.output / f"why-posterior{args.suffix}.png")
         draw_width(found, names, args.output / f"why-width{args.suffix}.png")
 

@@ -1,8 +1,10 @@
 """benchmarks/long_tailed.py and why.py: long-tailed digits, what is compared, and numbers behind the pictures."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import long_tailed  # noqa: E402
 import why  # noqa: E402
 
+from segloss.errors import InputError  # noqa: E402
 from segloss.losses import LOSSES, build_criterion  # noqa: E402
 
 
@@ -72,7 +75,71 @@ def test_learning_is_followed_by_class(monkeypatch):
     assert accuracies[-1, 0] > accuracies[0, 0]
 
 
-@pytest.mark.parametrize("words", [["long_tailed.py", "--seeds", "1"], ["why.py"]])
+HISTORY = {"road": [0.5, 0.75], "pole": [0.0, 0.25]}
+
+
+@pytest.fixture
+def places(tmp_path) -> dict[str, Path]:
+    """A row with its history and one without, and folders of runs with theirs and with less."""
+    about = {"name": "camvid-ce-s0", "dataset": "camvid", "protocol": "long", "arm": "ce", "seed": 0, "scores": {}}
+    (tmp_path / "camvid-long-ce-s0.json").write_text(json.dumps({**about, "history": HISTORY}))
+    (tmp_path / "older.json").write_text(json.dumps(about))
+    for name in ("camvid-long-weighted_ce_jaccard-s0", "camvid-rank-s0", "half"):
+        (tmp_path / name).mkdir()
+        text = "epoch,val_iou/road,val_iou/pole,seconds\n1,0.5,0,2.5\n2,0.75,0.25,2.5\n"
+        (tmp_path / name / "history.csv").write_text(text)
+        if name != "half":
+            (tmp_path / name / "pixel_counts.json").write_text('{"class_names": ["pole", "road"], "pixels": [1, 9]}')
+    (tmp_path / "empty").mkdir()
+    return {path.name.removesuffix(".json"): path for path in tmp_path.iterdir()}
+
+
+def test_histories_are_taken_from_rows_and_from_runs_and_have_the_names_of_the_pages(places, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(why, "draw_epochs", lambda found, path: drawn.update({path: found}))
+    names = ("camvid-long-ce-s0", "camvid-long-weighted_ce_jaccard-s0", "camvid-rank-s0")
+    folder = tmp_path / "not/there"
+    why.main(["--histories", *(str(places[name]) for name in names), "--output", str(folder), "--suffix=-x"])
+    assert drawn == {
+        folder / "why-epochs-x.png": dict.fromkeys(("ce, 60 epochs", "the default, 60 epochs", "rank"), HISTORY)
+    }
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--histories", "older", "older.json: is an older row, without history; give the folder of its run"),
+        ("--histories", "empty", "empty: is no run: history.csv is missing; give folders that train_seg.py wrote"),
+        ("--histories", "half", "half: is no run: pixel_counts.json is missing"),
+        ("--runs", "empty", "empty: is no run: history.csv is missing"),
+    ],
+)
+def test_what_is_no_row_and_no_run_is_one_line(places, option, name, said):
+    with pytest.raises(InputError) as found:
+        why.main([option, str(places[name])])
+    assert said in str(found.value)
+
+
+def test_a_run_without_a_test_split_is_told_of_before_the_work(places, tmp_path, monkeypatch):
+    def opened(split: str) -> None:
+        if split == "test":
+            raise InputError("has no test split", "give one", tmp_path)
+
+    monkeypatch.setattr(why, "load_run", lambda path: SimpleNamespace(config=SimpleNamespace(open=opened)))
+    monkeypatch.setattr(why, "looked_at", None)
+    with pytest.raises(InputError, match="has no test split"):
+        why.main(["--runs", str(places["camvid-rank-s0"])])
+
+
+def test_two_seeds_of_an_arm_are_two_panels():
+    paths = [Path("a/camvid-ce-s0"), Path("a/camvid-ce-s1"), Path("a/camvid-rank-s0.json"), Path("a/mine")]
+    assert [*why.titled(paths)] == ["ce\na/camvid-ce-s0", "ce\na/camvid-ce-s1", "rank", "mine"]
+
+
+@pytest.mark.parametrize(
+    "words", [["long_tailed.py", "--seeds", "1"], ["long_tailed.py", "--losses", "mse2"], ["why.py"]]
+)
 def test_bad_options_end_with_status_2(words):
     done = subprocess.run([sys.executable, str(BENCHMARKS / words[0]), *words[1:]], capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
