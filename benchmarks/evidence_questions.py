@@ -8,7 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evidence_tables import CALLED, CHOSEN_BY, DECIDED, OF_DEFAULT, SIZES, Rows, comparisons, percent, read_rows, table
+from evidence_tables import (
+    CALLED,
+    CHOSEN_BY,
+    DECIDED,
+    OF_DEFAULT,
+    SIZES,
+    Rows,
+    called,
+    comparisons,
+    percent,
+    read_rows,
+    table,
+)
 
 TITLES = {"camvid": "CamVid", "crackforest": "crackforest", "facade": "facade", "ccp": "ccp"}
 LONG = ("camvid", "long")
@@ -25,8 +37,8 @@ class Page:
 
     def called(self, arm: str) -> str:
         """An arm in words, or as one writes it."""
-        name = CALLED.get(arm, arm)
-        return "the default" if arm == self.default else name if " " in name else f"`{name}`"
+        name = called(arm, self.default)
+        return name if " " in name else f"`{name}`"
 
     def asked(self, question: str, protocol: str = CHOSEN_BY, **fixed: str) -> dict[str, list[dict]]:
         """Data set -> its comparisons of a question that have these values."""

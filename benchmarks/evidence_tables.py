@@ -295,6 +295,7 @@ CALLED = {  # arms in pictures and on the results page; others by their own name
     "power05": "power 0.5",
     "power075-k3": "power 0.75, k 3",
     "power025-jaccard": "power 0.25 + Jaccard",
+    "ce-bias-jaccard": "ce + late Jaccard",
     "ce_jaccard": "0.25*ce+0.75*jaccard",
     "smp_recipe": "smp's example",
     "plan": "the default, planned",
