@@ -396,7 +396,8 @@ QUESTIONS = {
     "and of the recipe of smp's multiclass example, and against the best other arm under the same decision; network, "
     "sizes and epochs are the protocol's, not `train_seg.py`'s defaults",
     "plan": "what `python -m segloss.plan` said of a set then (of camvid and crackforest: the options that the "
-    "protocol has already), its epochs cut to the same pixels seen, against the default, `weighted_ce` and smp's recipe",
+    "protocol has already), its epochs cut to the same pixels seen, against the default, `weighted_ce` and smp's "
+    "recipe",
     "size": "the default at full size against half (camvid), at half against full (crackforest), after as many pixels",
 }
 CAUTIONS = """Everything else is exploratory. "Images only" and "one seed" mark one seed, which says nothing of a
