@@ -90,6 +90,8 @@ def said_otherwise(table: ClassTable, path: Path, others: Sequence[Path]) -> lis
         except (InputError, OSError):  # whatever it is, it is not read for classes
             continue
         by_color = bool(table.mask_colors and theirs.mask_colors)
+        if table.mask_colors and not by_color and {*map(_plain, theirs.names)} <= {*map(_plain, table.names)}:
+            continue  # colours say what is what, and the other is a list of the same names in some order
         ours, named = _named(table, by_color), _named(theirs, by_color)
         differs = next((key for key in named if _plain(ours.get(key, named[key])) != _plain(named[key])), None)
         if differs is not None:

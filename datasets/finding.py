@@ -15,7 +15,7 @@ OTHER_PICTURES = (
     *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".jxl", ".ppm", ".pgm", ".pnm", ".tga"),
     *(".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef", ".arw"),
 )  # that are not read, and so named
-OF_DISKS = "lost+found"  # at the top of a disk, which nobody may read
+OF_DISKS = ("lost+found", "System Volume Information")  # at the top of a disk, which nobody may read
 
 # Pictures of an evaluation whose --output-dir is, or lies in, a folder of masks.
 RESULTS, OF_RESULTS = "metrics.json", re.compile(r"(confusion-.+|reliability|sweep)\.png")
@@ -34,7 +34,7 @@ def walk(folder: Path, *, links: bool = False) -> Iterator[tuple[str, list[str],
             raise InputError(what, "mend its rights or its drive, or move it away", error.filename) from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=links):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != OF_DISKS)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in OF_DISKS)
         yield parent, folders, files
 
 

@@ -207,7 +207,8 @@ def count_labels(
             ``DataLoader`` yields, pairs (images, labels) or dictionaries with ``labels`` (or another of
             ``LABEL_KEYS``), whose labels are counted; or a data set of either. Count whole label maps: random crops
             give other shares each time. Single labels ``(N,)``, of a classifier, are the pixels of one image together,
-            in batches of any size: of images of one pixel each all median-frequency weights would be 1.
+            in batches of any size: of images of one pixel each all median-frequency weights would be 1. A point cloud
+            or a sequence that is an image of its own is ``(1, N)``.
         num_classes: C, at least 2.
         ignore_index: this label is left out; auto: 255, or 65535 where 255 is a class; None: all count.
         class_names: default ``class 0`` ...

@@ -89,7 +89,8 @@ def same_masks(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
             if len({_file_digest(image) for _, image, _ in group[:SAMPLE]}) >= FEWEST:
                 (_, _, first), (split, _, second) = group[:2]
                 what = f"the same mask as {first}; {len(group)} images have it"
-                yield Finding("warning", split, InputError(what, "check the script that wrote the masks", second))
+                cure = "check the script that wrote the masks, unless all show one scene"
+                yield Finding("warning", split, InputError(what, cure, second))
 
 
 def _is_blank(path: Path, bands: Bands) -> bool:

@@ -644,6 +644,8 @@ def test_bad_flags_are_one_line_and_status_2(flags, message):
             "class_dict.csv: name,r,g,b|wall,0,0,0|x,9,9,9",
             "",  # of colour masks
         ),
+        ("class_dict.csv: name,r,g,b|sky,1,2,3|road,4,5,6", "labels.txt: road|sky", ""),  # colours say what is what
+        ("class_dict.csv: name,r,g,b|sky,1,2,3|road,4,5,6", "labels.txt: sky|car", "1 is car"),
     ],
 )
 def test_class_files_that_say_other_things_are_told_of(tree, first, other, said):
