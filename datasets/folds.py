@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from segloss.datasets.base import SegmentationDataset
-from segloss.datasets.naming import in_number_order, source_of, sources_of
+from segloss.datasets.naming import in_number_order, source_of, sources_of, tiles_of
 from segloss.datasets.pairing import Pairing
 from segloss.errors import InputError
 
@@ -70,9 +70,12 @@ def deal(names: Sequence[str], folds: int, sequences: Sequence[str] | None = Non
 
 
 def sequences_of(names: Sequence[str]) -> list[str]:
-    """Of each name the sequence (:func:`part_of`), of a copy (:func:`sources_of`) that of the picture."""
+    """Of each name the sequence (:func:`part_of`), of a tile (:func:`tiles_of`) its scene, of a copy
+    (:func:`sources_of`) that of the picture."""
     pictures = sources_of(names)
-    return [part_of(pictures[name], "sequence") for name in names]
+    tiles = tiles_of(pictures.values())
+    every = (pictures[name] for name in names)
+    return [tiles[name].scene if name in tiles else part_of(name, "sequence") for name in every]
 
 
 def _runs(members: Sequence[str], count: int, pictures: Mapping[str, str]) -> list[list[str]]:

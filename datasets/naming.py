@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from segloss.errors import InputError
@@ -169,6 +170,66 @@ def _base_of(name: str, known: Collection[str]) -> str:
         if short in known:
             return _base_of(short, known)
     return name
+
+
+# The scene, and the place in it of a tile: scene_32_64, scene_r0_c1, x32_y64, row3_col4, scene_x0y256
+TILE = re.compile(
+    r"^(?:(.*?)[/_.\- ]+)?(row|col|[rcxy])?[_-]?(\d{1,6})(?:[_-]|(?=[rcxy]))(row|col|[rcxy])?[_-]?(\d{1,6})$",
+    re.IGNORECASE,
+)
+AXES = ({"r", "c"}, {"row", "col"}, {"x", "y"})
+OFFSET = 16  # pixels from tile to tile at the least; patients and slices, dates and frames count by less
+FILLED, FEWEST = 0.25, 8  # of the places of a scene, and tiles: dates and times fill next to none
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile lies by its name: the scene, and two numbers, that are pixels or the numbers of row and column."""
+
+    scene: str
+    place: tuple[int, int]
+    in_pixels: bool
+
+
+def tiles_of(names: Collection[str]) -> dict[str, Tile]:
+    """The names that are of tiles cut from larger pictures; those of dates, patients or frames are not.
+
+    Two numbers at the end are a place where letters say so, or where both go on by pixels, and tiles fill the scenes.
+
+    >>> {tile.scene for tile in tiles_of([f"s{s}_{y}_{x}" for s in (1, 2) for y in (0, 64) for x in (0, 64)]).values()}
+    {'s1', 's2'}
+    >>> tiles_of([f"case_{patient:03d}_{slice:03d}" for patient in range(9) for slice in range(9)])
+    {}
+    """
+    forms: dict[tuple[str, ...], dict[str, Tile]] = {}
+    for name in names:
+        if found := TILE.match(name):
+            scene, one, first, other, second = found.groups("")
+            marks = one.lower(), other.lower()
+            if marks == ("", "") or {*marks} in AXES:
+                forms.setdefault(marks, {})[name] = Tile(scene, (int(first), int(second)), False)
+    every: dict[str, Tile] = {}
+    for said, tiles in forms.items():
+        in_pixels = min(_usual_step({tile.place[axis] for tile in tiles.values()}) for axis in (0, 1)) >= OFFSET
+        if (in_pixels or any(said)) and len(tiles) >= max(FEWEST, FILLED * _room(tiles.values())):
+            every |= {name: Tile(tile.scene, tile.place, in_pixels) for name, tile in tiles.items()}
+    return every
+
+
+def _usual_step(numbers: Collection[int]) -> int:
+    """Between neighbours; 0 of a single number."""
+    order = sorted(numbers)
+    steps = sorted(after - before for before, after in pairwise(order))
+    return steps[len(steps) // 2] if steps else 0
+
+
+def _room(tiles: Iterable[Tile]) -> int:
+    """How many tiles the rows and columns of all scenes have room for."""
+    scenes: dict[str, tuple[set[int], set[int]]] = {}
+    for tile in tiles:
+        for numbers, number in zip(scenes.setdefault(tile.scene, (set(), set())), tile.place, strict=True):
+            numbers.add(number)
+    return sum(len(rows) * len(columns) for rows, columns in scenes.values())
 
 
 def in_number_order(names: Collection[str]) -> list[str]:

@@ -10,7 +10,7 @@ from segloss.datasets import SegmentationDataset
 from segloss.doctor.findings import SAMPLE, Finding, PairFacts, SplitFacts
 from segloss.doctor.ground import shared_ground
 from segloss.doctor.likeness import like_images
-from segloss.doctor.neighbours import neighbours, shared_pictures
+from segloss.doctor.neighbours import neighbours, shared_pictures, shared_scenes
 from segloss.doctor.pairs import examine_pair, faults_of_headers
 from segloss.doctor.same_images import same_images, same_masks
 from segloss.doctor.skipped import skipped_files
@@ -56,7 +56,8 @@ def examine(
     for facts in splits:
         findings += [*unpaired(facts.dataset), *faults_of_files(facts), *label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *rows_without_image(datasets)]
-    findings += [*like_images(splits), *same_masks(splits), *other_bands(datasets), *shared_ground(datasets)]
+    findings += [*shared_scenes(datasets), *shared_ground(datasets), *like_images(splits)]
+    findings += [*same_masks(splits), *other_bands(datasets)]
     findings += [*shared_pictures(datasets), *skipped_files(datasets), *palettes(splits)]
     findings += [*without_nodata(datasets), *other_units(splits), *gray_beside_colour(splits)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from segloss.datasets import SegmentationDataset
-from segloss.datasets.naming import sources_of
+from segloss.datasets.naming import Tile, sources_of, tiles_of
 from segloss.doctor.findings import SAMPLE, Finding
 from segloss.errors import InputError
 
@@ -69,6 +69,34 @@ def shared_pictures(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding
             what = f"a copy of the picture of {ours[both[0]]} in {one.split}; pictures in both: {len(both)}"
             cure = "keep all copies of a picture in one split, or read the scores with care"
             yield Finding("warning", other.split, InputError(what, cure, theirs[both[0]]))
+
+
+def shared_scenes(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Tiles of val or test that are cut from a picture of which train has tiles, by their names."""
+    train = next((dataset for dataset in datasets if dataset.split == "train"), None)
+    tiles = tiles_of([name for dataset in datasets for name in dataset.names])
+    if train is None or not tiles:
+        return
+    for dataset in datasets:
+        anew = {tiles[name].scene for name in {*train.names} & {*dataset.names} & {*tiles}}  # scenes of either's own
+        known: dict[str, list[str]] = defaultdict(list)
+        for name in train.names:
+            if name in tiles and tiles[name].scene not in anew:
+                known[tiles[name].scene].append(name)
+        places = {scene: np.array([tiles[name].place for name in names]) for scene, names in known.items()}
+        ours = [name for name in dataset.names if name in tiles and known.get(tiles[name].scene)]
+        if dataset is train or not ours:
+            continue
+        side = min(min(header.size) for header in dataset.headers().values()) if dataset.headers() else 0
+        overlapping = [name for name in ours if _overlaps(tiles[name], places[tiles[name].scene], side)]
+        what = f"a tile of the picture of which {known[tiles[ours[0]].scene][0]} is one, in train; {len(ours)} of "
+        what += f"{len(dataset)} images are of such pictures" + (f", {len(overlapping)} overlap" if overlapping else "")
+        cure = "keep all tiles of a picture in one split, as --fold does, or read the scores with care"
+        yield Finding("warning", dataset.split, InputError(what, cure, (overlapping or ours)[0]))
+
+
+def _overlaps(tile: Tile, places: np.ndarray, side: int) -> bool:
+    return tile.in_pixels and bool((np.abs(places - tile.place).max(1) < side).any())
 
 
 def _adjacent(train: dict[str, dict[int, int]], other: dict[str, dict[int, int]]) -> list[tuple[int, int]]:

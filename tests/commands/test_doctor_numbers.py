@@ -274,3 +274,24 @@ def test_bands_in_another_order_by_their_own_names_are_told(tmp_path, case):
     train = [{"at": (48 * k, 0), "names": FOUR} for k in range(4)]
     lines = maps(tmp_path, {"train": train, "val": [{"at": (0, 500), "names": names}]})
     assert [line.split()[0] for line in lines if "its bands are" in line] == [severity] * (severity is not None)
+
+
+# ---- tiles
+
+
+@pytest.mark.parametrize(
+    ("form", "step", "told"), [("city_{}_{}", 48, 0), ("city_{}_{}", 24, 4), ("city_r{}_c{}", 1, 0)]
+)
+def test_tiles_of_a_picture_in_two_splits_are_told(tmp_path, form, step, told):
+    names = [form.format(step * row, step * column) for row in range(4) for column in range(4)]
+    every = {name: soft(k, (48, 48)) for k, name in enumerate(names)}
+    splits = {"train": {name: every[name] for name in names[4:]}, "val": {name: every[name] for name in names[:4]}}
+    (line,) = [line for line in said(pictures(tmp_path, splits)) if "a tile of" in line]
+    assert line.startswith("warning val: ") and "in train; 4 of 4 images are of such pictures" in line
+    assert (f", {told} overlap;" in line) == bool(told) and "as --fold does" in line
+
+
+def test_tiles_whose_names_begin_anew_in_each_split_are_of_other_pictures(tmp_path):
+    names = [f"tile_{64 * row}_{64 * column}" for row in range(4) for column in range(4)]
+    splits = {s: {name: soft(start + k) for k, name in enumerate(names)} for s, start in (("train", 0), ("val", 50))}
+    assert not any("a tile of" in line for line in said(pictures(tmp_path, splits)))

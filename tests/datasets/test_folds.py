@@ -12,7 +12,7 @@ from street_trees import street_tree, write_scene
 
 from segloss.config import DataOptions, TrainConfig
 from segloss.datasets import build_dataset
-from segloss.datasets.folds import deal, fold_split, part_of
+from segloss.datasets.folds import deal, fold_split, part_of, sequences_of
 from segloss.errors import InputError
 from segloss.flags import from_plain_dict
 
@@ -186,3 +186,37 @@ def test_augmented_copies_stay_with_their_picture_in_folds(names):
     fold_of = dict(zip(copies, deal(copies, 4)[0], strict=True))
     assert all(fold_of[name] == fold_of[f"{name}_hflip"] == fold_of[f"{name}_rot90"] for name in names)
     assert sorted(Counter(fold_of.values()).values()) == [15] * 4
+
+
+GRID = [(row, column) for row in range(6) for column in range(5)]
+TILES = {  # the name of a place in a scene: whether these are tiles of it
+    "{scene}_{row_px}_{column_px}": True,
+    "{scene}-{row_px:05d}-{column_px:05d}": True,
+    "{scene}_r{row}_c{column}": True,
+    "{scene}_x{column_px}y{row_px}": True,
+    "{scene}/row_{row}_col_{column}": True,
+    "{scene}_{row:03d}_{column:03d}": False,  # patients and their slices
+    "{scene}_2020{row:02d}01_{row_px}{column_px:04d}": False,  # dates and times
+    "{scene}_{row:06d}_{column_px:06d}": False,  # drives and every 64th frame
+    "{scene}E{row_px}_{column_px}": False,
+}
+
+
+@pytest.mark.parametrize("form", TILES)
+def test_tiles_of_one_picture_are_one_sequence(form):
+    places = [(scene, row, column) for scene in ("city", "port2") for row, column in GRID]
+    names = [form.format(scene=s, row=r, column=c, row_px=64 * r, column_px=64 * c) for s, r, c in places]
+    assert (sequences_of(names) == [scene for scene, _, _ in places]) == TILES[form]
+    if not TILES[form]:
+        assert sequences_of(names) == [part_of(name, "sequence") for name in names]
+
+
+def test_dates_and_times_are_no_places():
+    names = [f"cam_{200000 + 100 * month}_{60000 + 3700 * month}" for month in range(1, 13)]
+    assert sequences_of(names) == [part_of(name, "sequence") for name in names]
+
+
+def test_tiles_of_one_picture_alone_are_dealt_in_runs_of_rows():
+    numbers, how = deal([f"city_{64 * row}_{64 * column}" for row, column in GRID], 3)
+    assert how == "in runs of consecutive images"
+    assert numbers == [1] * 10 + [2] * 10 + [3] * 10
