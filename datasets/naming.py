@@ -160,7 +160,12 @@ def sources_of(names: Collection[str]) -> dict[str, str]:
     {'a': 'a', 'a_hflip': 'a', 'a_rot90_aug3': 'a', 'b_hflip': 'b_hflip'}
     """
     known = {*names}
-    return {name: _base_of(source_of(name), known) for name in names}
+    return {name: source_among(name, known) for name in names}
+
+
+def source_among(name: str, known: Collection[str]) -> str:
+    """The picture that a name is a copy of, as :func:`sources_of` has it of known names."""
+    return _base_of(source_of(name), known)
 
 
 def _base_of(name: str, known: Collection[str]) -> str:

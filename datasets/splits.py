@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from segloss.datasets.naming import sources_of
+from segloss.datasets.naming import source_among, sources_of
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
@@ -46,10 +46,10 @@ def hash_split(names: Sequence[str], val_share: float) -> dict[str, list[int]]:
 
 
 def picture_hash(names: Sequence[str]) -> Callable[[str], float]:
-    """Of the picture that a name is a copy of; where all are of one, of the name."""
-    sources = sources_of(names)
-    several = len({*sources.values()}) > 1
-    return lambda name: _stem_hash(sources[name] if several else name)
+    """Of the picture that a name is a copy of, which need not be among ``names``; where all are of one, of the name."""
+    known = {*names}
+    several = len({*sources_of(names).values()}) > 1
+    return lambda name: _stem_hash(source_among(name, known) if several else name)
 
 
 def _stem_hash(name: str) -> float:

@@ -248,7 +248,7 @@ def count_labels(
         for place, given in enumerate(labels):
             tensor = label_tensor(given, place)
             refuse_one_hot("labels", tensor, num_classes)
-            if tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1):
+            if tensor.ndim == 1:
                 found = histogram(tensor, place)
                 population = found if population is None else population + found
                 continue

@@ -28,7 +28,7 @@ from segloss.datasets.masks import (
 from segloss.datasets.rows import LARGE, gap_rows, mask_rows
 from segloss.datasets.tiffs import tiff_gaps, tiff_grid, tiff_tags
 from segloss.doctor.findings import Fault, PairFacts
-from segloss.doctor.likeness import thumbnail
+from segloss.doctor.likeness import shown
 from segloss.doctor.units import note_numbers
 from segloss.errors import InputError
 from segloss.evaluation.headers import header_doubts
@@ -49,7 +49,7 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         facts.blank = bool((image == image[0, 0]).all())
         note_numbers(facts, image, dataset.bands, image_path)
         if digest:
-            facts.digest, facts.thumbnail = _digest(image), thumbnail(image)
+            facts.digest, facts.thumbnail = _digest(image), shown(image)
     except InputError as error:
         facts.faults.append(Fault("image", error))
     if mask_path is None:

@@ -387,7 +387,7 @@ def test_images_that_differ_in_the_middle_alone_are_not_the_same(tmp_path):
     tree(tmp_path)
     for place, name in enumerate("abcdef"):
         image = np.zeros((500, 300, 3), np.uint8)
-        image[200:300] = place + 1
+        image[200:300] = place + 2
         (tmp_path / f"images/{name}.png").unlink()
         write_png(tmp_path / f"images/{name}.bmp", image)
         write_png(tmp_path / f"masks/{name}.png", random_mask(place, (500, 300), (0, 1, 2)))

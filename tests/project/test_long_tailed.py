@@ -100,9 +100,8 @@ def test_histories_are_taken_from_rows_and_from_runs_and_have_the_names_of_the_p
     names = ("camvid-long-ce-s0", "camvid-long-weighted_ce_jaccard-s0", "camvid-rank-s0")
     folder = tmp_path / "not/there"
     why.main(["--histories", *(str(places[name]) for name in names), "--output", str(folder), "--suffix=-x"])
-    assert drawn == {
-        folder / "why-epochs-x.png": dict.fromkeys(("ce, 60 epochs", "the default, 60 epochs", "rank"), HISTORY)
-    }
+    called = ("ce, 60 epochs", "the default, 60 epochs", "rank (the paper's)")
+    assert drawn == {folder / "why-epochs-x.png": dict.fromkeys(called, HISTORY)}
     assert folder.is_dir()
 
 
@@ -134,7 +133,7 @@ def test_a_run_without_a_test_split_is_told_of_before_the_work(places, tmp_path,
 
 def test_two_seeds_of_an_arm_are_two_panels():
     paths = [Path("a/camvid-ce-s0"), Path("a/camvid-ce-s1"), Path("a/camvid-rank-s0.json"), Path("a/mine")]
-    assert [*why.titled(paths)] == ["ce\na/camvid-ce-s0", "ce\na/camvid-ce-s1", "rank", "mine"]
+    assert [*why.titled(paths)] == ["ce\na/camvid-ce-s0", "ce\na/camvid-ce-s1", "rank (the paper's)", "mine"]
 
 
 @pytest.mark.parametrize(
