@@ -100,9 +100,7 @@ OF_SINGLE = {
     "loader": lambda size: DataLoader(TensorDataset(torch.rand(100, 3), SINGLE), batch_size=size),
     "batches": lambda size: SINGLE.split(size),
     "arrays": lambda size: (batch.numpy() for batch in SINGLE.split(size)),
-    "a column": lambda size: SINGLE[:, None].split(size),
     "dictionaries": lambda size: ({"pixels": torch.rand(3), "labels": batch} for batch in SINGLE.split(size)),
-    "one pixel each": lambda size: SINGLE[:, None, None].split(size),
 }
 
 
