@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evidence_tables import (
-    CALLED,
     CHOSEN_BY,
     DECIDED,
     OF_DEFAULT,
@@ -77,17 +76,13 @@ class Page:
 
     def of_default(self) -> list[str]:
         """The default as a run decides, less what others could have instead."""
+        arms = ("weighted_ce", "ce", "smp_recipe")
+        lines = [self.line(f"{self.called(arm)}, plain", self.asked("default", b=f"{arm} plain")) for arm in arms]
         found = self.asked("default")
-        fixed = {f"{arm} plain": arm for arm in ("weighted_ce", "ce", "smp_recipe")}
-        free = {d: [r for r in rows if r["b"] not in fixed] for d, rows in found.items()}
-        lines = [
-            self.line(f"{self.called(arm)}, plain", {d: [r for r in rows if r["b"] == b] for d, rows in found.items()})
-            for b, arm in fixed.items()
-        ]
-        for label, ending in (("the best plain argmax", " plain"), ("the best other loss, as a run decides", DECIDED)):
-            some = {d: [r for r in rows if r["b"].endswith(ending)] for d, rows in free.items()}
-            some = {d: rows or [r for r in found[d] if ending == " plain"][:1] for d, rows in some.items()}
-            lines.append(self.line(label, some, "b"))
+        plain = {d: rows[:1] for d, rows in found.items()}  # the best argmax stands first in comparisons
+        decided = {d: [r for r in rows if r["b"].endswith(DECIDED)] for d, rows in found.items()}
+        lines.append(self.line("the best plain argmax", plain, "b"))
+        lines.append(self.line("the best other loss, as a run decides", decided, "b"))
         return self.sets("the default, as a run decides, less", lines)
 
     def options(self) -> list[str]:
@@ -95,7 +90,7 @@ class Page:
         pair = {"b": f"{self.default} {DECIDED}"}
         lines = [self.line("the plan's options", self.asked("plan", **pair))]
         lines += [
-            self.line(CALLED[arm].split(", ")[1], self.asked("size", a=f"{arm} {DECIDED}", **pair)) for arm in SIZES
+            self.line(called(arm).split(", ")[1], self.asked("size", a=f"{arm} {DECIDED}", **pair)) for arm in SIZES
         ]
         return self.sets("less the default", lines)
 
