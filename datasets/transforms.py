@@ -24,6 +24,7 @@ from segloss.datasets.bands import RGB, Bands
 from segloss.datasets.base import Color
 from segloss.datasets.classes import ignored_in
 from segloss.datasets.masks import class_histogram, id_histogram
+from segloss.datasets.mirroring import MIRRORING, HorizontalFlip, mirroring_among
 from segloss.datasets.plain_files import read_yaml
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
@@ -103,56 +104,6 @@ class RandomScale(A.RandomScale):  # type: ignore[misc]  # albumentations has no
         return resize_labels(mask, scale)
 
 
-class Mirroring:
-    """Of a step that may mirror images: how many times it did since :class:`TrainTransform` began a sample."""
-
-    times = 0
-
-    def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
-        self.times += "mask" in data and self.mirrors(params)
-        made: dict[str, Any] = super().apply_with_params(params, *args, **data)  # type: ignore[misc]
-        return made
-
-    def mirrors(self, params: dict[str, Any]) -> bool:
-        return True
-
-
-class HorizontalFlip(Mirroring, A.HorizontalFlip):  # type: ignore[misc]
-    pass
-
-
-class VerticalFlip(Mirroring, A.VerticalFlip):  # type: ignore[misc]
-    pass
-
-
-class Transpose(Mirroring, A.Transpose):  # type: ignore[misc]
-    pass
-
-
-class D4(Mirroring, A.D4):  # type: ignore[misc]
-    def mirrors(self, params: dict[str, Any]) -> bool:
-        return params["group_element"] in ("h", "v", "t", "hvt")
-
-
-class SquareSymmetry(Mirroring, A.SquareSymmetry):  # type: ignore[misc]
-    mirrors = D4.mirrors
-
-
-class Affine(Mirroring, A.Affine):  # type: ignore[misc]
-    def mirrors(self, params: dict[str, Any]) -> bool:
-        return bool(np.linalg.det(params["matrix"][:2, :2]) < 0)  # of a negative scale along one side
-
-
-_KINDS = (HorizontalFlip, VerticalFlip, Transpose, D4, SquareSymmetry, Affine)
-MIRRORING = {kind.__name__: kind for kind in _KINDS}
-
-
-def _mirroring(steps: Sequence[Any]) -> list[Mirroring]:
-    """The steps that may mirror images, and those within steps."""
-    inner = [found for step in steps for found in _mirroring(getattr(step, "transforms", ()))]
-    return [*(step for step in steps if isinstance(step, Mirroring)), *inner]
-
-
 def _scale(low: float, high: float) -> RandomScale:
     return RandomScale((low - 1, high - 1), p=1)  # it adds 1 to what it draws
 
@@ -193,7 +144,7 @@ class TrainTransform:
         self.compose = A.Compose(steps)
         _take_nearest(self.compose)
         self.fills = _fills(steps)
-        self.mirroring = _mirroring(steps)
+        self.mirroring = mirroring_among(steps)
         self.guided = [step for step in steps if isinstance(step, GuidedCrop)]
         self.seed = seed
         self.source = source
