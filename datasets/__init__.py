@@ -1,5 +1,9 @@
 """Data sets: pairs of images and label maps, from files or made up. Installed as ``segloss.datasets``."""
 
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer release
+
 if __name__ == "datasets":  # found by its folder's name, from the root of a checkout
     from .namesake import load_hugging_face
 

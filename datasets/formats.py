@@ -14,7 +14,7 @@ from segloss.datasets.missing import NoDataError
 from segloss.datasets.splits import VAL_SHARE
 from segloss.errors import InputError, unknown_name
 
-WITHOUT_FORMATS = ("formats", "namesake", "transforms")  # the last because albumentations takes a second to import
+WITHOUT_FORMATS = ("formats", "namesake", "mirroring", "transforms")  # albumentations, of the last two, takes a second
 
 
 def _registered() -> Iterator[tuple[str, Format]]:

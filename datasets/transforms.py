@@ -7,7 +7,6 @@ than 8-bit RGB have no colour to turn: their contrast and level change.
 """
 
 import math
-import os
 import random
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
 import yaml
@@ -28,10 +28,6 @@ from segloss.datasets.mirroring import MIRRORING, HorizontalFlip, mirroring_amon
 from segloss.datasets.plain_files import read_yaml
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer release
-
-import albumentations as A
 
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean, 8-bit RGB: near 0 after normalisation
 EXAMPLE = "- HorizontalFlip: {p: 0.5}"

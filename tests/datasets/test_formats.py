@@ -1,6 +1,7 @@
 """A data set format is one module: registered there, known to ``build_dataset``, flags, help and class tables."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -118,3 +119,19 @@ def test_the_folder_does_not_hide_hugging_faces_package(tmp_path, installed):
     run = [sys.executable, "-S", "-c", HIDDEN]  # without the packages of this environment
     done = subprocess.run(run, cwd=ROOT, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True)
     assert done.stdout == ("package package\n" if installed else "No module named 'datasets' False\n"), done.stderr
+
+
+@pytest.mark.parametrize("module", ["mirroring", "transforms"])
+def test_albumentations_does_not_ask_the_network_for_a_newer_release(module):
+    program = (
+        "import importlib, os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'albumentations': print(os.environ.get('NO_ALBUMENTATIONS_UPDATE'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"importlib.import_module('segloss.datasets.{module}')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
