@@ -1,8 +1,9 @@
 """Weights files of encoders: whose keys they hold, behind which prefix, and for how many bands."""
 
+import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> tuple[tuple[float, .
         mean and std of a checkpoint of segloss, None of other files.
 
     Raises:
-        InputError: the file is missing, unreadable, lacks tensors or shapes of this encoder, or holds several such.
+        InputError: the file is missing, unreadable, lacks tensors or shapes of this encoder, holds several such, or is
+            of a deeper one.
     """
     weights = _read_weights(path)
     inner = getattr(encoder, "model", None)
@@ -33,6 +35,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> tuple[tuple[float, .
         wanted = _learnt_tensors(module)
         if fitting := _fitting(weights, wanted):
             prefix = _one_of(fitting, path)
+            _require_no_more(weights, prefix, wanted, path)
             nn.Module.load_state_dict(module, fitting[prefix], strict=False)  # smp's own of mit_* takes no strict
             if "model.mean" not in weights or "model.std" not in weights:
                 return None
@@ -77,6 +80,25 @@ def _one_of(fitting: Mapping[str, Mapping[str, Tensor]], path: Path) -> str:
         named = ", ".join(f"{prefix}*" for prefix in others)
         print(f"warning: {path}: the encoder is {chosen}*, not that of {named}", file=sys.stderr)
     return chosen
+
+
+def _require_no_more(weights: Iterable[str], prefix: str, wanted: Iterable[str], path: Path) -> None:
+    """InputError where the file holds further blocks of the same make: those of a deeper encoder, whose first ones are
+    of no use without the others. A classifier is none of them."""
+    own, kinds = {*wanted}, {_without_numbers(key) for key in wanted}
+    names = [key.removeprefix(prefix) for key in weights if key.startswith(prefix)]
+    if more := [name for name in names if name not in own and _without_numbers(name) in kinds]:
+        what = f"holds {len(more)} tensors of further blocks (first: {more[0]}), so it is of a deeper encoder"
+        raise InputError(what, "choose the --encoder that these weights belong to", where=path)
+
+
+def _without_numbers(key: str) -> str:
+    """The name of a tensor, whichever block of its stage it is of.
+
+    >>> _without_numbers("layer1.0.conv1.weight")
+    'layer1.#.conv1.weight'
+    """
+    return re.sub(r"(?<![^.])\d+(?![^.])", "#", key)
 
 
 def _for_bands(weight: Tensor, wanted: Tensor) -> Tensor:

@@ -317,6 +317,32 @@ def test_weights_of_another_encoder_are_refused(tmp_path):
         build_model("unet", NATIVE, 2, encoder_weights=path)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "deeper", "prefix", "first"),
+    [
+        ("resnet18", "resnet34", "", "layer1.2.conv1.weight"),
+        ("tu-resnet18", "tu-resnet34", "model.network.encoder.model.", "layer1.2.conv1.weight"),
+        ("mit_b1", "mit_b2", "backbone.", "block1.2.norm1.weight"),
+    ],
+)
+def test_weights_of_a_deeper_encoder_are_refused(tmp_path, encoder, deeper, prefix, first):
+    """The first blocks of each stage were taken, and no word was said."""
+    source = inner(encoder_of(deeper, seed=1)).state_dict()
+    path = save({prefix + key: value for key, value in source.items()}, tmp_path / "deeper.pth")
+    what = rf"deeper\.pth: holds \d+ tensors of further blocks \(first: {first}\), so it is of a deeper encoder; choose"
+    with pytest.raises(InputError, match=what):
+        build_model("unet", encoder, 2, encoder_weights=path)
+
+
+@pytest.mark.parametrize("encoder", ["tu-resnet18", "tu-mobilenetv3_small_050", "tu-regnety_002"])
+def test_all_that_timm_has_of_an_encoder_fits_it(tmp_path, encoder):
+    """Its last blocks and its classifier are no further blocks."""
+    import timm
+
+    whole = timm.create_model(encoder.removeprefix("tu-"), pretrained=False).state_dict()
+    build_model("unet", encoder, 2, encoder_weights=save(whole, tmp_path / "whole.pth"))
+
+
 def test_a_tensor_of_another_shape_is_refused(tmp_path):
     source = encoder_of(NATIVE, seed=1).state_dict()
     source["conv1.weight"] = source["conv1.weight"][:, :1]
