@@ -96,9 +96,11 @@ def score(
         listed_by = "python -m segloss.doctor --predictions" if config.predictions else "--check off"
         refuse_errors([found for each in findings.values() for found in each], listed_by)
     untried = "" if "iou" in config.scored_by or "auto" in config.scored_by else "look at --decision iou first; then "
-    for name, found in findings.items():
+    for source in sources:
+        name, seen = source.name, source.training_pixels
         print_scores(scores[name], title_of(name, scores[name]))
-        for finding in [*found, *(not_found(scores[name], before=untried) if config.checkpoint else [])]:
+        lost = not_found(scores[name], before=untried, training_pixels=seen) if config.checkpoint else []
+        for finding in [*findings[name], *lost]:
             say(f"warning: {finding}")
     for finding in [*same_counts(totals), *other_groups({name: found.groups for name, found in scores.items()})]:
         say(f"warning: {finding}")

@@ -55,7 +55,7 @@ def train(argv: Sequence[str] | None = None) -> None:
         validated_images,
     )
     from segloss.training.processes import require_processes
-    from segloss.training.reported import require_monitored
+    from segloss.training.reported import not_validated, require_monitored
     from segloss.training.task import SegmentationTask
     from segloss.training.trainer import build_trainer, seed_everything
     from segloss.training.trials import fastest_rate, fitting_batch_size
@@ -102,6 +102,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     if limited := looked_at < len(splits.val):
         pixels = tuple(image_histograms(splits.val)[0][:looked_at, :-1].sum(0).tolist())
     require_monitored(config.monitor, classes.names, pixels, counts.complete.pixels, limited=limited)
+    for line in not_validated(classes.names, pixels, counts.complete.pixels, limited=limited):
+        say(f"warning: {line}")
     if config.check != "off":
         for dataset in splits.all:
             check_histograms(dataset, image_histograms(dataset)[0].numpy())
@@ -205,7 +207,7 @@ def score_run(folder: Path, splits: "Splits", config: "TrainConfig", machine: "M
     counted = by_rule.confusion.compute() if by_rule else None
     for line in [gain_by_rule(scores, counted)] if counted else []:
         console.print(line, soft_wrap=True)
-    for line in not_found(scores, counted):
+    for line in not_found(scores, counted, training_pixels=run.counts.complete.pixels):
         console.print(f"warning: {line}", soft_wrap=True)
     if splits.test is None:
         console.print("no test split with labels: test_metrics.json is not written")

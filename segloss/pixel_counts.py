@@ -313,7 +313,8 @@ def counts_of(dataset: "SegmentationDataset", histograms: Tensor) -> PixelCounts
     return _summarise(histograms, dataset.classes.names, labelled, **origin)
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """At most eight of them, and how many there are."""
     return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
 
 
@@ -322,7 +323,7 @@ def require_two_classes(counts: PixelCounts) -> PixelCounts:
     present = [name for name, pixels in zip(counts.class_names, counts.pixels, strict=True) if pixels]
     if len(present) < 2:
         raise InputError(
-            f"{present[0] if present else 'no class'} alone has pixels, of {_some(counts.class_names)} "
+            f"{present[0] if present else 'no class'} alone has pixels, of {some_of(counts.class_names)} "
             f"({counts.ignored_pixels:,} pixels are ignored)",
             f"check the ids in the masks: where they are 0 and 255, {cure_of_black_and_white(counts.class_names)}",
             where=f"{counts.dataset} {counts.split}".strip() or "labels",

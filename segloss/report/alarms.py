@@ -1,5 +1,6 @@
 """What a person must not overlook in the scores of a network: classes that it does not find."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segloss.report.wording import percent
@@ -32,21 +33,34 @@ def gain_by_rule(scores: RunScores, by_rule: "Scores") -> str:
     return f"decided for mean IoU (--decision iou): {means}; IoU of the rarest: {classes}"
 
 
-def not_found(scores: RunScores, by_rule: "Scores | None" = None, *, before: str = "") -> list[str]:
+def not_found(
+    scores: RunScores,
+    by_rule: "Scores | None" = None,
+    *,
+    before: str = "",
+    training_pixels: Sequence[int] | None = None,
+) -> list[str]:
     """A line on each kind of classes that have pixels and of whose pixels fewer than 5 % are found.
 
     Args:
         before: what to do before anything else.
         by_rule: under the IoU rule, where that is known: what it finds, at an IoU of 5 % or more, needs another
             decision, not another training.
+        training_pixels: of each class, where they are known: what was never seen needs labels, and no other training.
     """
     lost = [
         place
         for place, row in enumerate(scores.classes)
         if row.pixels and row.recall is not None and row.recall < NOT_FOUND
     ]
+    unseen = [place for place in lost if training_pixels is not None and not training_pixels[place]]
+    lost = [place for place in lost if place not in unseen]
     saved = [place for place in lost if by_rule is not None and float(by_rule.iou[place]) >= NOT_FOUND]
     lines = []
+    if unseen:
+        named = ", ".join(scores.classes[c].name for c in unseen)
+        cure = "give train images that hold it, or ignore it in the class file"
+        lines.append(f"not found, as no pixel of train is labelled so: {named}; {cure}")
     if by_rule is not None and saved:
         found = ", ".join(
             f"{scores.classes[c].name} ({percent(float(by_rule.recall[c]))} % of its pixels)" for c in saved

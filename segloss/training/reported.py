@@ -13,6 +13,7 @@ from segloss.evaluation.fitting import miou_on
 from segloss.evaluation.summary import mean_of, members_of_groups
 from segloss.iou_rule import iou_decision
 from segloss.metrics import Scores, class_groups
+from segloss.pixel_counts import some_of
 from segloss.pixel_sample import PixelSample
 
 RULE_MIB, RULE_STRIDE = 8, 4  # of posteriors that the rule is fitted to in a validation: 190,000 pixels of 11 classes
@@ -56,6 +57,20 @@ def require_monitored(
     if held == []:
         what = f"{val} holds no pixel of {', '.join(names[c] for c in classes)}, so --monitor {monitor} has no value"
         raise InputError(what, f"monitor another score{or_more}")
+
+
+def not_validated(
+    names: Sequence[str], val_pixels: Sequence[int], train_pixels: Sequence[int], *, limited: bool = False
+) -> list[str]:
+    """A line where train has classes that val holds no pixel of; arguments as of :func:`require_monitored`."""
+    classes = zip(names, val_pixels, train_pixels, strict=True)
+    absent = [name for name, in_val, in_train in classes if in_train and not in_val]
+    if not absent:
+        return []
+    val = "val, as far as it is validated," if limited else "val"
+    why = "no score tells how well it is learnt, and its IoU is 0 where the network calls a pixel so"
+    cure = "validate more batches" if limited else "move images that hold it to val, or validate by --fold K/N"
+    return [f"{val} holds no pixel of {some_of(absent)}: {why}; {cure}"]
 
 
 def best_is_least(monitor: str) -> bool:

@@ -38,6 +38,19 @@ def test_a_lost_class_is_named_with_the_cure_and_an_absent_one_is_not():
         assert cure in line
 
 
+def test_a_class_that_training_never_saw_needs_labels_and_no_other_training():
+    nothing = np.zeros_like(LABELS)
+    unseen, gone = not_found(scored(nothing), by_rule(LABELS), training_pixels=(9, 0, 0, 0))[0], "hardly found"
+    assert unseen == (
+        "not found, as no pixel of train is labelled so: crack, pole; give train images that hold it, or ignore it in "
+        "the class file"
+    )
+    lines = not_found(scored(nothing), training_pixels=(9, 1, 0, 0))
+    assert [line.split(":")[0].split(",")[0] for line in lines] == ["not found", gone]
+    assert "pole" in lines[0] and "crack" in lines[1] and "pole" not in lines[1]
+    assert not_found(scored(LABELS), training_pixels=(9, 0, 0, 0)) == []
+
+
 @pytest.mark.parametrize(("right", "lost"), [(0, True), (4, True), (5, False)])
 def test_five_percent_is_the_limit(right, lost):
     predicted = LABELS.copy()

@@ -31,7 +31,7 @@ from segloss.training.announce import _own_sizes, _padded_crops, _still_blocks
 from segloss.training.auxiliary import presence_loss
 from segloss.training.averaging import AveragedWeights
 from segloss.training.optimisation import depths, parameter_groups, rate_factor
-from segloss.training.reported import reported, require_monitored
+from segloss.training.reported import not_validated, reported, require_monitored
 from segloss.weight_files import BEST, LAST
 
 State = dict[str, torch.Tensor]
@@ -395,6 +395,20 @@ def test_a_score_that_no_validation_could_give_is_refused_before_training(monito
         return
     with pytest.raises(InputError, match=message):
         require_monitored(*arguments)
+
+
+def test_classes_that_val_does_not_hold_are_told():
+    """Their IoU was 0 or none in every epoch, and only the table of val told."""
+    names = ["road", "car", "pole"]
+    assert not_validated(names, [5, 3, 1], [100, 10, 1]) == not_validated(names, [5, 3, 0], [100, 10, 0]) == []
+    (line,) = not_validated(names, [5, 0, 0], [100, 10, 1])
+    assert line.startswith("val holds no pixel of car, pole: no score tells how well it is learnt")
+    assert line.endswith("; move images that hold it to val, or validate by --fold K/N")
+    (line,) = not_validated(names, [5, 3, 0], [100, 10, 1], limited=True)
+    assert line.startswith("val, as far as it is validated, holds no pixel of pole: ")
+    assert line.endswith("; validate more batches")
+    many = [str(k) for k in range(150)]
+    assert "(149 in all)" in not_validated(many, [1] + [0] * 149, [1] * 150)[0]
 
 
 @pytest.mark.parametrize("monitor", ["miou", "loss", "iou/car", "head_miou"])
