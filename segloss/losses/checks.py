@@ -15,6 +15,9 @@ from segloss.losses.tracing import is_readable, untransformed
 
 REDUCTIONS = ("mean", "sum", "none")
 UPSAMPLE = (None, "bilinear")
+LOOKED_AT = 4096  # pixels
+LEAST_COUNT = 10_000  # pixels of the most frequent class: no weight in whole numbers is as large
+FEWEST = 16  # pixels: the scores of fewer may be anything by chance
 
 
 def check_choices(reduction: str, upsample: str | None = None, align_corners: bool = False) -> None:
@@ -150,6 +153,23 @@ def check_posterior(posterior: Tensor, num_classes: int) -> None:
             raise ValueError(f"posterior must be in [0, 1], got {least:.4g} to {most:.4g}; {cure}")
 
 
+def told_as_probabilities(logits: Tensor, of_softmax: bool) -> str:
+    """How scores ``(N, C, *)`` show that they went through a softmax or sigmoid; nothing for raw ones.
+
+    Args:
+        of_softmax: they are meant as logarithms, which do not all lie in 0..1; multiples of probabilities might.
+    """
+    pixels = logits.detach().movedim(1, -1).reshape(-1, logits.shape[1])
+    pixels = pixels[:: -(-len(pixels) // LOOKED_AT)]
+    least, most = (float(end) for end in pixels.aminmax())
+    if len(pixels) < FEWEST or not 0 <= least < most <= 1:
+        return ""
+    off = float((pixels.sum(1, dtype=torch.float32) - 1).abs().max())
+    if off < (1e-4 if pixels.dtype.itemsize >= 4 else 2e-2):
+        return "are probabilities, whose sum is 1 at every pixel"
+    return "hold 0 to 1 alone, as those of a sigmoid" if of_softmax else ""
+
+
 def numbers(name: str, values: Any, dtype: torch.dtype, device: str | None = None) -> Tensor:
     """``torch.as_tensor`` in the dtype; InputError for words, complex numbers and switches, and for a pandas Series
     in another order than that of the class ids."""
@@ -187,6 +207,7 @@ def _require_class_order(name: str, index: Any) -> None:
 
 def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int | None = None) -> Tensor:
     """A copy as float32 ``(C,)``; ValueError unless C >= 2 (or as given) and all are positive and finite."""
+    _refuse_counts(name, values)
     vector = numbers(name, values, torch.float32).detach().clone()
     if vector.ndim != 1 or len(vector) < 2 or len(vector) != (num_classes or len(vector)):
         expected = "(C,) with at least two classes" if num_classes is None else f"({num_classes},)"
@@ -195,6 +216,20 @@ def class_vector(name: str, values: Tensor | Sequence[float], num_classes: int |
     if not bool(((vector > 0) & torch.isfinite(vector)).all()):
         raise ValueError(f"{name} must be positive and finite, got {vector.tolist()}{_cure_of_zero(vector)}")
     return vector
+
+
+def _refuse_counts(name: str, values: Any) -> None:
+    """InputError for counts of pixels, as such or as bare numbers: as weights they favour what is frequent."""
+    found = hasattr(values, "pixels")
+    if not found and not getattr(values, "is_meta", False):
+        with suppress(TypeError, ValueError, RuntimeError):
+            given = torch.as_tensor(values, device="cpu")
+            found = given.numel() > 0 and not given.is_floating_point() and int(given.max()) >= LEAST_COUNT
+    if found:
+        cure = (
+            'make the loss by from_counts(counts), where class_weights="median_frequency" or another makes its weight'
+        )
+        raise InputError(f"{name} must be one number per class made of the counts, got the counts of pixels", cure)
 
 
 def _cure_of_zero(vector: Tensor) -> str:

@@ -1,5 +1,6 @@
 """The contract every loss module keeps: what it declares, and how its scores are read as posterior and decision."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from segloss.errors import InputError
-from segloss.losses.checks import check_choices, check_scores, class_vector
+from segloss.losses.checks import check_choices, check_scores, class_vector, told_as_probabilities
 from segloss.losses.class_weights import CLASS_WEIGHTS, class_weights_from_counts
 from segloss.losses.label_values import Counts, class_counts
 from segloss.losses.labels import IGNORE_INDEX, ignore_index_of, ignored_label
 from segloss.losses.partial_labels import ignore_unlabelled
 from segloss.losses.ranges import FINITE, require_number
 from segloss.losses.reduction import first_largest, weight_sum, working_dtype
+from segloss.losses.tracing import is_transformed
 from segloss.options import Option
 
 Loss = TypeVar("Loss", bound="Criterion")
@@ -90,6 +92,7 @@ class Criterion(nn.Module):
     posterior_formula: str = "softmax"
     plain_by_posterior: bool = True
     plain_by_tilt: bool = True
+    _looked = False  # at the first scores
 
     def __init_subclass__(
         cls,
@@ -181,7 +184,21 @@ class Criterion(nn.Module):
         if self.function is None:
             raise NotImplementedError(f"{type(self).__name__} has neither function= where its class begins nor forward")
         own = {name: getattr(self, name) for name in self.arguments}
-        return self.function(logits, labels, **own, **without_none(at_call))
+        loss = self.function(logits, labels, **own, **without_none(at_call))
+        self._look_at(logits)
+        return loss
+
+    def _look_at(self, logits: Tensor) -> None:
+        """Warn, once, of scores that are probabilities already: networks with a softmax of their own learn little."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._looked:  # type: ignore[no-untyped-call]
+            return
+        if is_transformed(logits) or logits.device.type == "meta" or not logits.numel():
+            return
+        if logits.device.type == "cuda" and torch.cuda.is_current_stream_capturing():  # no value can be read there
+            return
+        self._looked = True
+        if told := told_as_probabilities(logits, self.scores == "softmax"):
+            warnings.warn(f"logits {told}: give raw scores, without softmax, sigmoid or activation=", stacklevel=6)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -452,3 +453,62 @@ def test_counts_of_all_bytes_are_told_at_the_first_loss():
 def test_options_of_other_libraries_are_told_with_their_cure(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "ce+0.5*dice"])
+def test_scores_that_went_through_a_softmax_are_told_once(name):
+    """Networks made with an activation trained to next to nothing, without a word."""
+    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        criterion = build_criterion(name, COUNTS)
+        with pytest.warns(UserWarning, match="logits are probabilities, whose sum is 1 at every pixel: give raw"):
+            criterion(logits.softmax(1).to(dtype), labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            criterion(logits.softmax(1), labels)
+
+
+def test_scores_of_a_sigmoid_are_told_where_none_could_be_so():
+    logits, labels = torch.randn(16, 3).sigmoid(), torch.zeros(16, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="logits hold 0 to 1 alone, as those of a sigmoid: give raw scores"):
+        CrossEntropyLoss()(logits, labels)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "ce+0.5*dice"])
+@pytest.mark.parametrize(
+    "logits",
+    [
+        torch.randn(2, 3, 4, 5),
+        torch.zeros(2, 3, 4, 5),  # of a last layer that begins at zero
+        torch.randn(2, 3, 4, 5).log_softmax(1),
+        torch.randn(2, 3, 4, 5).softmax(1) - 0.01,
+        torch.randn(2, 3, 4, 5).relu() * 2,
+        torch.randn(4, 3).softmax(1),  # too few to tell
+        torch.full((2, 3, 4, 5), torch.nan),
+        torch.randn(0, 3, 4, 5),
+    ],
+)
+def test_other_scores_are_not_told_of(name, logits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_criterion(name, COUNTS)(logits, torch.zeros(logits[:, 0].shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, "PixelCounts"])
+@pytest.mark.parametrize("name", ["label_values", "weight", "margins"])
+def test_counts_in_the_place_of_what_is_made_of_them_are_refused(name, kind):
+    """They weighed the frequent classes most."""
+    counts = count_labels(torch.tensor([[0, 1, 2, 0]]), 3) if kind == "PixelCounts" else kind([9_000_000, 90_000, 12])
+    make = {"label_values": OutlyingMSELoss, "weight": CrossEntropyLoss, "margins": LOSSES["ldam"]}[name]
+    with pytest.raises(InputError, match=rf"{name} must be .*, got the counts of pixels; make the loss by from_counts"):
+        make(**{name: counts})
+    with pytest.raises(InputError, match=r"weight must be .*, got the counts"):
+        OutlyingMSELoss([1, 2, 3], weight=counts)
+
+
+def test_weights_in_whole_numbers_and_large_ones_are_taken():
+    assert CrossEntropyLoss(weight=[1, 10, 9999]).weight.tolist() == [1, 10, 9999]
+    assert (
+        OutlyingMSELoss.from_counts([9_000_000, 90_000, 12], label_values="power", power=1).label_values[2] == 750_000
+    )
+    assert OutlyingMSELoss([1.0, 100.0, 750_000.0]).label_values[2] == 750_000
