@@ -481,7 +481,7 @@ def test_scores_of_a_sigmoid_are_told_where_none_could_be_so():
         torch.randn(2, 3, 4, 5),
         torch.zeros(2, 3, 4, 5),  # of a last layer that begins at zero
         torch.randn(2, 3, 4, 5).log_softmax(1),
-        torch.randn(2, 3, 4, 5).softmax(1) - 0.01,
+        torch.randn(2, 3, 4, 5).softmax(1) - 0.5,
         torch.randn(2, 3, 4, 5).relu() * 2,
         torch.randn(4, 3).softmax(1),  # too few to tell
         torch.full((2, 3, 4, 5), torch.nan),
