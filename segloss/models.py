@@ -3,7 +3,8 @@
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Integral
@@ -155,6 +156,18 @@ def logits_at_size(model: Callable[[Tensor], Tensor], images: Tensor, size: tupl
         return logits
     # align_corners=False: cv2.resize, which shrank the image, keeps pixel areas and not corner centres in place.
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A network in eval mode; afterwards each part of it is in the mode that it was in."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True  # of this part alone, and not of those in it
 
 
 _Unets = Literal["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet"]

@@ -29,7 +29,7 @@ from segloss.kept import OLD_FILE, Kept, fingerprint, kept_file, load_kept, save
 from segloss.label_maps import PilImage, is_pil
 from segloss.losses import Criterion, build_criterion, class_prior
 from segloss.losses.label_values import names_recipe
-from segloss.models import SegmentationModel, logits_at_size
+from segloss.models import SegmentationModel, evaluating, logits_at_size
 from segloss.pixel_counts import PixelCounts
 from segloss.run_folder import FOLDER_VARIABLE, Used
 from segloss.weight_files import BEST, LAST, SHARED, WEIGHTS, require_whole, weights_file
@@ -89,7 +89,7 @@ class Run:
 
     Attributes:
         model: images ``(N, B, H, W)`` as their files hold them, RGB in 0..255, uint8 or float -> logits
-            ``(N, C, H, W)``; in eval mode.
+            ``(N, C, H, W)``; in eval mode. Where it is trained on, the methods here see by it in eval mode all the same.
         criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``, before calibration.
         classes: names, ids and colours.
         counts: class statistics of the training split.
@@ -208,7 +208,8 @@ class Run:
         if resized.dtype == np.uint16:
             resized = resized.astype(np.float32)  # which every device takes
         batch = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None].to(self.model.mean.device)
-        return logits_at_size(self.model, batch, image.shape[:2])
+        with evaluating(self.model):
+            return logits_at_size(self.model, batch, image.shape[:2])
 
     def _pixels(self, image: Any) -> np.ndarray:
         """As an array of the run's bands; of PIL's images gray, palettes, full opacity and turns as files are read, so
@@ -240,7 +241,7 @@ class Run:
 
         These are 0 to 255 in RGB, and resized by ``config.image_scale``; :meth:`scores` resizes them and its answer.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(self.model):
             return self.reader.posterior(self.model(images).float())
 
 

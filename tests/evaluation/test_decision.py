@@ -21,6 +21,7 @@ from segloss.decisions import Decision
 from segloss.errors import InputError
 from segloss.evaluation import fitting
 from segloss.evaluation.counting import likelihood_counts
+from segloss.evaluation.ensemble import ensemble_of
 from segloss.evaluation.fitting import fitted_completely, over_tilted, sample_of
 from segloss.iou_rule import iou_decision
 from segloss.kept import FILE
@@ -349,6 +350,30 @@ def test_a_loaded_run_decides_as_the_command_does(trained):
     np.testing.assert_array_equal(run.decode(logits, tau=0.0)[0], natural)
     with pytest.raises(ValueError, match="decision must be plain, tau VALUE"):
         run.predict(image, "omega")
+
+
+@pytest.mark.parametrize("part", ["whole", "decoder", "norms", "ensemble"])
+def test_a_loaded_run_that_is_trained_on_sees_in_eval_mode(trained, part):
+    """In train mode batch norms took the image's own statistics, and moved those of the network by them."""
+    run = segloss.load_run(trained)
+    if part == "ensemble":
+        run = ensemble_of([run, segloss.load_run(trained)], trained, lambda line: None)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    expected = run.predict(image), run.scores(image), run.posterior(batch)
+    trained_on = {"decoder": lambda: run.model.network.decoder}.get(part, lambda: run.model)()
+    trained_on.train()
+    if part == "norms":
+        run.model.freeze(batch_norm="encoder")
+    state = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+    modes = [module.training for module in run.model.modules()]
+    np.testing.assert_array_equal(run.predict(image), expected[0])
+    assert torch.equal(run.scores(image), expected[1])
+    assert torch.equal(run.posterior(batch), expected[2])
+    with pytest.raises(InputError, match="images must have shape"):
+        run.posterior(torch.from_numpy(image)[None])
+    assert [module.training for module in run.model.modules()] == modes and any(modes)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in run.model.state_dict().items())
 
 
 # ---- numbers
