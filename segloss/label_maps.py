@@ -82,6 +82,8 @@ def label_tensor(given: Any, place: int) -> Tensor:
         tensor = as_map(given)
         if tensor.ndim == 0:
             raise ValueError("one number")
+    except InputError as error:
+        raise InputError(f"label tensor {place}: {error.what}", error.cure) from error
     except (TypeError, ValueError, RuntimeError) as error:
         cure = "give label maps, or pairs (images, labels)"
         raise InputError(

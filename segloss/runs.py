@@ -89,7 +89,7 @@ class Run:
 
     Attributes:
         model: images ``(N, B, H, W)`` as their files hold them, RGB in 0..255, uint8 or float -> logits
-            ``(N, C, H, W)``; in eval mode. Where it is trained on, the methods here see by it in eval mode all the same.
+            ``(N, C, H, W)``; in eval mode, in which the methods here see by it even where it is trained on.
         criterion: reads logits: ``criterion.decide(logits, tau)``, ``criterion.posterior(logits)``, before calibration.
         classes: names, ids and colours.
         counts: class statistics of the training split.
@@ -185,9 +185,9 @@ class Run:
         """Class numbers ``(H, W)`` of an image, at the run's image scale: uint8, of more than 254 classes uint16.
 
         Args:
-            image: ``(H, W, 3)`` uint8 RGB, or the run's bands ``(H, W, B)`` in the dtype of its files, NaN for nothing;
-                of one band ``(H, W)`` too; or an image of PIL, which is turned as its EXIF block says: classes are of
-                the upright image.
+            image: ``(H, W, 3)`` uint8 RGB, or the run's bands ``(H, W, B)`` in the dtype of its files, NaN or masked
+                for nothing; of one band ``(H, W)`` too; or an image of PIL, which is turned as its EXIF block says:
+                classes are of the upright image.
                 ``segloss.datasets.bands.read_bands(path, run.bands)[0]`` reads a file.
             decision: ``run.decision``, ``"auto"``, ``"prior 0.5"``, a rule of :func:`segloss.iou_decision` or a number
                 tau; None: ``tau``, whose 1 is the plain argmax.
@@ -228,6 +228,9 @@ class Run:
             raise InputError(f"{wanted}, got {type(image).__name__}", cure)
         if cures := _cures(image, bands):
             raise InputError(f"{wanted}, got {image.dtype} {image.shape}", f"give {', and '.join(cures)}")
+        if isinstance(image, np.ma.MaskedArray):  # as pixels without data of files
+            fill = np.asarray(bands.fill if image.ndim == 3 else bands.fill[0])
+            image = np.where(np.ma.getmaskarray(image), fill, image.data).astype(image.dtype)
         return image
 
     def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:

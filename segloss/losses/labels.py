@@ -98,7 +98,14 @@ def refuse_one_hot(name: str, ids: Tensor, num_classes: int) -> None:
 
 
 def as_map(given: Any) -> Tensor:
-    """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy."""
+    """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy.
+
+    InputError for numpy's masked arrays, of which torch takes what lies below the mask.
+    """
+    for each in given if isinstance(given, list | tuple) else (given,):
+        if hasattr(each, "filled") and bool(each.mask.any()):
+            what = f"a masked array is given, {int(each.mask.sum())} of whose {each.size} values are masked"
+            raise InputError(what, "no tensor keeps that: give labels.filled(255), the label that is ignored")
     flags: Any = getattr(given, "flags", None)
     is_array = hasattr(flags, "writeable")  # a Series of pandas has flags of another kind
     if is_array and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):

@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from segloss import ConfusionMatrix, OutlyingMSELoss, count_labels
+from segloss import ConfusionMatrix, OutlyingMSELoss, class_threshold, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
 from segloss.errors import InputError
 from segloss.losses import LOSSES, build_criterion, class_weights_from_counts
@@ -444,6 +444,36 @@ def test_arrays_that_torch_does_not_take_are_counted():
         confusion = ConfusionMatrix(3)
         confusion.update(labels, labels)
         assert confusion.matrix.diagonal().tolist() == list(expected.pixels)
+
+
+GAPS = np.ma.masked_array(LABELS.numpy(), LABELS.numpy() == 0)  # as rasterio reads labels with nodata
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: count_labels(GAPS, 3),
+        lambda: count_labels([(torch.rand(2, 3, 8, 8), GAPS)], 3),
+        lambda: count_labels([{"labels": GAPS[0]}], 3),
+        lambda: ConfusionMatrix(3).update(LABELS, GAPS),
+        lambda: ConfusionMatrix(3).update(GAPS, LABELS),
+        lambda: ConfusionMatrix(3).update(LABELS, [*GAPS]),
+        lambda: PixelSample.of(torch.full((2, 3, *LABELS.shape[1:]), 1 / 3), GAPS),
+        lambda: class_threshold(torch.rand(LABELS.shape), GAPS, 1),
+        lambda: class_threshold(np.ma.masked_less(np.linspace(0, 1, LABELS.numel()), 0.1), None, 1),
+    ],
+)
+def test_what_is_masked_in_an_array_is_not_read(call):
+    """Torch takes what lies below the mask: nodata was a class to counts, scores and thresholds."""
+    with pytest.raises(InputError, match=r"a masked array is given, \d+ of whose \d+ values are masked; .*filled\(255\)"):
+        call()
+
+
+def test_masked_arrays_without_masked_values_are_arrays():
+    whole = np.ma.masked_array(LABELS.numpy())
+    assert count_labels(whole, 3) == count_labels(LABELS, 3) == count_labels(np.ma.masked_equal(LABELS, 77), 3)
+    filled = count_labels(GAPS.filled(255), 3)
+    assert filled.pixels == (0, *count_labels(LABELS, 3).pixels[1:])
 
 
 def test_one_map_is_one_image():

@@ -101,6 +101,11 @@ def test_predict_takes_the_runs_bands_and_no_others(trained):
     with torch.inference_mode():
         batch = torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1).copy())[None]
         np.testing.assert_array_equal(predicted, run.decode(run.model(batch))[0].numpy())
+    gaps = np.ma.masked_array(image, image < np.median(image))
+    filled = np.where(gaps.mask, np.asarray(run.bands.fill).astype(np.uint16), image)
+    assert not np.array_equal(run.predict(filled), predicted)
+    np.testing.assert_array_equal(run.predict(gaps), run.predict(filled))
+    np.testing.assert_array_equal(run.predict(np.ma.masked_array(image)), predicted)
     with pytest.raises(ValueError, match=r"uint16 of shape \(H, W, 4\), got uint8 \(64, 96, 3\)"):
         run.predict(np.zeros((64, 96, 3), np.uint8))
 
