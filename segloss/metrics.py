@@ -24,6 +24,7 @@ The same counts give other means elsewhere. ``protocol`` names whose, one of ``P
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -31,8 +32,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.labels import as_map, ignore_index_of, ignored_label, refuse_one_hot, require_num_classes
+from segloss.errors import InputError
+from segloss.losses.labels import (
+    as_map,
+    ignore_index_of,
+    ignored_label,
+    refuse_one_hot,
+    require_num_classes,
+)
 from segloss.losses.ranges import is_switch_or_complex
+
+ROUNDED = 1e-6  # how far sums of float32 are off
+UNKNOWN = 0.01  # of the pixels predicted as no class: from so many on it is told
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _AL
 
 def protocol_named(name: str) -> Protocol:
     """The protocol of a name, in any case; ValueError for an unknown one."""
-    if name.lower() not in PROTOCOLS:
+    if not isinstance(name, str) or name.lower() not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
     return PROTOCOLS[name.lower()]
 
@@ -109,14 +120,16 @@ class ConfusionMatrix:
         self.ignored = 0
         self.images = 0
         self.synced = False
+        self._by_default, self._told = ignore_index == "auto", False
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """Count a label map ``(H, W)`` or a batch ``(N, H, W)``; both integer, same shape, any device; arrays too.
 
         Raises:
             ValueError: shapes differ, a dtype is not integer, labels are one-hot, or one is outside ``[0, C)`` and not
-                ignored.
+                ignored; or :meth:`sync` was called before.
         """
+        self._require_unsynced()
         predictions, labels = as_map(predictions), as_map(labels)
         if predictions.shape != labels.shape:
             raise ValueError(
@@ -141,9 +154,24 @@ class ConfusionMatrix:
         self.images += len(labels) if labels.ndim > 2 else 1
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        """Add another's counts to these; ValueError unless both have the same classes."""
+        """Add another's counts to these.
+
+        Raises:
+            ValueError: it has other classes, or ignores one of them that this one does not; it is this one; or one of
+                the two holds the counts of all ranks and the other those of its own.
+        """
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
+        ignored = {ignored_label(each.ignore_index) for each in (self, other)}
+        if len(ignored) > 1 and any(0 <= label < self.num_classes for label in ignored):
+            what = f"cannot merge what ignores {other.ignore_index} into what ignores {self.ignore_index}"
+            raise InputError(what, "count both with one ignore_index")
+        if other is self:
+            cure = f"begin the sum with a new one, ConfusionMatrix({self.num_classes})"
+            raise InputError("cannot merge a confusion matrix into itself: all would count twice", cure)
+        if other.synced != self.synced:
+            what = "cannot merge the counts of all ranks with those of one"
+            raise InputError(what, "merge first, and sync once, after that")
         self.matrix += other.matrix
         self.ignored += other.ignored
         self.images += other.images
@@ -152,26 +180,47 @@ class ConfusionMatrix:
     def sync(self) -> "ConfusionMatrix":
         """Add up the counts of all ranks of ``torch.distributed``, on each of them; once, after the last update.
 
-        Without a process group it changes nothing. Rank counts differ where a sampler repeats images to even them out.
+        Without a process group there is one rank. Rank counts differ where a sampler repeats images to even them out.
 
         Raises:
             ValueError: these are the counts of all ranks already, which would be added up again.
         """
-        if self.synced:
-            cure = "sync once, after the last update; for the next epoch make a new one"
-            raise ValueError(f"this confusion matrix holds the counts of all ranks already; {cure}")
+        self._require_unsynced()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
             counts = torch.cat([self.matrix.flatten(), torch.tensor([self.ignored, self.images])]).to(device)
             torch.distributed.all_reduce(counts)
             *cells, self.ignored, self.images = counts.tolist()
-            self.matrix = torch.tensor(cells).view_as(self.matrix)
-            self.synced = True
+            self.matrix = torch.tensor(cells, device="cpu").view_as(self.matrix)
+        self.synced = True
         return self
 
+    def _require_unsynced(self) -> None:
+        """ValueError where these are the counts of all ranks: of one process too, so that it is as in several."""
+        if self.synced:
+            cure = "sync once, after the last update; for the next epoch make a new one"
+            raise ValueError(f"this confusion matrix holds the counts of all ranks already; {cure}")
+
     def compute(self) -> "Scores":
-        """The scores of everything seen so far."""
+        """The scores of everything seen so far; a warning, once, where they look like masks of 0 and 255."""
+        if not self._told and (doubt := self._doubt()):
+            self._told = True
+            warnings.warn(doubt, stacklevel=2)
         return Scores.from_confusion(self.matrix)
+
+    def _doubt(self) -> str:
+        """What is likely wrong with the ids that were counted, and the cure; nothing where all seems right."""
+        true, unknown = self.matrix.sum(1).tolist(), int(self.matrix[:, -1].sum())
+        if self._by_default and self.num_classes == 2 and self.ignored and true[0] and not true[1]:
+            what = f"labels hold class 0 alone and {self.ignored} pixels of {self.ignore_index}, which is ignored"
+            return f"{what}; where they are masks of 0 and 255 count labels // 255"
+        if unknown > UNKNOWN * sum(true):
+            what = f"{100 * unknown / sum(true):.1f} % of the pixels are predicted as no class of 0 to"
+            cure = "give class numbers" + (
+                ": of masks of 0 and 255 predictions // 255" if self.num_classes == 2 else ""
+            )
+            return f"{what} {self.num_classes - 1}, and are misses; {cure}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -202,26 +251,35 @@ class Scores:
 
     @classmethod
     def from_confusion(cls, matrix: Tensor, protocol: str = "cityscapes") -> "Scores":
-        """From ``confusion[true, predicted]``: ``(C, C)``, or more columns for what is no class.
+        """From ``confusion[true, predicted]``: ``(C, C)``, or more columns for what is no class; arrays and lists too.
 
         Raises:
-            ValueError: an unknown protocol, or ``per-image``, which needs more than the sum: :meth:`from_counts`.
+            ValueError: an unknown protocol, or ``per-image``, which needs more than the sum: :meth:`from_counts`;
+                another shape, or what are no counts, as of a matrix that was normalised.
         """
         if protocol_named(protocol).per_image:
             raise ValueError(f"protocol {protocol} needs the counts of each image: Scores.from_counts")
-        matrix = torch.as_tensor(matrix)
+        matrix = as_map(matrix)
+        if matrix.ndim != 2 or not 0 < matrix.shape[0] <= matrix.shape[1]:
+            cure = "add up those of several images: confusion.sum(0)" if matrix.ndim == 3 else "rows are true classes"
+            raise InputError(f"confusion must have shape (C, C) or (C, C + 1), got {tuple(matrix.shape)}", cure)
+        matrix = matrix.double() if matrix.is_floating_point() else matrix
+        if bool((matrix < 0).any()):
+            raise InputError(f"confusion must hold counts of pixels, got {float(matrix.min()):.3g}")
         hits = matrix.diagonal()
         return cls.from_counts(hits, matrix.sum(1), matrix[:, : len(matrix)].sum(0), protocol)
 
     @classmethod
     def from_counts(cls, hits: Tensor, true: Tensor, predicted: Tensor, protocol: str = "cityscapes") -> "Scores":
-        """From the counts of right, true and predicted pixels per class, ``(C,)`` or ``(images, C)``.
+        """From the counts of right, true and predicted pixels per class, ``(C,)`` or ``(images, C)``; arrays too.
 
         Raises:
-            ValueError: an unknown protocol.
+            ValueError: an unknown protocol, shapes that differ, or what are no such counts.
         """
         rule = protocol_named(protocol)
-        of_images = [count.double().reshape(-1, count.shape[-1]) for count in (hits, true, predicted)]
+        counts = [as_map(count).double() for count in (hits, true, predicted)]
+        _require_counts(*counts)
+        of_images = [count.reshape(-1, count.shape[-1]) for count in counts]
         hits, true, predicted = (count.sum(0) for count in of_images)
         iou, recall = hits / (true + predicted - hits), hits / true
         averaged = rule.entering(iou)
@@ -251,6 +309,25 @@ class Scores:
         rows = [dict(zip(of_classes, row, strict=True)) for row in zip(*of_classes.values(), strict=True)]
         named = [{"name": name, **_plain(row)} for name, row in zip(class_names, rows, strict=True)]
         return {**_plain(content), "classes": named}
+
+
+def _require_counts(hits: Tensor, true: Tensor, predicted: Tensor) -> None:
+    """InputError unless these can be right, true and predicted pixels of the same classes."""
+    shapes = [tuple(count.shape) for count in (hits, true, predicted)]
+    if len({*shapes}) > 1 or hits.ndim < 1:
+        raise InputError(f"hits, true and predicted must have one shape, (C,) or (images, C), got {shapes}")
+    if not hits.numel():
+        return
+    most = max(float(hits.max()), min(float(true.max()), float(predicted.max())))
+    if most <= 1 + ROUNDED and any(bool((count != count.round()).any()) for count in (hits, true, predicted)):
+        raise InputError(f"counts must be of pixels, got shares of at most {most:.3g}", "do not normalise them")
+    least = torch.minimum(true, predicted)
+    wrong = (hits < 0) | (hits > least * (1 + ROUNDED))
+    if bool(wrong.any()):
+        place = wrong.nonzero()[0].tolist()
+        right, of_true, of_predicted = (f"{float(count[tuple(place)]):.15g}" for count in (hits, true, predicted))
+        what = f"class {place[-1]} has {right} right pixels of {of_true} true and {of_predicted} predicted ones"
+        raise InputError(what, "of tp, fp and fn give tp, tp + fn, tp + fp")
 
 
 def _plain(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segloss.errors import InputError
 from segloss.metrics import ConfusionMatrix, Scores
 
 
@@ -90,6 +92,47 @@ def test_merging_other_classes_is_refused():
         ConfusionMatrix(4).merge(ConfusionMatrix(3))
 
 
+def test_merging_into_itself_is_refused():
+    """``total = parts[0]`` and a loop over all parts counted the first one twice."""
+    parts = [confusion_of(random_maps((9, 7), 4, seed=seed)) for seed in range(3)]
+    with pytest.raises(
+        InputError, match=r"into itself: all would count twice; begin the sum with .*ConfusionMatrix\(4\)"
+    ):
+        for part in parts:
+            parts[0].merge(part)
+    assert same_counts(parts[0], confusion_of(random_maps((9, 7), 4)))
+
+
+@pytest.mark.parametrize("other", [0, 3])
+def test_merging_what_ignores_a_class_is_refused_unless_both_do(other):
+    maps = torch.tensor([0, 1, 3]), torch.tensor([0, 1, 3])
+    for ours in (255, None, -100, 1):
+        with pytest.raises(InputError, match=f"what ignores {other} into what ignores {ours}; count both"):
+            confusion_of(maps, ignore_index=ours).merge(confusion_of(maps, ignore_index=other))
+    assert confusion_of(maps, ignore_index=other).merge(confusion_of(maps, ignore_index=other)).matrix.sum() == 4
+
+
+@pytest.mark.parametrize("other", [None, -1, -100])
+def test_data_sets_that_ignore_different_labels_are_merged(other):
+    assert confusion_of(([0, 1], [0, 1])).merge(confusion_of(([0, 1], [0, 1]), ignore_index=other)).matrix.sum() == 4
+
+
+@pytest.mark.parametrize("late", ["update", "sync", "merge", "merged"])
+def test_counts_of_all_ranks_are_not_gone_on_with(late):
+    """An epoch more was added to those before; in one process without a word, in several by a second sync alone."""
+    confusion, one = confusion_of(([0, 1], [0, 1])).sync(), confusion_of(([0, 1], [0, 1]))
+    then = {
+        "update": lambda: confusion.update(torch.tensor([0]), torch.tensor([1])),
+        "sync": confusion.sync,
+        "merge": lambda: confusion.merge(one),
+        "merged": lambda: one.merge(confusion),
+    }[late]
+    with pytest.raises(ValueError, match=r"counts of all ranks (already; sync once|with those of one; merge first)"):
+        then()
+    assert confusion.matrix.sum() == one.matrix.sum() == 2
+    assert confusion.merge(confusion_of(([0, 1], [0, 1])).sync()).matrix.sum() == 4
+
+
 def test_order_and_batching_of_images_do_not_matter():
     predictions, labels = random_maps((5, 9, 7), 4)
     whole = confusion_of((predictions, labels))
@@ -164,6 +207,38 @@ def test_inputs_that_do_not_fit_are_refused():
         ConfusionMatrix(1)
 
 
+# What its ids are told to be.
+
+
+FAR = torch.arange(64).view(8, 8) % 5 == 0  # of the second class
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_masks_of_0_and_255_are_told_as_those(dtype):
+    """All was background: 100 % for a network that finds nothing of the other class."""
+    mask = (255 * FAR).to(dtype)
+    confusion = confusion_of((mask, mask), num_classes=2, ignore_index="auto")
+    with pytest.warns(UserWarning, match="labels hold class 0 alone and 13 pixels of 255, .* count labels // 255"):
+        assert confusion.compute().miou == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        confusion.compute()  # it was told
+        confusion_of((mask // 255, mask // 255), num_classes=2, ignore_index="auto").compute()
+        confusion_of((mask // 255, mask), num_classes=2, ignore_index=255).compute()  # as it was asked for
+        confusion_of((mask // 255, mask), num_classes=3, ignore_index="auto").compute()
+
+
+@pytest.mark.parametrize(("predicted", "classes"), [(255 * FAR, 2), (FAR + 1, 2), (3 * FAR, 3), (-1 * FAR, 2)])
+def test_predictions_that_are_no_class_are_told(predicted, classes):
+    confusion = confusion_of((predicted.long(), FAR.long()), num_classes=classes, ignore_index="auto")
+    with pytest.warns(UserWarning, match=rf"\d % of the pixels are predicted as no class of 0 to {classes - 1}, and"):
+        confusion.compute()
+    few = confusion_of((torch.where(torch.arange(200) == 7, 255, 0), torch.zeros(200, dtype=torch.long)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few.compute()
+
+
 # The scores.
 
 
@@ -181,6 +256,74 @@ def test_scores_follow_their_formulas():
     assert scores.pixel_accuracy == 0.8
     assert scores.classes_averaged == 3
     assert scores.iou.dtype == torch.float64
+
+
+MATRIX = [[50, 3, 2], [4, 20, 0], [1, 6, 10]]
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda matrix: matrix,
+        np.array,
+        lambda matrix: np.array(matrix, np.uint8),
+        lambda matrix: np.array(matrix, np.float32)[:, ::-1][:, ::-1],
+        lambda matrix: torch.tensor(matrix).half(),
+    ],
+)
+def test_scores_of_a_matrix_of_any_kind(as_given):
+    expected, scores = Scores.from_confusion(torch.tensor(MATRIX)), Scores.from_confusion(as_given(MATRIX))
+    assert torch.equal(scores.iou, expected.iou) and torch.equal(scores.pixels, expected.pixels)
+
+
+def test_float32_counts_are_added_up_beyond_its_digits():
+    cell = 2.0**24
+    scores = Scores.from_confusion(torch.tensor([[cell, 1.0, 1.0, 1.0], [0.0] * 4, [0.0] * 4, [0.0] * 4]))
+    assert scores.iou[0] == cell / (cell + 3) and scores.pixels[0] == 2**24 + 3
+
+
+@pytest.mark.parametrize("over", ["true", "pred", "all"])
+def test_a_matrix_that_was_normalised_is_refused(over):
+    """As sklearn's ``normalize`` makes it: IoU of classes that are all as frequent, which nobody asked for."""
+    matrix = torch.tensor(MATRIX, dtype=torch.float64)
+    total = {"true": matrix.sum(1, keepdim=True), "pred": matrix.sum(0), "all": matrix.sum()}[over]
+    for shares in (matrix / total, (matrix / total).float()):
+        with pytest.raises(InputError, match=r"counts must be of pixels, got shares .*; do not normalise them"):
+            Scores.from_confusion(shares)
+    mean = Scores.from_confusion(matrix / 3)  # of three folds
+    np.testing.assert_allclose(mean.iou, Scores.from_confusion(matrix).iou, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (torch.ones(3, 3, 3), r"got \(3, 3, 3\); add up those of several images: confusion.sum\(0\)"),
+        (torch.ones(3, 2, 2), r"got \(3, 2, 2\); add up"),
+        (torch.ones(3, 2), r"\(C, C\) or \(C, C \+ 1\), got \(3, 2\)"),
+        (torch.ones(3, 1), r"got \(3, 1\)"),
+        (torch.ones(4), r"got \(4,\)"),
+        ([[3, -1, 0], [1, 5, 2], [1, 1, 4]], "must hold counts of pixels, got -1"),
+    ],
+)
+def test_what_is_no_confusion_matrix_is_refused(matrix, message):
+    """Those of images, (N, C, C), gave a diagonal across images, and one column the IoU of nothing."""
+    with pytest.raises(InputError, match=message):
+        Scores.from_confusion(matrix)
+
+
+def test_true_and_false_positives_are_no_true_and_predicted_pixels():
+    """The order of smp's ``get_stats``: an IoU of 5, or of infinity, was taken into the mean."""
+    matrix = torch.tensor(MATRIX)
+    tp, fp, fn = matrix.diagonal(), matrix.sum(0) - matrix.diagonal(), matrix.sum(1) - matrix.diagonal()
+    with pytest.raises(InputError, match=r"class 0 has 50 right pixels of 5 true and 5 .*give tp, tp \+ fn, tp \+ fp"):
+        Scores.from_counts(tp, fp, fn)
+    for as_given in (torch.clone, torch.Tensor.numpy, torch.Tensor.tolist, lambda count: count[None].repeat(2, 1)):
+        scores = Scores.from_counts(as_given(tp), as_given(tp + fn), as_given(tp + fp))
+        assert torch.equal(scores.iou, Scores.from_confusion(matrix).iou)
+    with pytest.raises(InputError, match=r"must have one shape, .*got \[\(3,\), \(3,\), \(2,\)\]"):
+        Scores.from_counts(tp, tp + fn, (tp + fp)[:2])
+    with pytest.raises(ValueError, match="protocol must be one of"):
+        Scores.from_counts(tp, tp + fn, tp + fp, tp)
 
 
 def test_a_class_absent_from_truth_and_prediction_is_outside_the_mean():

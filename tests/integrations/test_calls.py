@@ -465,7 +465,7 @@ GAPS = np.ma.masked_array(LABELS.numpy(), LABELS.numpy() == 0)  # as rasterio re
 )
 def test_what_is_masked_in_an_array_is_not_read(call):
     """Torch takes what lies below the mask: nodata was a class to counts, scores and thresholds."""
-    with pytest.raises(InputError, match=r"a masked array is given, \d+ of whose \d+ values are masked; .*filled\(255\)"):
+    with pytest.raises(InputError, match=r"masked array is given, \d+ of whose \d+ values are masked; .*filled\(255\)"):
         call()
 
 
