@@ -328,7 +328,7 @@ def class_threshold(
         shape = probabilities.shape
         channels = next((d for d in (1, 0) if shape[:d] + shape[d + 1 :] == labels.shape and d < len(shape)), None)
         if channels is not None:
-            taken = f"probabilities[{':, ' * channels}{class_index}]"
+            taken = f"probabilities[{':, ' * channels}{class_index if shape[channels] > 1 else 0}]"
             what = f"probabilities must be of one class, of shape {tuple(labels.shape)}, got {tuple(shape)}"
             raise ValueError(f"{what}; give {taken}")
         raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")

@@ -2,14 +2,14 @@
 
 import os
 import sys
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segloss.config import TrainConfig
 from segloss.datasets import ClassTable, SegmentationDataset
@@ -109,6 +109,8 @@ class Run:
     used: Used
     bands: Bands = RGB
     val: dict[str, Any] | None = None
+    _of_weights: tuple[list[tuple[int, int]], str] | None = field(default=None, init=False, repr=False, compare=False)
+    _kept: tuple[str, Kept] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -125,15 +127,24 @@ class Run:
         in_run = self.path.parent.name == LAST.parent.name and self.path.name != WEIGHTS
         return self.path.parent.parent if in_run else self.path.parent
 
-    @cached_property
+    @property
     def weights(self) -> str:
-        """Fingerprint of model and criterion; what is fitted to them is kept under it."""
-        return fingerprint(self.model, self.criterion)
+        """Fingerprint of model and criterion as they are now; what is fitted to them is kept under it."""
+        state = _versions(self.model, self.criterion)
+        if self._of_weights is None or self._of_weights[0] != state:
+            self._of_weights = state, fingerprint(self.model, self.criterion)
+        return self._of_weights[1]
 
-    @cached_property
+    @property
     def kept(self) -> Kept:
         """What was fitted to these weights; InputError for a damaged file."""
-        return load_kept(self.folder, self.weights)
+        if self._kept is None or self._kept[0] != self.weights:
+            self._kept = self.weights, load_kept(self.folder, self.weights)
+        return self._kept[1]
+
+    @kept.setter
+    def kept(self, kept: Kept) -> None:
+        self._kept = self.weights, kept
 
     def keep(self, *, alone: bool = False, **items: Any) -> Path:
         """Write into the run folder what was fitted to these weights; see :func:`segloss.kept.save_kept`."""
@@ -161,11 +172,14 @@ class Run:
     def _undecided(self) -> InputError:
         where, what = kept_file(self.folder), "no decision was fitted to or chosen for these weights"
         if self.kept.others:
-            what = f"is of other weights, once in {', '.join(self.kept.others)}, than those now in {self.path.name}"
+            what = f"is of other weights, once in {', '.join(self.kept.others)}, than these"
         elif (self.folder / OLD_FILE).is_file():
             where, what = self.folder / OLD_FILE, "does not say for which weights it was chosen"
         command = f"run eval_seg.py --checkpoint {self.path} --decision iou"
-        return InputError(what, f"{command}, or with --split val --sweep-tau --choose-metric miou", where)
+        cure = f"{command}, or with --split val --sweep-tau --choose-metric miou"
+        if self.kept.others:
+            cure += "; of a run that you train on in Python give segloss.iou_decision of its posteriors"
+        return InputError(what, cure, where)
 
     def decision_of(self, asked: Asked) -> Decision:
         """What a number (tau), a rule or words as of ``--decision`` mean here; InputError as :attr:`decision`."""
@@ -231,7 +245,7 @@ class Run:
         if isinstance(image, np.ma.MaskedArray):  # as pixels without data of files
             fill = np.asarray(bands.fill if image.ndim == 3 else bands.fill[0])
             image = np.where(np.ma.getmaskarray(image), fill, image.data).astype(image.dtype)
-        return image
+        return np.asarray(image)
 
     def decode(self, logits: Tensor, decision: Asked | None = None, tau: float = 1.0) -> Tensor:
         """Class numbers ``(N, H, W)`` from the model's logits; decisions as in :meth:`predict`."""
@@ -246,6 +260,12 @@ class Run:
         """
         with torch.inference_mode(), evaluating(self.model):
             return self.reader.posterior(self.model(images).float())
+
+
+def _versions(*modules: nn.Module) -> list[tuple[int, int]]:
+    """Where parameters and buffers lie, and how often each was written to, which tells without a look at them."""
+    tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
+    return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors]
 
 
 def _cures(image: np.ndarray, bands: Bands) -> list[str]:

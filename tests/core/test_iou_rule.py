@@ -315,6 +315,8 @@ def test_label_255_is_a_class_of_300_and_ignored_of_fewer():
         ((3, 4, 5), (4, 5), r"probabilities\[1\]"),
         ((7, 3), (7,), r"probabilities\[:, 1\]"),
         ((2, 2, 4, 5), (2, 4, 5), r"probabilities\[:, 1\]"),
+        ((2, 1, 4, 5), (2, 4, 5), r"probabilities\[:, 0\]"),
+        ((1, 4, 5), (4, 5), r"probabilities\[0\]"),
     ],
 )
 def test_a_threshold_of_all_channels_is_told_which_to_take(shape, of, cure):

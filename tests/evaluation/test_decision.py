@@ -1,5 +1,6 @@
 """The decision for mean IoU and the calibration, from training through every way of evaluating to the run folder."""
 
+import copy
 import csv
 import json
 import shutil
@@ -374,6 +375,29 @@ def test_a_loaded_run_that_is_trained_on_sees_in_eval_mode(trained, part):
         run.posterior(torch.from_numpy(image)[None])
     assert [module.training for module in run.model.modules()] == modes and any(modes)
     assert all(torch.equal(tensor, state[key]) for key, tensor in run.model.state_dict().items())
+
+
+def test_a_loaded_run_that_was_trained_on_has_no_decision_of_the_weights_before(trained):
+    """It went on with the rule and the calibration of the weights that were read."""
+    run = segloss.load_run(trained)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    before, weights, state = run.predict(image, "iou"), run.weights, copy.deepcopy(run.model.state_dict())
+    optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
+    run.criterion(run.model(batch), torch.zeros(1, 64, 96, dtype=torch.long)).backward()
+    optimizer.step()
+    assert run.weights != weights and run.kept.rule is None and run.kept.calibration is None
+    for decision in ("iou", "auto"):
+        with pytest.raises(InputError, match="is of other weights, .* train on in Python give segloss.iou_decision"):
+            run.predict(image, decision)
+    with torch.inference_mode():
+        assert torch.equal(run.posterior(batch), run.criterion.posterior(run.model(batch)))
+    run.model.load_state_dict(state)
+    assert run.weights == weights and np.array_equal(run.predict(image, "iou"), before)
+    run.model.double().float()  # elsewhere, and the same
+    assert run.weights == weights and run.kept.rule is not None
+    run.model.train()(batch.repeat(2, 1, 1, 1))  # batch norms have moved
+    assert run.weights != weights and run.kept.rule is None
 
 
 # ---- numbers
