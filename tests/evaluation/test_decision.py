@@ -388,7 +388,7 @@ def test_a_loaded_run_that_was_trained_on_has_no_decision_of_the_weights_before(
     optimizer.step()
     assert run.weights != weights and run.kept.rule is None and run.kept.calibration is None
     for decision in ("iou", "auto"):
-        with pytest.raises(InputError, match="is of other weights, .* train on in Python give segloss.iou_decision"):
+        with pytest.raises(InputError, match=r"is of other weights, .* train on in Python give segloss.iou_decision"):
             run.predict(image, decision)
     with torch.inference_mode():
         assert torch.equal(run.posterior(batch), run.criterion.posterior(run.model(batch)))
