@@ -32,7 +32,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.errors import InputError
 from segloss.losses.labels import (
     as_map,
     ignore_index_of,
@@ -165,13 +164,13 @@ class ConfusionMatrix:
         ignored = {ignored_label(each.ignore_index) for each in (self, other)}
         if len(ignored) > 1 and any(0 <= label < self.num_classes for label in ignored):
             what = f"cannot merge what ignores {other.ignore_index} into what ignores {self.ignore_index}"
-            raise InputError(what, "count both with one ignore_index")
+            raise ValueError(f"{what}; count both with one ignore_index")
         if other is self:
             cure = f"begin the sum with a new one, ConfusionMatrix({self.num_classes})"
-            raise InputError("cannot merge a confusion matrix into itself: all would count twice", cure)
+            raise ValueError(f"cannot merge a confusion matrix into itself: all would count twice; {cure}")
         if other.synced != self.synced:
             what = "cannot merge the counts of all ranks with those of one"
-            raise InputError(what, "merge first, and sync once, after that")
+            raise ValueError(f"{what}; merge first, and sync once, after that")
         self.matrix += other.matrix
         self.ignored += other.ignored
         self.images += other.images
@@ -262,10 +261,10 @@ class Scores:
         matrix = as_map(matrix)
         if matrix.ndim != 2 or not 0 < matrix.shape[0] <= matrix.shape[1]:
             cure = "add up those of several images: confusion.sum(0)" if matrix.ndim == 3 else "rows are true classes"
-            raise InputError(f"confusion must have shape (C, C) or (C, C + 1), got {tuple(matrix.shape)}", cure)
+            raise ValueError(f"confusion must have shape (C, C) or (C, C + 1), got {tuple(matrix.shape)}; {cure}")
         matrix = matrix.double() if matrix.is_floating_point() else matrix
         if bool((matrix < 0).any()):
-            raise InputError(f"confusion must hold counts of pixels, got {float(matrix.min()):.3g}")
+            raise ValueError(f"confusion must hold counts of pixels, got {float(matrix.min()):.3g}")
         hits = matrix.diagonal()
         return cls.from_counts(hits, matrix.sum(1), matrix[:, : len(matrix)].sum(0), protocol)
 
@@ -312,22 +311,22 @@ class Scores:
 
 
 def _require_counts(hits: Tensor, true: Tensor, predicted: Tensor) -> None:
-    """InputError unless these can be right, true and predicted pixels of the same classes."""
+    """ValueError unless these can be right, true and predicted pixels of the same classes."""
     shapes = [tuple(count.shape) for count in (hits, true, predicted)]
     if len({*shapes}) > 1 or hits.ndim < 1:
-        raise InputError(f"hits, true and predicted must have one shape, (C,) or (images, C), got {shapes}")
+        raise ValueError(f"hits, true and predicted must have one shape, (C,) or (images, C), got {shapes}")
     if not hits.numel():
         return
     most = max(float(hits.max()), min(float(true.max()), float(predicted.max())))
     if most <= 1 + ROUNDED and any(bool((count != count.round()).any()) for count in (hits, true, predicted)):
-        raise InputError(f"counts must be of pixels, got shares of at most {most:.3g}", "do not normalise them")
+        raise ValueError(f"counts must be of pixels, got shares of at most {most:.3g}; do not normalise them")
     least = torch.minimum(true, predicted)
     wrong = (hits < 0) | (hits > least * (1 + ROUNDED))
     if bool(wrong.any()):
         place = wrong.nonzero()[0].tolist()
         right, of_true, of_predicted = (f"{float(count[tuple(place)]):.15g}" for count in (hits, true, predicted))
         what = f"class {place[-1]} has {right} right pixels of {of_true} true and {of_predicted} predicted ones"
-        raise InputError(what, "of tp, fp and fn give tp, tp + fn, tp + fp")
+        raise ValueError(f"{what}; of tp, fp and fn give tp, tp + fn, tp + fp")
 
 
 def _plain(numbers: dict[str, Any]) -> dict[str, Any]:

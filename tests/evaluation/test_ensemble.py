@@ -54,7 +54,7 @@ def test_an_ensemble_of_members_calibrated_otherwise_has_other_weights(tmp_path)
         runs = [run_of(0), run_of(1)]
         if temperature is not None:
             kept = Kept(calibration=Calibration(temperature, (0.0,) * 11))
-            runs[0].__dict__["kept"] = kept
+            runs[0].kept = kept
         found.add(fingerprint(*(lambda run: (run.model, run.criterion))(ensemble_of(runs, tmp_path, silent))))
     assert len(found) == 3
 
@@ -84,7 +84,7 @@ def test_an_ensemble_of_one_run_twice_decides_as_the_run(tmp_path):
 def test_an_ensemble_of_one_calibrated_run_twice_has_its_plain_decision(tmp_path, loss):
     run = run_of(0, loss=loss)
     bias = tuple(torch.linspace(-0.8, 0.8, 11).tolist())
-    run.__dict__["kept"] = Kept(calibration=Calibration(1.6, bias))
+    run.kept = Kept(calibration=Calibration(1.6, bias))
     whole = ensemble_of([run, run], tmp_path, silent)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     assert (whole.predict(image) == run.predict(image)).mean() > 0.999
