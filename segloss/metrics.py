@@ -32,13 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segloss.losses.labels import (
-    as_map,
-    ignore_index_of,
-    ignored_label,
-    refuse_one_hot,
-    require_num_classes,
-)
+from segloss.losses.labels import as_map, ignore_index_of, ignored_label, refuse_one_hot, require_num_classes
 from segloss.losses.ranges import is_switch_or_complex
 
 ROUNDED = 1e-6  # how far sums of float32 are off
@@ -215,10 +209,8 @@ class ConfusionMatrix:
             return f"{what}; where they are masks of 0 and 255 count labels // 255"
         if unknown > UNKNOWN * sum(true):
             what = f"{100 * unknown / sum(true):.1f} % of the pixels are predicted as no class of 0 to"
-            cure = "give class numbers" + (
-                ": of masks of 0 and 255 predictions // 255" if self.num_classes == 2 else ""
-            )
-            return f"{what} {self.num_classes - 1}, and are misses; {cure}"
+            of_masks = ": of masks of 0 and 255 predictions // 255" if self.num_classes == 2 else ""
+            return f"{what} {self.num_classes - 1}, and are misses; give class numbers{of_masks}"
         return ""
 
 
