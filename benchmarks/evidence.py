@@ -144,6 +144,7 @@ RIVALS = {
     "ce-bias-late-jaccard": f"--loss ce {BIAS} {LATE}",
     "ce-bias-jaccard": f"--loss ce {BIAS} {JACCARD}",  # as power025-jaccard is trained
     "weighted_ce-bias-jaccard": f"--loss weighted_ce {BIAS} {JACCARD}",
+    "weighted_ce_jaccard-inverse_sqrt": "--loss 0.25*weighted_ce+0.75*jaccard --class-weights inverse_sqrt",
     "weighted_ce_jaccard-bias": f"--loss 0.25*weighted_ce+0.75*jaccard {BIAS}",
     "logit_adjusted05-late-jaccard": f"--loss logit_adjusted --adjustment 0.5 {LATE}",
 }
