@@ -23,7 +23,7 @@ from torch import Tensor
 
 from segloss.losses.checks import check_posterior, class_vector
 from segloss.losses.criterion import per_class
-from segloss.losses.labels import as_map, ignore_index_of, ignored_label, ignored_words
+from segloss.losses.labels import as_map, check_class_ids, ignore_index_of, ignored_label, ignored_words
 from segloss.losses.reduction import first_largest, working_dtype
 from segloss.pixel_sample import PixelSample, Source, blocks
 
@@ -319,6 +319,7 @@ def class_threshold(
         ignore_index: pixels with this label are left out; auto: 255, or 65535 where 255 may be a class.
 
     Raises:
+        TypeError: labels are neither class ids nor booleans.
         ValueError: shapes differ, a probability or ``min_recall`` is out of range, or the class has no mass.
     """
     if min_recall is not None and not 0 < min_recall <= 1:
@@ -334,6 +335,7 @@ def class_threshold(
         raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
     ignored = ignored_label(ignore_index_of(class_index + 1, ignore_index))
     if labels is not None and labels.dtype != torch.bool:
+        check_class_ids("labels", labels)
         labels = labels.long()
         valid = labels != ignored
         probabilities, labels = probabilities[valid], labels[valid]

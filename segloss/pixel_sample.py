@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segloss.losses.checks import check_tensor
-from segloss.losses.labels import as_map, ignore_index_of, ignored_label
+from segloss.losses.labels import as_map, check_class_ids, ignore_index_of, ignored_label
 
 Batch = Tensor | tuple[Tensor, Tensor]
 Source = Tensor | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -196,8 +196,7 @@ def _check_shapes(posterior: Tensor, labels: Tensor | None) -> None:
     if labels is None:
         return
     check_tensor("labels", labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must hold integer class ids, got {labels.dtype}")
+    check_class_ids("labels", labels)
     expected = (len(posterior), *posterior.shape[2:])
     if tuple(labels.shape) != expected:
         raise ValueError(

@@ -100,7 +100,8 @@ def refuse_one_hot(name: str, ids: Tensor, num_classes: int) -> None:
 def as_map(given: Any) -> Tensor:
     """``torch.as_tensor``; of an array that torch takes not as it is (reversed, read-only, foreign bytes) a copy.
 
-    InputError for numpy's masked arrays, of which torch takes what lies below the mask.
+    InputError for numpy's masked arrays, of which torch takes what lies below the mask; TypeError for what is neither a
+    tensor nor an array, as a picture of PIL.
     """
     for each in given if isinstance(given, list | tuple) else (given,):
         if hasattr(each, "filled") and bool(each.mask.any()):
@@ -110,7 +111,11 @@ def as_map(given: Any) -> Tensor:
     is_array = hasattr(flags, "writeable")  # a Series of pandas has flags of another kind
     if is_array and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):
         given = given.astype(given.dtype.newbyteorder("="), order="C")
-    return given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
+    try:
+        return given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"a tensor or an array of numbers is needed, got {type(given).__name__}: {error}"
+        raise TypeError(f"{what}; give numpy.asarray(...) of a picture") from error
 
 
 def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:

@@ -324,6 +324,12 @@ def test_a_threshold_of_all_channels_is_told_which_to_take(shape, of, cure):
         class_threshold(torch.rand(shape), torch.ones(of).long(), 1)
 
 
+def test_soft_labels_are_no_labels_of_a_class_threshold():
+    """Cut off to whole numbers they would all be class 0, in silence."""
+    with pytest.raises(TypeError, match=r"labels must hold integer class ids, got torch\.float32"):
+        class_threshold(torch.rand(4), torch.tensor([0.2, 0.9, 1.0, 0.4]), 1)
+
+
 def test_ignored_pixels_are_left_out_of_a_class_threshold():
     probabilities, labels = torch.tensor([0.1, 0.6, 0.7, 0.65]), torch.tensor([0, 1, 1, 255])
     assert class_threshold(probabilities, labels, 1).iou == 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from segloss.metrics import ConfusionMatrix, Scores
 
@@ -291,6 +292,12 @@ def test_a_matrix_that_was_normalised_is_refused(over):
             Scores.from_confusion(shares)
     mean = Scores.from_confusion(matrix / 3)  # of three folds
     np.testing.assert_allclose(mean.iou, Scores.from_confusion(matrix).iou, rtol=1e-15)
+
+
+@pytest.mark.parametrize("given", [Image.new("L", (2, 2)), None, "ids.png", [[0, 1], [1]]])
+def test_what_is_neither_a_tensor_nor_an_array_is_refused_by_its_kind(given):
+    with pytest.raises(TypeError, match=f"array of numbers is needed, got {type(given).__name__}"):
+        ConfusionMatrix(2).update(given, given)
 
 
 @pytest.mark.parametrize(
