@@ -109,7 +109,8 @@ class ConfusionMatrix:
         self.num_classes = num_classes = require_num_classes(num_classes)
         self.ignore_index: int | None = ignore_index_of(num_classes, ignore_index)
         ignored_label(self.ignore_index)
-        self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device="cpu")
+        with torch.inference_mode(False):  # what is made in that mode cannot be added to outside
+            self.matrix = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device="cpu")
         self.ignored = 0
         self.images = 0
         self.synced = False

@@ -84,9 +84,10 @@ class PixelSample:
         _check_shapes(posterior, labels)
         if not self._held.numel():
             capacity = max(1, int(self.max_mib * 2**20) // (4 * posterior.shape[1]))
-            self._held = torch.empty(posterior.shape[1], capacity)  # the system maps pages as they are written
-            self._hashes = torch.empty(capacity, dtype=torch.int64)
-            self._labels = None if labels is None else torch.empty(capacity, dtype=torch.int64)
+            with torch.inference_mode(False):  # what is made in that mode cannot be written to outside
+                self._held = torch.empty(posterior.shape[1], capacity)  # the system maps pages as they are written
+                self._hashes = torch.empty(capacity, dtype=torch.int64)
+                self._labels = None if labels is None else torch.empty_like(self._hashes)
         if posterior.shape[1] != len(self._held):
             raise ValueError(f"posterior must have {len(self._held)} classes as before, got {posterior.shape[1]}")
         if (labels is None) != (self._labels is None):

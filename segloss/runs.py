@@ -194,7 +194,7 @@ class Run:
             return found if isinstance(found, Decision) else self.decision
         return asked if isinstance(asked, Decision) else Decision("tau", asked)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: np.ndarray | PilImage, decision: Asked | None = None, tau: float = 1.0) -> np.ndarray:
         """Class numbers ``(H, W)`` of an image, at the run's image scale: uint8, of more than 254 classes uint16.
 
@@ -211,9 +211,10 @@ class Run:
         """
         return self.decode(self.scores(image), decision, tau)[0].cpu().numpy().astype(map_dtype(len(self.classes)))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def scores(self, image: np.ndarray | PilImage) -> Tensor:
-        """Logits ``(1, C, H, W)`` of an image as :meth:`predict` takes it, which :meth:`decode` decides on."""
+        """Logits ``(1, C, H, W)`` of an image as :meth:`predict` takes it, which :meth:`decode` decides on; constants,
+        on which a student can be trained."""
         from segloss.datasets.transforms import resize_image
 
         image = self._pixels(image)
@@ -257,8 +258,9 @@ class Run:
         """P(c|x), ``(N, C, H, W)``, of images as the model takes them; calibrated where the run was.
 
         These are 0 to 255 in RGB, and resized by ``config.image_scale``; :meth:`scores` resizes them and its answer.
+        Constants, on which a student can be trained.
         """
-        with torch.inference_mode(), evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             return self.reader.posterior(self.model(images).float())
 
 

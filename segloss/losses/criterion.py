@@ -137,6 +137,9 @@ class Criterion(nn.Module):
         self.reduction = reduction
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        if tensor is not None and tensor.is_inference():  # made in that mode: no gradient could be had by it
+            with torch.inference_mode(False):
+                tensor = tensor.clone()
         super().register_buffer(name, tensor, persistent)
         if tensor is not None and torch.empty(0).is_meta:  # in a network that is made without memory
             self.__dict__.setdefault("_made", {})[name] = tensor.clone()

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from street_trees import TINY, street_tree
 
 import eval_seg
@@ -375,6 +376,21 @@ def test_a_loaded_run_that_is_trained_on_sees_in_eval_mode(trained, part):
         run.posterior(torch.from_numpy(image)[None])
     assert [module.training for module in run.model.modules()] == modes and any(modes)
     assert all(torch.equal(tensor, state[key]) for key, tensor in run.model.state_dict().items())
+
+
+def test_a_student_is_trained_on_what_a_loaded_run_gives(trained):
+    """Its scores and posteriors were tensors of inference mode, which torch takes into no gradient."""
+    run = segloss.load_run(trained)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    student = torch.nn.Conv2d(3, len(run.classes), 1)
+    posterior, scores = run.posterior(batch), run.scores(image)
+    assert not posterior.requires_grad and not scores.requires_grad
+    loss = F.kl_div(student(batch / 255).log_softmax(1), posterior, reduction="batchmean") + F.mse_loss(
+        student(batch / 255), scores
+    )
+    (loss + run.criterion(student(batch / 255), run.decode(scores))).backward()
+    assert student.weight.grad.any() and all(each.grad is None for each in run.model.parameters())
 
 
 def test_a_loaded_run_that_was_trained_on_has_no_decision_of_the_weights_before(trained):

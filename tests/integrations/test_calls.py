@@ -523,6 +523,21 @@ def test_counters_stay_on_the_cpu_whatever_the_default_device():
         ConfusionMatrix(3).update(LABELS, LABELS)
 
 
+def test_what_was_made_in_inference_mode_is_used_outside():
+    """As of a validation, whose counters are gone on with: torch refused to add to them."""
+    scores = torch.randn(2, 3, 2, 2, requires_grad=True)
+    posterior = scores.detach().softmax(1)
+    with torch.inference_mode():
+        confusion, sample, criterion = ConfusionMatrix(3), PixelSample(), OutlyingMSELoss([1.0, 2.0, 3.0])
+        confusion.update(LABELS, LABELS)
+        sample.update(posterior, LABELS)
+    confusion.update(LABELS, LABELS)
+    sample.update(posterior, LABELS)
+    assert confusion.matrix.sum() == sample.pixels == 2 * (LABELS != 255).sum()
+    criterion(scores, LABELS).backward()
+    assert scores.grad.any()
+
+
 @pytest.mark.parametrize("outputs", [torch.zeros(1, 3, 2, 2), {"out": 1}, (torch.zeros(1, 3, 2, 2),)])
 def test_outputs_without_logits_are_refused_with_a_cure(outputs):
     with pytest.raises(InputError, match=r"outputs must be a mapping with 'logits'.*; give what"):
