@@ -26,14 +26,17 @@ from segloss.iou_rule import IoUDecision
 
 FILE = "decision.json"
 OLD_FILE = "operating_point.json"  # named its weights by their file alone
+COMPILED = "_orig_mod."  # in names, where torch.compile gave a module that holds the network
 DAMAGED = ("cannot be read as decisions", "move it away, then choose or fit again")
 
 
 def fingerprint(*modules: nn.Module) -> str:
-    """A hash of all parameters and buffers: of their names, types, shapes and bytes; the same on every device."""
+    """A hash of all parameters and buffers: of their names, types, shapes and bytes; the same on every device, and of
+    what ``torch.compile`` has wrapped."""
     digest = hashlib.blake2b(digest_size=16)
     for place, module in enumerate(modules):
-        for name, tensor in sorted(module.state_dict().items()):
+        state = {name.replace(COMPILED, ""): tensor for name, tensor in module.state_dict().items()}
+        for name, tensor in sorted(state.items()):
             digest.update(repr((place, name, str(tensor.dtype), tuple(tensor.shape))).encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -109,7 +109,7 @@ class Run:
     used: Used
     bands: Bands = RGB
     val: dict[str, Any] | None = None
-    _of_weights: tuple[list[tuple[int, int]], str] | None = field(default=None, init=False, repr=False, compare=False)
+    _of_weights: tuple[list[tuple[Any, ...]], str] | None = field(default=None, init=False, repr=False, compare=False)
     _kept: tuple[str, Kept] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -264,10 +264,16 @@ class Run:
             return self.reader.posterior(self.model(images).float())
 
 
-def _versions(*modules: nn.Module) -> list[tuple[int, int]]:
-    """Where parameters and buffers lie, and how often each was written to, which tells without a look at them."""
+def _versions(*modules: nn.Module) -> list[tuple[Any, ...]]:
+    """Where parameters and buffers lie, how often each was written to, and a value of it: torch does not count what is
+    written through ``.data``, as many an average of weights is."""
     tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
-    return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors]
+    return [(each.data_ptr(), 0 if each.is_inference() else each._version, _middle(each)) for each in tensors]
+
+
+def _middle(tensor: Tensor) -> str:
+    """The value in the midst of it, as text, in which NaN is itself."""
+    return str(tensor.detach()[tuple(side // 2 for side in tensor.shape)].item()) if tensor.numel() else ""
 
 
 def _cures(image: np.ndarray, bands: Bands) -> list[str]:

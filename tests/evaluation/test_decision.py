@@ -26,7 +26,7 @@ from segloss.evaluation.counting import likelihood_counts
 from segloss.evaluation.ensemble import ensemble_of
 from segloss.evaluation.fitting import fitted_completely, over_tilted, sample_of
 from segloss.iou_rule import iou_decision
-from segloss.kept import FILE
+from segloss.kept import FILE, fingerprint
 from segloss.losses import CrossEntropyLoss, build_criterion
 from segloss.pixel_sample import PixelSample
 
@@ -412,8 +412,24 @@ def test_a_loaded_run_that_was_trained_on_has_no_decision_of_the_weights_before(
     assert run.weights == weights and np.array_equal(run.predict(image, "iou"), before)
     run.model.double().float()  # elsewhere, and the same
     assert run.weights == weights and run.kept.rule is not None
+    for parameter in run.model.parameters():
+        parameter.data.mul_(0.99)  # as averages of weights are written
+    assert run.weights != weights and run.kept.rule is None
+    run.model.load_state_dict(state)
+    assert run.weights == weights
     run.model.train()(batch.repeat(2, 1, 1, 1))  # batch norms have moved
     assert run.weights != weights and run.kept.rule is None
+
+
+@pytest.mark.parametrize("part", ["model", "network"])
+def test_a_compiled_network_has_the_decision_of_its_weights(trained, part):
+    """Its weights have other names, by which they were taken for others."""
+    run, image = segloss.load_run(trained), np.zeros((64, 96, 3), np.uint8)
+    expected = run.predict(image, "iou")
+    of = run if part == "model" else run.model
+    setattr(of, part, torch.compile(getattr(of, part), backend="eager"))
+    np.testing.assert_array_equal(run.predict(image, "iou"), expected)
+    assert fingerprint(run.model, run.criterion) == run.weights == segloss.load_run(trained).weights
 
 
 # ---- numbers
