@@ -28,6 +28,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MINIMAL_STRIDE = 32  # decoders of smp halve and double five times, whatever their encoder's stride
 FrozenNorms = Literal["none", "encoder", "all"]
+NORMALISED = 6.0  # the most of images in standard deviations; of 255, resizing alone leaves less than 0
 SMALLEST_SIDES = {"pan": 128}  # its attention halves three times what the encoder has left of a sixteenth
 
 
@@ -124,13 +125,19 @@ class SegmentationModel(nn.Module):
         raise InputError(f"images must have shape (N, {bands}, H, W), got {shape}", cure)
 
     def _look_at(self, images: Tensor) -> None:
-        """Warn, once, of images that were scaled to 0..1: to the network they are black."""
+        """Warn, once, of images that were scaled to 0..1, or normalised: to the network they are black."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._looked:  # type: ignore[no-untyped-call]
             return
         if is_transformed(images) or images.device.type == "meta" or not images.numel():
             return
         self._looked = True
-        if self.mean.numel() == 3 and images.is_floating_point() and 0 < float(images.detach().max()) <= 1:
+        if self.mean.numel() != 3 or not images.is_floating_point():
+            return
+        least, most = (float(end) for end in images.detach().aminmax())
+        if least < 0 and most <= NORMALISED:
+            what = f"images hold {least:.3g} to {most:.3g}, the model expects 0 to 255 and normalises them itself"
+            warnings.warn(f"{what}: give them before Normalize", stacklevel=4)
+        elif 0 < most <= 1:
             warnings.warn("images hold 0 to 1, the model expects 0 to 255: give images * 255", stacklevel=4)
 
     def _missing(self, side: int) -> int:

@@ -431,16 +431,20 @@ def test_imagenet_weights_ask_the_hub_and_building_without_them_does_not(monkeyp
     assert not asked
 
 
-def test_images_that_were_scaled_to_one_are_told_once():
+def test_images_that_were_scaled_or_normalised_are_told_once():
     """To the network they are black: it found next to nothing, without a word."""
     model = SegmentationModel(nn.Conv2d(3, 2, 1))
     with pytest.warns(UserWarning, match=r"images hold 0 to 1, the model expects 0 to 255: give images \* 255"):
         model(torch.rand(1, 3, 32, 32))
+    for normalised in (torch.randn(1, 3, 32, 32).clamp(-2.1, 2.6), 2 * torch.rand(1, 3, 32, 32) - 1):
+        with pytest.warns(UserWarning, match="the model expects 0 to 255 and normalises them itself: give them before"):
+            SegmentationModel(nn.Conv2d(3, 2, 1))(normalised)
     told = (torch.rand(1, 3, 32, 32), 255 * torch.rand(1, 3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(told[0])  # once is enough
-        for images in told[1:]:
+        overshot = 260 * torch.rand(1, 3, 32, 32) - 3  # as bicubic resizing leaves them
+        for images in (*told[1:], overshot):
             SegmentationModel(nn.Conv2d(3, 2, 1))(images)
         SegmentationModel(nn.Conv2d(5, 2, 1), (0.5,) * 5, (0.2,) * 5)(torch.rand(1, 5, 32, 32))  # reflectances
 
