@@ -111,6 +111,9 @@ def as_map(given: Any) -> Tensor:
     is_array = hasattr(flags, "writeable")  # a Series of pandas has flags of another kind
     if is_array and not (flags.writeable and given.dtype.isnative and min(given.strides, default=0) >= 0):
         given = given.astype(given.dtype.newbyteorder("="), order="C")
+    if isinstance(given, Tensor) and type(given) is not Tensor:  # of MONAI, fastai ...: what is made of it is a tensor
+        with torch._C.DisableTorchFunctionSubclass():
+            return given.detach()
     try:
         return given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from segloss import ConfusionMatrix, OutlyingMSELoss, class_threshold, count_labels
+from segloss import ConfusionMatrix, OutlyingMSELoss, Scores, class_threshold, count_labels
 from segloss.adapters import OutputDictLoss, compute_loss_func
 from segloss.errors import InputError
 from segloss.losses import LOSSES, build_criterion, class_weights_from_counts
@@ -521,6 +521,24 @@ def test_counters_stay_on_the_cpu_whatever_the_default_device():
     with torch.device("meta"):
         assert count_labels(LABELS, 3).pixels == (3, 2, 2)
         ConfusionMatrix(3).update(LABELS, LABELS)
+
+
+class _OfALibrary(torch.Tensor):
+    """As MONAI's and fastai's: all that is made of it is of its kind."""
+
+
+def test_what_is_counted_of_tensors_of_another_library_is_torchs():
+    """A confusion matrix became one of theirs, with what they hold beside the numbers, and was pickled as one."""
+    labels = LABELS.as_subclass(_OfALibrary)
+    confusion, sample = ConfusionMatrix(3), PixelSample()
+    confusion.update(labels, labels)
+    sample.update(torch.rand(2, 3, 2, 2).softmax(1).as_subclass(_OfALibrary), labels)
+    scores = (confusion.compute(), Scores.from_confusion(confusion.matrix.as_subclass(_OfALibrary)))
+    counted = (confusion.matrix, sample.posterior, sample.labels, *(each.iou for each in scores))
+    assert {type(each) for each in counted} == {torch.Tensor}
+    expected = ConfusionMatrix(3)
+    expected.update(LABELS, LABELS)
+    assert torch.equal(confusion.matrix, expected.matrix)
 
 
 def test_what_was_made_in_inference_mode_is_used_outside():
