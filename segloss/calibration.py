@@ -37,14 +37,17 @@ class Calibration:
         """Calibrated posterior of ``(N, C, *)``, float32 or wider. ValueError for another C, or scores."""
         check_posterior(posterior, len(self.bias))
         scores = posterior.to(working_dtype(posterior)).clamp(min=self.floor).log().div(self.temperature)
-        return scores.add_(per_class(torch.tensor(self.bias, dtype=torch.float64), scores)).softmax(1)
+        return scores.add_(per_class(self._bias, scores)).softmax(1)
 
     def undo(self, posterior: Tensor) -> Tensor:
         """What :meth:`apply` made this posterior ``(N, C, *)`` of, but for what lay below the floor."""
         scores = posterior.to(working_dtype(posterior))
         scores = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
-        bias = per_class(torch.tensor(self.bias, dtype=torch.float64), scores)
-        return scores.sub_(bias).mul_(self.temperature).softmax(1)
+        return scores.sub_(per_class(self._bias, scores)).mul_(self.temperature).softmax(1)
+
+    @property
+    def _bias(self) -> Tensor:
+        return torch.tensor(self.bias, dtype=torch.float64, device="cpu")
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and a list, for JSON."""
@@ -97,9 +100,9 @@ def fit_calibration(
         raise ValueError("labels must hold at least two classes to calibrate on, got one; feed more images")
     known = (present.cumsum(0) - 1)[known]
     posterior = posterior.T[present].T
-    free = torch.ones(1 + posterior.shape[1], dtype=torch.bool)
+    free = posterior.new_ones(1 + posterior.shape[1], dtype=torch.bool)
     free[1:] = bias
-    start = torch.zeros(len(free), dtype=torch.float64)
+    start = posterior.new_zeros(len(free), dtype=torch.float64)
     start[0] = 1
     parameters = start.clone()
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
@@ -130,7 +133,7 @@ def _likelihood(
 ) -> tuple[float, Tensor, Tensor]:
     """The penalised loss above, its gradient and second derivative by (beta, b), float64."""
     drift = parameters - start
-    loss, gradient, curvature = float(drift @ drift) / 2, drift.clone(), torch.eye(len(drift), dtype=torch.float64)
+    loss, gradient, curvature = float(drift @ drift) / 2, drift.clone(), torch.ones_like(drift).diag()
     for block, true in blocks(posterior, labels):
         logs = block.double().clamp(min=floor).log()
         scores = (parameters[0] * logs).add_(parameters[1:, None]).log_softmax(0)
@@ -193,7 +196,7 @@ def calibration_scores(source: PixelSample | Source, labels: Tensor | None = Non
     num_classes = posterior.shape[1]
     nll = brier = 0.0
     # Sum of probability minus outcome in every bin: of each class, and in the last row of the largest probability.
-    gaps = torch.zeros(num_classes + 1, BINS, dtype=torch.float64)
+    gaps = posterior.new_zeros(num_classes + 1, BINS, dtype=torch.float64)
     for block, true in blocks(posterior, known):
         p = block.double()
         at_label = p.gather(0, true[None])[0]
@@ -204,7 +207,7 @@ def calibration_scores(source: PixelSample | Source, labels: Tensor | None = Non
         values = torch.cat([p, confidence[None]])
         missing = values - torch.cat([outcome, decided.eq(true)[None]])
         bins = (values * BINS).ceil().sub_(1).clamp_(0, BINS - 1).long()
-        bins += BINS * torch.arange(num_classes + 1)[:, None]
+        bins += BINS * torch.arange(num_classes + 1, device=bins.device)[:, None]
         gaps += torch.bincount(bins.flatten(), missing.flatten(), gaps.numel()).view_as(gaps)
     per_row = gaps.abs().sum(1) / len(known)
     return CalibrationScores(

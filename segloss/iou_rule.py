@@ -62,8 +62,8 @@ class IoUDecision:
     def decide(self, posterior: Tensor) -> Tensor:
         """Class ids ``(N, *)`` int64 of ``(N, C, *)``; of equal the first. ValueError for another C, or scores."""
         check_posterior(posterior, len(self.slope))
-        values = posterior.to(working_dtype(posterior))
-        slope, offset = (per_class(torch.tensor(term), values) for term in (self.slope, self.offset))
+        values, terms = posterior.to(working_dtype(posterior)), (self.slope, self.offset)
+        slope, offset = (per_class(torch.tensor(term, dtype=torch.float32, device="cpu"), values) for term in terms)
         return first_largest((values * slope).sub_(offset), posterior)
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,13 +136,13 @@ def iou_decision(
         raise ValueError(f"max_rounds must be at least 0, got {max_rounds}")
     known = known if counts == "labels" else None
     num_classes = posterior.shape[1]
-    starts = {"posterior": _normalised(torch.ones(num_classes, dtype=torch.float64))}
+    starts = {"posterior": _normalised(posterior.new_ones(num_classes, dtype=torch.float64))}
     if tilt is not None:
         tilt = class_vector("tilt", tilt, num_classes).cpu()
         starts = {"plain": _normalised(tilt.double()), **starts}
     if known is not None:
         expected = iou_decision(sample, counts="posterior", tilt=tilt, max_rounds=max_rounds)
-        starts["posterior's rule"] = torch.tensor([expected.slope, expected.offset])
+        starts["posterior's rule"] = posterior.new_tensor([expected.slope, expected.offset])
     coarse = sample.coarse(COARSE_PIXELS)
     few = (coarse.posterior, coarse.labels if counts == "labels" else None)
     few_true, all_true = _true_pixels(*few), _true_pixels(posterior, known)
@@ -206,11 +206,11 @@ def _count(
 ) -> tuple[Tensor, Tensor]:
     """Right (expected without labels) and decided pixels per class, float64 ``(C,)`` each."""
     num_classes = posterior.shape[1]
-    hits, decided = torch.zeros(2, num_classes, dtype=torch.float64)
-    scores = torch.empty(0)
+    hits, decided = posterior.new_zeros(2, num_classes, dtype=torch.float64)
+    scores = posterior.new_empty(0)
     for block, true in blocks(posterior, labels):
         if isinstance(rule, Tensor):
-            scores = scores if scores.shape == block.shape else torch.empty(block.shape)
+            scores = scores if scores.shape == block.shape else posterior.new_empty(block.shape)
             slope, offset = rule.unsqueeze(2)
             ids = torch.mul(block, slope, out=scores).sub_(offset).max(0).indices
         else:
@@ -235,7 +235,7 @@ def _terms(hits: Tensor, decided: Tensor, true: Tensor) -> Tensor:
     iou = hits / union
     terms = torch.stack([1 + iou, iou]) / union
     slope = torch.where(true > 0, terms[0], torch.inf)
-    least = terms[:, slope.argmin()] * torch.tensor([1, 1 + 1e-6]) + torch.tensor([0, 1e-6]) * slope.min()
+    least = terms[:, slope.argmin()] * slope.new_tensor([1, 1 + 1e-6]) + slope.new_tensor([0, 1e-6]) * slope.min()
     return torch.where(true > 0, terms, least[:, None])
 
 
@@ -269,7 +269,7 @@ def _best_share(mixed: Tensor, way: Tensor, true: Tensor) -> float:
     low, high = 0.0, 1.0
     best = 0.0
     for _ in range(2):
-        shares = torch.linspace(low, high, 101, dtype=torch.float64)
+        shares = torch.linspace(low, high, 101, dtype=torch.float64, device=mixed.device)
         hits, decided = mixed[:, None] + shares[:, None] * way[:, None]
         union = true + decided - hits
         scores = torch.where(union > 0, hits / union, 0).sum(1) / (union > 0).sum(1)

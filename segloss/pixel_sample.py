@@ -48,8 +48,8 @@ class PixelSample:
         ignored_label(ignore_index_of(2, ignore_index))
         self.ignore_index, self.pixel_stride, self.max_mib = ignore_index, pixel_stride, max_mib
         self.seen = self.level = self.pixels = self._place = 0
-        self._held = torch.empty(0, 0)
-        self._hashes = torch.empty(0, dtype=torch.int64)
+        self._held = torch.empty(0, 0, dtype=torch.float32, device="cpu")
+        self._hashes = torch.empty(0, dtype=torch.int64, device="cpu")
         self._labels: Tensor | None = None
 
     @classmethod
@@ -85,8 +85,9 @@ class PixelSample:
         if not self._held.numel():
             capacity = max(1, int(self.max_mib * 2**20) // (4 * posterior.shape[1]))
             with torch.inference_mode(False):  # what is made in that mode cannot be written to outside
-                self._held = torch.empty(posterior.shape[1], capacity)  # the system maps pages as they are written
-                self._hashes = torch.empty(capacity, dtype=torch.int64)
+                # The system maps pages as they are written.
+                self._held = self._held.new_empty(posterior.shape[1], capacity)
+                self._hashes = self._hashes.new_empty(capacity)
                 self._labels = None if labels is None else torch.empty_like(self._hashes)
         if posterior.shape[1] != len(self._held):
             raise ValueError(f"posterior must have {len(self._held)} classes as before, got {posterior.shape[1]}")
@@ -167,7 +168,7 @@ class PixelSample:
 
 def blocks(posterior: Tensor, labels: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Cache-sized pieces ``(C, n)`` and ``(n,)`` of a posterior ``(pixels, C)`` and its labels (none: empty)."""
-    labels = torch.empty(0, dtype=torch.int64) if labels is None else labels
+    labels = posterior.new_empty(0, dtype=torch.int64) if labels is None else labels
     size = max(256, BLOCK_VALUES // posterior.shape[1])
     for start in range(0, len(posterior), size):
         yield posterior[start : start + size].T, labels[start : start + size]

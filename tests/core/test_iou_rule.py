@@ -1,5 +1,6 @@
 """The decision for mean IoU against exhaustive search and xcolumns; its sample of pixels; thresholds of one class."""
 
+import contextlib
 import dataclasses
 import doctest
 import functools
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import segloss.iou_rule
 import segloss.pixel_sample
+from segloss.calibration import calibration_scores, fit_calibration
 from segloss.iou_rule import IoUDecision, class_threshold, iou_decision
 from segloss.losses import build_criterion
 from segloss.metrics import ConfusionMatrix
@@ -362,6 +364,28 @@ def test_columns_of_pandas_are_taken_as_tensors():
     assert iou_decision(posterior, ids) == iou_decision(posterior, labels)
     rarest = posterior[:, 1]
     assert class_threshold(series(rarest.numpy()), ids, 1) == class_threshold(rarest, labels, 1)
+
+
+@pytest.mark.parametrize("default", [torch.device("meta"), torch.bfloat16, torch.float64])
+def test_torchs_default_device_and_dtype_change_no_fit_and_no_decision(default):
+    """In bfloat16 posteriors and terms were rounded without a word; on another device there was a traceback."""
+    posterior = skewed(500, 3).float()
+    labels = drawn(posterior)
+
+    def found():
+        rule, calibration = iou_decision(posterior, labels, tilt=[1.0, 2.0, 3.0]), fit_calibration(posterior, labels)
+        sample, scores = PixelSample.of(posterior, labels), calibration_scores(posterior, labels)
+        applied = calibration.undo(calibration.apply(posterior)).tolist(), rule.decide(posterior).tolist()
+        return rule, calibration, scores, applied, sample.posterior.dtype, sample.posterior.device
+
+    expected = found()
+    with contextlib.ExitStack() as stack:
+        if isinstance(default, torch.device):
+            stack.enter_context(default)
+        else:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(default)
+        assert found() == expected
 
 
 def test_a_score_of_1_has_settled():
