@@ -78,28 +78,31 @@ def check_logits_and_labels(logits: Tensor, labels: Tensor, reduction: str, upsa
             raise ValueError(f"{what}, got {tuple(logits.shape)} and {tuple(labels.shape)}")
         expected = (logits.shape[0], *labels.shape[-2:])
     if tuple(labels.shape) != expected:
-        cure = ""
-        if labels.ndim == len(expected) + 1 and labels.shape[1] == 1:
-            cure = "; squeeze dim 1"
-        elif tuple(labels.shape) == (*expected, 1):
-            cure = "; take labels.squeeze(-1)"
-        elif labels.shape == logits.shape:
-            cure = "; take labels.argmax(1) of one-hot labels"
-        elif tuple(labels.shape) == (*expected, logits.shape[1]):
-            cure = "; take labels.argmax(-1) of one-hot labels"
-        elif logits.ndim == 3 and labels.shape == logits.shape[1:]:
-            cure = "; give a batch: logits[None], labels[None]"
-        elif labels.shape == logits.shape[:-1]:
-            cure = "; put the classes into dim 1: logits.movedim(-1, 1)"
-        elif logits.ndim == 2 and labels.numel() == len(logits):
-            cure = "; take labels.flatten()"
-        elif labels.ndim == len(expected) == 3 and all(
-            have >= want for have, want in zip(labels.shape, expected, strict=True)
-        ):
-            cure = '; interpolate the logits, or take OutlyingMSELoss(upsample="bilinear")'
-        raise ValueError(
-            f"labels must have shape {expected} to match logits {tuple(logits.shape)}, got {tuple(labels.shape)}{cure}"
-        )
+        cure = _cure_of_shapes(logits, labels, expected)
+        what = f"labels must have shape {expected} to match logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+        raise ValueError(f"{what}{cure and '; '}{cure}")
+
+
+def _cure_of_shapes(logits: Tensor, labels: Tensor, expected: tuple[int, ...]) -> str:
+    """What to do about labels of another shape than the expected one; nothing of shapes that people do not have."""
+    shape = tuple(labels.shape)
+    if len(shape) == len(expected) + 1 and shape[1] == 1:
+        return "squeeze dim 1"
+    if shape == (*expected, 1):
+        return "take labels.squeeze(-1)"
+    if shape == logits.shape:
+        return "take labels.argmax(1) of one-hot labels"
+    if shape == (*expected, logits.shape[1]):
+        return "take labels.argmax(-1) of one-hot labels"
+    if logits.ndim == 3 and shape == logits.shape[1:]:
+        return "give a batch: logits[None], labels[None]"
+    if shape == logits.shape[:-1]:
+        return "put the classes into dim 1: logits.movedim(-1, 1)"
+    if logits.ndim == 2 and labels.numel() == len(logits):
+        return "take labels.flatten()"
+    if len(shape) == len(expected) == 3 and all(have >= want for have, want in zip(shape, expected, strict=True)):
+        return 'interpolate the logits, or take OutlyingMSELoss(upsample="bilinear")'
+    return ""
 
 
 def check_tensor(name: str, value: Tensor) -> None:

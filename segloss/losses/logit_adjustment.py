@@ -106,16 +106,20 @@ def vector_scaling_loss(
     check_logits_and_labels(logits, labels, reduction)
     check_class_vector("scales", scales, logits)
     check_class_vector("shifts", shifts, logits, positive=False)
-    scores = logits.to(working_dtype(logits))
-    scores = per_class(scales.detach(), scores) * scores + per_class(shifts.detach(), scores)
     return cross_entropy_loss(
-        *(scores, labels),
+        *(_scaled(logits, scales.detach(), shifts.detach()), labels),
         weight=weight,
         ignore_index=ignore_index,
         reduction=reduction,
         divisor=divisor,
         class_mask=class_mask,
     )
+
+
+def _scaled(logits: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:
+    """Delta z + iota, in float32 or wider."""
+    scores = logits.to(working_dtype(logits))
+    return per_class(scales, scores) * scores + per_class(shifts, scores)
 
 
 def ldam_loss(
@@ -239,8 +243,7 @@ class VectorScalingLoss(_AdjustedLoss, name="vector_scaling", function=vector_sc
         return None
 
     def natural_scores(self, logits: Tensor) -> Tensor:
-        scores = logits.to(working_dtype(logits))
-        scores = per_class(self.scales, scores) * scores + per_class(self.shifts, scores)
+        scores = _scaled(logits, self.scales, self.shifts)
         return scores if self.weight is None else scores - per_class(self.weight, scores).log()
 
     def scores_of(self, posterior: Tensor) -> Tensor:

@@ -100,16 +100,7 @@ def outlying_mse_loss(
         check_class_vector("weight", weight, logits)
         weight = weight.detach()
     if pixel_weight is not None:
-        check_tensor("pixel_weight", pixel_weight)
-        check_device("pixel_weight", pixel_weight, logits)
-        if pixel_weight.is_complex():
-            raise TypeError(f"pixel_weight must be real numbers, got {pixel_weight.dtype}")
-        if pixel_weight.shape != labels.shape:
-            raise ValueError(
-                f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
-            )
-        if is_readable(pixel_weight) and bool((untransformed(pixel_weight) < 0).any()):
-            raise ValueError(f"pixel_weight must be >= 0, got {float(untransformed(pixel_weight).min()):g}")
+        _check_pixel_weight(pixel_weight, logits, labels)
         pixel_weight = pixel_weight.detach()
     check_divisor(divisor, reduction)
     require_number("true_channel_weight", true_channel_weight, POSITIVE)
@@ -142,6 +133,20 @@ def outlying_mse_loss(
         error = error / logits.shape[1] if reduction == "none" else exact_sum(error)
         loss = loss + (true_channel_weight - 1) * error
     return loss if divisor is None else divide(loss / logits.shape[1], divisor)
+
+
+def _check_pixel_weight(pixel_weight: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """TypeError or ValueError unless it is a number >= 0 for each pixel; its sign is looked at on the CPU alone."""
+    check_tensor("pixel_weight", pixel_weight)
+    check_device("pixel_weight", pixel_weight, logits)
+    if pixel_weight.is_complex():
+        raise TypeError(f"pixel_weight must be real numbers, got {pixel_weight.dtype}")
+    if pixel_weight.shape != labels.shape:
+        raise ValueError(
+            f"pixel_weight must have the shape of labels {tuple(labels.shape)}, got {tuple(pixel_weight.shape)}"
+        )
+    if is_readable(pixel_weight) and bool((untransformed(pixel_weight) < 0).any()):
+        raise ValueError(f"pixel_weight must be >= 0, got {float(untransformed(pixel_weight).min()):g}")
 
 
 def _true_channel_error(
