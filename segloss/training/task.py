@@ -199,9 +199,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._require_finite_scores()
-        matrix = self.trainer.strategy.reduce(self.confusion.matrix.to(self.device), reduce_op="sum")
-        self.confusion.matrix = matrix.cpu()
-        scores = self.confusion.compute()
+        scores = self.confusion.sync().compute()
         self.never_predicted = (self.confusion.matrix.sum(0)[: self.num_classes] == 0).tolist()
         self.val_scores = {
             "val_loss": self._mean_over_ranks(self.val_loss),
