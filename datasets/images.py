@@ -131,8 +131,3 @@ def turn_of_picture(picture: "Image") -> int:
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) from the file's header, turned as its EXIF orientation says; InputError if it is no image."""
     return read_header(path).size
-
-
-def is_deep(path: Path) -> bool:
-    """Whether an image has more than 8 bits a channel."""
-    return read_header(path).dtype not in ("uint8", "int8")

@@ -297,9 +297,9 @@ def over_tilted(sample: PixelSample, criterion: Criterion, name: str, split: str
     """
     if sample.labels is None or criterion.tilt is None or not criterion.plain_by_posterior or not sample.pixels:
         return []
-    right, plain = torch.zeros(2), plain_argmax(criterion)
+    right, decide_plainly = torch.zeros(2, dtype=torch.int64), plain_argmax(criterion)
     for block, labels in blocks(sample.posterior, sample.labels):
-        right += torch.stack([(found == labels).sum() for found in (plain(block.T), block.max(0).indices)])
+        right += torch.stack([(found == labels).sum() for found in (decide_plainly(block.T), block.max(0).indices)])
     plain, natural = (right / sample.pixels).tolist()
     if plain - natural <= OVER_TILTED:
         return []

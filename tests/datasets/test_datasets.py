@@ -18,7 +18,7 @@ from PIL import Image
 from segloss.datasets import MissingSplitError, base, build_dataset
 from segloss.datasets.base import SegmentationDataset
 from segloss.datasets.classes import ClassTable
-from segloss.datasets.images import image_size, is_deep, read_header, read_image
+from segloss.datasets.images import image_size, read_header, read_image
 from segloss.datasets.masks import map_mask, read_mask
 from segloss.datasets.missing import unread_pictures
 from segloss.datasets.pairing import Pairing
@@ -607,7 +607,7 @@ def test_deep_tiffs_are_known_and_those_that_cannot_be_read_say_why(tmp_path):
     cv2.imwrite(str(tmp_path / "rgb16.tif"), deep)
     cv2.imwrite(str(tmp_path / "rgb8.tif"), (deep >> 8).astype(np.uint8))
     cv2.imwrite(str(tmp_path / "float.tif"), deep[..., 0].astype(np.float32))
-    assert [is_deep(tmp_path / name) for name in ("rgb16.tif", "rgb8.tif")] == [True, False]
+    assert [read_header(tmp_path / name).dtype for name in ("rgb16.tif", "rgb8.tif")] == ["uint16", "uint8"]
     with pytest.raises(InputError, match=r"float\.tif: has pixels of more than 8 bits.*save it as 8-bit RGB"):
         read_image(tmp_path / "float.tif")
 
