@@ -126,10 +126,8 @@ class ConfusionMatrix:
         self._require_unsynced()
         predictions, labels = as_map(predictions), as_map(labels)
         if predictions.shape != labels.shape:
-            raise ValueError(
-                f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)} must have the same "
-                "shape; resize the logits to the label's size before deciding"
-            )
+            what = f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)} must have the same shape"
+            raise ValueError(f"{what}; {_cure_of_shapes(predictions, labels)}")
         if any(ids.is_floating_point() or is_switch_or_complex(ids) for ids in (predictions, labels)):
             raise ValueError(f"class ids must be integers, got {predictions.dtype} and {labels.dtype}")
         refuse_one_hot("labels", labels, self.num_classes)
@@ -213,6 +211,17 @@ class ConfusionMatrix:
             of_masks = ": of masks of 0 and 255 predictions // 255" if self.num_classes == 2 else ""
             return f"{what} {self.num_classes - 1}, and are misses; give class numbers{of_masks}"
         return ""
+
+
+def _cure_of_shapes(predictions: Tensor, labels: Tensor) -> str:
+    """What to do about predictions of another shape than the labels."""
+    for name, longer, shorter, ids in (
+        ("predictions", predictions, labels, "criterion.decide(logits), or predictions.argmax(1)"),
+        ("labels", labels, predictions, "labels.argmax(1) of one-hot labels"),
+    ):
+        if longer.ndim > 1 and (longer.shape[:1] + longer.shape[2:]) == shorter.shape:
+            return f"squeeze dim 1 of the {name}" if longer.shape[1] == 1 else f"give class ids: {ids}"
+    return "resize the logits to the label's size before deciding"
 
 
 @dataclass(frozen=True)

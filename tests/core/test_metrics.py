@@ -242,6 +242,22 @@ def test_predictions_that_are_no_class_are_told(predicted, classes):
 # The scores.
 
 
+@pytest.mark.parametrize(
+    ("predictions", "labels", "cure"),
+    [
+        ((2, 3, 4, 5), (2, 4, 5), r"give class ids: criterion.decide\(logits\), or predictions.argmax\(1\)"),
+        ((2, 1, 4, 5), (2, 4, 5), "squeeze dim 1 of the predictions"),
+        ((2, 4, 5), (2, 1, 4, 5), "squeeze dim 1 of the labels"),
+        ((2, 4, 5), (2, 3, 4, 5), r"give class ids: labels.argmax\(1\) of one-hot labels"),
+        ((2, 2, 3), (2, 4, 5), "resize the logits to the label's size before deciding"),
+    ],
+)
+def test_shapes_that_differ_are_told_with_what_to_do(predictions, labels, cure):
+    """Scores in the place of predictions were told to be resized."""
+    with pytest.raises(ValueError, match=f"must have the same shape; {cure}$"):
+        ConfusionMatrix(3).update(torch.zeros(predictions, dtype=torch.long), torch.zeros(labels, dtype=torch.long))
+
+
 def test_scores_follow_their_formulas():
     matrix = torch.tensor([[50, 3, 2, 1], [4, 20, 0, 0], [0, 6, 10, 4]])  # the last column: no class
     scores = Scores.from_confusion(matrix)
