@@ -117,8 +117,9 @@ HEADERS = {
 }
 CVAT_ROW = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*:.*:.*")  # label:color_rgb:parts:actions
 COLOR_ROW = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
-NAME_COLOR = re.compile(r"(.*\D)[\s:=,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)")
-ID_ROW = re.compile(r"(.*\D)[\s:=,;]+(-?\d+)")
+LETTERED = r"(?=.*[^\W\d])(.*[^\s:=,;])[\s:=,;]+"  # a name, which may end in a digit: zone1, zone 1
+NAME_COLOR = re.compile(LETTERED + r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)")
+ID_ROW = re.compile(LETTERED + r"(-?\d+)")
 
 
 def _text_lines(text: str) -> tuple[str, list[str]]:

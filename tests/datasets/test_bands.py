@@ -357,6 +357,8 @@ CLASSES = {
     "void of 255": ("classes.txt", "wall 0\nfloor 1\nvoid 255\n", ("wall", "floor"), (0, 1)),
     "void of 255 in yaml": ("classes.yaml", "wall: 0\nunlabeled: 255\nfloor: 2\n", ("wall", "floor"), (0, 2)),
     "numbered names": ("classes.txt", "zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
+    "ids behind digits": ("classes.txt", "bg 0\nzone1 2\nzone 2 1\n", ("bg", "zone1", "zone 2"), (0, 2, 1)),
+    "colours behind such names": ("classes.txt", "zone1 0 0 128\nzone2,128,0,5\n", ("zone1", "zone2"), (0, 1)),
 }  # fmt: skip
 
 
