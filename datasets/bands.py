@@ -20,6 +20,7 @@ from segloss.errors import InputError
 if TYPE_CHECKING:
     from segloss.datasets.base import SegmentationDataset
 
+MOST_NUMBER = 1e19  # beyond which squares overflow in float32: no measured number, but what stands for none
 STRETCH = (2, 98)  # percentiles of a band that are black and white in a picture, as in GIS programs
 
 
@@ -148,13 +149,14 @@ def read_gappy(path: Path, bands: Bands) -> tuple[np.ndarray, np.ndarray | None]
         pixels = npy_pixels(path)
     else:
         pixels = _decoded(path, bands.count)
-    empty = np.logical_not(np.isfinite(pixels) & (nodata is None or pixels != _nodata(nodata, path)))
+    with np.errstate(over="ignore", invalid="ignore"):  # of the numbers that mean nothing
+        stored = pixels.astype(bands.array_dtype)
+    empty = np.logical_not(np.isfinite(stored) & (nodata is None or pixels != _nodata(nodata, path)))
     if gaps is not None:
         if gaps.shape[:2] != pixels.shape[:2]:
             raise InputError("has a mask of another size", "make the mask anew, or remove it", path)
         empty = empty | gaps
-    with np.errstate(over="ignore"):  # of the numbers that mean nothing
-        return pixels.astype(bands.array_dtype), np.asarray(empty) if empty.any() else None
+    return stored, np.asarray(empty) if empty.any() else None
 
 
 def _nodata(text: str, path: Path) -> float:

@@ -17,7 +17,7 @@ from segloss.datasets.tiffs import JPEGS, beyond_pillow, require_checksums, tiff
 from segloss.datasets.whole import PNG_START, webp_chunks
 from segloss.errors import InputError
 
-READER = 2  # raise it when a mask or an image is read as something else than before: what was counted of it is void
+READER = 3  # raise it when a mask or an image is read as something else than before: what was counted of it is void
 SHORTEST_RUNS = 16  # pixels on average, from which counting runs is faster
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segloss.datasets.bands import Bands, read_gappy
+from segloss.datasets.bands import MOST_NUMBER, Bands, read_gappy
 from segloss.errors import InputError
 from segloss.pixel_counts import available_cores, kept_array
 from segloss.progress import Progress
@@ -30,8 +30,9 @@ def image_statistics(pixels: np.ndarray, empty: np.ndarray | None = None) -> np.
     flat = pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
     valid = np.ones(flat.shape, bool) if empty is None else ~empty.reshape(flat.shape)
     count = valid.sum(0).clip(1)
-    mean = flat.sum(0, where=valid) / count
-    variance = np.square(flat - mean).sum(0, where=valid) / count
+    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that whoever counts refuses
+        mean = flat.sum(0, where=valid) / count
+        variance = np.square(flat - mean).sum(0, where=valid) / count
     return np.stack([valid.sum(0), mean, variance])
 
 
@@ -61,7 +62,8 @@ def load_or_count_bands(
     8-bit RGB is not counted: it is normalised as its encoder was pretrained. The std of a band of one value is 1.
 
     Raises:
-        InputError: an image is damaged or has other bands, or a band holds nothing in any of them.
+        InputError: an image is damaged, has other bands or numbers that cannot be measured ones, or a band holds
+            nothing in any of them.
     """
     bands = dataset.bands
     if bands.is_rgb:
@@ -80,5 +82,11 @@ def load_or_count_bands(
     if not statistics[:, 0].sum(0).all():
         band = int(np.flatnonzero(statistics[:, 0].sum(0) == 0)[0]) + 1
         raise InputError(f"band {band} holds nothing in any image", "leave it out of the files", dataset.name)
+    sizes = np.maximum(np.abs(statistics[:, 1]), np.sqrt(statistics[:, 2]))
+    if (far := np.argwhere(~(sizes < MOST_NUMBER))).size:  # of NaN too
+        place, band = far[0].tolist()
+        what = f"holds numbers beyond 1e19 in band {band + 1}, as -3.4e38, which stand where nothing was measured"
+        cure = "name them as the nodata value (gdal_edit.py -a_nodata), or save NaN there"
+        raise InputError(what, cure, dataset.pairs[place][0])
     mean, std = combine(statistics)
     return replace(bands, mean=tuple(mean.tolist()), std=tuple(np.where(std > 0, std, 1).tolist()))

@@ -49,7 +49,8 @@ def examine_pair(dataset: SegmentationDataset, place: int, digest: bool = False)
         facts.blank = bool((image == image[0, 0]).all())
         note_numbers(facts, image, dataset.bands, image_path)
         if digest:
-            facts.digest, facts.thumbnail = _digest(image), shown(image)
+            facts.digest = _digest(image)
+            facts.thumbnail = None if facts.has("fill") else shown(image)  # of which it would show nothing else
     except InputError as error:
         facts.faults.append(Fault("image", error))
     if mask_path is None:

@@ -1,12 +1,12 @@
-"""Images whose numbers are in other units than those of others, or that are gray where others are in colour."""
+"""Images whose numbers are in other units than those of others, mean nothing, or are gray where others are in colour."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segloss.datasets.bands import Bands
-from segloss.doctor.findings import Fault, Finding, PairFacts, SplitFacts, more_files
+from segloss.datasets.bands import MOST_NUMBER, Bands
+from segloss.doctor.findings import Fault, Finding, PairFacts, Severity, SplitFacts, more_files
 from segloss.errors import InputError
 
 LOOKED_AT = 2**12  # pixels of an image
@@ -15,6 +15,9 @@ GRAY = 2  # levels between red, green and blue that JPEG makes of gray
 UNITS = 8  # times: 12 and 16 bits are 16 apart, 0..1 and 0..255 even more
 BELOW_ZERO = 1 / 8  # of the largest number, from which on a band has a sign
 FEWEST = 3  # images that tell what belongs to a split
+# What programs write where nothing was measured; the largest of a type may be light too, unless there is much of it.
+FILLS = (-999, -9999, -99999, -(2**15), -(2**31), 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)
+MUCH = 0.01  # of an image
 
 Ends = dict[Path, tuple[float, float]]  # of each image, where the numbers of one band lie
 
@@ -33,9 +36,44 @@ def note_numbers(facts: PairFacts, image: np.ndarray, bands: Bands, path: Path) 
             return
         facts.gray = bool((some.max(1) - some.min(1) <= GRAY).all())
         some = some.reshape(-1, 1)
-    filled = [band[np.isfinite(band) & (band != 0)] for band in some.T]  # 0 stands where there is nothing
+    fills = [None] * image.shape[2] if bands.is_rgb else [fill_of(band) for band in np.moveaxis(image, 2, 0)]
+    facts.faults += _faults_of_fills(fills, image, path)
+    filled = [  # 0 stands where there is nothing, too
+        band[np.isfinite(band) & (band != 0) & (True if fill is None else band != fill)]
+        for band, fill in zip(some.T, fills, strict=False)
+    ]
     ends = [np.percentile(band, ENDS).tolist() if band.size else (0.0, 0.0) for band in filled]
     facts.levels = tuple((low, high) for low, high in ends)
+
+
+def fill_of(band: np.ndarray) -> float | None:
+    """The number of a band that stands where nothing was measured, by the looks of it; None where there is none.
+
+    >>> fill_of(np.array([[-9999, 310], [288, 295]])), fill_of(np.array([[-9999, -310], [-8000, 295]]))
+    (-9999.0, None)
+    """
+    for end in (band.min(), band.max()):
+        value = float(end)
+        if not abs(value) < MOST_NUMBER:
+            return value
+        if value in FILLS:
+            others = band[band != end].astype(np.float64)
+            much = value < 0 or others.size <= (1 - MUCH) * band.size
+            if much and others.size and 0 < np.ptp(others) < np.abs(others - value).min():
+                return value
+    return None
+
+
+def _faults_of_fills(fills: Sequence[float | None], image: np.ndarray, path: Path) -> Iterator[Fault]:
+    for place, value in enumerate(fills):
+        if value is not None:
+            of_band = f" of band {place + 1}" if len(fills) > 1 else ""
+            share = (image[..., place] == value).mean()
+            what = f"holds {value:.8g} on {share:.2%}{of_band}, far from all other numbers, which is read as data"
+            cure = "where nothing was measured name it as the nodata value (gdal_edit.py -a_nodata), or save NaN there"
+            severity: Severity = "warning" if value in FILLS else "error"
+            yield Fault("fill", InputError(what, cure, path), severity)
+            return
 
 
 def other_units(splits: Sequence[SplitFacts]) -> Iterator[Finding]:

@@ -90,6 +90,46 @@ def test_images_in_other_units_than_most_are_told(tmp_path):
     assert "in most images (and 2 more files)" in line
 
 
+def filled(pixels: np.ndarray, value: float, dtype: str = "float32") -> np.ndarray:
+    """Some pixels at the edge are ``value``."""
+    pixels = (300 + 900 * pixels).astype(dtype)
+    pixels[:6, :6] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "severity"),
+    [
+        (-9999, "float32", "warning"),
+        (-32768, "int16", "warning"),
+        (65535, "uint16", "warning"),
+        (-3.4028234663852886e38, "float32", "error"),
+        (9.969209968386869e36, "float64", "error"),
+    ],
+)
+def test_numbers_that_stand_where_nothing_was_measured_are_told(tmp_path, recwarn, value, dtype, severity):
+    lines = said(tree(tmp_path, lambda s, n: filled(deep(n), value, dtype) if s == "val" else deep(n).astype(dtype)))
+    found = [line for line in lines if "far from all other numbers" in line]
+    assert len(found) == 1 and found[0].startswith(f"{severity} val: "), lines
+    assert f"val0.npy: holds {value:.8g} on 2.34% of band 1" in found[0] and "(and 2 more files)" in found[0]
+    assert not any("copy of" in line for line in lines) and not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        lambda n: filled(deep(n), -999) - 700 * (np.arange(SIZE[1])[:, None] % 3),  # on a scale that goes there
+        lambda n: np.where(filled(deep(n), 0) > 600, 65535, 0).astype(np.uint16),  # black and white
+        lambda n: (
+            np.where(np.arange(SIZE[1])[:, None] + n % 99 == 5, 65535, filled(deep(n), 0, "uint16") % 4000)
+            * (np.arange(SIZE[0])[:, None, None] < 10).astype(np.uint16)
+        ),  # a few pixels are too light
+    ],
+)
+def test_numbers_at_an_end_that_may_be_measured_are_not_told(tmp_path, image):
+    assert [line for line in said(tree(tmp_path, lambda s, n: image(n))) if "far from all" in line] == []
+
+
 @pytest.mark.parametrize("where", [("train", "val"), ("val",)])
 def test_images_of_0_and_1_alone_are_told_once(tmp_path, where):
     lines = said(tree(tmp_path, lambda s, n: picture(n) // 128 if s in where else picture(n)))

@@ -556,6 +556,28 @@ def test_a_band_of_one_value_has_std_1_and_one_without_any_is_refused(tmp_path, 
         load_or_count_bands(dataset)
 
 
+def test_numbers_that_no_mean_can_be_made_of_are_refused_by_file(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    root = band_tree(tmp_path / "data", nodata=None, dtype="float32")
+    path = root / "images/train/3.tif"
+    pixels = tifffile.imread(path)
+    pixels[:2, :2, 1] = np.finfo(np.float32).min
+    write_geotiff(path, pixels)
+    dataset = build_dataset("folder", root, "train")
+    choose_bands([dataset])
+    with pytest.raises(InputError, match=r"3\.tif: holds numbers beyond 1e19 in band 2.*nodata value") as refusal:
+        load_or_count_bands(dataset)
+    assert str(path) in str(refusal.value) and not recwarn.list
+
+
+def test_numbers_beyond_float32_are_no_data(tmp_path):
+    pixels = np.ones((4, 4, 2))
+    pixels[0, 0] = np.finfo(np.float64).min
+    np.save(tmp_path / "a.npy", pixels)
+    image, empty = read_bands(tmp_path / "a.npy", Bands(2, "float64", gaps=True))
+    assert np.isfinite(image).all() and empty is not None and empty.sum() == empty[0, 0] == 1
+
+
 def test_8_bit_rgb_is_not_counted(tmp_path):
     dataset = build_dataset("folder", folder_tree(tmp_path, size=SIZE), "train")
     choose_bands([dataset])
