@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from segloss.datasets.finding import list_images, without_suffix
 from segloss.datasets.list_lines import columns, is_header, list_lines, rebased, refuse_twice
 from segloss.datasets.missing import no_masks
+from segloss.datasets.naming import learn_naming
 from segloss.datasets.pairing import Pairing, pair
 from segloss.errors import InputError, unknown_name
 from segloss.files import composed
@@ -46,6 +47,7 @@ def listed(root: Path, lists: Path, images: Path, masks: Path, split: str, class
         shared = sum(mask is not None for _, mask in pairs) - len({mask for _, mask in pairs if mask is not None})
         form += f" of images and masks{f', {shared} of them on the mask of another image' * bool(shared)}"
         found = Pairing(form, pairs, unique_names(root, [image for image, _ in pairs]))
+        found.doubts += _of_other_names(lists, pairs, images_of, masks_of or {})
         names = [*found.names]
     else:
         chosen = {name: images_of[name] for name in sorted(name for name in names if name)}
@@ -134,6 +136,24 @@ def _listed_pairs(
         what = f"lists {one}, an image, and {two}, image and mask"
         raise InputError(what, "write all lines in one form", lists)
     return [pair for pair in pairs if pair]
+
+
+def _of_other_names(
+    lists: Path, pairs: Sequence[tuple[Path, Path | None]], images_of: dict[str, Path], masks_of: dict[str, Path]
+) -> list[InputError]:
+    """What to say of images that have a mask of their own name and are given that of another image's."""
+    naming = learn_naming(images_of, masks_of)
+    image_keys = {path: naming.key(name) for name, path in images_of.items()}
+    mask_keys = {path: naming.mask_key(name) for name, path in masks_of.items()}
+    own, known = {key: path for path, key in mask_keys.items()}, {*image_keys.values()}
+    keys = [(image, mask, image_keys.get(image), mask_keys.get(mask or lists)) for image, mask in pairs]
+    crossed = [one for one in keys if one[2] != one[3] and one[2] in own and one[3] in known]
+    if not crossed:
+        return []
+    image, mask, key, _ = crossed[0]
+    more = f" (and {len(crossed) - 1} more lines so)" if crossed[1:] else ""
+    what = f"gives {image.name} the mask {mask.name if mask else ''}, though {own[key or ''].name} is there{more}"
+    return [InputError(what, "pair by names, with one name a line, unless numbers of images and masks differ", lists)]
 
 
 def _last_names(images_of: dict[str, Path]) -> dict[str, str]:

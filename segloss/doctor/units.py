@@ -1,4 +1,4 @@
-"""Images whose numbers are in other units than those of others, mean nothing, or are gray where others are in colour."""
+"""Images whose numbers are in other units than those of others, or mean nothing; gray ones beside others in colour."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

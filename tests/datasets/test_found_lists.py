@@ -418,6 +418,32 @@ def test_a_mask_of_two_images_is_told(tmp_path):
     assert "another image" not in build_dataset("folder", tmp_path, "val").found.form
 
 
+@pytest.mark.parametrize("mask", ["{}", "{}_gt", "gt_{}"])
+@pytest.mark.parametrize("off", [0, 1])
+def test_masks_of_the_names_of_other_images_are_told(tmp_path, mask, off):
+    names = "abcdef"
+    tree(tmp_path, [f"im{n}" for n in names], [mask.format(f"im{n}") for n in [*names, "x"]])
+    others = dict(zip(names, names[off:-1] + names[:off] + names[-1], strict=False))
+    lines = [f"images/im{n}.png,masks/{mask.format(f'im{others[n]}')}.png" for n in names[:5]]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    (tmp_path / "val.csv").write_text(f"images/imf.png,masks/{mask.format('imx')}.png\n")  # of no other image
+    found = [build_dataset("folder", tmp_path, split).found for split in ("train", "val")]
+    told = [f"{doubt}" for pairing in found for doubt in pairing.doubts]
+    assert len(told) == off
+    if off:
+        named = [mask.format(name) for name in ("imb", "ima")]
+        assert f"train.csv: gives ima.png the mask {named[0]}.png, though {named[1]}.png is there" in told[0]
+        assert "(and 4 more lines so); pair by names" in told[0]
+
+
+def test_a_list_that_chooses_among_the_masks_of_an_image_is_not_told(tmp_path):
+    names = "abcd"
+    tree(tmp_path, names, [f"{n}_{kind}" for n in names for kind in ("seg", "edge")])
+    (tmp_path / "train.txt").write_text("".join(f"images/{n}.png masks/{n}_edge.png\n" for n in names[:3]))
+    (tmp_path / "val.txt").write_text("images/d.png masks/d_seg.png\n")
+    assert not build_dataset("folder", tmp_path, "train").found.doubts
+
+
 @pytest.mark.parametrize(
     "name",
     [
