@@ -44,6 +44,8 @@ class Header(NamedTuple):
         nodata: that value, as it is written; nothing where there is none.
         band_names: as GDAL writes what each band is; nothing where it does not.
         ground: where it lies on a map, by the tags of a GeoTIFF; None where they do not say.
+        scaling: scale and offset by which GDAL makes measures of the numbers of each band; nothing where these are 1
+            and 0 in all.
     """
 
     height: int
@@ -56,6 +58,7 @@ class Header(NamedTuple):
     nodata: str = ""
     band_names: tuple[str, ...] = ()
     ground: Ground | None = None
+    scaling: tuple[tuple[float, float], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -75,22 +75,36 @@ def tiff_header(path: Path, tags: dict[int, Any]) -> Header:
     nodata = str(tags.get(42113, "")).strip("\0 ")
     gaps = bool(nodata) or form == 3 or MASK_PAGE in tags or mask_beside(path) is not None
     turn, names, ground = turn_of(tags.get(274)), _band_names(tags, bands), _ground(tags, height, width)
-    return Header(height, width, turn, bands, dtype, alpha, gaps, nodata, names, ground)
+    return Header(height, width, turn, bands, dtype, alpha, gaps, nodata, names, ground, _scaling(tags, bands))
+
+
+def _said_of_bands(tags: dict[int, Any], role: str) -> dict[int, str]:
+    """What GDAL's metadata says of each band, by its place."""
+    text = str(tags.get(42112, "")).strip("\0 ")
+    if role not in text or "<!" in text:  # what defines words of its own is not GDAL's
+        return {}
+    try:
+        items = [item for item in ElementTree.fromstring(text).iter("Item") if item.get("role") == role]
+        return {int(item.get("sample", -1)): (item.text or "").strip() for item in items}
+    except (ElementTree.ParseError, ValueError):
+        return {}
 
 
 def _band_names(tags: dict[int, Any], bands: int) -> tuple[str, ...]:
     """What GDAL's metadata says that each band is; nothing unless it says so of all."""
-    text = str(tags.get(42112, "")).strip("\0 ")
-    if "description" not in text or "<!" in text:  # what defines words of its own is not GDAL's
-        return ()
-    try:
-        items = ElementTree.fromstring(text).iter("Item")
-        described = [item for item in items if item.get("role") == "description"]
-        named = {int(item.get("sample", -1)): (item.text or "").strip() for item in described}
-    except (ElementTree.ParseError, ValueError):
-        return ()
+    named = _said_of_bands(tags, "description")
     names = tuple(named.get(band, "") for band in range(bands))
     return names if all(names) else ()
+
+
+def _scaling(tags: dict[int, Any], bands: int) -> tuple[tuple[float, float], ...]:
+    """Scale and offset of each band by GDAL's metadata; nothing where they change no number, or are none."""
+    scales, offsets = _said_of_bands(tags, "scale"), _said_of_bands(tags, "offset")
+    try:
+        found = tuple((float(scales.get(band, 1)), float(offsets.get(band, 0))) for band in range(bands))
+    except ValueError:
+        return ()
+    return found if {*found} != {(1.0, 0.0)} else ()
 
 
 def _ground(tags: dict[int, Any], height: int, width: int) -> Ground | None:

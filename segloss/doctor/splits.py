@@ -181,6 +181,24 @@ def other_bands(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
         yield Finding(severity, split, InputError(what, "save the same bands in the same order", path))
 
 
+def other_scaling(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:
+    """Images whose files name another scale or offset of their numbers than most do; all are read as stored."""
+    headers = [(d.split, path, h) for d in datasets if not d.made_up for path, h in d.headers().items()]
+    deep = [(split, path, h) for split, path, h in headers if h.dtype != "uint8"]
+    named = [(split, path, h.scaling or ((1.0, 0.0),) * h.bands) for split, path, h in deep]
+    counts = Counter(scaling for *_, scaling in named)
+    if len(counts) < 2 or len({*map(len, counts)}) > 1:  # of other numbers of bands more is told
+        return
+    ((usual, _),) = counts.most_common(1)
+    others = [one for one in named if one[2] != usual]
+    (split, path, scaling), first = others[0], next(path for _, path, scaling in named if scaling == usual)
+    band = next(band for band, pair in enumerate(zip(scaling, usual, strict=True)) if pair[0] != pair[1])
+    theirs, ours = (f"scale {scale:g} and offset {offset:g}" for scale, offset in (scaling[band], usual[band]))
+    what = f"names {theirs} of band {band + 1}, {first.name} {ours}; both are read as stored{more_files(others)}"
+    cure = "save all images in the same units, as gdal_translate -unscale -ot Float32 does"
+    yield Finding("warning", split, InputError(what, cure, path))
+
+
 def palettes(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
     """An index that has another colour from mask to mask, as of programs that order the palette of each picture."""
     pixels, first = Counter[tuple[int, int]](), dict[tuple[int, int], tuple[str, Path | None]]()

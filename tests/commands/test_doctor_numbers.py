@@ -245,8 +245,8 @@ def test_augmented_copies_in_two_splits_are_told_by_their_names(tmp_path, val, t
 PIXEL = 0.5  # metres
 
 
-def geotiff(path: Path, at=(0, 0), system=32633, names=(), south=False, turn: float = 0) -> None:
-    """``at``: the column and row of its first pixel on a large picture; ``turn``: degrees."""
+def geotiff(path: Path, at=(0, 0), system=32633, names=(), south=False, turn: float = 0, scaling=None) -> None:
+    """``at``: the column and row of its first pixel on a large picture; ``turn``: degrees; ``scaling``: of band 2."""
     x, y = 5e5 + at[0] * PIXEL, 5e6 - at[1] * PIXEL
     tags = [(33550, "d", 3, (PIXEL, PIXEL, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, x, y, 0.0), True)]
     if south or turn:
@@ -258,6 +258,10 @@ def geotiff(path: Path, at=(0, 0), system=32633, names=(), south=False, turn: fl
         tags.append((34735, "H", 12, (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, system), True))
     if names:
         items = [f'<Item name="DESCRIPTION" sample="{k}" role="description">{n}</Item>' for k, n in enumerate(names)]
+        tags.append((42112, "s", 0, f"<GDALMetadata>{''.join(items)}</GDALMetadata>", True))
+    if scaling:
+        pairs = zip(("scale", "offset"), scaling, strict=True)
+        items = [f'<Item name="{role.upper()}" sample="1" role="{role}">{number}</Item>' for role, number in pairs]
         tags.append((42112, "s", 0, f"<GDALMetadata>{''.join(items)}</GDALMetadata>", True))
     pixels = np.random.default_rng(sum(map(ord, path.stem))).integers(1, 4000, (*SIZE, 4), np.uint16)
     write_geotiff(path, pixels, extratags=tags)
@@ -314,6 +318,25 @@ def test_bands_in_another_order_by_their_own_names_are_told(tmp_path, case):
     train = [{"at": (48 * k, 0), "names": FOUR} for k in range(4)]
     lines = maps(tmp_path, {"train": train, "val": [{"at": (0, 500), "names": names}]})
     assert [line.split()[0] for line in lines if "its bands are" in line] == [severity] * (severity is not None)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "told"),
+    [
+        ((0.0001, 0), (0.0001, 0), ""),
+        (None, (1, 0), ""),
+        ((0.0001, 0), (0.0002, 0), "names scale 0.0002 and offset 0 of band 2, train0.tif scale 0.0001 and offset 0;"),
+        ((0.0001, 0), (0.0001, -0.1), "names scale 0.0001 and offset -0.1 of band 2, train0.tif scale 0.0001 and"),
+        ((0.0001, 0), None, "names scale 1 and offset 0 of band 2, train0.tif scale 0.0001 and offset 0;"),
+        (None, ("much", 0), ""),  # no number
+    ],
+)
+def test_images_that_name_another_scale_of_their_numbers_are_told(tmp_path, train, val, told):
+    places = {"train": [{"at": (48 * k, 0), "scaling": train} for k in range(4)]}
+    lines = maps(tmp_path, places | {"val": [{"at": (48 * k, 500), "scaling": val} for k in range(2)]})
+    found = [line for line in lines if " and offset " in line]
+    assert len(found) == bool(told) and (not told or (found[0].startswith("warning val: ") and told in found[0]))
+    assert not told or "both are read as stored (and 1 more files); save all images in the same units" in found[0]
 
 
 # ---- tiles
