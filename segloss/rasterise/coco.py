@@ -12,6 +12,7 @@ from segloss.datasets.annotations import plain_number, read_json
 from segloss.errors import InputError
 from segloss.rasterise.drawing import IGNORED
 from segloss.rasterise.regions import (
+    LEAST_SIDE,
     Region,
     around,
     box_of,
@@ -26,7 +27,6 @@ from segloss.rasterise.sources import NOT_UNDERSTOOD, Images, Item, Picture, Sou
 
 YES = ("1", "True")
 KEYPOINTS = "keypoints"  # in the names of COCO's files and of what their categories hold
-LEAST_SIDE = 4  # pixels of a box that its outline is compared with
 LEAST_OVERLAP = 0.5
 MISSED = {
     "run lengths": "written row by row? COCO's are column by column",
@@ -123,6 +123,10 @@ def _categories(content: dict[str, Any], path: Path, source: Source) -> dict[str
         raise InputError("a category has no id and name", "write both for each", path) from error
     if len(named) < len(content["categories"]):
         raise InputError("gives two categories one id", "number the categories", path)
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            of_name = [number for number, own in names.items() if own == name]
+            source.notes.append(f"{path}: categories {' and '.join(of_name)} are called {name!r}: they are one class")
     used = {_id(entry, "category_id") for entry in content["annotations"]}
     holders = {entry.get("supercategory") for entry in named.values()}
     for number, name in [*names.items()]:

@@ -23,7 +23,7 @@ from segloss.flags import parse_config
 from segloss.progress import Progress
 from segloss.rasterise.coco import read_coco
 from segloss.rasterise.cvat import read_cvat
-from segloss.rasterise.drawing import Legend, draw, legend_of, refuse_beyond
+from segloss.rasterise.drawing import Legend, draw, legend_of, refuse_beyond, tell_rectangles
 from segloss.rasterise.labelme import read_labelme
 from segloss.rasterise.regions import require_tools
 from segloss.rasterise.sources import Images, Picture, Source
@@ -69,6 +69,8 @@ def rasterise(config: RasteriseConfig, say: Callable[[str], None], progress: Pro
         background = "background; remove them if nobody looked at them"
         source.notes.append(f"{what}: all of each is {background if config.unlabelled == 'background' else 'ignored'}")
     refuse_beyond(source)
+    if kind in ("coco", "yolo") and not config.fill_boxes:  # other forms say what is a box
+        tell_rectangles(source)
     legend = legend_of(source.classes, config.unlabelled, table)
     places = _places(source, root)
     with _whole(out) as folder:

@@ -11,13 +11,14 @@ from segloss.datasets.classes import IGNORED_NAMES, LABELME_IGNORED, ClassTable
 from segloss.datasets.images import read_header
 from segloss.errors import InputError
 from segloss.losses.labels import IGNORE_INDEX
-from segloss.rasterise.regions import Box, Outline, Runs, area, pixels_of
+from segloss.rasterise.regions import Box, Outline, Runs, Shares, area, pixels_of, rectangle_of
 from segloss.rasterise.sources import NOT_UNDERSTOOD, Fault, Item, Picture, Source
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = (*IGNORED_NAMES, LABELME_IGNORED)
 REACH = 0.1  # of a side of the image, beyond which an outline reaches well beyond it
 FEW = 4  # outlines, fewer of which may lie anywhere by chance
+FEWEST_BOXES, NEARLY_ALL, MANY = 8, 0.95, 0.25  # rectangles, and their shares of all outlines; some things are such
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,26 @@ def refuse_beyond(source: Source) -> None:
     if noted:
         what = f"{count_noted} of {len(every)} outlines reach well beyond the image and are cut off"
         source.notes.append(f"{what}, the first: {noted[0]}")
+
+
+def tell_rectangles(source: Source) -> None:
+    """A note where outlines look like boxes: nearly all are rectangles, as of YOLO-OBB, or many are upright ones."""
+    kinds: list[str] = []
+    first = ""
+    for picture in source.pictures:
+        try:
+            size = size_of(picture)[0]
+        except InputError:  # a fault where it is drawn
+            continue
+        for item in picture.items:
+            outline = item.region.outline(*size) if isinstance(item.region, Shares) else item.region
+            if item.label and not item.crowd and isinstance(outline, Outline):
+                kinds.append(rectangle_of(outline.rings[0]) if len(outline.rings) == 1 else "")
+                first = first or (f"{picture.source}: {item.where} on {picture.image.name}" if kinds[-1] else "")
+    upright, every = kinds.count("upright"), len(kinds) - kinds.count("")
+    if every >= FEWEST_BOXES and (every >= NEARLY_ALL * len(kinds) or upright >= MANY * len(kinds)):
+        what = f"{every} of {len(kinds)} outlines are rectangles, drawn with all that is in them, the first: {first}"
+        source.notes.append(f"{what}: if they are boxes around things, draw outlines, or leave these images out")
 
 
 def _box_of(item: Item) -> Box | None:

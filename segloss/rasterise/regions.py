@@ -18,6 +18,8 @@ Region = Callable[[int, int], Runs]  # (H, W) of the image -> its pixels; ValueE
 Ring = list[float]  # x, y, x, y ... in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 FARTHEST = 1e6  # pixels from the origin; pycocotools takes memory for every one that a line crosses
+LEAST_SIDE = 4  # pixels of a rectangle that is known as one
+OFF_RIGHT = 0.1  # pixels that a corner of one may be off, as numbers are rounded; who draws by hand is off by more
 CORNERS = 96  # of the polygon that stands for an ellipse: at a radius of 1000 pixels half a pixel off
 
 
@@ -64,9 +66,42 @@ class Outline:
         return min(x), min(y), max(x), max(y)
 
 
+@dataclass(frozen=True)
+class Shares:
+    """All that lies in a ring whose corners are given in shares of the image."""
+
+    ring: Ring
+
+    def outline(self, height: int, width: int) -> Outline:
+        return Outline([[share * (height if place % 2 else width) for place, share in enumerate(self.ring)]])
+
+    def __call__(self, height: int, width: int) -> Runs:
+        return self.outline(height, width)(height, width)
+
+
 def polygons(rings: Sequence[Ring]) -> Region:
     """All that lies in one of the rings."""
     return Outline(rings)
+
+
+def rectangle_of(ring: Ring) -> str:
+    """``upright`` or ``turned`` where it has four corners, all of right angles, and no side below ``LEAST_SIDE``.
+
+    >>> rectangle_of([0, 0, 9, 0, 9, 5, 0, 5, 0, 0]), rectangle_of([0, 0, 9, 0, 12, 5, 3, 5])
+    ('upright', '')
+    """
+    corners = np.array(ring).reshape(-1, 2)
+    corners = corners[:-1] if (corners[0] == corners[-1]).all() else corners
+    if len(corners) != 4:
+        return ""
+    sides = np.roll(corners, -1, 0) - corners
+    lengths = np.hypot(*sides.T)
+    if lengths.min() < LEAST_SIDE:
+        return ""
+    off = np.abs((sides * np.roll(sides, -1, 0)).sum(1)) / np.maximum(lengths, np.roll(lengths, -1))
+    if off.max() > OFF_RIGHT:
+        return ""
+    return "upright" if np.abs(sides).min(1).max() <= OFF_RIGHT else "turned"
 
 
 def has_ring_within(rings: Sequence[Ring]) -> bool:

@@ -14,7 +14,7 @@ from segloss.datasets.list_lines import read_list
 from segloss.datasets.plain_files import read_yaml
 from segloss.datasets.splits import SPLIT_NAMES
 from segloss.errors import InputError
-from segloss.rasterise.regions import Region, Runs, around, polygons, ring_of, whole
+from segloss.rasterise.regions import Region, Shares, around, ring_of, whole
 from segloss.rasterise.sources import Images, Item, Picture, Source, folder_split
 
 LABELS = "labels"
@@ -211,8 +211,4 @@ def _item(where: str, words: list[str], names: Sequence[str], fill_boxes: bool) 
     ring = ring_of(shares)
     if not SHARES[0] <= min(ring) <= max(ring) <= SHARES[1]:
         raise ValueError(f"holds {max(ring, key=abs):g}, which is no share of the image in 0..1")
-
-    def draw(height: int, width: int) -> Runs:
-        return polygons([_pixels(ring, height, width)])(height, width)
-
-    return Item(where, names[number], draw)
+    return Item(where, names[number], Shares(ring))

@@ -1196,3 +1196,47 @@ def test_yolos_boxes_with_keypoints_are_no_outlines(tmp_path):
     text = "0 0.5 0.5 0.4 0.4 0.35 0.35 0.65 0.35 0.65 0.65 0.35 0.65\n"
     source = yolo_tree(tmp_path / "s", text, "names: [crack, leaf]\nkpt_shape: [4, 2]")
     assert "data.yaml: has kpt_shape: its labels are boxes and keypoints, which are no outlines" in refused(source)
+
+
+# ---- boxes saved as outlines
+
+UPRIGHT, SLANTED = SQUARE[0], [5.0, 5.0, 25.0, 6.0, 24.0, 20.0, 4.0, 19.5]
+TURNED = [15.0, 5.0, 25.0, 15.0, 18.0, 22.0, 8.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("rings", "told"),
+    [
+        ([UPRIGHT] * 8, 8),
+        ([TURNED] * 8, 8),
+        ([UPRIGHT] * 8 + [SLANTED] * 20, 8),
+        ([TURNED] * 8 + [SLANTED] * 20, 0),  # as houses are from above
+        ([UPRIGHT] * 7, 0),
+        ([SLANTED] * 20, 0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_boxes_that_are_saved_as_outlines_are_told(tmp_path, capsys, rings, told, kind):
+    if kind == "coco":
+        source = coco_tree(tmp_path / "s", outlines(*({"segmentation": [ring]} for ring in rings)))
+    else:
+        shares = [[n / SIZE[1 - place % 2] for place, n in enumerate(ring)] for ring in rings]
+        source = yolo_tree(tmp_path / "s", "\n".join(f"0 {' '.join(f'{n:.6f}' for n in ring)}" for ring in shares))
+    main([str(source), str(tmp_path / "out")])
+    found = [line for line in capsys.readouterr().out.splitlines() if "are rectangles" in line]
+    assert len(found) == bool(told)
+    assert not told or f"warning: {told} of {len(rings)} outlines are rectangles" in found[0]
+
+
+def test_boxes_that_are_asked_for_are_not_told(tmp_path, capsys):
+    entries = [{"segmentation": [], "bbox": [5, 5, 20, 15]}] * 9
+    main([str(coco_tree(tmp_path / "s", outlines(*entries))), str(tmp_path / "out"), "--fill-boxes"])
+    assert "are rectangles" not in capsys.readouterr().out
+
+
+def test_categories_of_one_name_are_one_class_and_said(tmp_path, capsys):
+    categories = ((1, "other"), (2, "leaf"), (5, "other"))
+    entries = [{"segmentation": SQUARE, "category_id": 1}, {"segmentation": SMALL, "category_id": 5}]
+    mask = drawn(coco_tree(tmp_path / "s", outlines(*entries, categories=categories)))
+    assert set(np.unique(mask)) == {0, 1}
+    assert "categories 1 and 5 are called 'other': they are one class" in capsys.readouterr().out
