@@ -23,6 +23,7 @@ from segloss.doctor.splits import (
     other_scaling,
     palettes,
     rows_without_image,
+    turned_over,
     unpaired,
     without_nodata,
 )
@@ -58,7 +59,7 @@ def examine(
         findings += [*unpaired(facts.dataset), *faults_of_files(facts), *label_map(facts, check)]
     findings += [*same_images(splits, check), *neighbours(datasets), *rows_without_image(datasets)]
     findings += [*shared_scenes(datasets), *shared_ground(datasets), *like_images(splits)]
-    findings += [*same_masks(splits), *other_bands(datasets), *other_scaling(datasets)]
+    findings += [*same_masks(splits), *turned_over(splits), *other_bands(datasets), *other_scaling(datasets)]
     findings += [*shared_pictures(datasets), *skipped_files(datasets), *palettes(splits)]
     findings += [*without_nodata(datasets), *other_units(splits), *gray_beside_colour(splits)]
     return sorted(findings, key=lambda finding: finding.severity != "error"), splits

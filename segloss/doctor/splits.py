@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from segloss.datasets import SegmentationDataset
 from segloss.datasets.base import require_same_classes
 from segloss.datasets.classes import void_among
@@ -19,6 +21,7 @@ from segloss.losses.labels import IGNORE_INDEX
 
 MOSTLY_IGNORED = 0.8
 BLACK_AND_WHITE = {0, 255}  # ids of a mask that a drawing program saved
+FAR_APART, FEWEST_MASKS = 0.5, 3  # shares of a class, and masks of a split, by which it seems inverted
 MOST_LINES = 5  # on stray values of one split that have no common cause
 
 
@@ -148,6 +151,24 @@ def _reduced_ids(facts: SplitFacts, seen: str) -> Iterator[Finding]:
     fault = reduced_ids(seen, facts.values, facts.dataset.classes)
     if fault is not None:
         yield Finding("warning", facts.dataset.split, fault)
+
+
+def turned_over(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    """Of two classes, a split where every mask holds most of the one that those of the first split hold least of."""
+    shares = [
+        [float(h[1] / h[:2].sum()) for pair in facts.pairs if (h := pair.histogram) is not None and h[:2].any()]
+        for facts in splits
+        if len(facts.dataset.classes) == 2 and facts.dataset.has_labels
+    ]
+    for facts, here in zip(splits[1:], shares[1:], strict=False):
+        low, high = sorted((shares[0], here), key=lambda some: float(np.median(some or [0])))
+        apart = max(low, default=1) < 0.5 < min(high, default=0) and np.median(high) - np.median(low) > FAR_APART
+        if apart and min(len(low), len(high)) >= FEWEST_MASKS:
+            name, (theirs, ours) = facts.dataset.classes.names[1], (f"{np.median(s):.0%}" for s in (shares[0], here))
+            what = f"{name} is on {ours} of a mask, in {splits[0].dataset.split} on {theirs}, and no mask is like those"
+            first = facts.dataset.pairs[facts.places[0]][1]
+            cure = "check that the masks were not inverted: one id is one class in all splits"
+            yield Finding("warning", facts.dataset.split, InputError(what, cure, first))
 
 
 def without_nodata(datasets: Sequence[SegmentationDataset]) -> Iterator[Finding]:

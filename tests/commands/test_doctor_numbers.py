@@ -162,6 +162,33 @@ def test_one_mask_of_several_images_is_told(tmp_path, check, case, told):
         assert lines[0].startswith("warning train: ") and f"train0.png; {told} images have it; check the" in lines[0]
 
 
+INVERTED = {  # shares of water in the masks of train and val; whether it is told
+    "val is inverted": ((0.1, 0.2, 0.05, 0.1), (0.9, 0.8, 0.95), True),
+    "train is inverted": ((0.9, 0.8, 0.95, 0.9), (0.1, 0.2, 0), True),
+    "one mask is like those": ((0.1, 0.2, 0.6, 0.1), (0.9, 0.8, 0.95), False),
+    "about half": ((0.4, 0.45, 0.3, 0.4), (0.6, 0.7, 0.55), False),
+    "two masks": ((0.1, 0.2, 0.05, 0.1), (0.9, 0.8), False),
+    "alike": ((0.1, 0.2, 0.05, 0.1), (0.1, 0.2, 0.05), False),
+}
+
+
+@pytest.mark.parametrize("check", ["all", "sample"])
+@pytest.mark.parametrize("case", INVERTED)
+def test_a_split_whose_masks_seem_inverted_is_told(tmp_path, case, check):
+    train, val, told = INVERTED[case]
+    root = tree(tmp_path, lambda s, n: picture(n), (("train", len(train)), ("val", len(val))))
+    for split, shares in (("train", train), ("val", val)):
+        for number, share in enumerate(shares):
+            mask = np.zeros(SIZE, np.uint8)
+            mask.reshape(-1)[: round(share * mask.size)] = 1
+            write_png(root / f"masks/{split}/{split}{number}.png", mask)
+    lines = [line for line in said(root, check) if "inverted" in line]
+    assert len(lines) == told
+    if told:
+        shares = ("90%", "10%") if val[0] > 0.5 else ("10%", "90%")
+        assert f"val0.png: water is on {shares[0]} of a mask, in train on {shares[1]}" in lines[0], lines
+
+
 # ---- copies of one picture
 
 
