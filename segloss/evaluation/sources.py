@@ -77,6 +77,9 @@ def sources_of_runs(
         if dataset.classes.names != datasets[0].classes.names:
             raise InputError(f"has other classes than {runs[0].path}", "score the two apart", run.path)
         chosen_images(config.choose_on, dataset)
+        if config.dataset is None and config.data_path in (None, run.used.data_path):
+            for line in ids_changed(run, dataset):
+                say(f"warning: {run.name}: {line}")
     common_images({name: dataset.names for name, dataset in zip(names, datasets, strict=True)})
     for dataset in {dataset.fingerprint(): dataset for dataset in datasets}.values():
         say(f"form: {dataset.found.form}")
@@ -97,6 +100,16 @@ def sources_of_runs(
         sources.append(build(name, run, dataset, measures, on_sample=all_of(save, suspects)))
         sources[-1].suspects = suspects
     return sources
+
+
+def ids_changed(run: Run, dataset: SegmentationDataset) -> Iterator[str]:
+    """A line where the run's own data set gives classes other ids than in training: its masks or its class file may
+    have been changed, and the other not."""
+    named = zip(run.classes.names, run.classes.ids, dataset.classes.ids, strict=True)
+    changed = [f"{name} {now} (it was {before})" for name, before, now in named if before != now]
+    if changed:
+        told = f"{', '.join(changed[:3])}{' ...' if changed[3:] else ''}"
+        yield f"classes have other ids than in training: {told}; right if the masks were saved anew with these"
 
 
 def _builder(config: EvalConfig) -> Callable[..., RunSource]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from data_trees import folder_tree
 from street_trees import TINY, street_tree
 
 import eval_seg
@@ -320,6 +321,27 @@ def test_another_class_count_is_refused_before_anything_is_written(run, tmp_path
     names = list(segloss.load_run(run).classes.names)
     (root / "classes.txt").write_text("\n".join(names[::-1]))
     assert "'sky'" in refused(capsys, *common) and not out.exists()
+
+
+def test_a_class_file_that_gives_other_ids_than_in_training_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SEGLOSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SEGLOSS_RUN_FOLDER", raising=False)
+    root, out = folder_tree(tmp_path / "data", splits=("train", "val"), size=(64, 96), ids=(0, 1, 2)), tmp_path / "run"
+    where = ("--dataset", "folder", "--data-path", str(root), "--output-dir", str(out))
+    train_seg.train([*TINY, *where, "--epochs", "1", "--check", "off"])
+
+    def told(*options: object) -> list[str]:
+        capsys.readouterr()
+        evaluate("--checkpoint", out, "--split", "val", "--check", "off", *options)
+        return [line for line in capsys.readouterr().out.splitlines() if "other ids than in training" in line]
+
+    assert told() == []
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    for place in (root, other):
+        (place / "classes.yaml").write_text("{wall: 0, floor: 2, lamp: 1}\n")
+    assert told("--output-dir", tmp_path / "a", "--data-path", other) == []  # a data set of its own
+    (line,) = told("--output-dir", tmp_path / "b")
+    assert line.startswith("warning: run: classes have other ids than in training: floor 2 (it was 1), lamp 1 (it was")
 
 
 def test_a_stray_id_found_while_scoring_is_one_line(run, data, tmp_path, capsys):
