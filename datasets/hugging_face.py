@@ -7,7 +7,7 @@ Arrow files in Hugging Face's cache and mapped into memory; with it Parquet and 
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from segloss.datasets.base import Format, SegmentationDataset, Transform
 from segloss.datasets.cells import ArrowCells, Cell, Cells, ParquetCells, TarCells, hash_of
 from segloss.datasets.class_files import read_class_file, said_otherwise
 from segloss.datasets.classes import IGNORED_NAMES, ClassTable
+from segloss.datasets.finding import image_files
 from segloss.datasets.folder import CLASS_FILES
 from segloss.datasets.images import read_header
 from segloss.datasets.missing import MissingSplitError, NoDataError
@@ -94,7 +95,7 @@ def hugging_face(
     found.form = (
         f"Hugging Face, {table.form}, {key}: {image_column}, {label_column}; {len(classes)} classes from {told}"
     )
-    found.doubts += doubts
+    found.doubts += [*doubts, *_shards_not_there(Path(root))]
     kind = StreamedDataset if streaming else SegmentationDataset
     return kind("hf", split, found, classes, transform)
 
@@ -165,6 +166,24 @@ class Table:
         lonely = {self.names[row]: images[self.names[row]] for row in sorted(empty)}
         pairs: list[tuple[Path, Path | None]] = [(images[n], mask) for n, mask in zip(names, masks, strict=True)]
         return Pairing("", pairs, names, lonely, mask_place=Path(place))
+
+
+MOST_SHARDS = 10**5  # that are looked for
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.(?:parquet|tar))")  # train-00000-of-00002.parquet
+
+
+def _shards_not_there(root: Path) -> Iterator[InputError]:
+    """A line for each set of shards in a folder that counts more of them than there are, as of a broken download."""
+    there: dict[tuple[Path, str, str, str], set[int]] = {}
+    for path in image_files(root, (".parquet", ".tar")) if root.is_dir() else ():
+        if shard := SHARD.fullmatch(path.name):
+            there.setdefault((path.parent, shard[1], shard[3], shard[4]), set()).add(int(shard[2]))
+    for (folder, name, count, suffix), numbers in there.items():
+        missing = [number for number in range(min(int(count), MOST_SHARDS)) if number not in numbers]
+        if missing:
+            what = f"is missing, and {len(missing) - 1} more of {int(count)}" if missing[1:] else "is missing"
+            first = folder / f"{name}-{missing[0]:0{len(count)}}-of-{count}{suffix}"
+            yield InputError(f"{what}: its samples are left out", "fetch it, or rename the others", first)
 
 
 def _package() -> Any:

@@ -173,6 +173,22 @@ def test_every_form_holds_the_same_samples(tmp_path, form):
         opened(root, "test", streaming=streaming)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train-00000-of-00001", ""),
+        ("train-00001-of-00002", "train-00000-of-00002.parquet: is missing: its samples are left out; fetch it"),
+        ("train-00000-of-00003", "train-00001-of-00003.parquet: is missing, and 1 more of 3: its samples are left out"),
+    ],
+)
+def test_shards_that_are_counted_and_not_there_are_told(tmp_path, name, told, streaming):
+    root = parquet(tmp_path / "hf")
+    (root / "train-00000-of-00001.parquet").rename(root / f"{name}.parquet")
+    doubts = [str(doubt) for doubt in build_dataset("hf", root, "val", streaming=streaming).found.doubts]
+    assert len(doubts) == bool(told) and (not told or told in doubts[0])
+
+
 def test_one_file_is_its_training_split(tmp_path):
     file = parquet(tmp_path / "set") / "train-00000-of-00001.parquet"
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
