@@ -12,6 +12,7 @@ from segloss.datasets.annotations import plain_number, read_json
 from segloss.errors import InputError
 from segloss.rasterise.drawing import IGNORED
 from segloss.rasterise.regions import (
+    FILLED,
     LEAST_SIDE,
     Region,
     around,
@@ -182,8 +183,7 @@ def _tell_holes(content: dict[str, Any], path: Path, source: Source) -> None:
     found = [_id(entry) for entry in content["annotations"] if _has_hole(entry)]
     if found:
         what = f"{len(found)} annotations have an outline within another, the first: annotation {found[0]}"
-        cure = "these are filled, as by COCO's tools; a hole is a smaller outline called background"
-        source.notes.append(f"{path}: {what}: {cure}")
+        source.notes.append(f"{path}: {what}: {FILLED}")
 
 
 def _has_hole(entry: Any) -> bool:

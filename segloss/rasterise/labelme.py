@@ -3,7 +3,8 @@
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,24 @@ from segloss.datasets.annotations import read_json
 from segloss.datasets.finding import IMAGE_SUFFIXES
 from segloss.errors import InputError
 from segloss.files import composed
-from segloss.rasterise.regions import Region, around, bitmap, ellipse, polygons, rectangle, ring_of
-from segloss.rasterise.sources import Fault, Images, Item, Picture, Source, folder_split
+from segloss.rasterise.regions import (
+    FILLED,
+    Region,
+    Ring,
+    around,
+    bitmap,
+    ellipse,
+    has_ring_within,
+    polygons,
+    rectangle,
+    ring_of,
+)
+from segloss.rasterise.sources import NOT_UNDERSTOOD, Fault, Images, Item, Picture, Source, folder_split
 
 
 def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
     """A picture of each file; classes in the order of the alphabet."""
-    source = Source()
+    source, holes = Source(), list[str]()
     for path in files:
         try:
             content = read_json(path)
@@ -46,8 +58,23 @@ def read_labelme(files: Sequence[Path], root: Path, images: Images) -> Source:
         made = [(where, partial(_item, where, shape), partial(_extent, shape)) for where, shape in rows]
         picture.items = source.items(path, made)
         source.pictures.append(picture)
+        holes += [f"{path}: group {group} of {label}" for label, group in _nested(content["shapes"])]
     source.add_classes(sorted(source.labels))
+    if holes:
+        what = f"{len(holes)} groups have an outline within another, the first: {holes[0]}"
+        source.notes.append(f"{what}: {FILLED}")
     return source
+
+
+def _nested(shapes: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Class and ``group_id`` of polygons of which one lies within another, as if it were a hole."""
+    groups: dict[tuple[str, Any], list[Ring]] = {}
+    for shape in shapes:
+        with suppress(*NOT_UNDERSTOOD):  # a fault where it is drawn
+            if shape.get("group_id") is not None and (shape.get("shape_type") or "polygon") == "polygon":
+                ring = ring_of([number for point in shape["points"] for number in point])
+                groups.setdefault((str(shape["label"]).strip(), shape["group_id"]), []).append(ring)
+    yield from (key for key, rings in groups.items() if has_ring_within(rings))
 
 
 def _beside(path: Path, images: Images) -> Path | None:

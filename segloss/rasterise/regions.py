@@ -20,6 +20,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 FARTHEST = 1e6  # pixels from the origin; pycocotools takes memory for every one that a line crosses
 LEAST_SIDE = 4  # pixels of a rectangle that is known as one
 OFF_RIGHT = 0.1  # pixels that a corner of one may be off, as numbers are rounded; who draws by hand is off by more
+FILLED = "these are filled, as by COCO's tools; a hole is a smaller outline called background"
 CORNERS = 96  # of the polygon that stands for an ellipse: at a radius of 1000 pixels half a pixel off
 
 

@@ -1240,3 +1240,23 @@ def test_categories_of_one_name_are_one_class_and_said(tmp_path, capsys):
     mask = drawn(coco_tree(tmp_path / "s", outlines(*entries, categories=categories)))
     assert set(np.unique(mask)) == {0, 1}
     assert "categories 1 and 5 are called 'other': they are one class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("groups", "labels", "told"),
+    [
+        ((1, 1), ("crack", "crack"), 1),
+        ((1, 2), ("crack", "crack"), 0),
+        ((None, None), ("crack", "crack"), 0),
+        ((1, 1), ("crack", "background"), 0),
+    ],
+)
+def test_a_labelme_outline_within_another_of_its_group_is_filled_and_said(tmp_path, capsys, groups, labels, told):
+    rings = [np.reshape(ring, (-1, 2)).tolist() for ring in (SQUARE[0], SMALL[0])]
+    shapes = [
+        {"label": label, "points": points, "group_id": group, "shape_type": "polygon"}
+        for label, points, group in zip(labels, rings, groups, strict=True)
+    ]
+    mask = drawn(labelme_tree(tmp_path / "s", *shapes))
+    said = capsys.readouterr().out.count("1 groups have an outline within another")
+    assert (said, mask[10, 12]) == (told, labels[1] == "crack")
