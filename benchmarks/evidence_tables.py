@@ -297,6 +297,7 @@ CALLED = {  # arms in pictures and on the results page; others by their own name
     "power025-jaccard": "power 0.25 + Jaccard",
     "ce-bias-jaccard": "ce + late Jaccard",
     "ce_jaccard": "0.25*ce+0.75*jaccard",
+    "weighted_ce_jaccard-inverse_sqrt": "milder weights + Jaccard",
     "smp_recipe": "smp's example",
     "plan": "the default, planned",
     "full_size": "the default, full size",
