@@ -80,9 +80,10 @@ class Page:
         lines = [self.line(f"{self.called(arm)}, plain", self.asked("default", b=f"{arm} plain")) for arm in arms]
         found = self.asked("default")
         plain = {d: rows[:1] for d, rows in found.items()}  # the best argmax stands first in comparisons
-        decided = {d: [r for r in rows if r["b"].endswith(DECIDED)] for d, rows in found.items()}
+        decided = {d: [r for r in rows if r["b"].endswith(DECIDED)][:1] for d, rows in found.items()}  # likewise
         lines.append(self.line("the best plain argmax", plain, "b"))
         lines.append(self.line("the best other loss, as a run decides", decided, "b"))
+        lines.append(self.line("`weighted_ce`, as a run decides", self.asked("default", b=f"weighted_ce {DECIDED}")))
         return self.sets("the default, as a run decides, less", lines)
 
     def options(self) -> list[str]:

@@ -187,7 +187,8 @@ def comparisons(
             every = [*ours, *rivals]
             best_plain = rows.best([dataset], CHOSEN_BY, every, "plain")
             other = rows.best([dataset], CHOSEN_BY, [arm for arm in every if arm != default], DECIDED)
-            others = [(arm, "plain") for arm in (best_plain, "weighted_ce", "ce", "smp_recipe")] + [(other, DECIDED)]
+            others = [(arm, "plain") for arm in (best_plain, "weighted_ce", "ce", "smp_recipe")]
+            others += [(other, DECIDED), ("weighted_ce", DECIDED)]
             for arm, decision in dict.fromkeys(others):
                 if arm:
                     add("default", dataset, (default, DECIDED), (arm, decision))

@@ -284,8 +284,8 @@ def test_equal_classes_and_classes_of_few_images_have_reasons_that_can_be_read(p
 
 def test_minutes_become_hours_and_more_cores_make_them_less():
     whys = [advised(facts(machine=MachineFacts(cores, 16.0)))["epochs"][1] for cores in (1, 8, 64)]
-    assert "about 2.1 h with cores: 1 (half of all rows: 73 min to 3.1 h)" in whys[0]
-    assert "about 16 min" in whys[1] and "about 16 min" in whys[2]
+    assert "about 1.8 h with cores: 1 (half of all rows: 64 min to 2.7 h)" in whys[0]
+    assert "about 14 min" in whys[1] and "about 14 min" in whys[2]
 
 
 @pytest.mark.parametrize("loss", ["ce", TrainConfig().loss, "focal"])

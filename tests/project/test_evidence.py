@@ -371,6 +371,7 @@ def damaged(row: dict, how: str) -> str:
 )
 def test_a_damaged_row_is_one_line_wherever_it_is_read(tmp_path, monkeypatch, how, said):
     monkeypatch.setenv("SEGLOSS_RUNS", str(tmp_path))
+    monkeypatch.setenv("SEGLOSS_CCP", str(tmp_path))  # one data set that is named leaves the others out
     file = tmp_path / "ccp-ce-s0.json"
     file.write_text(damaged(made_up("ccp", "ce", 0, 0.5), how))
     words = ["--rows", str(tmp_path)]
