@@ -395,8 +395,8 @@ QUESTIONS = {
     "e": "what is left of these when training is long, and what long training adds to an arm, on the seeds of both",
     "default": "the loss that `train_seg.py` has without loss flags, decided as it does, against the plain argmax of "
     "whatever arm has the best one on that set's val in `short` (its own, if that is it), of `weighted_ce`, of `ce` "
-    "and of the recipe of smp's multiclass example, and against the best other arm under the same decision; network, "
-    "sizes and epochs are the protocol's, not `train_seg.py`'s defaults",
+    "and of the recipe of smp's multiclass example, and against the best other arm and `weighted_ce` under the same "
+    "decision; network, sizes and epochs are the protocol's, not `train_seg.py`'s defaults",
     "plan": "what `python -m segloss.plan` said of a set then (of camvid and crackforest: the options that the "
     "protocol has already), its epochs cut to the same pixels seen, against the default, `weighted_ce` and smp's "
     "recipe",
