@@ -165,7 +165,7 @@ ARMS = OURS | RIVALS
 # test split with seed 0. What held-out rows choose is added behind them: power075-k3 by CamVid's val, then
 # weighted_ce_jaccard by that of three sets, ce_jaccard, whose plain argmax is best on the val of cracks,
 # power025-jaccard, the best squared loss there, ce-bias-jaccard, which is trained as that is, and the default with
-# milder weights by the val of three sets; smp_recipe is what the plan is compared with.
+# milder weights by its plain argmax on val; smp_recipe is what the plan is compared with.
 FINAL = (
     *("weighted_ce", "power075", "ce", "rank", "power05"),
     *("power075-k3", "smp_recipe", "weighted_ce_jaccard", "ce_jaccard", "power025-jaccard", "ce-bias-jaccard"),
